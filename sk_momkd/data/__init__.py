@@ -1,0 +1,1 @@
+"""Bags, graphs, omics and cohorts: everything that is not yet a tensor."""

@@ -1,0 +1,272 @@
+"""From a slide table, a folder of features and an omics file to ``bags, y, omics``."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import anndata
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from numpy.typing import NDArray
+
+from ..exceptions import CohortError, CohortWarning
+from .bag import Bag
+from .omics import OmicsTable, as_omics
+from .readers import TridentFile
+from .sequence import BagSequence, first_few
+
+_SLIDE_SUFFIXES = (".h5", ".hdf5", ".svs", ".tif", ".tiff", ".ndpi", ".mrxs", ".scn")
+
+
+@dataclass(frozen=True)
+class JoinReport:
+    """What was joined to what, and what was left out.
+
+    Attributes
+    ----------
+    slides : DataFrame
+        One row per slide that occurs in the table or in the folder, with ``patient_id``,
+        ``label``, ``has_omics`` and ``status`` (``"used"`` or why not).
+    unmatched_omics : list of str
+        Omics rows that belong to no slide in use.
+    """
+
+    slides: pd.DataFrame
+    unmatched_omics: list[str]
+
+    @property
+    def left_out(self) -> pd.DataFrame:
+        """The slides that are not in use."""
+        return self.slides[self.slides["status"] != "used"]
+
+    def __str__(self) -> str:
+        used = self.slides[self.slides["status"] == "used"]
+        labels = ", ".join(f"{k}: {n}" for k, n in used["label"].value_counts().items())
+        lines = [
+            f"{len(used)} of {len(self.slides)} slides in use, "
+            f"{used['patient_id'].nunique()} patients, labels {{{labels}}}",
+            f"{int(used['has_omics'].sum())} slides with omics, "
+            f"{int((~used['has_omics']).sum())} histology only, "
+            f"{len(self.unmatched_omics)} omics rows without a slide in use"
+            + (f" ({first_few(self.unmatched_omics)})" if self.unmatched_omics else ""),
+        ]
+        for status, rows in self.left_out.groupby("status"):
+            lines.append(f"{len(rows)} left out, {status}: {first_few(rows['slide_id'])}")
+        return "\n".join(lines)
+
+
+class Cohort(NamedTuple):
+    """``bags, y, omics, report = load_cohort(...)``."""
+
+    bags: BagSequence
+    y: NDArray
+    omics: AnnData | None
+    report: JoinReport
+
+
+def load_cohort(
+    table: str | PathLike | pd.DataFrame,
+    features: str | PathLike,
+    omics: str | PathLike | AnnData | None = None,
+    *,
+    label: str,
+    slide_id: str = "slide_id",
+    patient_id: str = "case_id",
+    positive: Any = None,
+) -> Cohort:
+    """Read a cohort from a slide table, TRIDENT-style feature files and an ``.h5ad``.
+
+    Everything is joined by id. Slides without a label or without a file are left out with a
+    `CohortWarning`; the report names them. Feature files are only opened when they are needed.
+
+    Parameters
+    ----------
+    table : path of a CSV file, or DataFrame
+        One row per slide.
+    features : path
+        Folder with ``<slide_id>.h5``. A slide suffix such as ``.svs`` in the table is ignored.
+    omics : path of an .h5ad file, or AnnData, optional
+        obs_names are patient ids or slide ids. A file is opened backed.
+    label, slide_id, patient_id : str
+        Columns of `table`.
+    positive : scalar or mapping, optional
+        A scalar names the positive value of a column with two values: `y` is then 1 and 0. A
+        mapping gives the label of each value, None for values to leave out. Without it the
+        values themselves are the labels.
+
+    Returns
+    -------
+    Cohort
+        ``bags, y, omics, report``; `omics` holds the rows of the bags in use, in their order.
+
+    Raises
+    ------
+    CohortError
+        If a column is missing, ids repeat or are empty, no slide has a file, or a value of the
+        label column is not covered by `positive`.
+
+    Examples
+    --------
+    >>> from tempfile import mkdtemp
+    >>> from sk_momkd import load_cohort, simulate_cohort
+    >>> paths = simulate_cohort(mkdtemp(), n_patients=4, n_patches=20, random_state=0)
+    >>> bags, y, omics, report = load_cohort(*paths, label="subtype", positive="aggressive")
+    >>> print(report)  # doctest: +ELLIPSIS
+    4 of 4 slides in use, 4 patients, labels {...}
+    4 slides with omics, 0 histology only, 0 omics rows without a slide in use
+    """
+    frame = _read_table(table, slide_id, patient_id, label)
+    files = _find_files(Path(features))
+    frame["label"] = _map_labels(frame["label"], positive, label)
+    frame["file"] = [files.get(_stem(s)) for s in frame["slide_id"]]
+    frame["status"] = np.select(
+        [frame["file"].isna(), frame["label"].isna()],
+        ["no feature file", f"no label in {label!r}"],
+        "used",
+    )
+    _require_files(frame, files, Path(features))
+    used = frame[frame["status"] == "used"]
+    bags = BagSequence(
+        Bag(TridentFile(f), bag_id=s, patient_id=p)
+        for f, s, p in zip(used["file"], used["slide_id"], used["patient_id"], strict=True)
+    )
+    joined, unmatched, rows = _join(omics, bags)
+    frame["has_omics"] = False
+    frame.loc[used.index, "has_omics"] = rows >= 0
+    report = _report(frame, files, unmatched)
+    _warn_if_left_out(report)
+    return Cohort(bags, used["label"].infer_objects().to_numpy(), joined, report)
+
+
+def _read_table(
+    table: str | PathLike | pd.DataFrame, slide_id: str, patient_id: str, label: str
+) -> pd.DataFrame:
+    if isinstance(table, pd.DataFrame):
+        frame = table
+    else:  # ids stay text: as numbers they would lose their leading zeros
+        frame = pd.read_csv(table, dtype={slide_id: str, patient_id: str})
+    missing = [c for c in (slide_id, patient_id, label) if c not in frame]
+    if missing:
+        raise CohortError(
+            f"The table has no column {first_few(missing)}; it has {first_few(frame.columns, 12)}. "
+            "Name yours with slide_id=, patient_id= and label=."
+        )
+    frame = pd.DataFrame(
+        {"slide_id": frame[slide_id], "patient_id": frame[patient_id], "label": frame[label]}
+    ).reset_index(drop=True)
+    for column in ("slide_id", "patient_id"):
+        empty = np.flatnonzero(frame[column].isna())
+        if len(empty):
+            raise CohortError(f"{len(empty)} rows have no {column}, the first is row {empty[0]}.")
+        frame[column] = frame[column].astype(str)
+    twice = frame["slide_id"][frame["slide_id"].duplicated()].unique()
+    if len(twice):
+        raise CohortError(
+            f"{len(twice)} slide ids occur more than once in the table: {first_few(twice)}."
+        )
+    return frame
+
+
+def _map_labels(values: pd.Series, positive: Any, label: str) -> pd.Series:
+    known = values.dropna()
+    if positive is None:
+        if pd.api.types.is_float_dtype(known) and (known % 1 == 0).all():
+            known = known.astype(int)
+        return known.astype(object).reindex(values.index)
+    found = list(pd.unique(known))
+    if not isinstance(positive, Mapping):
+        if positive not in found or len(found) != 2:
+            raise CohortError(
+                f"Column {label!r} holds {first_few(found, 8)}; with positive={positive!r} it must "
+                "hold that value and one other. Map each value instead, None to leave it out: "
+                "positive={'Positive': 1, 'Negative': 0, 'Equivocal': None}."
+            )
+        positive = {value: int(value == positive) for value in found}
+    uncovered = [value for value in found if value not in positive]
+    if uncovered:
+        raise CohortError(
+            f"Column {label!r} holds values that `positive` does not map: {first_few(uncovered)}. "
+            "Give each a label, or None to leave its slides out."
+        )
+    return known.map(positive).astype(object).reindex(values.index)
+
+
+def _find_files(folder: Path) -> dict[str, str]:
+    if not folder.is_dir():
+        raise CohortError(f"{folder} is not a folder with feature files (<slide_id>.h5).")
+    files: dict[str, str] = {}
+    for path in sorted(p for p in folder.iterdir() if p.suffix in (".h5", ".hdf5")):
+        if _stem(path.name) in files:
+            raise CohortError(
+                f"{folder} has two files for slide {_stem(path.name)!r}: "
+                f"{Path(files[_stem(path.name)]).name!r} and {path.name!r}. Keep one."
+            )
+        files[_stem(path.name)] = str(path)
+    return files
+
+
+def _stem(name: str) -> str:
+    """A slide id without file suffixes; other dots, as in a UUID tail, belong to the id."""
+    stem = name
+    while stem.lower().endswith(_SLIDE_SUFFIXES):
+        stem = stem[: stem.rindex(".")]
+    return stem
+
+
+def _require_files(frame: pd.DataFrame, files: dict[str, str], folder: Path) -> None:
+    shared = frame["slide_id"].map(_stem)
+    twice = frame["slide_id"][shared.duplicated(keep=False) & frame["file"].notna()]
+    if len(twice):
+        raise CohortError(f"Several slide ids mean the same file: {first_few(twice)}.")
+    if not (frame["status"] == "used").any():
+        raise CohortError(
+            f"No slide of the table is usable: {frame['status'].value_counts().to_dict()}. The "
+            f"table has slides {first_few(frame['slide_id'])}, {folder} has files "
+            f"{first_few(files) or 'none'}."
+        )
+
+
+def _join(
+    omics: str | PathLike | AnnData | None, bags: BagSequence
+) -> tuple[AnnData | None, list[str], NDArray]:
+    if omics is None:
+        return None, [], np.full(len(bags), -1)
+    adata = omics if isinstance(omics, AnnData) else anndata.read_h5ad(omics, backed="r")
+    table: OmicsTable = as_omics(adata)
+    rows = table.match(bags)
+    kept = pd.unique(rows[rows >= 0])
+    unmatched = [str(i) for i in np.delete(table.ids, kept)]
+    if not len(kept):
+        raise CohortError(
+            f"No omics row belongs to any slide: omics has {first_few(table.ids)}, the table has "
+            f"patients {first_few(pd.unique(bags.patient_ids))} and slides {first_few(bags.ids)}."
+        )
+    order = np.argsort(kept)  # a backed file wants sorted rows; the second step restores the order
+    block = adata[kept[order]]
+    block = block.to_memory() if adata.isbacked else block.copy()
+    return block[np.argsort(order)].copy(), unmatched, rows
+
+
+def _report(frame: pd.DataFrame, files: dict[str, str], unmatched: list[str]) -> JoinReport:
+    extra = sorted(set(files) - set(frame["slide_id"].map(_stem)))
+    rest = pd.DataFrame({"slide_id": extra, "status": "not in the table", "has_omics": False})
+    slides = pd.concat([frame.drop(columns="file"), rest]) if extra else frame.drop(columns="file")
+    return JoinReport(slides.reset_index(drop=True), unmatched)
+
+
+def _warn_if_left_out(report: JoinReport) -> None:
+    missing = report.left_out[report.left_out["status"] != "not in the table"]
+    if len(missing):
+        reasons = ", ".join(f"{n} {why}" for why, n in missing["status"].value_counts().items())
+        warnings.warn(
+            f"{len(missing)} slides of the table were left out: {reasons}; the first is "
+            f"{missing['slide_id'].iloc[0]!r}. The join report names them all.",
+            CohortWarning,
+            stacklevel=3,
+        )

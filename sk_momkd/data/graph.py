@@ -1,0 +1,97 @@
+"""The graph of a bag: which patch listens to which."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.spatial import cKDTree
+from sklearn.neighbors import NearestNeighbors
+
+from ..exceptions import BagError
+from .bag import BagArrays
+
+GRAPHS = ("auto", "spatial", "stored", "features", "none")
+EDGE_FLOWS = ("neighbors", "release", "symmetric")
+
+
+def build_edges(
+    bag: BagArrays, *, graph: str = "auto", n_neighbors: int = 8, edge_flow: str = "neighbors"
+) -> NDArray:
+    """Edges of a bag as ``edge_index`` (row 0 sends to row 1), without self loops.
+
+    Parameters
+    ----------
+    bag : BagArrays
+    graph : {"auto", "spatial", "stored", "features", "none"}, default="auto"
+        ``"auto"`` takes the bag's own graph, else its coordinates, else no edges (each patch
+        then attends to itself alone). The others insist on one kind.
+    n_neighbors : int, default=8
+        Neighbours of each patch; fewer where the bag has fewer patches.
+    edge_flow : {"neighbors", "release", "symmetric"}, default="neighbors"
+        ``"neighbors"``: a patch receives from its own nearest neighbours. ``"release"``: it sends
+        to them, as the authors' code does. ``"symmetric"``: both. A stored graph is used as it is.
+
+    Returns
+    -------
+    ndarray of shape (2, n_edges), int64
+
+    Raises
+    ------
+    BagError
+        If `graph` asks for something that the bag does not have.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> bag = BagArrays(np.ones((3, 2)), np.array([[0, 0], [1, 0], [5, 0]]), None)
+    >>> build_edges(bag, n_neighbors=1)
+    array([[1, 0, 1],
+           [0, 1, 2]])
+    """
+    if graph == "stored" or (graph == "auto" and bag.edge_index is not None):
+        if bag.edge_index is None:
+            raise BagError("graph='stored', but the bag has no edge_index.")
+        return bag.edge_index
+    if graph == "features":
+        return _directed(_nearest_in_features(bag.features, n_neighbors), edge_flow)
+    if graph == "spatial" or (graph == "auto" and bag.coords is not None):
+        if bag.coords is None:
+            raise BagError("graph='spatial', but the bag has no coordinates.")
+        return _directed(nearest_patches(bag.coords, n_neighbors), edge_flow)
+    return np.empty((2, 0), dtype=np.int64)
+
+
+def nearest_patches(coords: NDArray, n_neighbors: int) -> NDArray:
+    """The `n_neighbors` nearest other patches of each patch, (n, min(k, n - 1)).
+
+    Patches at identical coordinates are each other's neighbours; a patch is never its own.
+    """
+    n = len(coords)
+    k = min(n_neighbors, n - 1)
+    if k == 0:
+        return np.empty((n, 0), dtype=np.int64)
+    _, found = cKDTree(coords).query(coords, k=k + 1)
+    # Among duplicates the patch itself may stand at any place, or be crowded out.
+    itself = found == np.arange(n)[:, None]
+    itself[~itself.any(axis=1), -1] = True
+    return found[~itself].reshape(n, k).astype(np.int64)
+
+
+def _nearest_in_features(features: NDArray, n_neighbors: int) -> NDArray:
+    k = min(n_neighbors, len(features) - 1)
+    if k == 0:
+        return np.empty((len(features), 0), dtype=np.int64)
+    # Without a query, scikit-learn leaves each point out of its own neighbours.
+    search = NearestNeighbors(n_neighbors=k).fit(features)
+    return search.kneighbors(return_distance=False).astype(np.int64)
+
+
+def _directed(neighbors: NDArray, edge_flow: str) -> NDArray:
+    n, k = neighbors.shape
+    own, other = np.repeat(np.arange(n), k), neighbors.ravel()
+    if edge_flow == "neighbors":
+        return np.stack([other, own])
+    if edge_flow == "release":
+        return np.stack([own, other])
+    pairs = np.stack([np.concatenate([other, own]), np.concatenate([own, other])])
+    return np.unique(pairs, axis=1)

@@ -1,0 +1,229 @@
+"""Omics by patient: read from AnnData, DataFrame or array, and joined to bags by id alone."""
+
+from __future__ import annotations
+
+import warnings
+from collections import Counter
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from numpy.typing import NDArray
+from scipy import sparse
+
+from ..exceptions import OmicsError, PairingWarning
+from .bag import to_numpy
+from .sequence import BagSequence, as_bags, first_few
+
+
+class OmicsTable:
+    """Expression of patients by id, in a form that scikit-learn never slices by position.
+
+    scikit-learn cuts every fit parameter whose length equals that of `X` by *position*. An
+    `OmicsTable` has no length: it arrives whole in every fold and is joined by id there.
+    :func:`align_omics` makes one.
+
+    Attributes
+    ----------
+    ids : ndarray of str, shape (n_rows,)
+        Patient (or bag) ids.
+    genes : ndarray of str, shape (n_genes,)
+    """
+
+    def __init__(self, values: Any, ids: NDArray, genes: NDArray) -> None:
+        self._values = values
+        self.ids = ids
+        self.genes = genes
+
+    def rows(self, positions: NDArray) -> pd.DataFrame:
+        """Rows at `positions`, dense float32, with ids and gene names.
+
+        Raises
+        ------
+        OmicsError
+            If a value is NaN or infinite; names the patient and the gene.
+        """
+        block = self._block(positions)
+        dense = block.toarray() if sparse.issparse(block) else np.asarray(block)
+        frame = pd.DataFrame(dense.astype(np.float32), self.ids[positions], self.genes)
+        bad = np.argwhere(~np.isfinite(frame.to_numpy()))
+        if len(bad):
+            raise OmicsError(
+                f"{len(bad)} NaN or infinite omics values, the first for patient "
+                f"{frame.index[bad[0][0]]!r}, gene {frame.columns[bad[0][1]]!r}. Impute them, or "
+                "drop the gene or the patient."
+            )
+        return frame
+
+    def take(self, positions: NDArray) -> OmicsTable:
+        """Table of the rows at `positions`, as sparse as it was."""
+        return OmicsTable(self._block(positions), self.ids[positions], self.genes)
+
+    def _block(self, positions: NDArray) -> Any:
+        if not isinstance(self._values, AnnData):
+            return self._values[positions]
+        order, back = np.unique(positions, return_inverse=True)  # a file wants sorted rows
+        return self._values[order].to_memory().X[back]
+
+    def match(self, bags: BagSequence) -> NDArray:
+        """Row of each bag, by patient id and then by bag id; -1 where there is none."""
+        row = {name: i for i, name in enumerate(self.ids)}
+        return np.array([row.get(b.patient_id, row.get(b.bag_id, -1)) for b in bags], dtype=int)
+
+    def __repr__(self) -> str:
+        return f"OmicsTable({len(self.ids)} patients x {len(self.genes)} genes)"
+
+
+def as_omics(omics: Any) -> OmicsTable:
+    """`omics` as an `OmicsTable`, its ids and gene names checked.
+
+    Parameters
+    ----------
+    omics : AnnData (in memory or backed), DataFrame with ids as index, or OmicsTable
+
+    Raises
+    ------
+    OmicsError
+        If ids or genes are duplicated, or the table is empty.
+    """
+    if isinstance(omics, OmicsTable):
+        return omics
+    if isinstance(omics, AnnData):
+        values = omics if omics.isbacked else omics.X
+        if values is None:
+            raise OmicsError("The AnnData has no X; put the expression there.")
+        ids, genes = omics.obs_names, omics.var_names
+    elif isinstance(omics, pd.DataFrame):
+        values, ids, genes = _numbers(omics), omics.index, omics.columns
+    else:
+        raise OmicsError(
+            f"omics must be an AnnData, a DataFrame with ids as index, or an array in the order "
+            f"of the bags, got {type(omics).__name__}."
+        )
+    ids, genes = np.array(ids.astype(str), dtype=object), np.array(genes.astype(str), dtype=object)
+    if len(ids) == 0 or len(genes) == 0:
+        raise OmicsError(f"omics is empty: {len(ids)} patients x {len(genes)} genes.")
+    _refuse_duplicates(ids, "patients", "Keep one row per patient.")
+    _refuse_duplicates(genes, "genes", "Sum or drop them, e.g. adata.var_names_make_unique().")
+    return OmicsTable(values, ids, genes)
+
+
+def align_omics(omics: Any, bags: Any) -> OmicsTable:
+    """Join `omics` to `bags` by id, once, so that every later slicing stays right.
+
+    Pass the result as ``omics=`` wherever scikit-learn cuts the bags (cross-validation, grid
+    search, nested or not): it is never cut by position.
+
+    Parameters
+    ----------
+    omics : AnnData or DataFrame
+        obs_names (index) are patient ids or bag ids.
+    bags : BagSequence or list of Bag
+
+    Returns
+    -------
+    OmicsTable
+        The rows that belong to a bag, in the order of the bags.
+
+    Raises
+    ------
+    OmicsError
+        If no row belongs to any bag.
+
+    Examples
+    --------
+    >>> import numpy as np, pandas as pd
+    >>> from sk_momkd import Bag, align_omics
+    >>> bags = [Bag(np.ones((2, 3)), bag_id=f"S{i}", patient_id=f"P{i}") for i in range(3)]
+    >>> rna = pd.DataFrame([[1.0], [2.0], [3.0]], index=["P2", "P0", "P9"], columns=["ERBB2"])
+    >>> align_omics(rna, bags).ids
+    array(['P0', 'P2'], dtype=object)
+    """
+    table, bags = as_omics(omics), as_bags(bags)
+    rows = table.match(bags)
+    _require_match(table, bags, rows)
+    return table.take(pd.unique(rows[rows >= 0]))
+
+
+def join_omics(omics: Any, bags: BagSequence) -> tuple[OmicsTable, NDArray]:
+    """Omics table and the row of each bag (-1: the bag has none).
+
+    Raises
+    ------
+    OmicsError
+        If nothing matches; or if bags lack omics while omics rows lack bags and both are equally
+        many, the mark of a table that scikit-learn has cut by position.
+    """
+    if not isinstance(omics, AnnData | pd.DataFrame | OmicsTable):
+        return _in_bag_order(omics, bags)
+    table = as_omics(omics)
+    rows = table.match(bags)
+    _require_match(table, bags, rows)
+    lacking = np.flatnonzero(rows < 0)
+    idle = np.setdiff1d(np.arange(len(table.ids)), rows)
+    sliceable = not isinstance(omics, OmicsTable)
+    if sliceable and len(lacking) and len(idle) and len(table.ids) == len(bags):
+        raise OmicsError(
+            f"{len(lacking)} of {len(bags)} bags have no omics (first {bags.name(lacking[0])}) "
+            f"while {len(idle)} omics rows have no bag (first {table.ids[idle[0]]!r}), and there "
+            "are as many rows as bags. scikit-learn slices a table of that length by position, "
+            "which gives patients the rows of others. Pass omics=align_omics(omics, bags), made "
+            "from the whole cohort: it is joined by id and never sliced."
+        )
+    if 2 * len(lacking) > len(bags):
+        warnings.warn(
+            f"Only {len(bags) - len(lacking)} of {len(bags)} bags have omics; the first without "
+            f"is {bags.name(lacking[0])}. Check that both sides use the same ids.",
+            PairingWarning,
+            stacklevel=2,
+        )
+    return table, rows
+
+
+def _in_bag_order(omics: Any, bags: BagSequence) -> tuple[OmicsTable, NDArray]:
+    values: Any = omics.tocsr() if sparse.issparse(omics) else to_numpy(omics)
+    if values.ndim != 2 or values.shape[0] != len(bags) or 0 in values.shape:
+        raise OmicsError(
+            f"omics of type {type(omics).__name__} and shape {values.shape} must have one row for "
+            f"each of the {len(bags)} bags, in their order. For other numbers of rows pass an "
+            "AnnData or a DataFrame with ids."
+        )
+    ids = np.array([bags.name(i) for i in range(len(bags))], dtype=object)
+    genes = np.array([f"gene_{j}" for j in range(values.shape[1])], dtype=object)
+    values = values if sparse.issparse(values) else _numbers(pd.DataFrame(values))
+    return OmicsTable(values, ids, genes), np.arange(len(bags))
+
+
+def _numbers(frame: pd.DataFrame) -> NDArray:
+    try:
+        return frame.to_numpy(dtype=np.float32)
+    except (TypeError, ValueError) as error:
+        text = [c for c in frame if not pd.api.types.is_numeric_dtype(frame[c])]
+        raise OmicsError(
+            f"omics must be numbers; these columns are not: {first_few(text)}. Move the ids into "
+            "the index."
+        ) from error
+
+
+def _refuse_duplicates(names: NDArray, what: str, remedy: str) -> None:
+    twice = [name for name, n in Counter(names).items() if n > 1]
+    if twice:
+        raise OmicsError(
+            f"{len(twice)} {what} occur more than once in omics: {first_few(twice)}. {remedy}"
+        )
+
+
+def _require_match(table: OmicsTable, bags: BagSequence, rows: NDArray) -> None:
+    if (rows >= 0).any():
+        return
+    known = [i for b in bags for i in (b.patient_id, b.bag_id) if i is not None]
+    if not known:
+        raise OmicsError(
+            "The bags have no ids, so omics cannot be joined. Give them some, "
+            "Bag(..., bag_id=..., patient_id=...), or pass omics as an array in bag order."
+        )
+    raise OmicsError(
+        f"No omics row belongs to any bag. Omics has {first_few(table.ids)}; the bags have "
+        f"{first_few(known)}. Use the same ids, or omics=None for histology alone."
+    )

@@ -1,0 +1,215 @@
+"""A cohort's bags as one sequence that scikit-learn can slice without reading a feature."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..exceptions import BagError
+from .bag import Bag, to_numpy
+
+
+class BagSequence:
+    """Bags that index like a one-dimensional array.
+
+    An int gives a `Bag`; a slice, an integer array, a boolean mask or scikit-learn's
+    ``(index, Ellipsis)`` gives a `BagSequence`. No features are read while indexing, and a
+    sequence of bags in files pickles as their paths.
+
+    Parameters
+    ----------
+    bags : iterable of Bag
+
+    Raises
+    ------
+    BagError
+        If two bags carry the same ``bag_id``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sk_momkd import Bag, BagSequence
+    >>> bags = BagSequence(Bag(np.ones((i + 1, 4)), bag_id=f"S{i}") for i in range(3))
+    >>> bags
+    BagSequence of 3 bags, first Bag('S0', 1 instances x 4 features)
+    >>> bags[[2, 0]].ids
+    array(['S2', 'S0'], dtype=object)
+    """
+
+    def __init__(self, bags: Iterable[Bag]) -> None:
+        self._bags = list(bags)
+        for position, bag in enumerate(self._bags):
+            if not isinstance(bag, Bag):
+                raise BagError(
+                    f"Element {position} is a {type(bag).__name__}, expected a Bag. Use "
+                    "as_bags(...) to convert arrays."
+                )
+        ids = [bag.bag_id for bag in self._bags if bag.bag_id is not None]
+        if len(set(ids)) < len(ids):
+            twice = sorted(i for i, n in Counter(ids).items() if n > 1)
+            raise BagError(f"{len(twice)} bag ids occur more than once: {first_few(twice)}.")
+
+    @property
+    def shape(self) -> tuple[int]:
+        """(n_bags,); with it scikit-learn slices the sequence instead of reading it."""
+        return (len(self._bags),)
+
+    @property
+    def ids(self) -> NDArray:
+        """Bag ids, None where a bag has none; object array of shape (n_bags,)."""
+        return _objects(bag.bag_id for bag in self._bags)
+
+    @property
+    def patient_ids(self) -> NDArray:
+        """Patient ids, None where a bag has none; object array of shape (n_bags,)."""
+        return _objects(bag.patient_id for bag in self._bags)
+
+    def groups(self) -> NDArray:
+        """Integer group per bag: its patient, or itself where the patient is unknown."""
+        codes: dict[Any, int] = {}
+        keys = (i if bag.patient_id is None else bag.patient_id for i, bag in enumerate(self))
+        return np.array([codes.setdefault(key, len(codes)) for key in keys], dtype=int)
+
+    def map(self, transform: Callable[[NDArray], NDArray]) -> BagSequence:
+        """Sequence whose features pass through `transform` whenever they are read."""
+        return BagSequence(bag.map(transform) for bag in self._bags)
+
+    def name(self, position: int) -> str:
+        """How error messages call the bag at `position`."""
+        bag = self._bags[position]
+        return f"bag {position}" if bag.bag_id is None else bag.name
+
+    def __len__(self) -> int:
+        return len(self._bags)
+
+    def __iter__(self) -> Iterator[Bag]:
+        return iter(self._bags)
+
+    @overload
+    def __getitem__(self, index: int | np.integer) -> Bag: ...
+    @overload
+    def __getitem__(self, index: Any) -> BagSequence: ...
+    def __getitem__(self, index: Any) -> Bag | BagSequence:
+        if isinstance(index, tuple):
+            index = _drop_ellipsis(index)
+        if isinstance(index, int | np.integer) and not isinstance(index, bool):
+            return self._bags[index]
+        if isinstance(index, slice):
+            return _trusted(self._bags[index])
+        positions = np.arange(len(self))[np.asarray(index, dtype=_index_dtype(index))]
+        return _trusted([self._bags[i] for i in positions])
+
+    def __repr__(self) -> str:
+        first = f", first {self._bags[0]!r}" if self._bags else ""
+        return f"BagSequence of {len(self)} bags{first}"
+
+
+def as_bags(X: Any) -> BagSequence:
+    """`X` in any accepted form as a `BagSequence`; reads no file.
+
+    Parameters
+    ----------
+    X : BagSequence; list of Bag, of arrays, of (features, coords) or of PyG ``Data``; array of \
+shape (n_bags, n_instances, n_features); array of shape (n_bags, n_features) (bags of one instance)
+
+    Returns
+    -------
+    BagSequence
+
+    Raises
+    ------
+    BagError
+        If `X` is none of these.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> as_bags([np.ones((2, 3)), (np.ones((4, 3)), np.zeros((4, 2)))])
+    BagSequence of 2 bags, first Bag(2 instances x 3 features)
+    """
+    if isinstance(X, BagSequence):
+        return X
+    if isinstance(X, Bag) or _is_graph(X):
+        raise BagError(f"A single {type(X).__name__} came, expected a sequence: pass [bag].")
+    if is_bag_list(X):
+        return BagSequence(_as_bag(item, i) for i, item in enumerate(X))
+    array = to_numpy(X)
+    if array.ndim == 3:
+        return BagSequence(Bag(features) for features in array)
+    if array.ndim == 2:
+        return BagSequence(Bag(row[None]) for row in array)
+    raise BagError(
+        f"Cannot read bags from {type(X).__name__} of shape {array.shape}. Expected a "
+        "BagSequence, a list of bags, or an array with two or three dimensions."
+    )
+
+
+def is_bag_list(X: Any) -> bool:
+    """Whether `X` is a list of bag-like items rather than a table of numbers."""
+    if not isinstance(X, list | tuple) and not (isinstance(X, np.ndarray) and X.dtype == object):
+        return False
+    return len(X) > 0 and _is_bag_like(X[0])
+
+
+def _is_bag_like(item: Any) -> bool:
+    if isinstance(item, Bag) or _is_graph(item):
+        return True
+    if isinstance(item, tuple):
+        return len(item) == 2 and np.ndim(item[0]) == 2
+    ndim = getattr(item, "ndim", None)
+    if ndim is None and isinstance(item, list) and item and isinstance(item[0], list):
+        ndim = 2
+    return ndim == 2
+
+
+def _is_graph(item: Any) -> bool:
+    return hasattr(item, "x") and hasattr(item, "edge_index") and hasattr(item, "keys")
+
+
+def _as_bag(item: Any, position: int) -> Bag:
+    if isinstance(item, Bag):
+        return item
+    if _is_graph(item):
+        ids = {k: item[k] for k in ("bag_id", "patient_id") if k in item}
+        return Bag(item.x, item.pos, edge_index=item.edge_index, **ids)
+    if isinstance(item, tuple):
+        if len(item) != 2:
+            raise BagError(
+                f"Bag {position} is a tuple of {len(item)} parts, expected (features, coords)."
+            )
+        return Bag(item[0], item[1])
+    return Bag(item)
+
+
+def _index_dtype(index: Any) -> type | None:
+    """Integers for an empty index, which numpy would otherwise take for floats."""
+    return int if np.size(index) == 0 else None
+
+
+def _drop_ellipsis(index: tuple) -> Any:
+    rest = [part for part in index if part is not Ellipsis]
+    if len(rest) != 1:
+        raise IndexError(f"BagSequence has one dimension, got the index {index!r}.")
+    return rest[0]
+
+
+def _trusted(bags: list[Bag]) -> BagSequence:
+    """Sequence of bags that were checked before; a bootstrap may repeat an id."""
+    sequence = object.__new__(BagSequence)
+    sequence._bags = bags
+    return sequence
+
+
+def _objects(values: Iterable[Any]) -> NDArray:
+    return np.fromiter(values, dtype=object)
+
+
+def first_few(names: Iterable[Any], n: int = 3) -> str:
+    """The first names and how many more there are, for error messages and reports."""
+    names = list(names)
+    more = f" and {len(names) - n} more" if len(names) > n else ""
+    return ", ".join(repr(str(name)) for name in names[:n]) + more

@@ -1,0 +1,170 @@
+"""A simulated cohort on disk, with a known signal in morphology and in expression."""
+
+from __future__ import annotations
+
+from os import PathLike
+from pathlib import Path
+from typing import NamedTuple
+
+import h5py
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from numpy.typing import NDArray
+from scipy import sparse
+from scipy.ndimage import gaussian_filter
+
+_TISSUES = ("stroma", "fat", "lymphocytes", "tumour", "aggressive tumour")
+_PATCH_LEVEL0 = 512  # 256 px at 20x on a slide scanned at 40x
+
+
+class CohortPaths(NamedTuple):
+    """``load_cohort(*paths, label="subtype", positive="aggressive")``."""
+
+    table: Path
+    features: Path
+    omics: Path
+
+
+def simulate_cohort(
+    folder: str | PathLike,
+    *,
+    n_patients: int = 60,
+    n_patches: int = 200,
+    n_features: int = 64,
+    n_genes: int = 1000,
+    n_signature: int = 40,
+    effect: float = 1.0,
+    stain_shift: float = 0.0,
+    omics_fraction: float = 1.0,
+    prefix: str = "SIM",
+    random_state: int | None = None,
+) -> CohortPaths:
+    """Write TRIDENT-style HDF5 bags, a slide table and raw counts of a simulated cohort.
+
+    Each patient has a hidden severity. It decides, noisily, the share of the slide that is
+    covered by one connected region of aggressive tumour, and, less noisily, the expression of
+    `n_signature` genes. The label is aggressive where severity is above zero. The biology (how
+    tissues look, which genes answer) is the same in every call with equal widths, so one call
+    gives a training cohort and another, with `stain_shift`, a cohort from elsewhere.
+
+    Parameters
+    ----------
+    folder : path
+        Made where it does not exist.
+    n_patients, n_patches : int
+        One slide per patient; patches per slide vary by a third around `n_patches`.
+    n_features, n_genes, n_signature : int
+    effect : float, default=1.0
+        How strongly severity shows in morphology; 0 for not at all.
+    stain_shift : float, default=0.0
+        Size of a change that all patches of the cohort share, in standard deviations of noise.
+    omics_fraction : float, default=1.0
+        Share of patients with expression.
+    prefix : str, default="SIM"
+        First part of the patient ids.
+    random_state : int, optional
+
+    Returns
+    -------
+    CohortPaths
+        ``table, features, omics``. The truth is stored beside the data: dataset ``planted`` in
+        each bag file, columns ``severity`` in the table and ``signature`` in ``adata.var``.
+
+    Examples
+    --------
+    >>> from tempfile import mkdtemp
+    >>> from sk_momkd import simulate_cohort
+    >>> paths = simulate_cohort(mkdtemp(), n_patients=3, n_patches=10, random_state=0)
+    >>> sorted(p.name for p in paths.features.iterdir())[0]
+    'SIM-000-01Z-00-DX1.h5'
+    """
+    folder = Path(folder)
+    features = folder / "features"
+    features.mkdir(parents=True, exist_ok=True)
+    random = np.random.default_rng(random_state)
+    biology = np.random.default_rng([n_features, n_genes, n_signature])
+    looks = biology.normal(size=(len(_TISSUES), n_features))
+    # Aggressive tumour looks like tumour with a difference, not like something else.
+    looks[-1] = looks[-2] + 0.8 * biology.normal(size=n_features)
+    base, slope = _expression_biology(biology, n_genes, n_signature)
+    shift = stain_shift * random.normal(size=n_features)
+
+    severity = random.permutation(np.linspace(-1.5, 1.5, n_patients) + 1e-6)
+    patients = [f"{prefix}-{i:03d}" for i in range(n_patients)]
+    slides = [f"{patient}-01Z-00-DX1" for patient in patients]
+    for slide, s in zip(slides, severity, strict=True):
+        share = 0.3 / (1 + np.exp(-3 * effect * (s + 0.4 * random.normal())))
+        coords, tissue = _tissue_map(random, n_patches, share if effect else 0.15)
+        values = looks[tissue] + random.normal(size=(len(tissue), n_features)) + shift
+        values += 0.2 * random.normal(size=n_features)  # this slide's own staining
+        _write_bag(features / f"{slide}.h5", values, coords, tissue == len(_TISSUES) - 1)
+
+    table = pd.DataFrame({"slide_id": slides, "case_id": patients, "severity": severity})
+    table["subtype"] = np.where(severity > 0, "aggressive", "indolent")
+    table.to_csv(folder / "slides.csv", index=False)
+    has_omics = random.permutation(n_patients) < round(omics_fraction * n_patients)
+    counts = _counts(random, severity[has_omics], base, slope)
+    adata = AnnData(sparse.csr_matrix(counts))
+    adata.obs_names = np.array(patients)[has_omics]
+    adata.var_names = [f"GENE{j:05d}" for j in range(n_genes)]
+    adata.var["signature"] = slope != 0
+    adata.write_h5ad(folder / "expression.h5ad")
+    return CohortPaths(folder / "slides.csv", features, folder / "expression.h5ad")
+
+
+def _tissue_map(
+    random: np.random.Generator, n_patches: int, share: float
+) -> tuple[NDArray, NDArray]:
+    """Coordinates of a blob of tissue and the tissue type of each patch."""
+    n = max(4, round(n_patches * random.uniform(2 / 3, 4 / 3)))
+    side = int(np.ceil(np.sqrt(1.6 * n)))
+    outline = gaussian_filter(random.normal(size=(side, side)), side / 6, mode="constant")
+    inside = np.sort(np.argsort(outline.ravel())[-n:])  # raster order, as tools write it
+    row, column = np.unravel_index(inside, (side, side))
+    fields = gaussian_filter(random.normal(size=(4, side, side)), (0, 2, 2))
+    tissue = fields.argmax(axis=0)[row, column]
+    center = random.integers(n)
+    distance = np.hypot(row - row[center], column - column[center])
+    tissue[np.argsort(distance, kind="stable")[: round(share * n)]] = len(_TISSUES) - 1
+    return np.stack([column, row], axis=1) * _PATCH_LEVEL0, tissue
+
+
+def _expression_biology(
+    biology: np.random.Generator, n_genes: int, n_signature: int
+) -> tuple[NDArray, NDArray]:
+    """Mean log expression of each gene and its answer to severity."""
+    base = biology.normal(3.0, 1.2, size=n_genes)
+    slope = np.zeros(n_genes)
+    answering = biology.choice(n_genes, size=min(n_signature, n_genes), replace=False)
+    slope[answering] = biology.choice([-1, 1], size=len(answering)) * 0.6
+    return base, slope
+
+
+def _counts(
+    random: np.random.Generator, severity: NDArray, base: NDArray, slope: NDArray
+) -> NDArray:
+    """Negative binomial counts, (n_patients, n_genes)."""
+    depth = random.normal(0, 0.2, size=(len(severity), 1))
+    log_mean = base + slope * (severity + 0.2 * random.normal(size=len(severity)))[:, None] + depth
+    gamma = random.gamma(4.0, 1 / 4.0, size=log_mean.shape)
+    return random.poisson(np.exp(log_mean) * gamma).astype(np.float32)
+
+
+def _write_bag(path: Path, features: NDArray, coords: NDArray, planted: NDArray) -> None:
+    with h5py.File(path, "w") as file:
+        file.create_dataset(
+            "features", data=features.astype(np.float32), chunks=(1, features.shape[1])
+        )
+        stored = file.create_dataset("coords", data=coords.astype(np.int64), chunks=(1, 2))
+        stored.attrs.update(
+            patch_size=256,
+            patch_size_level0=_PATCH_LEVEL0,
+            level0_magnification=40,
+            target_magnification=20,
+            overlap=0,
+            name=path.stem,
+            level0_width=int(coords[:, 0].max()) + _PATCH_LEVEL0,
+            level0_height=int(coords[:, 1].max()) + _PATCH_LEVEL0,
+        )
+        file.create_dataset("planted", data=planted)

@@ -1,0 +1,1 @@
+"""What scikit-learn sees: validate, build, fit, predict."""

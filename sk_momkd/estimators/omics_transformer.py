@@ -1,0 +1,138 @@
+"""Preparation of omics inside the training fold: log of counts, gene selection, z-scores."""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin
+from sklearn.feature_selection import SelectorMixin
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from ..exceptions import OmicsError
+
+
+class LogCounts(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
+    """log2(x + 1) where the training data are counts, nothing otherwise.
+
+    Data are counts when every value is a whole number.
+
+    Attributes
+    ----------
+    is_counts_ : bool
+
+    Examples
+    --------
+    >>> LogCounts().fit_transform([[0.0, 3.0], [1.0, 7.0]])
+    array([[0., 2.],
+           [1., 3.]])
+    >>> LogCounts().fit_transform([[0.5, -3.0]])
+    array([[ 0.5, -3. ]])
+    """
+
+    def fit(self, X: Any, y: Any = None) -> Self:
+        """Decide whether `X` holds counts.
+
+        Raises
+        ------
+        OmicsError
+            If counts are negative; names the gene and, where `X` is a DataFrame, the patient.
+        """
+        values = validate_data(self, X, dtype=[np.float64, np.float32])
+        self.is_counts_ = bool((values == np.round(values)).all())
+        self._refuse_negative(X, values)
+        return self
+
+    def transform(self, X: Any) -> NDArray:
+        """`X`, or log2(X + 1) for counts; same shape."""
+        check_is_fitted(self)
+        values = validate_data(self, X, dtype=[np.float64, np.float32], reset=False)
+        self._refuse_negative(X, values)
+        return np.log2(values + 1) if self.is_counts_ else values
+
+    def _refuse_negative(self, X: Any, values: NDArray) -> None:
+        negative = np.argwhere(values < 0)
+        if not self.is_counts_ or not len(negative):
+            return
+        i, j = negative[0]
+        frame = X if isinstance(X, pd.DataFrame) else pd.DataFrame(values)
+        raise OmicsError(
+            f"{len(negative)} negative counts in omics, the first ({values[i, j]:g}) for patient "
+            f"{frame.index[i]!r}, gene {frame.columns[j]!r}. If these are no counts, pass an "
+            "omics_transformer without LogCounts, e.g. "
+            "make_pipeline(GeneSelector(768), StandardScaler())."
+        )
+
+
+class GeneSelector(SelectorMixin, BaseEstimator):
+    """Keep the genes that differ most between a class and the rest, by Welch's t.
+
+    A gene's score is its largest absolute t over the classes. Ties, and genes that no class
+    tells apart, are ordered by variance.
+
+    Parameters
+    ----------
+    n_genes : int, default=768
+        All genes are kept where there are fewer.
+
+    Attributes
+    ----------
+    scores_ : ndarray of shape (n_genes_in,)
+        Largest absolute t of each gene.
+
+    Examples
+    --------
+    >>> X = [[0.0, 5.0], [0.1, 4.0], [3.0, 5.1], [3.1, 4.1]]
+    >>> GeneSelector(1).fit(X, [0, 0, 1, 1]).get_support()
+    array([ True, False])
+    """
+
+    def __init__(self, n_genes: int = 768) -> None:
+        self.n_genes = n_genes
+
+    def fit(self, X: Any, y: Any) -> Self:
+        """Score the genes of `X` (n_patients, n_genes_in) by the labels `y`.
+
+        Raises
+        ------
+        ValueError
+            If `y` has a single class.
+        """
+        X, y = validate_data(self, X, y, dtype=[np.float64, np.float32])
+        classes = np.unique(y)
+        if len(classes) < 2:
+            raise ValueError(
+                "GeneSelector needs patients of at least two classes with omics; got one class."
+            )
+        self.scores_ = np.max([_welch_t(X, y == c) for c in classes], axis=0)
+        order = np.lexsort((-X.var(axis=0), -self.scores_))
+        self.support_ = np.zeros(X.shape[1], dtype=bool)
+        self.support_[order[: self.n_genes]] = True
+        return self
+
+    def _get_support_mask(self) -> NDArray:
+        check_is_fitted(self)
+        return self.support_
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.target_tags.required = True
+        return tags
+
+
+def _welch_t(X: NDArray, inside: NDArray) -> NDArray:
+    """|t| of each column between the rows inside and outside; 0 where it is undefined."""
+    a, b = X[inside].astype(np.float64), X[~inside].astype(np.float64)
+    ddof_a, ddof_b = min(1, len(a) - 1), min(1, len(b) - 1)
+    spread = np.sqrt(a.var(axis=0, ddof=ddof_a) / len(a) + b.var(axis=0, ddof=ddof_b) / len(b))
+    difference = np.abs(a.mean(axis=0) - b.mean(axis=0))
+    return np.divide(difference, spread, out=np.zeros_like(spread), where=spread > 0)
+
+
+def default_omics_transformer(n_genes: int) -> Pipeline:
+    """log2(x + 1) of counts, `n_genes` by Welch's t, z-scores; all fitted in the fold."""
+    return make_pipeline(LogCounts(), GeneSelector(n_genes), StandardScaler())

@@ -1,0 +1,78 @@
+"""Omics as training data: from a joined table to vectors, fitted in the training part."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy import sparse
+
+from ..data.omics import OmicsTable
+from ..exceptions import OmicsError
+
+
+@dataclass(frozen=True)
+class PrivilegedOmics:
+    """Omics vectors of the training bags.
+
+    Attributes
+    ----------
+    vectors : float32 ndarray of shape (n_bags, n_genes)
+        Rows of bags without omics mean nothing; see `paired`.
+    paired : bool ndarray of shape (n_bags,)
+    genes : ndarray of str, shape (n_genes,)
+    """
+
+    vectors: NDArray
+    paired: NDArray
+    genes: NDArray
+
+
+def fit_omics(
+    transformer: Any, table: OmicsTable, rows: NDArray, labels: NDArray
+) -> PrivilegedOmics:
+    """Fit `transformer` on the patients of the training bags and transform them.
+
+    Parameters
+    ----------
+    transformer : scikit-learn transformer
+        Fitted in place on a DataFrame (patients x genes); each patient counts once per label,
+        however many bags there are.
+    table : OmicsTable
+    rows : int ndarray of shape (n_bags,)
+        Row of each training bag in `table`, -1 for none.
+    labels : int ndarray of shape (n_bags,)
+
+    Raises
+    ------
+    OmicsError
+        If no training bag has omics, or the transformer's output is not finite.
+    """
+    paired = rows >= 0
+    if not paired.any():
+        raise OmicsError("No bag of the training part has omics; pass omics=None instead.")
+    once = pd.DataFrame({"row": rows[paired], "label": labels[paired]}).drop_duplicates()
+    transformer.fit(table.rows(once["row"].to_numpy()), once["label"].to_numpy())
+    values = _finite_table(transformer.transform(table.rows(rows[paired])))
+    vectors = np.zeros((len(rows), values.shape[1]), dtype=np.float32)
+    vectors[paired] = values
+    return PrivilegedOmics(vectors, paired, _gene_names(transformer, table.genes, values.shape[1]))
+
+
+def _finite_table(values: Any) -> NDArray:
+    values = np.asarray(values.toarray() if sparse.issparse(values) else values, dtype=np.float32)
+    if values.ndim != 2 or not np.isfinite(values).all():
+        raise OmicsError(
+            f"The omics transformer returned shape {values.shape}, or values that are not finite; "
+            "expected a finite table (n_patients, n_genes)."
+        )
+    return values
+
+
+def _gene_names(transformer: Any, genes: NDArray, n_out: int) -> NDArray:
+    if hasattr(transformer, "get_feature_names_out"):
+        return np.asarray(transformer.get_feature_names_out(genes), dtype=object)
+    return np.array([f"omics{j}" for j in range(n_out)], dtype=object)

@@ -1,0 +1,122 @@
+"""Checks of bags, labels, groups and the inner split."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy import sparse
+from sklearn.base import BaseEstimator
+from sklearn.model_selection import check_cv
+from sklearn.preprocessing import LabelEncoder
+from sklearn.utils import assert_all_finite, column_or_1d
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_consistent_length, validate_data
+
+from ..data.bag import Bag
+from ..data.sequence import BagSequence, as_bags, is_bag_list
+from ..data.splits import check_leakage, stratified_group_split
+from ..exceptions import LeakageError
+
+
+def check_bags(estimator: BaseEstimator, X: Any, *, reset: bool) -> BagSequence:
+    """`X` as bags; a table goes through scikit-learn's own validation first.
+
+    With `reset` the estimator learns ``n_features_in_``. The width of later bags is checked when
+    they are read.
+    """
+    if _is_table(X):
+        return as_bags(validate_data(estimator, X, reset=reset, dtype=np.float32))
+    bags = as_bags(X)
+    if len(bags) == 0:
+        raise ValueError("X holds no bags.")
+    if reset:
+        estimator.n_features_in_ = bags[0].n_features
+    return bags
+
+
+def _is_table(X: Any) -> bool:
+    """Whether `X` is for scikit-learn's own validation: anything but bags."""
+    if isinstance(X, BagSequence | Bag) or is_bag_list(X) or hasattr(X, "edge_index"):
+        return False
+    return sparse.issparse(X) or getattr(X, "ndim", None) != 3
+
+
+def encode_labels(estimator: BaseEstimator, y: Any, bags: BagSequence) -> tuple[NDArray, NDArray]:
+    """Sorted classes, and the class number of each bag.
+
+    Raises
+    ------
+    ValueError
+        If labels are absent, missing (naming the bag), continuous, or of one class.
+    """
+    name = type(estimator).__name__
+    if y is None:
+        raise ValueError(f"{name} requires y to be passed, but the target y is None.")
+    y = column_or_1d(y, warn=True)
+    check_consistent_length(bags, y)
+    missing = np.flatnonzero(pd.isna(y))
+    if len(missing):
+        raise ValueError(
+            f"{len(missing)} labels are missing (y contains NaN or None), the first for "
+            f"{bags.name(missing[0])}. Leave these bags out."
+        )
+    if y.dtype.kind == "f":
+        assert_all_finite(y, input_name="y")
+    check_classification_targets(y)
+    encoder = LabelEncoder().fit(y)
+    if len(encoder.classes_) < 2:
+        raise ValueError(
+            f"{name} needs at least two classes in y; got one class, {encoder.classes_[0]!r}."
+        )
+    return encoder.classes_, encoder.transform(y)
+
+
+def inner_split(
+    bags: BagSequence,
+    labels: NDArray,
+    groups: Any,
+    *,
+    fraction: float,
+    splitter: Any,
+    random_state: np.random.RandomState,
+) -> tuple[NDArray, NDArray]:
+    """Positions of the training and the validation part; no patient, no group on both sides.
+
+    Raises
+    ------
+    LeakageError
+        If a patient stands in several groups, or on both sides of the first split of `splitter`.
+    ValueError
+        If a class would be absent from a side.
+    """
+    groups = _check_groups(groups, bags)
+    if splitter is None:
+        return stratified_group_split(labels, groups, fraction=fraction, random_state=random_state)
+    folds = check_cv(splitter, labels, classifier=True)
+    split = next(iter(folds.split(np.zeros(len(bags)), labels, groups)))
+    check_leakage([split], bags)
+    for side, part in zip(("training", "validation"), split, strict=True):
+        if len(np.unique(labels[part])) < labels.max() + 1:
+            raise ValueError(f"validation_split leaves a class out of its {side} part.")
+    return split
+
+
+def _check_groups(groups: Any, bags: BagSequence) -> NDArray:
+    """Group of each bag, its patient by default; a patient may not stand in two groups."""
+    patients = bags.groups()
+    if groups is None:
+        return patients
+    groups = column_or_1d(groups)
+    check_consistent_length(bags, groups)
+    pairs = pd.DataFrame({"patient": patients, "group": groups}).drop_duplicates()
+    torn = pairs["patient"][pairs["patient"].duplicated()]
+    if len(torn):
+        i = int(np.flatnonzero(patients == torn.iloc[0])[0])
+        raise LeakageError(
+            f"{torn.nunique()} patients stand in several groups, the first is "
+            f"{bags[i].patient_id!r}; a split by these groups would leak."
+        )
+    return groups

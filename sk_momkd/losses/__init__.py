@@ -1,0 +1,1 @@
+"""Objectives as pure functions of tensors, each naming its equation."""

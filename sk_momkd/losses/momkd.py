@@ -1,0 +1,137 @@
+"""The objective of MoMKD, term by term; each term has one value per bag.
+
+Notation: f projections of length one, C the memory rows (K, m, D_N), c^ = c / |c|.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..models.momkd import MoMKDOutput
+from ..nn.segment import segment_mean
+
+
+def alignment_margin(f: Tensor, memory: Tensor, y: Tensor, *, tau_agg: float) -> Tensor:
+    """Delta_y = phi(f, C^y) - phi(f, the other classes' rows) + ln(K - 1) / tau_agg (Eq. 3-4).
+
+    ``phi(f, C) = (1 / tau_agg) log sum_j exp(tau_agg f . c^_j)``; for two classes this is the
+    paper's signed Delta. (B, D_N), (K, m, D_N), (B,) -> (B,)
+    """
+    cosine = torch.einsum("bd,kmd->bkm", f, F.normalize(memory, dim=2))
+    energy = (tau_agg * cosine).logsumexp(dim=2)  # (B, K)
+    own = F.one_hot(y, len(memory)).bool()
+    others = energy.masked_fill(own, -torch.inf).logsumexp(dim=1)
+    return (energy[own] - others + math.log(len(memory) - 1)) / tau_agg
+
+
+def alignment_loss(
+    f: Tensor, memory: Tensor, y: Tensor, *, margin: float, beta: float, tau_agg: float
+) -> Tensor:
+    """softplus(beta (margin - Delta_y)): own memory closer than the others by a margin (Eq. 5).
+
+    (B, D_N), (K, m, D_N), (B,) -> (B,)
+    """
+    delta = alignment_margin(f, memory, y, tau_agg=tau_agg)
+    return F.softplus(beta * (margin - delta))
+
+
+def reconstruction_loss(omics: Tensor, reconstruction: Tensor) -> Tensor:
+    """Mean squared error over the genes, L_mse: (P, G), (P, G) -> (P,)."""
+    return (omics - reconstruction).square().mean(dim=1)
+
+
+def commitment_loss(
+    projection: Tensor,
+    memory: Tensor,
+    y: Tensor,
+    batch: Tensor,
+    *,
+    assignment: str = "cosine",
+    reduction: str = "mean",
+) -> Tensor:
+    """|p_i - sg(c_k)|^2 to the nearest row of the label's memory, mean over patches (Eq. 10).
+
+    ``reduction="mean"`` also averages over the dimensions, as the authors' code does; ``"sum"``
+    is the equation as printed. ``assignment="euclidean"`` uses the rows as they are instead of
+    their directions. (n, D_N), (K, m, D_N), (B,), (n,) -> (B,)
+    """
+    rows = memory.detach()
+    rows = F.normalize(rows, dim=2) if assignment == "cosine" else rows
+    nearest = _nearest_own_row(projection.detach(), rows, y, batch)
+    square = (projection - rows[y[batch], nearest]).square()
+    per_patch = square.mean(dim=1) if reduction == "mean" else square.sum(dim=1)
+    return segment_mean(per_patch, batch, len(y))
+
+
+def _nearest_own_row(points: Tensor, rows: Tensor, y: Tensor, batch: Tensor) -> Tensor:
+    """Index of the Euclidean-nearest row in the memory of each patch's own class, (n,)."""
+    k, m, d = rows.shape
+    distance = rows.square().sum(dim=2).flatten() - 2 * points @ rows.reshape(k * m, d).T
+    own = y[batch].view(-1, 1, 1).expand(-1, 1, m)
+    return distance.unflatten(1, (k, m)).gather(1, own).squeeze(1).argmin(dim=1)
+
+
+def orthogonality_loss(
+    memory: Tensor, y: Tensor, *, reduction: str = "mean", memories: str = "label"
+) -> Tensor:
+    """Squared cosines between different rows of a memory (Eq. 10).
+
+    ``reduction="mean"`` is ``10 (sum_ij cos^2 / m^2 - 1 / m)``, as in the authors' code;
+    ``"sum"`` is the equation as printed, ``sum_{i != j} cos^2``. ``memories`` is the label's
+    or the sum over all. (K, m, D_N), (B,) -> (B,)
+    """
+    rows = F.normalize(memory, dim=2)
+    m = memory.shape[1]
+    squares = (rows @ rows.transpose(1, 2)).square().sum(dim=(1, 2))  # (K,)
+    per_class = 10 * (squares / m**2 - 1 / m) if reduction == "mean" else squares - m
+    return per_class[y] if memories == "label" else per_class.sum().expand(len(y))
+
+
+def momkd_terms(
+    output: MoMKDOutput,
+    y: Tensor,
+    *,
+    margin: float = 0.3,
+    beta: float = 20.0,
+    tau_agg: float = 5.0,
+    assignment: str = "cosine",
+    commit_reduction: str = "mean",
+    ortho_reduction: str = "mean",
+    ortho_memories: str = "label",
+) -> dict[str, Tensor]:
+    """Every term of the objective, unweighted; the omics terms cover the paired bags only.
+
+    Returns
+    -------
+    dict of Tensor
+        ``ce, align_wsi, memory`` of shape (B,) and, where a bag has omics, ``mse, align_omics``
+        of shape (P,). ``memory`` is commitment + orthogonality (Eq. 10).
+    """
+    align = {"margin": margin, "beta": beta, "tau_agg": tau_agg}
+    memory = output.memory
+    commitment = commitment_loss(
+        output.projection,
+        memory,
+        y,
+        output.batch,
+        assignment=assignment,
+        reduction=commit_reduction,
+    )
+    orthogonality = orthogonality_loss(
+        memory, y, reduction=ortho_reduction, memories=ortho_memories
+    )
+    terms = {
+        "ce": F.cross_entropy(output.logits, y, reduction="none"),
+        "align_wsi": alignment_loss(output.slide_projection, memory, y, **align),
+        "memory": commitment + orthogonality,
+    }
+    if output.omics_projection is not None:
+        paired_y = y[output.paired]
+        terms["align_omics"] = alignment_loss(output.omics_projection, memory, paired_y, **align)
+    if output.omics is not None and output.reconstruction is not None:
+        terms["mse"] = reconstruction_loss(output.omics, output.reconstruction)
+    return terms

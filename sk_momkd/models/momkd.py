@@ -1,0 +1,192 @@
+"""MoMKD: momentum memory knowledge distillation (arXiv 2602.21395)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..nn.dropout import Dropout
+from ..nn.encoders import GraphEncoder, OmicsBranch
+from ..nn.memory import ClassMemory, attention_scores
+from ..nn.segment import segment_softmax, segment_sum
+from ..output import MILOutput
+
+
+@dataclass(frozen=True)
+class MoMKDOutput(MILOutput):
+    """What MoMKD computes for a batch; n instances, B bags, K classes, m components.
+
+    Attributes
+    ----------
+    projection : Tensor of shape (n, projection_dim)
+        Patch projections p, length one.
+    affinity : Tensor of shape (n, K, m)
+        Cosines of the patches with the memory; no gradient into the memory.
+    slide_projection : Tensor of shape (B, projection_dim)
+        F_N-wsi, length one.
+    memory : Tensor of shape (K, m, projection_dim)
+        The rows themselves, with gradient.
+    paired : Tensor of shape (B,), bool
+        Which bags have omics; P of them.
+    omics, reconstruction : Tensor of shape (P, n_genes) or None
+    omics_projection : Tensor of shape (P, projection_dim) or None
+        F_N-omics, length one.
+    """
+
+    projection: Tensor
+    affinity: Tensor
+    slide_projection: Tensor
+    memory: Tensor
+    paired: Tensor
+    omics: Tensor | None = None
+    reconstruction: Tensor | None = None
+    omics_projection: Tensor | None = None
+
+
+class MoMKD(nn.Module):
+    """Slide classifier that reads its patches through a memory which omics helped to shape.
+
+    The omics branch meets the histology branch in the values of the memory alone; without it
+    (``n_genes=0``, or deleted after training) the module predicts just the same.
+
+    Parameters
+    ----------
+    in_features : int
+        Width of the patch features.
+    n_genes : int
+        Width of the omics vector; 0 for no omics branch.
+    n_classes : int
+    dim : int, default=256
+        Width D of the patch embedding.
+    projection_dim : int, default=128
+        Width D_N of projections and memory.
+    n_components : int, default=16
+        Memory rows per class.
+    n_heads, omics_hidden_dim, head_hidden_dim : int
+    head : {"mlp", "linear"}
+    dropout, omics_dropout, head_dropout : float
+    tau : float, default=0.2
+        Temperature of the attention.
+    learn_tau, learn_memory : bool
+        Whether the losses move the temperature and the memory.
+
+    References
+    ----------
+    Guo et al. Momentum Memory for Knowledge Distillation in Computational Pathology. CVPR 2026.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        n_genes: int,
+        n_classes: int,
+        *,
+        dim: int = 256,
+        projection_dim: int = 128,
+        n_components: int = 16,
+        n_heads: int = 2,
+        omics_hidden_dim: int = 512,
+        head_hidden_dim: int = 128,
+        head: str = "mlp",
+        dropout: float = 0.5,
+        omics_dropout: float = 0.25,
+        head_dropout: float = 0.5,
+        tau: float = 0.2,
+        learn_tau: bool = False,
+        learn_memory: bool = True,
+    ) -> None:
+        super().__init__()
+        self.log_tau = nn.Parameter(torch.tensor(math.log(tau)), requires_grad=learn_tau)
+        self.encoder = GraphEncoder(in_features, dim, n_heads, dropout)
+        self.patch_projector = nn.Linear(dim, projection_dim)
+        self.slide_projector = nn.Linear(dim, projection_dim)
+        self.memory = ClassMemory(n_classes, n_components, projection_dim, trainable=learn_memory)
+        self.head = _head(dim, head_hidden_dim, n_classes, head, head_dropout)
+        self.omics_branch = (
+            OmicsBranch(n_genes, dim, projection_dim, omics_hidden_dim, omics_dropout)
+            if n_genes
+            else None
+        )
+
+    def forward(
+        self,
+        x: Tensor,  # (n, in_features)
+        edge_index: Tensor,  # (2, n_edges)
+        batch: Tensor,  # (n,)
+        n_bags: int,
+        y: Tensor | None = None,  # (B,), given in training
+        omics: Tensor | None = None,  # (P, n_genes), rows of the paired bags in order
+        paired: Tensor | None = None,  # (B,) bool
+    ) -> MoMKDOutput:
+        embedding = self.encoder(x, edge_index)  # F (n, D)
+        projection = F.normalize(self.patch_projector(embedding), dim=1)  # p (n, D_N)
+        affinity = self.memory.affinity(projection)  # (n, K, m)
+
+        scores = attention_scores(affinity) / self.tau()  # (n, maps)
+        attention = segment_softmax(scores, batch, n_bags)  # (n, maps)
+        pooled = _pool(attention, embedding, batch, n_bags)  # V (B, maps, D)
+
+        seen = torch.zeros(n_bags, dtype=torch.bool, device=x.device) if paired is None else paired
+        reconstruction = omics_projection = None
+        if omics is not None and len(omics) and self.omics_branch is not None:
+            omics_projection, reconstruction = self.omics_branch(omics)
+        return MoMKDOutput(
+            logits=self._logits(pooled),
+            attention=attention,
+            batch=batch,
+            projection=projection,
+            affinity=affinity,
+            slide_projection=F.normalize(self.slide_projector(_slide(pooled, y)), dim=1),
+            memory=self.memory.rows,
+            paired=seen,
+            omics=omics,
+            reconstruction=reconstruction,
+            omics_projection=omics_projection,
+        )
+
+    def tau(self) -> Tensor:
+        """Temperature of the attention, kept in [0.01, 2]."""
+        return self.log_tau.exp().clamp(0.01, 2.0)
+
+    def branches(self) -> dict[str, list[nn.Parameter]]:
+        """Parameters by what they serve; the groups of per-branch gradient clipping."""
+        omics = [] if self.omics_branch is None else list(self.omics_branch.parameters())
+        memory = list(self.memory.parameters())
+        apart = {id(p) for p in (*omics, *memory)}
+        histology = [p for p in self.parameters() if id(p) not in apart]
+        return {"histology": histology, "memory": memory, "omics": omics}
+
+    def _logits(self, pooled: Tensor) -> Tensor:
+        logits = self.head(pooled)  # (B, maps, K)
+        # One map: its logits. A map per class: entry c of the head applied to V^c.
+        return logits[:, 0] if pooled.shape[1] == 1 else logits.diagonal(dim1=1, dim2=2)
+
+
+def _pool(attention: Tensor, embedding: Tensor, batch: Tensor, n_bags: int) -> Tensor:
+    maps = [segment_sum(weights.unsqueeze(1) * embedding, batch, n_bags) for weights in attention.T]
+    return torch.stack(maps, dim=1)  # (B, maps, D)
+
+
+def _slide(pooled: Tensor, y: Tensor | None) -> Tensor:
+    """The slide vector of Eq. 1: V; with a map per class V^y, or their mean if y is unknown."""
+    if pooled.shape[1] == 1:
+        return pooled[:, 0]
+    if y is None:
+        return pooled.mean(dim=1)
+    return pooled[torch.arange(len(y), device=y.device), y]
+
+
+def _head(dim: int, hidden_dim: int, n_classes: int, kind: str, dropout: float) -> nn.Module:
+    if kind == "linear":
+        return nn.Linear(dim, n_classes)
+    return nn.Sequential(
+        nn.LayerNorm(dim),
+        nn.Linear(dim, hidden_dim),
+        nn.ReLU(),
+        Dropout(dropout),
+        nn.Linear(hidden_dim, n_classes),
+    )

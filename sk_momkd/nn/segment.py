@@ -1,0 +1,30 @@
+"""Sums, means and softmax over the bags of a flat batch: no padding, no masks."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def segment_sum(x: Tensor, index: Tensor, n_segments: int) -> Tensor:
+    """Sum of the rows of `x` per segment: (n, ...) -> (n_segments, ...)."""
+    if n_segments == 1:
+        return x.sum(dim=0, keepdim=True)
+    return x.new_zeros(n_segments, *x.shape[1:]).index_add(0, index, x)
+
+
+def segment_mean(x: Tensor, index: Tensor, n_segments: int) -> Tensor:
+    """Mean of the rows of `x` per segment: (n, ...) -> (n_segments, ...)."""
+    count = torch.bincount(index, minlength=n_segments).clamp(min=1)
+    return segment_sum(x, index, n_segments) / count.view(-1, *[1] * (x.dim() - 1))
+
+
+def segment_softmax(scores: Tensor, index: Tensor, n_segments: int) -> Tensor:
+    """Softmax down the rows of each segment: (n, m) -> (n, m)."""
+    if n_segments == 1:
+        return scores.softmax(dim=0)
+    where = index.unsqueeze(1).expand_as(scores)
+    floor = scores.new_full((n_segments, scores.shape[1]), -torch.inf)
+    peak = floor.scatter_reduce(0, where, scores.detach(), "amax")
+    weights = (scores - peak.index_select(0, index)).exp()
+    return weights / segment_sum(weights, index, n_segments).index_select(0, index)

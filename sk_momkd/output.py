@@ -1,0 +1,34 @@
+"""What every model returns: one frozen record of tensors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from typing import Self
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class MILOutput:
+    """Result of a forward pass over a flat batch of bags.
+
+    Attributes
+    ----------
+    logits : Tensor of shape (n_bags, n_classes)
+    attention : Tensor of shape (n_instances, n_maps)
+        Sums to one over the instances of each bag; ``n_maps`` is 1, or the number of classes
+        where a model has one map per class.
+    batch : Tensor of shape (n_instances,)
+        Index of the bag that each instance belongs to.
+    """
+
+    logits: Tensor
+    attention: Tensor
+    batch: Tensor
+
+    def to(self, device: torch.device | str) -> Self:
+        """Copy of the record with every tensor on `device`."""
+        tensors = {f.name: getattr(self, f.name) for f in fields(self)}
+        moved = {k: v.to(device) for k, v in tensors.items() if isinstance(v, Tensor)}
+        return replace(self, **moved)

@@ -1,0 +1,154 @@
+"""What happens around the steps: scores, best epoch, clipping, progress."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.metrics import roc_auc_score
+from skorch import NeuralNet
+from skorch.callbacks import Callback
+from torch import Tensor
+from tqdm.auto import tqdm
+
+
+class LossTerms(Callback):
+    """Record the mean of each named loss term over the bags of an epoch."""
+
+    def on_epoch_begin(self, net: NeuralNet, **kwargs: Any) -> None:
+        self.sums_: dict[str, Tensor] = {}
+        self.counts_: dict[str, int] = {}
+
+    def on_batch_end(self, net: NeuralNet, training: bool = False, **kwargs: Any) -> None:
+        for name, values in net.terms_.items() if training else ():
+            self.sums_[name] = self.sums_.get(name, 0) + values.detach().sum()
+            self.counts_[name] = self.counts_.get(name, 0) + len(values)
+
+    def on_epoch_end(self, net: NeuralNet, **kwargs: Any) -> None:
+        for name, total in self.sums_.items():
+            net.history.record(f"train_{name}", float(total) / self.counts_[name])
+        net.history.record("learning_rate", net.optimizer_.param_groups[0]["lr"])
+
+
+class ValidationScores(Callback):
+    """Record the AUC of the validation part; for several classes the mean one against the rest."""
+
+    def on_epoch_begin(self, net: NeuralNet, **kwargs: Any) -> None:
+        self.logits_: list[Tensor] = []
+        self.labels_: list[Tensor] = []
+
+    def on_batch_end(
+        self, net: NeuralNet, batch: Any = None, training: bool = False, **kwargs: Any
+    ) -> None:
+        if not training:
+            self.logits_.append(kwargs["y_pred"].logits.cpu())
+            self.labels_.append(batch[1])
+
+    def on_epoch_end(self, net: NeuralNet, **kwargs: Any) -> None:
+        proba = torch.cat(self.logits_).double().softmax(dim=1).numpy()
+        labels = torch.cat(self.labels_).numpy()
+        net.history.record("valid_auc", mean_auc(labels, proba))
+
+
+def mean_auc(labels: np.ndarray, proba: np.ndarray) -> float:
+    """AUC of class 1, or the mean over classes of each against the rest.
+
+    (n,), (n, n_classes) -> float
+    """
+    if proba.shape[1] == 2:
+        return float(roc_auc_score(labels, proba[:, 1]))
+    per_class = [roc_auc_score(labels == c, proba[:, c]) for c in range(proba.shape[1])]
+    return float(np.mean(per_class))
+
+
+class BestEpoch(Callback):
+    """Keep the weights of the best epoch, stop without progress, restore them at the end.
+
+    A tie counts as progress, as in the authors' code.
+
+    Parameters
+    ----------
+    monitor : str
+        Column of the history.
+    sign : {1, -1}
+        1 where more is better.
+    patience : int
+        Stop after this many epochs without progress ...
+    min_epochs : int
+        ... but not before this many epochs have run.
+    """
+
+    def __init__(self, monitor: str, sign: int, patience: int, min_epochs: int) -> None:
+        self.monitor, self.sign = monitor, sign
+        self.patience, self.min_epochs = patience, min_epochs
+
+    def on_train_begin(self, net: NeuralNet, **kwargs: Any) -> None:
+        self.best_ = -np.inf
+        self.waited_ = 0
+        self.weights_: dict[str, Tensor] | None = None
+
+    def on_epoch_end(self, net: NeuralNet, **kwargs: Any) -> None:
+        score = self.sign * net.history[-1, self.monitor]
+        progress = score >= self.best_
+        net.history.record("best_so_far", bool(progress))
+        if progress:
+            self.best_, self.waited_ = score, 0
+            self.weights_ = copy.deepcopy(net.module_.state_dict())
+        else:
+            self.waited_ += 1
+
+    def should_stop(self, n_epochs: int) -> bool:
+        """Whether patience has run out."""
+        return self.waited_ >= self.patience and n_epochs >= self.min_epochs
+
+    def on_train_end(self, net: NeuralNet, **kwargs: Any) -> None:
+        if self.weights_ is not None:
+            net.module_.load_state_dict(self.weights_)
+
+
+class StopEarly(Callback):
+    """Stop when a `BestEpoch` says so; last in line, so that every callback sees the epoch."""
+
+    def __init__(self, best: BestEpoch) -> None:
+        self.best = best
+
+    def on_epoch_end(self, net: NeuralNet, **kwargs: Any) -> None:
+        if self.best.should_stop(len(net.history)):
+            raise KeyboardInterrupt  # skorch's way to end training
+
+
+class ClipGradients(Callback):
+    """Clip the gradient norm, over all parameters or within each branch of the model."""
+
+    def __init__(self, max_norm: float | None, clip: str) -> None:
+        self.max_norm, self.clip = max_norm, clip
+
+    def on_grad_computed(self, net: NeuralNet, named_parameters: Any, **kwargs: Any) -> None:
+        if self.max_norm is None:
+            return
+        groups = [[p for _, p in named_parameters]]
+        if self.clip == "branch" and hasattr(net.module_, "branches"):
+            groups = list(net.module_.branches().values())
+        for group in groups:
+            torch.nn.utils.clip_grad_norm_(group, self.max_norm)
+
+
+class Progress(Callback):
+    """A progress bar over the epochs, with the validation AUC beside it."""
+
+    def __init__(self, max_epochs: int) -> None:
+        self.max_epochs = max_epochs
+
+    def on_train_begin(self, net: NeuralNet, **kwargs: Any) -> None:
+        self.bar_ = tqdm(total=self.max_epochs, unit="epoch", desc="MoMKD")
+
+    def on_epoch_end(self, net: NeuralNet, **kwargs: Any) -> None:
+        row = net.history[-1]
+        shown = {k: row[k] for k in ("train_loss", "valid_auc") if k in row}
+        self.bar_.set_postfix({k: f"{v:.3f}" for k, v in shown.items()}, refresh=False)
+        self.bar_.update()
+
+    def on_train_end(self, net: NeuralNet, **kwargs: Any) -> None:
+        self.bar_.close()

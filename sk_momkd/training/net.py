@@ -1,0 +1,239 @@
+"""skorch's loop around one MIL module, and the call that trains it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+import torch
+from skorch import NeuralNet
+from skorch.callbacks import Callback, LRScheduler
+from skorch.helper import predefined_split
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, RandomSampler, WeightedRandomSampler
+
+from ..losses.total import weighted_total
+from ..nn.dropout import set_dropout_generator
+from .batches import BagDataset, InstanceBudget, balanced_weights, collate, forward
+from .callbacks import BestEpoch, ClipGradients, LossTerms, Progress, StopEarly, ValidationScores
+
+Terms = Callable[[Any, Tensor], Mapping[str, Tensor]]
+
+
+@dataclass(frozen=True)
+class Objective:
+    """Named loss terms of a model's output and labels, and their weights."""
+
+    terms: Terms
+    weights: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """Settings of the loop; named and documented as the estimator's parameters."""
+
+    max_epochs: int
+    batch_size: int
+    accumulation_steps: int
+    learning_rate: float
+    weight_decay: float
+    lr_schedule: str | None
+    sampler: str
+    max_grad_norm: float | None
+    clip: str
+    monitor: str
+    patience: int
+    min_epochs: int
+    device: str
+    verbose: int
+
+
+class MILNet(NeuralNet):
+    """`NeuralNet` for flat graph batches, named loss terms and gradient accumulation.
+
+    A KeyboardInterrupt ends `fit` as an error, unless a callback raises it at the end of an
+    epoch, which is skorch's way to stop early.
+    """
+
+    def __init__(self, *args: Any, accumulation_steps: int = 1, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.accumulation_steps = accumulation_steps
+
+    def initialize_criterion(self) -> MILNet:
+        """Keep the objective as it is: it has no parameters of its own."""
+        self.criterion_ = self.criterion
+        return self
+
+    def infer(self, x: Any, **fit_params: Any) -> Any:
+        return forward(self.module_, x.to(self.device), training=self.module_.training)
+
+    def get_loss(self, y_pred: Any, y_true: Tensor, X: Any = None, training: bool = False) -> Any:
+        y_true = y_true.to(self.device)
+        if not training:
+            return F.cross_entropy(y_pred.logits, y_true)
+        self.terms_ = self.criterion_.terms(y_pred, y_true)
+        return weighted_total(self.terms_, self.criterion_.weights)
+
+    def train_step(self, batch: Any, **fit_params: Any) -> dict[str, Any]:
+        step = self.train_step_single(batch, **fit_params)
+        self.accumulated_ += 1
+        if self.accumulated_ == self.accumulation_steps:
+            self._update(batch)
+        return step
+
+    def run_single_epoch(self, iterator: Any, training: bool, *args: Any, **kwargs: Any) -> None:
+        self.accumulated_ = 0
+        super().run_single_epoch(iterator, training, *args, **kwargs)
+        if self.accumulated_:  # the last, smaller group of an epoch still counts
+            self._update(None)
+
+    def fit_dataset(self, dataset: BagDataset) -> MILNet:
+        """Train to the end or to an early stop."""
+        self.initialize()
+        self.notify("on_train_begin", X=dataset, y=None)
+        with suppress(_EarlyStop):
+            self.fit_loop(dataset)
+        self.notify("on_train_end", X=dataset, y=None)
+        return self
+
+    def notify(self, method_name: str, **cb_kwargs: Any) -> None:
+        try:
+            super().notify(method_name, **cb_kwargs)
+        except KeyboardInterrupt as stop:
+            raise (_EarlyStop() if method_name == "on_epoch_end" else stop) from None
+
+    def _update(self, batch: Any) -> None:
+        if self.accumulated_ > 1:
+            for _, parameter in self.get_all_learnable_params():
+                if parameter.grad is not None:
+                    parameter.grad.div_(self.accumulated_)
+        self.notify(
+            "on_grad_computed", named_parameters=list(self.get_all_learnable_params()), batch=batch
+        )
+        self.optimizer_.step()
+        self.optimizer_.zero_grad()
+        self.accumulated_ = 0
+
+
+class _EarlyStop(Exception):
+    """A callback asked to stop at the end of an epoch."""
+
+
+def train(
+    module: nn.Module,
+    objective: Objective,
+    data: tuple[BagDataset, BagDataset | None],
+    config: TrainingConfig,
+    generators: Mapping[str, torch.Generator],
+    *,
+    model_callbacks: Sequence[Callback] = (),
+    user_callbacks: Sequence[Any] = (),
+) -> pd.DataFrame:
+    """Train `module` in place and return its history, one row per epoch.
+
+    Parameters
+    ----------
+    module : Module
+    objective : Objective
+    data : (training set, validation set or None)
+        With a validation set the best epoch is restored and training may stop early.
+    config : TrainingConfig
+    generators : mapping with keys "sampling", "dropout" and "omics_dropout"
+    model_callbacks, user_callbacks : sequence of skorch callbacks
+
+    Returns
+    -------
+    DataFrame
+    """
+    training, validation = data
+    callbacks = [LossTerms(), *model_callbacks, ClipGradients(config.max_grad_norm, config.clip)]
+    monitored, sign = "train_loss", -1
+    if validation is not None:
+        callbacks.append(ValidationScores())
+        monitored, sign = ("valid_auc", 1) if config.monitor == "auc" else ("valid_loss", -1)
+        best = BestEpoch(monitored, sign, config.patience, config.min_epochs)
+        callbacks.append(best)
+    callbacks += _schedule(config, monitored, sign)
+    callbacks += [Progress(config.max_epochs)] if config.verbose else []
+    last = [] if validation is None else [("stop_early", StopEarly(best))]
+    names = [(f"momkd_{i}", callback) for i, callback in enumerate(callbacks)]
+    net = MILNet(
+        module,
+        criterion=objective,
+        optimizer=torch.optim.AdamW,
+        lr=config.learning_rate,
+        optimizer__weight_decay=config.weight_decay,
+        optimizer__fused=True,
+        max_epochs=config.max_epochs,
+        accumulation_steps=config.accumulation_steps,
+        train_split=None if validation is None else predefined_split(validation),
+        callbacks=[*names, *user_callbacks, *last],
+        callbacks__print_log=None,
+        device=config.device,
+        verbose=0,
+        **_iterators(training, validation, config, generators["sampling"]),
+    )
+    set_dropout_generator(module, generators["dropout"])
+    omics_branch = getattr(module, "omics_branch", None)
+    if omics_branch is not None:
+        set_dropout_generator(omics_branch, generators["omics_dropout"])
+    try:
+        net.fit_dataset(training)
+    finally:
+        set_dropout_generator(module, None)
+    module.to("cpu").eval()
+    return _history(net)
+
+
+def _iterators(
+    training: BagDataset,
+    validation: BagDataset | None,
+    config: TrainingConfig,
+    generator: torch.Generator,
+) -> dict[str, Any]:
+    if config.sampler == "balanced":
+        weights = balanced_weights(training.y).tolist()
+        sampler: Any = WeightedRandomSampler(weights, len(training), generator=generator)
+    else:
+        sampler = RandomSampler(training, generator=generator)
+    settings = {
+        "iterator_train": DataLoader,
+        "iterator_train__batch_size": config.batch_size,
+        "iterator_train__sampler": sampler,
+        "iterator_valid": DataLoader,
+    }
+    if validation is not None:
+        settings["iterator_valid__batch_size"] = 1  # DataLoader's word for "see batch_sampler"
+        settings["iterator_valid__batch_sampler"] = InstanceBudget(validation.sizes)
+    for part in ("iterator_train", "iterator_valid"):
+        settings |= {f"{part}__collate_fn": collate, f"{part}__generator": generator}
+    return settings
+
+
+def _schedule(config: TrainingConfig, monitored: str, sign: int) -> list[Callback]:
+    if config.lr_schedule == "plateau":
+        return [
+            LRScheduler(
+                torch.optim.lr_scheduler.ReduceLROnPlateau,
+                monitor=monitored,
+                mode="max" if sign > 0 else "min",
+                factor=0.2,
+                patience=5,
+            )
+        ]
+    if config.lr_schedule == "cosine":
+        return [LRScheduler(torch.optim.lr_scheduler.CosineAnnealingLR, T_max=config.max_epochs)]
+    return []
+
+
+def _history(net: NeuralNet) -> pd.DataFrame:
+    hidden = ("batches", "train_batch_count", "valid_batch_count", "event_lr")
+    rows = [
+        {k: v for k, v in epoch.items() if k not in hidden and not k.endswith("_best")}
+        for epoch in net.history
+    ]
+    return pd.DataFrame(rows)
