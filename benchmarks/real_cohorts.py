@@ -1,6 +1,6 @@
 """Out-of-fold AUC of MoMKD with and without omics on real cohorts; writes docs/results/.
 
-    python benchmarks/real_cohorts.py --data DATA [--cohorts tcga_brca her2st] [--seeds 0 1]
+    python benchmarks/real_cohorts.py --data DATA [--cohorts ...] [--seeds 0 1] [--repeats 3]
 
 `DATA` (or the environment variable SK_MOMKD_DATA) holds the folders `tcga_brca` and `her2st`.
 Each fit is one row of `docs/results/real_cohorts.csv`; rows that are there are not run again,
@@ -13,6 +13,7 @@ import argparse
 import os
 import platform
 import time
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -44,21 +45,17 @@ def read_task(data: Path, cohort: str, label: str):
     return bags, y.astype(int), align_omics(omics, bags), groups, report
 
 
-def one_fold(bags, y, omics, groups, split, seed):
+def one_fold(bags, y, omics, groups, split, random_state):
     """Scores of the test fold and what the fit took."""
     torch.set_num_threads(1)
     train, test = split
     clip = FunctionTransformer(np.clip, kw_args={"a_min": -6, "a_max": 6})
-    # Where a group is a whole patient or section, too few are left to hold some out by group.
-    inner = groups[train] if len(np.unique(groups)) > 8 else None
-    model = make_pipeline(
-        InstanceTransformer(make_pipeline(StandardScaler(), clip)),
-        MoMKDClassifier.preset("paper", random_state=seed, early_stopping=inner is not None)
-        if inner is not None
-        else MoMKDClassifier.preset(
-            "paper", random_state=seed, early_stopping=False, max_epochs=20
-        ),
-    )
+    momkd = MoMKDClassifier.preset("paper", random_state=random_state)
+    inner = groups[train]
+    if len(np.unique(groups)) < 8:  # three patients: too few to hold some out for validation
+        momkd.set_params(early_stopping=False, max_epochs=20)
+        inner = None
+    model = make_pipeline(InstanceTransformer(make_pipeline(StandardScaler(), clip)), momkd)
     start = time.perf_counter()
     model.fit(bags[train], y[train], momkdclassifier__omics=omics, momkdclassifier__groups=inner)
     return {
@@ -68,43 +65,40 @@ def one_fold(bags, y, omics, groups, split, seed):
     }
 
 
-def run(data: Path, cohorts: list[str], seeds: list[int], n_jobs: int) -> None:
-    """Fit what is missing and write the table after each label and seed."""
+def run(options: argparse.Namespace) -> None:
+    """Fit what is missing and write the table after each row."""
     RESULTS.mkdir(parents=True, exist_ok=True)
     path = RESULTS / "real_cohorts.csv"
     rows = pd.read_csv(path).to_dict("records") if path.exists() else []
-    done = {(r["cohort"], r["label"], r["omics"], r["seed"]) for r in rows}
-    for cohort in cohorts:
-        for label in TASKS[cohort]["label"]:
-            bags, y, omics, groups, report = read_task(data, cohort, label)
-            print(f"{cohort} {label}\n{report}", flush=True)
-            for seed in seeds:
-                folds = StratifiedGroupKFold(
-                    TASKS[cohort]["n_splits"], shuffle=True, random_state=seed
-                )
-                splits = list(folds.split(y, y, groups))
-                for name, table in (("with", omics), ("without", None)):
-                    if (cohort, label, name, seed) in done:
-                        continue
-                    fits = Parallel(n_jobs)(
-                        delayed(one_fold)(bags, y, table, groups, split, seed) for split in splits
-                    )
-                    rows.append(summary(cohort, label, name, seed, y, splits, fits))
-                    print(rows[-1], flush=True)
-                    pd.DataFrame(rows).to_csv(path, index=False)
+    done = {(r["cohort"], r["label"], r["omics"], r["split_seed"], r["repeat"]) for r in rows}
+    for cohort, label in ((c, x) for c in options.cohorts for x in TASKS[c]["label"]):
+        bags, y, omics, groups, report = read_task(options.data, cohort, label)
+        print(f"{cohort} {label}\n{report}", flush=True)
+        settings = product(range(options.repeats), options.seeds, ("with", "without"))
+        for repeat, seed, name in settings:
+            if (cohort, label, name, seed, repeat) in done:
+                continue
+            n_splits = TASKS[cohort]["n_splits"]
+            folds = StratifiedGroupKFold(n_splits, shuffle=True, random_state=seed)
+            splits = list(folds.split(y, y, groups))
+            table = omics if name == "with" else None
+            fits = Parallel(options.n_jobs)(
+                delayed(one_fold)(bags, y, table, groups, split, seed + 100 * repeat)
+                for split in splits
+            )
+            key = {"cohort": cohort, "label": label, "omics": name}
+            rows.append(key | {"split_seed": seed, "repeat": repeat} | summary(y, splits, fits))
+            print(rows[-1], flush=True)
+            pd.DataFrame(rows).to_csv(path, index=False)
 
 
-def summary(cohort, label, omics, seed, y, splits, fits) -> dict:
+def summary(y, splits, fits) -> dict:
     """One row of the results: AUC within folds (mean, SD) and pooled over folds."""
     within = [roc_auc_score(y[t], f["scores"]) for (_, t), f in zip(splits, fits, strict=True)]
     pooled = np.empty(len(y))
     for (_, test), fit in zip(splits, fits, strict=True):
         pooled[test] = fit["scores"]
     return {
-        "cohort": cohort,
-        "label": label,
-        "omics": omics,
-        "seed": seed,
         "bags": len(y),
         "positives": int(y.sum()),
         "auc_mean": round(float(np.mean(within)), 4),
@@ -118,11 +112,12 @@ def summary(cohort, label, omics, seed, y, splits, fits) -> dict:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, default=os.environ.get("SK_MOMKD_DATA"))
+    parser.add_argument("--data", type=Path, default=os.environ.get("SK_MOMKD_DATA", ""))
     parser.add_argument("--cohorts", nargs="+", default=list(TASKS), choices=list(TASKS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1])
+    parser.add_argument("--repeats", type=int, default=3, help="fits per fold, other seeds")
     parser.add_argument("--n-jobs", type=int, default=2)
     options = parser.parse_args()
-    if options.data is None:
+    if not options.data.is_dir():
         parser.error("give --data or set SK_MOMKD_DATA")
-    run(Path(options.data), options.cohorts, options.seeds, options.n_jobs)
+    run(options)

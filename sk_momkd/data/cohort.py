@@ -15,7 +15,7 @@ import pandas as pd
 from anndata import AnnData
 from numpy.typing import NDArray
 
-from ..exceptions import CohortError, CohortWarning
+from ..exceptions import CohortError, CohortWarning, OmicsError
 from .bag import Bag
 from .omics import OmicsTable, as_omics
 from .readers import TridentFile
@@ -175,19 +175,20 @@ def _read_table(
 
 def _map_labels(values: pd.Series, positive: Any, label: str) -> pd.Series:
     known = values.dropna()
+    if pd.api.types.is_float_dtype(known) and (known % 1 == 0).all():
+        known = known.astype(int)  # whole numbers, read as floats because some are missing
     if positive is None:
-        if pd.api.types.is_float_dtype(known) and (known % 1 == 0).all():
-            known = known.astype(int)
         return known.astype(object).reindex(values.index)
     found = list(pd.unique(known))
     if not isinstance(positive, Mapping):
-        if positive not in found or len(found) != 2:
+        hits = [value for value in found if value == positive or str(value) == str(positive)]
+        if len(hits) != 1 or len(found) != 2:
             raise CohortError(
                 f"Column {label!r} holds {first_few(found, 8)}; with positive={positive!r} it must "
                 "hold that value and one other. Map each value instead, None to leave it out: "
                 "positive={'Positive': 1, 'Negative': 0, 'Equivocal': None}."
             )
-        positive = {value: int(value == positive) for value in found}
+        positive = {value: int(value == hits[0]) for value in found}
     uncovered = [value for value in found if value not in positive]
     if uncovered:
         raise CohortError(
@@ -237,7 +238,7 @@ def _join(
 ) -> tuple[AnnData | None, list[str], NDArray]:
     if omics is None:
         return None, [], np.full(len(bags), -1)
-    adata = omics if isinstance(omics, AnnData) else anndata.read_h5ad(omics, backed="r")
+    adata = omics if isinstance(omics, AnnData) else _open_omics(omics)
     table: OmicsTable = as_omics(adata)
     rows = table.match(bags)
     kept = pd.unique(rows[rows >= 0])
@@ -250,7 +251,18 @@ def _join(
     order = np.argsort(kept)  # a backed file wants sorted rows; the second step restores the order
     block = adata[kept[order]]
     block = block.to_memory() if adata.isbacked else block.copy()
+    if adata is not omics:
+        adata.file.close()
     return block[np.argsort(order)].copy(), unmatched, rows
+
+
+def _open_omics(path: str | PathLike) -> AnnData:
+    try:
+        return anndata.read_h5ad(path, backed="r")
+    except FileNotFoundError:
+        raise
+    except (OSError, KeyError, ValueError) as error:
+        raise OmicsError(f"{path} is not a readable .h5ad file: {error}") from error
 
 
 def _report(frame: pd.DataFrame, files: dict[str, str], unmatched: list[str]) -> JoinReport:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, overload
 
 import numpy as np
@@ -42,6 +42,7 @@ class BagSequence:
 
     def __init__(self, bags: Iterable[Bag]) -> None:
         self._bags = list(bags)
+        self._positions: Sequence[int] = range(len(self._bags))
         for position, bag in enumerate(self._bags):
             if not isinstance(bag, Bag):
                 raise BagError(
@@ -76,12 +77,12 @@ class BagSequence:
 
     def map(self, transform: Callable[[NDArray], NDArray]) -> BagSequence:
         """Sequence whose features pass through `transform` whenever they are read."""
-        return BagSequence(bag.map(transform) for bag in self._bags)
+        return self._same([bag.map(transform) for bag in self._bags], self._positions)
 
     def name(self, position: int) -> str:
-        """How error messages call the bag at `position`."""
+        """How error messages call a bag: its id, else its place in the sequence first given."""
         bag = self._bags[position]
-        return f"bag {position}" if bag.bag_id is None else bag.name
+        return f"bag {self._positions[position]}" if bag.bag_id is None else bag.name
 
     def __len__(self) -> int:
         return len(self._bags)
@@ -99,9 +100,18 @@ class BagSequence:
         if isinstance(index, int | np.integer) and not isinstance(index, bool):
             return self._bags[index]
         if isinstance(index, slice):
-            return _trusted(self._bags[index])
+            return self._same(self._bags[index], self._positions[index])
         positions = np.arange(len(self))[np.asarray(index, dtype=_index_dtype(index))]
-        return _trusted([self._bags[i] for i in positions])
+        return self._same(
+            [self._bags[i] for i in positions], [self._positions[i] for i in positions]
+        )
+
+    @staticmethod
+    def _same(bags: list[Bag], positions: Sequence[int]) -> BagSequence:
+        """Sequence of bags that were checked before; a bootstrap may repeat an id."""
+        sequence = object.__new__(BagSequence)
+        sequence._bags, sequence._positions = bags, positions
+        return sequence
 
     def __repr__(self) -> str:
         first = f", first {self._bags[0]!r}" if self._bags else ""
@@ -195,13 +205,6 @@ def _drop_ellipsis(index: tuple) -> Any:
     if len(rest) != 1:
         raise IndexError(f"BagSequence has one dimension, got the index {index!r}.")
     return rest[0]
-
-
-def _trusted(bags: list[Bag]) -> BagSequence:
-    """Sequence of bags that were checked before; a bootstrap may repeat an id."""
-    sequence = object.__new__(BagSequence)
-    sequence._bags = bags
-    return sequence
 
 
 def _objects(values: Iterable[Any]) -> NDArray:

@@ -167,6 +167,7 @@ of shape (n_bags, n_instances, n_features) or (n_bags, n_features)
 
     def predict(self, X: Any) -> NDArray:
         """Most probable class of each bag, of shape (n_bags,)."""
+        check_is_fitted(self)
         return self.classes_[self.predict_proba(X).argmax(axis=1)]
 
     @abstractmethod

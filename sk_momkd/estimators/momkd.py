@@ -363,6 +363,11 @@ class MoMKDClassifier(TransformerMixin, BaseMILClassifier):
         names = [f"memory_{c}_{j}" for c in self.classes_ for j in range(self.n_components)]
         return np.array(names, dtype=object)
 
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.transformer_tags.preserves_dtype = []  # affinities are float32 whatever came
+        return tags
+
     def _make_module(self, n_features: int, n_genes: int, n_classes: int) -> nn.Module:
         if self.hidden_dim % self.n_heads:
             raise ValueError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -96,7 +97,9 @@ def inner_split(
     if splitter is None:
         return stratified_group_split(labels, groups, fraction=fraction, random_state=random_state)
     folds = check_cv(splitter, labels, classifier=True)
-    split = next(iter(folds.split(np.zeros(len(bags)), labels, groups)))
+    with warnings.catch_warnings():  # groups are checked below, whoever ignores them
+        warnings.filterwarnings("ignore", "The groups parameter is ignored")
+        split = next(iter(folds.split(np.zeros(len(bags)), labels, groups)))
     check_leakage([split], bags)
     for side, part in zip(("training", "validation"), split, strict=True):
         if len(np.unique(labels[part])) < labels.max() + 1:

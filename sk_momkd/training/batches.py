@@ -95,7 +95,7 @@ class BagDataset(Dataset):
         return len(self.bags)
 
     def __getitem__(self, i: int) -> Data:
-        graph = self._cache.get(i) or self._read(i)
+        graph = self._cache[i] if i in self._cache else self._read(i)
         item = Data(x=graph.x, edge_index=graph.edge_index, y=int(self.y[i]))
         item.paired = bool(self.paired[i])
         if self.omics is not None:  # an unpaired bag adds no row, it is not filled with zeros

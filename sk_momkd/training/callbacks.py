@@ -142,7 +142,7 @@ class Progress(Callback):
         self.max_epochs = max_epochs
 
     def on_train_begin(self, net: NeuralNet, **kwargs: Any) -> None:
-        self.bar_ = tqdm(total=self.max_epochs, unit="epoch", desc="MoMKD")
+        self.bar_ = tqdm(total=self.max_epochs, unit="epoch", desc="training")
 
     def on_epoch_end(self, net: NeuralNet, **kwargs: Any) -> None:
         row = net.history[-1]

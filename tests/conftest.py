@@ -1,0 +1,85 @@
+"""Shared cohorts and the folder of real data."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from sk_momkd import Bag, BagSequence, MoMKDClassifier
+
+torch.set_num_threads(1)
+
+
+def real_data() -> Path:
+    """Folder of the real cohorts, whether it exists or not."""
+    default = Path(__file__).parents[2] / "shared" / "data"
+    return Path(os.environ.get("SK_MOMKD_DATA", default))
+
+
+@pytest.fixture(scope="session")
+def data_folder():
+    folder = real_data()
+    if not folder.is_dir():
+        if os.environ.get("SK_MOMKD_REQUIRE_DATA"):
+            pytest.fail(f"real data is required here and {folder} is absent")
+        pytest.skip(f"real data is absent: no folder {folder}; set SK_MOMKD_DATA")
+    return folder
+
+
+def make_bags(n=24, n_features=6, seed=0, patients=None):
+    """Ragged bags with ids; in half of them some patches are shifted."""
+    random = np.random.default_rng(seed)
+    y = np.arange(n) % 2
+    bags = []
+    for i in range(n):
+        size = int(random.integers(3, 9))
+        features = random.normal(size=(size, n_features))
+        features[: size // 2] += 2.5 * y[i]
+        patient = f"P{i:02d}" if patients is None else patients[i]
+        coords = random.integers(0, 20, size=(size, 2)) * 256
+        bags.append(Bag(features, coords, bag_id=f"S{i:02d}", patient_id=patient))
+    return BagSequence(bags), y
+
+
+def make_omics(y, n_genes=12, seed=0):
+    """Expression by patient id; the first genes follow the label."""
+    random = np.random.default_rng(seed)
+    values = random.normal(size=(len(y), n_genes))
+    values[:, :3] += 2.0 * np.asarray(y)[:, None]
+    ids = [f"P{i:02d}" for i in range(len(y))]
+    return pd.DataFrame(values, index=ids, columns=[f"G{j}" for j in range(n_genes)])
+
+
+@pytest.fixture
+def cohort():
+    """24 ragged bags of two classes, and omics of every patient."""
+    bags, y = make_bags()
+    return bags, y, make_omics(y)
+
+
+@pytest.fixture
+def quick():
+    """A classifier small enough for many fits."""
+    return quick_classifier()
+
+
+def quick_classifier(**overrides):
+    settings = {
+        "hidden_dim": 16,
+        "projection_dim": 8,
+        "n_components": 4,
+        "n_heads": 1,
+        "head_hidden_dim": 16,
+        "omics_hidden_dim": 16,
+        "dropout": 0.1,
+        "head_dropout": 0.1,
+        "batch_size": 16,
+        "learning_rate": 0.01,
+        "max_epochs": 8,
+        "kmeans_samples": 200,
+        "random_state": 0,
+    }
+    return MoMKDClassifier(**(settings | overrides))

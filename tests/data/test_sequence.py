@@ -1,0 +1,257 @@
+"""Sequences take bags in any form and are cut without reading a feature."""
+
+import pickle
+
+import h5py
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from sklearn.model_selection import KFold
+from sklearn.utils import _safe_indexing
+from torch_geometric.data import Data
+
+from sk_momkd import Bag, BagSequence, as_bags
+from sk_momkd.data.bag import BagArrays
+from sk_momkd.data.readers import TridentFile
+from sk_momkd.exceptions import BagError
+
+A = np.arange(6.0).reshape(3, 2)
+B = np.arange(4.0).reshape(2, 2) + 10
+COORDS = {3: np.array([[0, 0], [1, 0], [0, 1]]), 2: np.array([[0, 0], [1, 0]])}
+
+
+class CountingSource:
+    shape = (3, 2)
+    n_reads = 0
+
+    def read(self):
+        type(self).n_reads += 1
+        return BagArrays(A, None, None)
+
+
+@pytest.fixture
+def lazy(monkeypatch):
+    monkeypatch.setattr(CountingSource, "n_reads", 0)
+    return BagSequence(Bag(CountingSource(), bag_id=f"S{i}") for i in range(5))
+
+
+def tensors(*arrays, dtype=torch.float32):
+    return [torch.tensor(a, dtype=dtype) for a in arrays]
+
+
+def objects(*items):
+    array = np.empty(len(items), dtype=object)
+    array[:] = items
+    return array
+
+
+RAGGED = {
+    "sequence": BagSequence([Bag(A), Bag(B)]),
+    "bags": [Bag(A), Bag(B)],
+    "bags_and_arrays": [Bag(A), B],
+    "arrays": [A, B],
+    "tuple": (A, B),
+    "object_array": objects(A, B),
+    "object_array_of_bags": objects(Bag(A), Bag(B)),
+    "pairs": [(A, COORDS[3]), (B, COORDS[2])],
+    "frames": [pd.DataFrame(A), pd.DataFrame(B)],
+    "graphs": [Data(x=t) for t in tensors(A, B)],
+    "tensors": tensors(A, B),
+    "bfloat16": tensors(A, B, dtype=torch.bfloat16),
+    "nested_lists": [A.tolist(), B.tolist()],
+}
+CUBES = {
+    "array": np.stack([A, A + 1]),
+    "tensor": torch.tensor(np.stack([A, A + 1])),
+    "bfloat16": torch.tensor(np.stack([A, A + 1])).bfloat16(),
+    "equal_arrays": [A, A + 1],
+    "equal_lists": [A.tolist(), (A + 1).tolist()],
+}
+TABLES = {
+    "array": A,
+    "tensor": torch.tensor(A),
+    "bfloat16": torch.tensor(A).bfloat16(),
+    "list": A.tolist(),
+    "frame": pd.DataFrame(A),
+}
+
+
+@pytest.mark.parametrize("X", RAGGED.values(), ids=RAGGED.keys())
+def test_as_bags_ragged_form_gives_the_bags(X):
+    bags = as_bags(X)
+    assert isinstance(bags, BagSequence)
+    assert bags.shape == (2,)
+    for bag, expected in zip(bags, (A, B), strict=True):
+        np.testing.assert_array_equal(bag.features, expected)
+
+
+@pytest.mark.parametrize("X", CUBES.values(), ids=CUBES.keys())
+def test_as_bags_three_dimensions_are_bags_of_equal_size(X):
+    np.testing.assert_array_equal([bag.features for bag in as_bags(X)], [A, A + 1])
+
+
+@pytest.mark.parametrize("X", TABLES.values(), ids=TABLES.keys())
+def test_as_bags_two_dimensions_are_bags_of_one_instance(X):
+    np.testing.assert_array_equal([bag.features for bag in as_bags(X)], A[:, None])
+
+
+def test_as_bags_sequence_is_returned_itself(lazy):
+    assert as_bags(lazy) is lazy
+
+
+def test_as_bags_pairs_keep_coords():
+    for bag in as_bags(RAGGED["pairs"]):
+        np.testing.assert_array_equal(bag.coords, COORDS[bag.n_instances])
+
+
+def test_as_bags_graph_keeps_positions_edges_and_ids():
+    x, pos = tensors(A, COORDS[3])
+    edges = torch.tensor([[0, 1], [1, 2]])
+    graph = Data(x=x, pos=pos, edge_index=edges, bag_id="S1", patient_id="P1")
+    bag = as_bags([graph])[0]
+    assert (bag.bag_id, bag.patient_id) == ("S1", "P1")
+    np.testing.assert_array_equal(bag.coords, COORDS[3])
+    np.testing.assert_array_equal(bag.edge_index, edges)
+
+
+def test_as_bags_graph_without_positions_has_no_coords():
+    bag = as_bags([Data(x=tensors(A)[0])])[0]
+    assert bag.coords is None
+    assert bag.edge_index is None
+    assert bag.bag_id is None
+
+
+@pytest.mark.parametrize(
+    ("X", "said"),
+    [
+        (Bag(A), r"A single Bag came.*pass \[bag\]"),
+        (Data(x=torch.tensor(A)), r"A single Data came.*pass \[bag\]"),
+        (np.ones(3), r"ndarray of shape \(3,\)"),
+        (np.ones((1, 1, 1, 1)), r"of shape \(1, 1, 1, 1\)"),
+        ([], r"list of shape \(0,\)"),
+        ("slides.csv", r"str of shape \(\)"),
+        ([(A, COORDS[3]), (A, COORDS[3], A)], r"Bag 1 is a tuple of 3 parts.*\(features, coords\)"),
+    ],
+)
+def test_as_bags_anything_else_raises(X, said):
+    with pytest.raises(BagError, match=said):
+        as_bags(X)
+
+
+def test_sequence_of_arrays_raises_naming_the_remedy():
+    with pytest.raises(BagError, match=r"Element 1 is a ndarray.*as_bags"):
+        BagSequence([Bag(A), B])
+
+
+def test_sequence_duplicate_ids_raises_naming_them():
+    with pytest.raises(BagError, match="1 bag ids occur more than once: 'S1'"):
+        BagSequence(Bag(A, bag_id=i) for i in ("S0", "S1", "S1", None, None))
+
+
+@pytest.mark.parametrize(("index", "expected"), [(0, "S0"), (-1, "S4"), (np.int64(3), "S3")])
+def test_index_integer_gives_the_bag(lazy, index, expected):
+    assert lazy[index].bag_id == expected
+    assert CountingSource.n_reads == 0
+
+
+@pytest.mark.parametrize(
+    ("index", "expected"),
+    [
+        (slice(1, None, 2), [1, 3]),
+        (slice(5, 9), []),
+        (np.array([3, 0]), [3, 0]),
+        ([4, -5], [4, 0]),
+        (np.array([2, 2, 0, 2]), [2, 2, 0, 2]),
+        (np.array([1, 4], dtype=np.uint8), [1, 4]),
+        (torch.tensor([1, 0]), [1, 0]),
+        (np.array([True, False, False, True, False]), [0, 3]),
+        ([False, True, False, False, False], [1]),
+        (pd.Series([False, True, False, False, True]), [1, 4]),
+        ((np.array([1, 2]), Ellipsis), [1, 2]),
+        ((slice(2), Ellipsis), [0, 1]),
+        ([], []),
+        (np.array([]), []),
+        ((np.array([], dtype=int), Ellipsis), []),
+    ],
+)
+def test_index_of_many_gives_a_sequence_and_reads_nothing(lazy, index, expected):
+    part = lazy[index]
+    assert isinstance(part, BagSequence)
+    assert list(part.ids) == [f"S{i}" for i in expected]
+    assert part.shape == (len(part),) == (len(expected),)
+    assert CountingSource.n_reads == 0
+
+
+@pytest.mark.parametrize(
+    "index", [5, -6, [5], "S0", (0, 1), (Ellipsis,), np.array([True, False]), np.array([0.0])]
+)
+def test_index_unusable_raises(lazy, index):
+    with pytest.raises(IndexError):
+        lazy[index]
+
+
+@pytest.mark.parametrize("index", [np.array([3, 1]), [0, 2], np.arange(5) > 2, slice(0, 2)])
+def test_safe_indexing_of_scikit_learn_keeps_the_type(lazy, index):
+    part = _safe_indexing(lazy, index)
+    assert isinstance(part, BagSequence)
+    assert list(part.ids) == list(lazy.ids[index])
+    assert CountingSource.n_reads == 0
+
+
+def test_splitter_of_scikit_learn_takes_the_sequence(lazy):
+    parts = [lazy[test].ids for _, test in KFold(5).split(lazy)]
+    assert np.concatenate(parts).tolist() == lazy.ids.tolist()
+
+
+def test_bootstrap_of_a_bootstrap_can_be_cut_and_pickled(lazy):
+    again = pickle.loads(pickle.dumps(lazy[[1, 1, 0]][[0, 1, 1]]))
+    assert list(again.ids) == ["S1", "S1", "S1"]
+
+
+def test_pickle_of_bags_in_files_holds_their_paths_only(tmp_path):
+    values = np.random.default_rng(0).normal(size=(500, 64)).astype(np.float32)
+    for i in range(3):
+        with h5py.File(tmp_path / f"S{i}.h5", "w") as file:
+            file["features"] = values + i
+    paths = [str(tmp_path / f"S{i}.h5") for i in range(3)]
+    bags = BagSequence(Bag(TridentFile(p), bag_id=p[-5:-3]) for p in paths)
+    _ = bags[0].features
+    stored = pickle.dumps(bags)
+    assert len(stored) < 1000 + sum(map(len, paths)) < values.nbytes / 20
+    assert all(path.encode() in stored for path in paths)
+    np.testing.assert_array_equal(pickle.loads(stored)[2].features, values + 2)
+
+
+def test_groups_are_patients_or_the_bag_itself():
+    patients = ["P1", None, "P0", "P1", None, "P0"]
+    bags = BagSequence(Bag(A, patient_id=p) for p in patients)
+    assert bags.groups().tolist() == [0, 1, 2, 0, 3, 2]
+    assert bags.patient_ids.tolist() == patients
+    assert bags.ids.tolist() == [None] * 6
+
+
+def test_groups_of_patients_named_like_positions_stay_apart():
+    assert len(set(BagSequence([Bag(A), Bag(A, patient_id="0")]).groups())) == 2
+
+
+def test_groups_of_no_bags_are_integers(lazy):
+    assert lazy[[]].groups().dtype == int
+
+
+def test_map_is_applied_when_a_bag_is_read(lazy):
+    mapped = lazy.map(lambda x: x + 1)
+    assert CountingSource.n_reads == 0
+    np.testing.assert_array_equal(mapped[1].features, A + 1)
+    np.testing.assert_array_equal(lazy[1].features, A)
+    assert list(mapped.ids) == list(lazy.ids)
+
+
+def test_name_without_id_is_the_position():
+    bags = BagSequence([Bag(A, bag_id="S0"), Bag(A)])
+    assert [bags.name(i) for i in range(2)] == ["bag 'S0'", "bag 1"]
+
+
+def test_repr_of_sequence_shows_the_first_bag(lazy):
+    assert repr(lazy).startswith("BagSequence of 5 bags, first Bag('S0'")
+    assert repr(lazy[[]]) == "BagSequence of 0 bags"
