@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol, Self, runtime_checkable
+from typing import Any, NamedTuple, Protocol, Self, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from ..exceptions import BagError
 
 
-@runtime_checkable
 class BagSource(Protocol):
     """Where a lazy bag comes from: knows its shape, reads itself when asked."""
 
@@ -76,7 +75,7 @@ class Bag:
         bag_id: str | None = None,
         patient_id: str | None = None,
     ) -> None:
-        self._source = features if isinstance(features, BagSource) else to_numpy(features)
+        self._source = features if _is_source(features) else to_numpy(features)
         self._coords = None if coords is None else to_numpy(coords)
         self._edge_index = None if edge_index is None else to_numpy(edge_index)
         self._maps: tuple[Callable[[NDArray], NDArray], ...] = ()
@@ -91,7 +90,7 @@ class Bag:
     @property
     def is_lazy(self) -> bool:
         """Whether the features are read from a file each time they are needed."""
-        return isinstance(self._source, BagSource)
+        return not isinstance(self._source, np.ndarray)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -145,15 +144,19 @@ class Bag:
             Naming the bag, what came and what was expected.
         """
         name = name or self.name
-        if isinstance(self._source, BagSource):
-            features, coords, edges = self._source.read()
-        else:
+        if isinstance(self._source, np.ndarray):
             features, coords, edges = self._source, None, None
+        else:
+            features, coords, edges = self._source.read()
         coords = coords if self._coords is None else self._coords
         edges = edges if self._edge_index is None else self._edge_index
         features = check_features(features, name)
         for transform in self._maps:
-            features = check_features(transform(features), f"{name} after its transformer")
+            try:
+                features = transform(features)
+            except ValueError as error:
+                raise BagError(f"{name} does not suit its transformer: {error}") from error
+            features = check_features(features, f"{name} after its transformer")
         n = len(features)
         return BagArrays(features, _check_coords(coords, n, name), _check_edges(edges, n, name))
 
@@ -168,14 +171,20 @@ class Bag:
     def __repr__(self) -> str:
         parts = [] if self.bag_id is None else [repr(self.bag_id)]
         parts += [] if self.patient_id is None else [f"patient={self.patient_id!r}"]
-        if isinstance(self._source, BagSource):
+        if self.is_lazy:
             parts.append(f"from {self._source}")
+        elif len(self._source.shape) == 2:
+            parts.append("{} instances x {} features".format(*self._source.shape))
         else:
-            n, *width = self._source.shape
-            parts.append(f"{n} instances x {'x'.join(map(str, width))} features")
+            parts.append(f"features of shape {self._source.shape}")
         parts += ["coords"] if self._coords is not None else []
         parts += ["graph"] if self._edge_index is not None else []
         return f"Bag({', '.join(parts)})"
+
+
+def _is_source(values: Any) -> TypeGuard[BagSource]:
+    """Whether `values` is to be read later; asking for its shape would open the file."""
+    return callable(getattr(type(values), "read", None))
 
 
 def to_numpy(values: Any) -> NDArray:
@@ -189,6 +198,11 @@ def to_numpy(values: Any) -> NDArray:
 def check_features(features: Any, name: str) -> NDArray:
     """`features` as a finite, non-empty float32 matrix, or an error that names the bag."""
     features = np.asarray(features)
+    if features.size == 0:
+        raise BagError(
+            f"{name} is empty: its features have shape {features.shape}. Remove the slide from "
+            "the cohort or extract its features again."
+        )
     if features.ndim != 2:
         raise BagError(
             f"{name}: features must have two dimensions (instances, features), got shape "
@@ -196,15 +210,11 @@ def check_features(features: Any, name: str) -> NDArray:
         )
     if features.dtype.kind not in "fiub":
         raise BagError(f"{name}: features must be numbers, got dtype {features.dtype}.")
-    if features.size == 0:
-        raise BagError(
-            f"{name} is empty: its features have shape {features.shape}. Remove the slide from "
-            "the cohort or extract its features again."
-        )
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):
         features = np.ascontiguousarray(features, dtype=np.float32)
+        total = features.sum(dtype=np.float64)
     # A finite sum proves finite entries in one pass; only a suspicious one is searched.
-    if not np.isfinite(features.sum(dtype=np.float64)):
+    if not np.isfinite(total):
         bad = np.argwhere(~np.isfinite(features))
         kind = "NaN" if np.isnan(features[tuple(bad[0])]) else "infinite"
         raise BagError(

@@ -195,7 +195,8 @@ def _map_labels(values: pd.Series, positive: Any, label: str) -> pd.Series:
             f"Column {label!r} holds values that `positive` does not map: {first_few(uncovered)}. "
             "Give each a label, or None to leave its slides out."
         )
-    return known.map(positive).astype(object).reindex(values.index)
+    labels = [positive[value] for value in known]  # map() would turn 1, 0, None into floats
+    return pd.Series(labels, index=known.index, dtype=object).reindex(values.index)
 
 
 def _find_files(folder: Path) -> dict[str, str]:
@@ -244,6 +245,7 @@ def _join(
     kept = pd.unique(rows[rows >= 0])
     unmatched = [str(i) for i in np.delete(table.ids, kept)]
     if not len(kept):
+        _close(adata, omics)
         raise CohortError(
             f"No omics row belongs to any slide: omics has {first_few(table.ids)}, the table has "
             f"patients {first_few(pd.unique(bags.patient_ids))} and slides {first_few(bags.ids)}."
@@ -251,9 +253,14 @@ def _join(
     order = np.argsort(kept)  # a backed file wants sorted rows; the second step restores the order
     block = adata[kept[order]]
     block = block.to_memory() if adata.isbacked else block.copy()
-    if adata is not omics:
-        adata.file.close()
+    _close(adata, omics)
     return block[np.argsort(order)].copy(), unmatched, rows
+
+
+def _close(adata: AnnData, given: Any) -> None:
+    """Close the file behind `adata` if it was opened here."""
+    if adata is not given:
+        adata.file.close()
 
 
 def _open_omics(path: str | PathLike) -> AnnData:

@@ -91,15 +91,15 @@ def as_omics(omics: Any) -> OmicsTable:
         return omics
     if isinstance(omics, AnnData):
         values = omics if omics.isbacked else omics.X
-        if values is None:
+        if values is None or (omics.isbacked and "X" not in omics.file):
             raise OmicsError("The AnnData has no X; put the expression there.")
         ids, genes = omics.obs_names, omics.var_names
     elif isinstance(omics, pd.DataFrame):
         values, ids, genes = _numbers(omics), omics.index, omics.columns
     else:
         raise OmicsError(
-            f"omics must be an AnnData, a DataFrame with ids as index, or an array in the order "
-            f"of the bags, got {type(omics).__name__}."
+            "omics must be an AnnData or a DataFrame with ids as index, got "
+            f"{type(omics).__name__}."
         )
     ids, genes = np.array(ids.astype(str), dtype=object), np.array(genes.astype(str), dtype=object)
     if len(ids) == 0 or len(genes) == 0:
@@ -163,7 +163,7 @@ def join_omics(omics: Any, bags: BagSequence) -> tuple[OmicsTable, NDArray]:
     lacking = np.flatnonzero(rows < 0)
     idle = np.setdiff1d(np.arange(len(table.ids)), rows)
     sliceable = not isinstance(omics, OmicsTable)
-    if sliceable and len(lacking) and len(idle) and len(table.ids) == len(bags):
+    if sliceable and len(lacking) and len(table.ids) == len(bags):
         raise OmicsError(
             f"{len(lacking)} of {len(bags)} bags have no omics (first {bags.name(lacking[0])}) "
             f"while {len(idle)} omics rows have no bag (first {table.ids[idle[0]]!r}), and there "
@@ -223,7 +223,12 @@ def _require_match(table: OmicsTable, bags: BagSequence, rows: NDArray) -> None:
             "The bags have no ids, so omics cannot be joined. Give them some, "
             "Bag(..., bag_id=..., patient_id=...), or pass omics as an array in bag order."
         )
+    cut = (
+        " If scikit-learn cut both, as in cross-validation, pass omics=align_omics(omics, bags), "
+        "made from the whole cohort."
+    )
     raise OmicsError(
         f"No omics row belongs to any bag. Omics has {first_few(table.ids)}; the bags have "
         f"{first_few(known)}. Use the same ids, or omics=None for histology alone."
+        + (cut if len(table.ids) == len(bags) else "")
     )

@@ -52,7 +52,7 @@ class TridentFile:
 
     def _dataset(self, file: h5py.File, key: str) -> h5py.Dataset:
         found = file.get(key)
-        if not isinstance(found, h5py.Dataset):
+        if not isinstance(found, h5py.Dataset) or found.shape is None:
             raise BagFileError(
                 f"{self.path} has no dataset {key!r}; it holds {sorted(file.keys())}. Expected a "
                 "TRIDENT-style file with 'features' and 'coords'."

@@ -147,7 +147,7 @@ shape (n_bags, n_instances, n_features); array of shape (n_bags, n_features) (ba
         raise BagError(f"A single {type(X).__name__} came, expected a sequence: pass [bag].")
     if is_bag_list(X):
         return BagSequence(_as_bag(item, i) for i, item in enumerate(X))
-    array = to_numpy(X)
+    array = _read(X, f"X, a {type(X).__name__},")
     if array.ndim == 3:
         return BagSequence(Bag(features) for features in array)
     if array.ndim == 2:
@@ -162,7 +162,7 @@ def is_bag_list(X: Any) -> bool:
     """Whether `X` is a list of bag-like items rather than a table of numbers."""
     if not isinstance(X, list | tuple) and not (isinstance(X, np.ndarray) and X.dtype == object):
         return False
-    return len(X) > 0 and _is_bag_like(X[0])
+    return any(_is_bag_like(item) for item in X)
 
 
 def _is_bag_like(item: Any) -> bool:
@@ -192,7 +192,14 @@ def _as_bag(item: Any, position: int) -> Bag:
                 f"Bag {position} is a tuple of {len(item)} parts, expected (features, coords)."
             )
         return Bag(item[0], item[1])
-    return Bag(item)
+    return Bag(_read(item, f"Bag {position}") if isinstance(item, list) else item)
+
+
+def _read(values: Any, name: str) -> NDArray:
+    try:
+        return to_numpy(values)
+    except ValueError as error:
+        raise BagError(f"{name} is ragged or not numeric: {error}") from error
 
 
 def _index_dtype(index: Any) -> type | None:

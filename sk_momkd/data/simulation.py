@@ -95,7 +95,7 @@ def simulate_cohort(
     slides = [f"{patient}-01Z-00-DX1" for patient in patients]
     for slide, s in zip(slides, severity, strict=True):
         share = 0.3 / (1 + np.exp(-3 * effect * (s + 0.4 * random.normal())))
-        coords, tissue = _tissue_map(random, n_patches, share if effect else 0.15)
+        coords, tissue = _tissue_map(random, n_patches, share)
         values = looks[tissue] + random.normal(size=(len(tissue), n_features)) + shift
         values += 0.2 * random.normal(size=n_features)  # this slide's own staining
         _write_bag(features / f"{slide}.h5", values, coords, tissue == len(_TISSUES) - 1)

@@ -34,8 +34,8 @@ class InstanceTransformer(TransformerMixin, BaseEstimator):
     >>> from sklearn.preprocessing import StandardScaler
     >>> from sk_momkd import InstanceTransformer
     >>> bags = [np.array([[0.0], [2.0]]), np.array([[4.0]])]
-    >>> InstanceTransformer(StandardScaler()).fit_transform(bags)[1].features
-    array([[1.2247449]], dtype=float32)
+    >>> InstanceTransformer(StandardScaler()).fit_transform(bags)[1].features.round(3)
+    array([[1.225]], dtype=float32)
     """
 
     def __init__(self, transformer: Any) -> None:
@@ -50,6 +50,8 @@ class InstanceTransformer(TransformerMixin, BaseEstimator):
             If a bag is unusable or the bags differ in width.
         """
         bags = as_bags(X)
+        if len(bags) == 0:
+            raise BagError("X holds no bags.")
         blocks = [bag.load(bags.name(i)).features for i, bag in enumerate(bags)]
         widths = [block.shape[1] for block in blocks]
         odd = np.flatnonzero(np.array(widths) != widths[0])

@@ -103,6 +103,8 @@ class GeneSelector(SelectorMixin, BaseEstimator):
             If `y` has a single class.
         """
         X, y = validate_data(self, X, y, dtype=[np.float64, np.float32])
+        if self.n_genes < 1:
+            raise ValueError(f"n_genes must be at least 1, got {self.n_genes}.")
         classes = np.unique(y)
         if len(classes) < 2:
             raise ValueError(
@@ -125,12 +127,16 @@ class GeneSelector(SelectorMixin, BaseEstimator):
 
 
 def _welch_t(X: NDArray, inside: NDArray) -> NDArray:
-    """|t| of each column between the rows inside and outside; 0 where it is undefined."""
+    """|t| of each column between the rows inside and outside; 0 where nothing differs."""
     a, b = X[inside].astype(np.float64), X[~inside].astype(np.float64)
     ddof_a, ddof_b = min(1, len(a) - 1), min(1, len(b) - 1)
     spread = np.sqrt(a.var(axis=0, ddof=ddof_a) / len(a) + b.var(axis=0, ddof=ddof_b) / len(b))
     difference = np.abs(a.mean(axis=0) - b.mean(axis=0))
-    return np.divide(difference, spread, out=np.zeros_like(spread), where=spread > 0)
+    t = np.divide(difference, spread, out=np.zeros_like(spread), where=spread > 0)
+    # Without spread, t is rounding of the means by rounding: 0 or infinite is what is meant.
+    flat = (np.ptp(a, axis=0) == 0) & (np.ptp(b, axis=0) == 0)
+    t[flat] = np.where(a[0, flat] == b[0, flat], 0, np.inf)
+    return t
 
 
 def default_omics_transformer(n_genes: int) -> Pipeline:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from sk_momkd import Bag
-from sk_momkd.data.bag import BagArrays, BagSource
+from sk_momkd.data.bag import BagArrays
 from sk_momkd.exceptions import BagError
 
 FEATURES = np.arange(6.0).reshape(3, 2)
@@ -62,7 +62,7 @@ def test_features_of_any_array_are_float32(features):
     [
         (np.empty((0, 4)), r"is empty.*\(0, 4\).*Remove the slide"),
         (np.empty((3, 0)), r"is empty.*\(3, 0\)"),
-        (np.empty(0), r"two dimensions.*\(0,\)"),
+        (np.empty(0), r"\(0,\)"),
         (np.ones(4), r"two dimensions.*\(4,\)"),
         (np.ones((1, 2, 3)), r"two dimensions.*\(1, 2, 3\)"),
         (with_value(np.nan), r"1 NaN.*first \(NaN\) in instance 1, feature 2.*Extract"),
@@ -143,7 +143,6 @@ def test_ids_of_any_type_become_text():
 def test_source_is_read_each_time_and_not_kept():
     source = Stored()
     bag = Bag(source, bag_id="S7")
-    assert isinstance(source, BagSource)
     assert bag.is_lazy
     assert (bag.n_instances, bag.n_features, source.n_reads) == (3, 2, 0)
     np.testing.assert_array_equal(bag.features, FEATURES)
@@ -190,3 +189,18 @@ def test_copy_and_pickle_of_mapped_bag_are_equal(duplicate):
 )
 def test_repr_says_what_the_bag_holds(bag, text):
     assert text in repr(bag)
+
+
+def test_repr_of_features_without_dimension():
+    assert "Bag('S1'" in repr(Bag(3.0, bag_id="S1"))
+
+
+def test_load_one_dimensional_empty_slide_is_called_empty():
+    with pytest.raises(BagError, match=r"bag 'S1' is empty.*Remove the slide"):
+        Bag(np.empty(0), bag_id="S1").load()
+
+
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+def test_load_opposite_infinities_warns_not():
+    with pytest.raises(BagError, match="2 NaN or infinite"):
+        Bag([[np.inf, -np.inf]]).load()

@@ -9,7 +9,7 @@ from scipy import sparse
 
 from sk_momkd import load_cohort, simulate_cohort
 from sk_momkd.data.readers import TridentFile
-from sk_momkd.exceptions import CohortError, CohortWarning
+from sk_momkd.exceptions import CohortError, CohortWarning, OmicsError
 
 SLIDES = ("001", "002", "010", "011")
 
@@ -101,6 +101,7 @@ def test_load_does_not_change_the_table(table, features):
         ("+--+", "+", [1, 0, 0, 1]),
         ([True, False, False, True], True, [1, 0, 0, 1]),
         ([3, 1, 1, 3], 3, [1, 0, 0, 1]),
+        ([3, 1, 1, 3], "3", [1, 0, 0, 1]),
         ("+--+", {"+": 1, "-": 0}, [1, 0, 0, 1]),
         ("+--+", {"+": "high", "-": "low"}, ["high", "low", "low", "high"]),
         ([1, 2, 3, 1], {1: 0, 2: 0, 3: 1}, [0, 0, 1, 0]),
@@ -120,6 +121,7 @@ def test_load_labels_are_mapped(table, features, values, positive, expected):
         (["+", "?", "-", "+"], {"+": "high", "-": "low", "?": None}, ["high", "low", "high"]),
         (["+", None, "-", "+"], "+", [1, 0, 1]),
         ([2.0, np.nan, 1.0, 2.0], None, [2, 1, 2]),
+        ([2.0, np.nan, 1.0, 2.0], "2", [1, 0, 1]),
         (["+", None, "-", "+"], None, ["+", "-", "+"]),
     ],
 )
@@ -249,6 +251,17 @@ def test_load_omics_file_can_be_rewritten_afterwards(table, features, tmp_path):
     assert omics.X.tolist() == [[0, 1], [2, 3]]
 
 
+def test_load_damaged_omics_file_raises_naming_it(table, features, tmp_path):
+    (tmp_path / "omics.h5ad").write_text("gene,P1\n")
+    with pytest.raises(OmicsError, match=r"omics\.h5ad is not a readable \.h5ad file"):
+        load_cohort(table, features, tmp_path / "omics.h5ad", label="her2")
+
+
+def test_load_missing_omics_file_raises_naming_it(table, features, tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"absent\.h5ad"):
+        load_cohort(table, features, tmp_path / "absent.h5ad", label="her2")
+
+
 def test_report_counts_everything(table, features):
     write_files(features, ["x1.h5", "x2.h5", "x3.h5", "x4.h5"])
     (features / "011.h5").unlink()
@@ -270,3 +283,15 @@ def test_load_simulated_cohort_is_used_whole(tmp_path):
     assert report.left_out.empty
     assert sorted(y) == [0, 0, 0, 1, 1, 1]
     assert omics.obs_names.tolist() == bags.patient_ids.tolist()
+
+
+def test_load_mapping_with_none_keeps_the_type_of_the_labels(tmp_path):
+    for name in "abc":
+        with h5py.File(tmp_path / f"{name}.h5", "w") as file:
+            file["features"] = np.ones((3, 2))
+    table = pd.DataFrame({"slide_id": list("abc"), "case_id": list("abc"), "her2": ["+", "-", "?"]})
+    mapping = {"+": 1, "-": 0, "?": None}
+    with pytest.warns(UserWarning, match="1 slides"):
+        y = load_cohort(table, tmp_path, label="her2", positive=mapping).y
+    assert y.tolist() == [1, 0]
+    assert y.dtype.kind == "i"

@@ -141,7 +141,7 @@ def test_as_omics_text_column_raises_naming_it():
         (PERMUTED.iloc[:0], "0 patients x 3 genes"),
         (PERMUTED.iloc[:, :0], "4 patients x 0 genes"),
         (AnnData(obs=pd.DataFrame(index=["P0"])), "no X; put the expression there"),
-        ({"P0": [1.0]}, "an AnnData, a DataFrame.*got dict"),
+        ({"P0": [1.0]}, "an AnnData.*DataFrame.*got dict"),
     ],
 )
 def test_as_omics_unusable_raises(omics, said):
@@ -239,3 +239,24 @@ def test_repr_of_table_says_its_size():
     table = as_omics(PERMUTED)
     assert isinstance(table, OmicsTable)
     assert repr(table) == "OmicsTable(4 patients x 3 genes)"
+
+
+def test_join_cut_by_position_without_any_match_names_align_omics():
+    bags = BagSequence(Bag(np.ones((3, 2)), patient_id=f"P{i}") for i in range(4))
+    omics = pd.DataFrame(np.eye(4), index=["P3", "P2", "P1", "P0"]).rename(columns=str)
+    with pytest.raises(OmicsError, match="align_omics"):
+        join_omics(omics.iloc[:2], bags[:2])
+
+
+def test_as_omics_backed_without_x_raises(tmp_path):
+    AnnData(obs=pd.DataFrame(index=["P0"]), var=pd.DataFrame(index=["A"])).write_h5ad(
+        tmp_path / "x"
+    )
+    with pytest.raises(OmicsError, match="no X"):
+        as_omics(anndata.read_h5ad(tmp_path / "x", backed="r"))
+
+
+def test_align_array_is_not_offered_an_array():
+    with pytest.raises(OmicsError) as caught:
+        align_omics(np.ones((1, 2)), [Bag(np.ones((3, 2)), bag_id="S1")])
+    assert "an array in the order of the bags, got ndarray" not in str(caught.value)

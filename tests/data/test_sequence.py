@@ -247,11 +247,28 @@ def test_map_is_applied_when_a_bag_is_read(lazy):
     assert list(mapped.ids) == list(lazy.ids)
 
 
-def test_name_without_id_is_the_position():
-    bags = BagSequence([Bag(A, bag_id="S0"), Bag(A)])
+def test_map_of_a_bootstrap_keeps_the_repeats(lazy):
+    assert lazy[[1, 1, 0]].map(np.negative).ids.tolist() == ["S1", "S1", "S0"]
+
+
+def test_name_without_id_is_the_place_in_the_whole_sequence():
+    bags = BagSequence([Bag(A, bag_id="S0"), Bag(A), Bag(A), Bag(A)])
     assert [bags.name(i) for i in range(2)] == ["bag 'S0'", "bag 1"]
+    assert bags[1:][[2, 0]].map(np.negative).name(0) == "bag 3"
 
 
 def test_repr_of_sequence_shows_the_first_bag(lazy):
     assert repr(lazy).startswith("BagSequence of 5 bags, first Bag('S0'")
     assert repr(lazy[[]]) == "BagSequence of 0 bags"
+
+
+@pytest.mark.parametrize("odd", [np.empty(0), np.ones(5)])
+def test_as_bags_first_bag_of_one_dimension_raises_naming_it(odd):
+    bags = as_bags([odd, np.ones((3, 2))])
+    with pytest.raises(BagError, match="bag 0"):
+        bags[0].load(bags.name(0))
+
+
+def test_as_bags_ragged_lists_raise_naming_the_bag():
+    with pytest.raises(BagError, match=r"[Bb]ag 1"):
+        as_bags([[[1, 2], [3, 4]], [[1, 2], [3]]])

@@ -55,6 +55,12 @@ def test_transform_leaves_the_bags_as_they_are(cohort):
     np.testing.assert_array_equal(patches(bags), before)
 
 
+def test_transform_of_a_bootstrap_keeps_the_repeats(cohort):
+    bags, _, _ = cohort
+    transformer = InstanceTransformer(StandardScaler()).fit(bags)
+    assert transformer.transform(bags[[2, 2]]).ids.tolist() == ["S02", "S02"]
+
+
 def test_transform_reads_no_bag(cohort, monkeypatch):
     bags, _, _ = cohort
     transformer = InstanceTransformer(StandardScaler()).fit(bags)
@@ -81,14 +87,14 @@ def test_fit_bags_of_other_width_raise_naming_the_bag(bag_id, said):
 
 @pytest.mark.parametrize("features", [np.full((2, 6), np.nan), np.empty((0, 6))])
 def test_fit_unusable_bag_raises_naming_it(features):
-    with pytest.raises(BagError, match="^bag 1"):
+    with pytest.raises(BagError, match=r"^bag 1"):
         InstanceTransformer(StandardScaler()).fit([np.ones((2, 6)), features])
 
 
 def test_transform_to_nan_raises_naming_the_bag(cohort):
     bags, _, _ = cohort
     transformer = InstanceTransformer(FunctionTransformer(lambda x: x * np.nan)).fit(bags)
-    with pytest.raises(BagError, match="^bag 'S03' after its transformer"):
+    with pytest.raises(BagError, match=r"^bag 'S03' after its transformer"):
         transformer.transform(bags)[3].load()
 
 
@@ -122,9 +128,10 @@ def test_pipeline_in_folds_is_fitted_on_training_bags_alone(cohort, quick):
     bags, y, _ = cohort
     train, test = np.arange(16), np.arange(16, 24)
     changed = BagSequence([*bags[train], *bags[test].map(lambda x: 100 * x)])
+    quick.set_params(max_epochs=1)
     fitted = []
     for X in (bags, changed):
-        model = make_pipeline(InstanceTransformer(StandardScaler()), quick.set_params(max_epochs=1))
+        model = make_pipeline(InstanceTransformer(StandardScaler()), quick)
         folds = cross_validate(
             model, X, y, cv=[(train, test)], return_estimator=True, error_score="raise"
         )
@@ -135,12 +142,22 @@ def test_pipeline_in_folds_is_fitted_on_training_bags_alone(cohort, quick):
 
 def test_pipeline_with_other_width_predicts(cohort, quick):
     bags, y, _ = cohort
-    model = make_pipeline(
-        InstanceTransformer(PCA(3, random_state=0)), quick.set_params(max_epochs=1)
-    )
+    quick.set_params(max_epochs=1)
+    model = make_pipeline(InstanceTransformer(PCA(3, random_state=0)), quick)
     probabilities = model.fit(bags, y).predict_proba(bags[:5])
     assert model[-1].n_features_in_ == 3
     assert probabilities.shape == (5, 2)
     np.testing.assert_allclose(probabilities.sum(axis=1), 1)
     by_hand = model[-1].predict_proba(model[0].transform(bags[:5]))
     np.testing.assert_array_equal(probabilities, by_hand)
+
+
+def test_fit_without_bags_raises_bag_error():
+    with pytest.raises(BagError):
+        InstanceTransformer(StandardScaler()).fit(BagSequence([]))
+
+
+def test_transform_of_other_width_raises_naming_the_bag():
+    transformer = InstanceTransformer(StandardScaler()).fit([np.ones((3, 2))])
+    with pytest.raises(BagError, match="bag 'S9'"):
+        transformer.transform([Bag(np.ones((2, 5)), bag_id="S9")])[0].load()

@@ -91,11 +91,10 @@ def test_gene_scores_do_not_depend_on_how_labels_are_written(labels):
     np.testing.assert_array_equal(written.scores_, GeneSelector().fit(X, y).scores_)
 
 
-def test_gene_score_of_a_class_with_one_patient_is_finite():
+def test_gene_score_of_a_class_with_one_patient_counts_the_spread_of_the_rest():
     X = np.array([[0.0, 1.0], [0.2, 0.0], [0.1, 0.5], [4.0, 0.4]])
-    selector = GeneSelector(1).fit(X, [0, 0, 0, 1])
-    assert np.isfinite(selector.scores_).all()
-    assert selector.get_support().tolist() == [True, False]
+    scores = GeneSelector(1).fit(X, [0, 0, 0, 1]).scores_
+    np.testing.assert_allclose(scores, [3.9 / np.sqrt(0.01 / 3), 0.1 / np.sqrt(0.25 / 3)])
 
 
 def test_gene_ties_are_ordered_by_variance():
@@ -156,3 +155,24 @@ def test_default_transformer_names_the_genes():
     transformer = clone(default_omics_transformer(3)).fit(frame, y)
     names = transformer.get_feature_names_out()
     assert list(names) == list(frame.columns[transformer[1].get_support()])
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize("level", [0.1, 7.3, np.log2(3), 1e6 + 0.1])
+@pytest.mark.parametrize("n", [10, 33, 100])
+def test_gene_that_is_constant_at_any_level_comes_last(level, n, dtype):
+    values = np.random.default_rng(0).normal(size=(n, 3))
+    values[:, 1] = level
+    scores = GeneSelector(2).fit(values.astype(dtype), np.arange(n) % 3 == 0).scores_
+    assert scores[1] == 0
+
+
+def test_gene_that_separates_classes_without_any_spread_comes_first():
+    values = np.array([[0, 0.1], [0, 0.3], [1, 0.2], [1, 0.5]])
+    assert GeneSelector(1).fit(values, [0, 0, 1, 1]).get_support().tolist() == [True, False]
+
+
+@pytest.mark.parametrize("n_genes", [0, -1])
+def test_gene_selector_without_genes_raises(n_genes):
+    with pytest.raises(ValueError, match="n_genes"):
+        GeneSelector(n_genes).fit(np.arange(8.0).reshape(4, 2), [0, 0, 1, 1])
