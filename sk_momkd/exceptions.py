@@ -21,8 +21,16 @@ class LeakageError(ValueError):
     """A patient stands on both sides of a split."""
 
 
+class TrainingError(ArithmeticError):
+    """Training ran away: a loss or a weight is no longer finite."""
+
+
 class CohortWarning(UserWarning):
     """Slides of a cohort were left out; the join report names them."""
+
+
+class ExpressionScaleWarning(UserWarning):
+    """Expression looks neither like counts nor like a log scale."""
 
 
 class PairingWarning(UserWarning):

@@ -73,7 +73,7 @@ class Cohort(NamedTuple):
 def load_cohort(
     table: str | PathLike | pd.DataFrame,
     features: str | PathLike,
-    omics: str | PathLike | AnnData | None = None,
+    omics: str | PathLike | AnnData | pd.DataFrame | None = None,
     *,
     label: str,
     slide_id: str = "slide_id",
@@ -91,8 +91,8 @@ def load_cohort(
         One row per slide.
     features : path
         Folder with ``<slide_id>.h5``. A slide suffix such as ``.svs`` in the table is ignored.
-    omics : path of an .h5ad file, or AnnData, optional
-        obs_names are patient ids or slide ids. A file is opened backed.
+    omics : path of an .h5ad file, AnnData, or DataFrame, optional
+        obs_names (index) are patient ids or slide ids. A file is opened backed.
     label, slide_id, patient_id : str
         Columns of `table`.
     positive : scalar or mapping, optional
@@ -235,10 +235,13 @@ def _require_files(frame: pd.DataFrame, files: dict[str, str], folder: Path) -> 
 
 
 def _join(
-    omics: str | PathLike | AnnData | None, bags: BagSequence
+    omics: str | PathLike | AnnData | pd.DataFrame | None, bags: BagSequence
 ) -> tuple[AnnData | None, list[str], NDArray]:
     if omics is None:
         return None, [], np.full(len(bags), -1)
+    if isinstance(omics, pd.DataFrame):
+        as_omics(omics)  # refuses text and duplicates in our words
+        omics = AnnData(omics.astype(np.float32))
     adata = omics if isinstance(omics, AnnData) else _open_omics(omics)
     table: OmicsTable = as_omics(adata)
     rows = table.match(bags)

@@ -90,6 +90,8 @@ def as_omics(omics: Any) -> OmicsTable:
     if isinstance(omics, OmicsTable):
         return omics
     if isinstance(omics, AnnData):
+        if omics.isbacked and omics.is_view:  # a file cannot be sliced twice
+            omics = omics.to_memory()
         values = omics if omics.isbacked else omics.X
         if values is None or (omics.isbacked and "X" not in omics.file):
             raise OmicsError("The AnnData has no X; put the expression there.")
@@ -101,6 +103,8 @@ def as_omics(omics: Any) -> OmicsTable:
             "omics must be an AnnData or a DataFrame with ids as index, got "
             f"{type(omics).__name__}."
         )
+    if ids.nlevels > 1 or genes.nlevels > 1:
+        raise OmicsError("omics has a MultiIndex; give it one level of ids and one of genes.")
     ids, genes = np.array(ids.astype(str), dtype=object), np.array(genes.astype(str), dtype=object)
     if len(ids) == 0 or len(genes) == 0:
         raise OmicsError(f"omics is empty: {len(ids)} patients x {len(genes)} genes.")

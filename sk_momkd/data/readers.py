@@ -60,8 +60,9 @@ class TridentFile:
         return found
 
     def _values(self, file: h5py.File, key: str) -> NDArray:
+        dataset = self._dataset(file, key)
         try:
-            values = np.asarray(self._dataset(file, key))
+            values = np.asarray(dataset)
         except OSError as error:
             raise BagFileError(f"{self.path}: dataset {key!r} cannot be read: {error}") from error
         return values[0] if values.ndim == 3 and values.shape[0] == 1 else values

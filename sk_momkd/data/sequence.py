@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..exceptions import BagError
-from .bag import Bag, to_numpy
+from .bag import Bag, BagArrays, to_numpy
 
 
 class BagSequence:
@@ -78,6 +78,10 @@ class BagSequence:
     def map(self, transform: Callable[[NDArray], NDArray]) -> BagSequence:
         """Sequence whose features pass through `transform` whenever they are read."""
         return self._same([bag.map(transform) for bag in self._bags], self._positions)
+
+    def load(self, position: int) -> BagArrays:
+        """Read and check the bag at `position`; errors name it as :meth:`name` does."""
+        return self._bags[position].load(self.name(position))
 
     def name(self, position: int) -> str:
         """How error messages call a bag: its id, else its place in the sequence first given."""

@@ -19,9 +19,16 @@ from torch import nn
 from ..data.graph import EDGE_FLOWS, GRAPHS
 from ..data.omics import join_omics
 from ..data.sequence import BagSequence
+from ..exceptions import BagError
 from ..nn.initialise import initialise
 from ..training.batches import BagDataset, GraphSpec, bag_to_graph, collate, forward
-from ..training.net import Objective, TrainingConfig, train
+from ..training.net import (
+    Objective,
+    TrainingConfig,
+    fresh_callbacks,
+    resolve_device,
+    train,
+)
 from .omics_transformer import default_omics_transformer
 from .privileged import PrivilegedOmics, fit_omics
 from .validation import check_bags, encode_labels, inner_split
@@ -115,6 +122,9 @@ of shape (n_bags, n_instances, n_features) or (n_bags, n_features)
             Naming the bag, patient or gene, what came, what was expected and how to mend it.
         """
         self._validate_params()
+        self._forget()
+        self.device_ = resolve_device(self.device)
+        user_callbacks = fresh_callbacks(self.callbacks)
         bags = check_bags(self, X, reset=True)
         self.classes_, labels = encode_labels(self, y, bags)
         drawn = check_random_state(self.random_state).randint(2**31 - 1, size=len(_STREAMS))
@@ -122,7 +132,6 @@ of shape (n_bags, n_instances, n_features) or (n_bags, n_features)
 
         training, validation = self._split(bags, labels, groups, seeds["split"])
         privileged = self._fit_omics(omics, bags, labels, training)
-        self.device_ = _resolve_device(self.device)
         data = (
             self._dataset(bags[training], labels[training], privileged),
             None if validation is None else self._dataset(bags[validation], labels[validation]),
@@ -139,8 +148,9 @@ of shape (n_bags, n_instances, n_features) or (n_bags, n_features)
             self._training_config(),
             generators,
             model_callbacks=self._make_callbacks(generators["model"]),
-            user_callbacks=clone(self.callbacks or [], safe=False),
+            user_callbacks=user_callbacks,
         )
+        self.callbacks_ = user_callbacks
         self.module_ = module
         self.n_iter_ = len(self.history_)
         return self
@@ -182,6 +192,11 @@ of shape (n_bags, n_instances, n_features) or (n_bags, n_features)
         """Callbacks that belong to the method."""
         return []
 
+    def _forget(self) -> None:
+        """Drop what an earlier fit learned; a fit that fails leaves no model behind."""
+        for name in [name for name in vars(self) if name.endswith("_") and name[0] != "_"]:
+            delattr(self, name)
+
     def _split(
         self, bags: BagSequence, labels: NDArray, groups: Any, seed: int
     ) -> tuple[NDArray, NDArray | None]:
@@ -200,8 +215,6 @@ of shape (n_bags, n_instances, n_features) or (n_bags, n_features)
         self, omics: Any, bags: BagSequence, labels: NDArray, training: NDArray
     ) -> PrivilegedOmics | None:
         self.n_paired_ = 0
-        for name in ("genes_", "omics_transformer_"):  # of an earlier fit
-            self.__dict__.pop(name, None)
         if omics is None:
             return None
         table, rows = join_omics(omics, bags)
@@ -218,9 +231,11 @@ of shape (n_bags, n_instances, n_features) or (n_bags, n_features)
     def _dataset(
         self, bags: BagSequence, labels: NDArray, privileged: PrivilegedOmics | None = None
     ) -> BagDataset:
-        vectors = None if privileged is None else privileged.vectors
-        paired = np.zeros(len(bags), dtype=bool) if privileged is None else privileged.paired
-        return BagDataset(bags, labels, vectors, paired, self._graph_spec(), self.n_features_in_)
+        spec = self._graph_spec()
+        if privileged is None:
+            return BagDataset(bags, labels, spec, self.n_features_in_)
+        omics, paired = privileged.vectors, privileged.paired
+        return BagDataset(bags, labels, spec, self.n_features_in_, omics=omics, paired=paired)
 
     def _build_module(self, privileged: PrivilegedOmics | None, seeds: dict[str, int]) -> nn.Module:
         n_genes = 0 if privileged is None else privileged.vectors.shape[1]
@@ -245,13 +260,19 @@ of shape (n_bags, n_instances, n_features) or (n_bags, n_features)
         """`MILOutput` of each bag; alone in its batch, a bag cannot depend on the others."""
         check_is_fitted(self)
         bags, spec = check_bags(self, X, reset=False), self._graph_spec()
-        device = _resolve_device(self.device)
+        device = resolve_device(self.device)
         module = self.module_.to(device).eval()
         try:
             for i, bag in enumerate(bags):
                 graph = bag_to_graph(bag, bags.name(i), spec, self.n_features_in_)
                 batch, _ = collate([graph])
-                yield forward(module, batch.to(device), training=False).to("cpu")
+                output = forward(module, batch.to(device), training=False).to("cpu")
+                if not output.logits.isfinite().all():
+                    raise BagError(
+                        f"{bags.name(i)}: the prediction is not finite; its features reach "
+                        f"{float(graph.x.abs().max()):.3g}. Scale them as in training."
+                    )
+                yield output
         finally:
             module.to("cpu")  # so that the estimator can be unpickled where there is no GPU
 
@@ -262,9 +283,3 @@ of shape (n_bags, n_instances, n_features) or (n_bags, n_features)
         tags = super().__sklearn_tags__()
         tags.input_tags.three_d_array = True
         return tags
-
-
-def _resolve_device(device: str) -> str:
-    if device != "auto":
-        return device
-    return "cuda" if torch.cuda.is_available() else "cpu"

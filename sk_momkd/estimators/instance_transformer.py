@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any, Self
 
 import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
 from sklearn.base import BaseEstimator, TransformerMixin, clone
 from sklearn.utils.validation import check_is_fitted
 
@@ -21,7 +23,8 @@ class InstanceTransformer(TransformerMixin, BaseEstimator):
     Parameters
     ----------
     transformer : scikit-learn transformer
-        Cloned, then fitted on an array of shape (n_instances_of_all_bags, n_features).
+        Cloned, then fitted on an array of shape (n_instances_of_all_bags, n_features), and on
+        the label of each patch's bag where `y` is given.
 
     Attributes
     ----------
@@ -52,7 +55,7 @@ class InstanceTransformer(TransformerMixin, BaseEstimator):
         bags = as_bags(X)
         if len(bags) == 0:
             raise BagError("X holds no bags.")
-        blocks = [bag.load(bags.name(i)).features for i, bag in enumerate(bags)]
+        blocks = [bags.load(i).features for i in range(len(bags))]
         widths = [block.shape[1] for block in blocks]
         odd = np.flatnonzero(np.array(widths) != widths[0])
         if len(odd):
@@ -61,13 +64,22 @@ class InstanceTransformer(TransformerMixin, BaseEstimator):
                 f"{widths[0]}. Extract all slides with one encoder."
             )
         self.n_features_in_ = widths[0]
-        self.transformer_ = clone(self.transformer).fit(np.concatenate(blocks))
+        labels = None if y is None else np.repeat(np.asarray(y), [len(b) for b in blocks])
+        self.transformer_ = clone(self.transformer).fit(np.concatenate(blocks), labels)
         return self
 
     def transform(self, X: Any) -> BagSequence:
         """`X` as a BagSequence whose features pass through the fitted transformer when read."""
         check_is_fitted(self)
-        return as_bags(X).map(self.transformer_.transform)
+        return as_bags(X).map(self._transform_patches)
+
+    def set_output(self, *, transform: str | None = None) -> Self:
+        """Bags stay bags, whatever container the rest of a pipeline puts out."""
+        return self
+
+    def _transform_patches(self, features: NDArray) -> NDArray:
+        values = self.transformer_.transform(features)
+        return np.asarray(values.toarray() if sparse.issparse(values) else values)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

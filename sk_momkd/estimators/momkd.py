@@ -98,7 +98,7 @@ class MoMKDClassifier(TransformerMixin, BaseMILClassifier):
     batch_size : int, default=1
         Slides per step.
     accumulation_steps : int, default=1
-        Batches whose gradients are averaged before the weights move.
+        Batches whose gradients are averaged, each with equal weight, before the weights move.
     learning_rate, weight_decay : float, default=2e-4, 1e-4
         Of AdamW.
     lr_schedule : {"plateau", "cosine", None}, default="plateau"
@@ -119,11 +119,13 @@ class MoMKDClassifier(TransformerMixin, BaseMILClassifier):
         What "best" means on the validation part.
     patience, min_epochs : int, default=15, 10
         Stop after `patience` epochs without progress, not before `min_epochs`.
-    callbacks : list of skorch callbacks, default=None
+    callbacks : list of skorch callbacks or (name, callback) pairs, default=None
+        Cloned; the clones are in ``callbacks_`` after `fit`. They see ``net.history`` with the
+        columns of ``history_``; skorch's scorers, which predict on arrays, do not apply.
     device : str, default="auto"
         "auto" is CUDA where there is one.
     random_state : int, RandomState or None, default=None
-        The same seed gives the same model, bit for bit on a CPU.
+        The same seed gives the same model, bit for bit on a CPU with as many threads.
     verbose : int, default=0
         1 shows a progress bar.
 
@@ -143,6 +145,8 @@ class MoMKDClassifier(TransformerMixin, BaseMILClassifier):
         One row per epoch: losses by name (unweighted), validation AUC, memory usage.
     n_iter_ : int
         Epochs run.
+    callbacks_ : list
+        The user's callbacks as they ended.
     device_ : str
         Where training ran.
 
@@ -353,15 +357,18 @@ class MoMKDClassifier(TransformerMixin, BaseMILClassifier):
             In [-1, 1]; columns as `get_feature_names_out` names them.
         """
         check_is_fitted(self)
-        memory: ClassMemory = self.module_.memory  # type: ignore[assignment]
-        rows = memory.directions().detach().flatten(0, 1)
+        rows = self._memory().directions().detach().flatten(0, 1)
         return np.concatenate([(out.slide_projection @ rows.T).numpy() for out in self._forward(X)])
 
     def get_feature_names_out(self, input_features: Any = None) -> NDArray:
         """Names ``memory_<class>_<component>`` of the columns of `transform`."""
         check_is_fitted(self)
-        names = [f"memory_{c}_{j}" for c in self.classes_ for j in range(self.n_components)]
+        components = range(self._memory().rows.shape[1])
+        names = [f"memory_{c}_{j}" for c in self.classes_ for j in components]
         return np.array(names, dtype=object)
+
+    def _memory(self) -> ClassMemory:
+        return self.module_.memory  # type: ignore[return-value]
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -373,6 +380,8 @@ class MoMKDClassifier(TransformerMixin, BaseMILClassifier):
             raise ValueError(
                 f"n_heads={self.n_heads} must divide hidden_dim={self.hidden_dim} without rest."
             )
+        if self.update == "fixed" and (self.reseed_unused or self.renormalize_memory):
+            raise ValueError("update='fixed' excludes reseed_unused and renormalize_memory.")
         return MoMKD(
             n_features,
             n_genes,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any, Self
 
 import numpy as np
@@ -13,7 +14,9 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from ..exceptions import OmicsError
+from ..exceptions import ExpressionScaleWarning, OmicsError
+
+_LARGEST_LOG2 = 50.0  # no expression on a log scale comes near
 
 
 class LogCounts(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
@@ -45,6 +48,14 @@ class LogCounts(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         values = validate_data(self, X, dtype=[np.float64, np.float32])
         self.is_counts_ = bool((values == np.round(values)).all())
         self._refuse_negative(X, values)
+        if not self.is_counts_ and values.min() >= 0 and values.max() > _LARGEST_LOG2:
+            warnings.warn(
+                f"Expression is not whole numbers, never negative and reaches {values.max():.4g}: "
+                "it looks like TPM or the like without a log. It is used as it is; take "
+                "log2(x + 1) first, e.g. FunctionTransformer(np.log1p) in omics_transformer.",
+                ExpressionScaleWarning,
+                stacklevel=2,
+            )
         return self
 
     def transform(self, X: Any) -> NDArray:
@@ -99,7 +110,7 @@ class GeneSelector(SelectorMixin, BaseEstimator):
 
         Raises
         ------
-        ValueError
+        OmicsError
             If `y` has a single class.
         """
         X, y = validate_data(self, X, y, dtype=[np.float64, np.float32])
@@ -107,8 +118,9 @@ class GeneSelector(SelectorMixin, BaseEstimator):
             raise ValueError(f"n_genes must be at least 1, got {self.n_genes}.")
         classes = np.unique(y)
         if len(classes) < 2:
-            raise ValueError(
-                "GeneSelector needs patients of at least two classes with omics; got one class."
+            raise OmicsError(
+                f"GeneSelector needs patients of at least two classes; all {len(y)} that came "
+                "(training patients with omics) are of one class. Pair patients of the others."
             )
         self.scores_ = np.max([_welch_t(X, y == c) for c in classes], axis=0)
         order = np.lexsort((-X.var(axis=0), -self.scores_))

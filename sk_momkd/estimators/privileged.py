@@ -53,26 +53,32 @@ def fit_omics(
     """
     paired = rows >= 0
     if not paired.any():
-        raise OmicsError("No bag of the training part has omics; pass omics=None instead.")
+        raise OmicsError(
+            f"None of the {len(rows)} bags left for training has omics (the inner validation part "
+            "not counted). Pair more patients, or pass omics=None."
+        )
     once = pd.DataFrame({"row": rows[paired], "label": labels[paired]}).drop_duplicates()
     transformer.fit(table.rows(once["row"].to_numpy()), once["label"].to_numpy())
-    values = _finite_table(transformer.transform(table.rows(rows[paired])))
+    values = _finite_table(transformer.transform(table.rows(rows[paired])), int(paired.sum()))
     vectors = np.zeros((len(rows), values.shape[1]), dtype=np.float32)
     vectors[paired] = values
     return PrivilegedOmics(vectors, paired, _gene_names(transformer, table.genes, values.shape[1]))
 
 
-def _finite_table(values: Any) -> NDArray:
+def _finite_table(values: Any, n_rows: int) -> NDArray:
     values = np.asarray(values.toarray() if sparse.issparse(values) else values, dtype=np.float32)
-    if values.ndim != 2 or not np.isfinite(values).all():
+    sound = values.ndim == 2 and len(values) == n_rows and values.shape[1] > 0
+    if not sound or not np.isfinite(values).all():
         raise OmicsError(
             f"The omics transformer returned shape {values.shape}, or values that are not finite; "
-            "expected a finite table (n_patients, n_genes)."
+            f"expected a finite table of {n_rows} patients and at least one gene."
         )
     return values
 
 
 def _gene_names(transformer: Any, genes: NDArray, n_out: int) -> NDArray:
-    if hasattr(transformer, "get_feature_names_out"):
+    try:
         return np.asarray(transformer.get_feature_names_out(genes), dtype=object)
-    return np.array([f"omics{j}" for j in range(n_out)], dtype=object)
+    except (AttributeError, ValueError):  # a step that does not name its output
+        kept = n_out == len(genes)
+        return genes if kept else np.array([f"omics{j}" for j in range(n_out)], dtype=object)

@@ -28,13 +28,15 @@ def check_bags(estimator: BaseEstimator, X: Any, *, reset: bool) -> BagSequence:
     With `reset` the estimator learns ``n_features_in_``. The width of later bags is checked when
     they are read.
     """
+    if isinstance(X, list | tuple) and len(X) == 0:
+        raise ValueError("X holds no bags.")
     if _is_table(X):
         return as_bags(validate_data(estimator, X, reset=reset, dtype=np.float32))
     bags = as_bags(X)
     if len(bags) == 0:
         raise ValueError("X holds no bags.")
     if reset:
-        estimator.n_features_in_ = bags[0].n_features
+        estimator.n_features_in_ = bags.load(0).features.shape[1]
     return bags
 
 
@@ -56,7 +58,7 @@ def encode_labels(estimator: BaseEstimator, y: Any, bags: BagSequence) -> tuple[
     name = type(estimator).__name__
     if y is None:
         raise ValueError(f"{name} requires y to be passed, but the target y is None.")
-    y = column_or_1d(y, warn=True)
+    y = column_or_1d(_plain(y), warn=True)
     check_consistent_length(bags, y)
     missing = np.flatnonzero(pd.isna(y))
     if len(missing):
@@ -73,6 +75,14 @@ def encode_labels(estimator: BaseEstimator, y: Any, bags: BagSequence) -> tuple[
             f"{name} needs at least two classes in y; got one class, {encoder.classes_[0]!r}."
         )
     return encoder.classes_, encoder.transform(y)
+
+
+def _plain(y: Any) -> Any:
+    """Labels of pandas' own types, or of objects that are all numbers, as numpy's."""
+    foreign = isinstance(y, pd.Series) or (isinstance(y, np.ndarray) and y.dtype == object)
+    if not foreign or y.ndim != 1 or pd.isna(y).any() or len({type(v) for v in y}) > 1:
+        return y
+    return np.array(list(y))
 
 
 def inner_split(
@@ -99,7 +109,11 @@ def inner_split(
     folds = check_cv(splitter, labels, classifier=True)
     with warnings.catch_warnings():  # groups are checked below, whoever ignores them
         warnings.filterwarnings("ignore", "The groups parameter is ignored")
-        split = next(iter(folds.split(np.zeros(len(bags)), labels, groups)))
+        split = next(iter(folds.split(np.zeros(len(bags)), labels, groups)), None)
+    if split is None or max(np.max(part, initial=-1) for part in split) >= len(bags):
+        raise ValueError(
+            f"validation_split gives no split, or positions beyond the {len(bags)} bags of the fit."
+        )
     check_leakage([split], bags)
     for side, part in zip(("training", "validation"), split, strict=True):
         if len(np.unique(labels[part])) < labels.max() + 1:
@@ -114,6 +128,11 @@ def _check_groups(groups: Any, bags: BagSequence) -> NDArray:
         return patients
     groups = column_or_1d(groups)
     check_consistent_length(bags, groups)
+    missing = np.flatnonzero(pd.isna(groups))
+    if len(missing):
+        raise ValueError(
+            f"{len(missing)} groups are missing, the first for {bags.name(missing[0])}."
+        )
     pairs = pd.DataFrame({"patient": patients, "group": groups}).drop_duplicates()
     torn = pairs["patient"][pairs["patient"].duplicated()]
     if len(torn):

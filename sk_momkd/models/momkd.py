@@ -118,6 +118,7 @@ class MoMKD(nn.Module):
         edge_index: Tensor,  # (2, n_edges)
         batch: Tensor,  # (n,)
         n_bags: int,
+        *,
         y: Tensor | None = None,  # (B,), given in training
         omics: Tensor | None = None,  # (P, n_genes), rows of the paired bags in order
         paired: Tensor | None = None,  # (B,) bool

@@ -62,11 +62,11 @@ class BagDataset(Dataset):
     ----------
     bags : BagSequence
     y : int ndarray of shape (n_bags,)
-    omics : float32 ndarray of shape (n_bags, n_genes) or None
-    paired : bool ndarray of shape (n_bags,)
-        Which rows of `omics` mean anything.
     spec : GraphSpec
     n_features : int
+    omics : float32 ndarray of shape (n_bags, n_genes), optional
+    paired : bool ndarray of shape (n_bags,), optional
+        Which rows of `omics` mean anything; by default none.
     cache_bytes : int, default=1 GiB
     """
 
@@ -74,13 +74,15 @@ class BagDataset(Dataset):
         self,
         bags: BagSequence,
         y: NDArray,
-        omics: NDArray | None,
-        paired: NDArray,
         spec: GraphSpec,
         n_features: int,
+        *,
+        omics: NDArray | None = None,
+        paired: NDArray | None = None,
         cache_bytes: int = 2**30,
     ) -> None:
-        self.bags, self.y, self.omics, self.paired = bags, y, omics, paired
+        self.bags, self.y, self.omics = bags, y, omics
+        self.paired = np.zeros(len(bags), dtype=bool) if paired is None else paired
         self.spec, self.n_features = spec, n_features
         self.sizes = np.zeros(len(bags), dtype=int)
         self._cache: dict[int, Data] = {}

@@ -93,6 +93,7 @@ class BestEpoch(Callback):
         score = self.sign * net.history[-1, self.monitor]
         progress = score >= self.best_
         net.history.record("best_so_far", bool(progress))
+        net.history.record(f"{self.monitor}_best", bool(progress))  # where skorch looks for it
         if progress:
             self.best_, self.waited_ = score, 0
             self.weights_ = copy.deepcopy(net.module_.state_dict())

@@ -12,7 +12,7 @@ from skorch import NeuralNet
 from skorch.callbacks import Callback
 from torch import Tensor
 
-from ..nn.diagnostics import active_ratio, component_usage, perplexity
+from ..nn.diagnostics import active_ratio, component_usage, memory_geometry, perplexity
 from ..nn.memory import ema_update, spherical_kmeans
 from .batches import BagDataset, collate
 
@@ -97,7 +97,7 @@ class MovingMemory(Callback):
 
 
 class MemoryUsage(Callback):
-    """Record usage of the memory per epoch: while training, and on the validation part.
+    """Record usage and geometry of the memory per epoch: in training, and on the validation part.
 
     While training: over the sampled stream, with dropout. Validation: each slide once, without.
 
@@ -114,6 +114,8 @@ class MemoryUsage(Callback):
         self.classes, self.reseed, self.generator = classes, reseed, generator
 
     def on_epoch_begin(self, net: NeuralNet, **kwargs: Any) -> None:
+        if len(net.history) == 1:  # `InitialMemory` stands before this callback
+            self.start_ = net.module_.memory.directions().detach().clone()
         self.usage_: dict[str, list[Tensor]] = {"memory": [], "valid_memory": []}
         self.own_ = torch.zeros(net.module_.memory.rows.shape[:2], dtype=torch.float64)
 
@@ -130,14 +132,19 @@ class MemoryUsage(Callback):
         for prefix, parts in self.usage_.items():
             if parts:
                 self._record(net, prefix, torch.cat(parts).mean(dim=0))
+        for name, value in memory_geometry(net.module_.memory, self.start_).items():
+            net.history.record(f"memory_{name}", value)
         if self.reseed:
             self._replace_unused(net, dataset_train)
 
     def _record(self, net: NeuralNet, prefix: str, usage: Tensor) -> None:
         net.history.record(f"{prefix}_active_ratio", active_ratio(usage))
         net.history.record(f"{prefix}_ever_used", active_ratio(usage, 0.0))
-        for name, value in zip(self.classes, perplexity(usage), strict=True):
+        effective = perplexity(usage)
+        for name, value in zip(self.classes, effective, strict=True):
             net.history.record(f"{prefix}_perplexity_{name}", float(value))
+        joint = len(effective) * effective.log().mean().exp()
+        net.history.record(f"{prefix}_effective_components", float(joint))
 
     def _replace_unused(self, net: NeuralNet, dataset: BagDataset) -> None:
         for c, j in (self.own_ == 0).nonzero().tolist():

@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 import torch
+from sklearn.base import clone
 from skorch import NeuralNet
 from skorch.callbacks import Callback, LRScheduler
 from skorch.helper import predefined_split
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, RandomSampler, WeightedRandomSampler
 
+from ..exceptions import TrainingError
 from ..losses.total import weighted_total
 from ..nn.dropout import set_dropout_generator
 from .batches import BagDataset, InstanceBudget, balanced_weights, collate, forward
@@ -74,9 +76,13 @@ class MILNet(NeuralNet):
     def get_loss(self, y_pred: Any, y_true: Tensor, X: Any = None, training: bool = False) -> Any:
         y_true = y_true.to(self.device)
         if not training:
-            return F.cross_entropy(y_pred.logits, y_true)
+            loss = F.cross_entropy(y_pred.logits, y_true)
+            self._require_finite(loss)
+            return loss
         self.terms_ = self.criterion_.terms(y_pred, y_true)
-        return weighted_total(self.terms_, self.criterion_.weights)
+        total = weighted_total(self.terms_, self.criterion_.weights)
+        self._require_finite(total)
+        return total
 
     def train_step(self, batch: Any, **fit_params: Any) -> dict[str, Any]:
         step = self.train_step_single(batch, **fit_params)
@@ -94,6 +100,7 @@ class MILNet(NeuralNet):
     def fit_dataset(self, dataset: BagDataset) -> MILNet:
         """Train to the end or to an early stop."""
         self.initialize()
+        self.terms_ = {}
         self.notify("on_train_begin", X=dataset, y=None)
         with suppress(_EarlyStop):
             self.fit_loop(dataset)
@@ -106,13 +113,25 @@ class MILNet(NeuralNet):
         except KeyboardInterrupt as stop:
             raise (_EarlyStop() if method_name == "on_epoch_end" else stop) from None
 
+    def _require_finite(self, loss: Tensor) -> None:
+        if not loss.isfinite():
+            terms = {name: float(values.detach().mean()) for name, values in self.terms_.items()}
+            raise TrainingError(
+                f"Training diverged in epoch {len(self.history)}: the loss is {float(loss)}, its "
+                f"terms {terms}. Scale the features (InstanceTransformer), or lower the "
+                "learning rate."
+            )
+
     def _update(self, batch: Any) -> None:
         if self.accumulated_ > 1:
             for _, parameter in self.get_all_learnable_params():
                 if parameter.grad is not None:
                     parameter.grad.div_(self.accumulated_)
         self.notify(
-            "on_grad_computed", named_parameters=list(self.get_all_learnable_params()), batch=batch
+            "on_grad_computed",
+            named_parameters=list(self.get_all_learnable_params()),
+            batch=batch,
+            training=True,
         )
         self.optimizer_.step()
         self.optimizer_.zero_grad()
@@ -186,7 +205,44 @@ def train(
     finally:
         set_dropout_generator(module, None)
     module.to("cpu").eval()
+    if not all(p.isfinite().all() for p in module.parameters()):
+        raise TrainingError("Training diverged in its last step: weights are not finite.")
     return _history(net)
+
+
+def fresh_callbacks(callbacks: Sequence[Any] | None) -> list[Any]:
+    """Clones of the user's callbacks, so that `fit` leaves the given ones alone.
+
+    Raises
+    ------
+    TypeError
+        If one is neither a skorch callback nor a (name, callback) pair.
+    """
+    for entry in callbacks or ():
+        named = isinstance(entry, tuple) and len(entry) == 2 and isinstance(entry[0], str)
+        callback = entry[1] if named else entry
+        if not isinstance(callback, Callback):
+            raise TypeError(
+                f"callbacks must be skorch callbacks or (name, callback) pairs, got {entry!r}."
+            )
+    return clone(list(callbacks or ()), safe=False)
+
+
+def resolve_device(device: str) -> str:
+    """The device to use; "auto" is CUDA where there is one.
+
+    Raises
+    ------
+    ValueError
+        If torch does not know the device, or it is not there.
+    """
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(1, device=device).cpu()
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise ValueError(f"device={device!r} cannot be used here: {error}") from error
+    return device
 
 
 def _iterators(

@@ -4,12 +4,14 @@ import pickle
 
 import numpy as np
 import pytest
+from conftest import quick_classifier
 from sklearn.base import clone
 from sklearn.decomposition import PCA
 from sklearn.exceptions import NotFittedError
+from sklearn.feature_selection import SelectKBest
 from sklearn.model_selection import cross_validate
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import FunctionTransformer, StandardScaler
+from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler
 
 from sk_momkd import Bag, BagSequence, InstanceTransformer
 from sk_momkd.exceptions import BagError
@@ -161,3 +163,34 @@ def test_transform_of_other_width_raises_naming_the_bag():
     transformer = InstanceTransformer(StandardScaler()).fit([np.ones((3, 2))])
     with pytest.raises(BagError, match="bag 'S9'"):
         transformer.transform([Bag(np.ones((2, 5)), bag_id="S9")])[0].load()
+
+
+def test_fit_supervised_transformer_sees_the_label_of_each_patch():
+    random = np.random.default_rng(0)
+    y = np.arange(20) % 2
+    bags = [random.normal(size=(4, 3)) + label * np.array([0, 5, 0]) for label in y]
+    selected = InstanceTransformer(SelectKBest(k=1)).fit(bags, y)
+    assert selected.transformer_.get_support().tolist() == [False, True, False]
+
+
+def test_transform_sparse_output_becomes_dense():
+    bags = [np.array([[0.0], [1.0]]), np.array([[1.0]])]
+    encoded = InstanceTransformer(OneHotEncoder()).fit_transform(bags)
+    assert encoded[0].features.tolist() == [[1, 0], [0, 1]]
+
+
+def scaled_pipeline():
+    bags, y = [np.ones((2, 3)) * i for i in range(8)], np.arange(8) % 2
+    clf = quick_classifier(max_epochs=1, early_stopping=False)
+    return make_pipeline(InstanceTransformer(StandardScaler()), clf), bags, y
+
+
+def test_set_output_in_a_pipeline_leaves_bags_alone():
+    pipe, bags, y = scaled_pipeline()
+    assert pipe.set_output(transform="pandas").fit(bags, y).transform(bags).shape == (8, 8)
+
+
+def test_predict_other_width_without_id_names_the_position():
+    pipe, bags, y = scaled_pipeline()
+    with pytest.raises(BagError, match="bag 1"):
+        pipe.fit(bags, y).predict([np.ones((2, 3)), np.ones((2, 4))])

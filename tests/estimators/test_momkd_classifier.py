@@ -10,13 +10,22 @@ from anndata import AnnData
 from conftest import make_bags, make_omics, quick_classifier
 from scipy import sparse
 from sklearn.exceptions import NotFittedError
+from sklearn.feature_selection import SelectFpr
 from sklearn.model_selection import PredefinedSplit
-from sklearn.preprocessing import StandardScaler
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from torch_geometric.data import Data
 
 from sk_momkd import Bag, BagSequence, MoMKDClassifier
 from sk_momkd.data.readers import TridentFile
-from sk_momkd.exceptions import BagError, BagFileError, LeakageError, OmicsError, PairingWarning
+from sk_momkd.exceptions import (
+    BagError,
+    BagFileError,
+    LeakageError,
+    OmicsError,
+    PairingWarning,
+    TrainingError,
+)
 
 
 def weights(clf):
@@ -190,9 +199,10 @@ def test_fit_stored_graph_is_used(cohort):
     ],
     ids=["one instance", "identical coordinates", "N <= k", "all at the origin"],
 )
-def test_predict_odd_but_valid_bag_works(cohort, bag):
+def test_odd_but_valid_bag_trains_and_predicts(cohort, bag):
     bags, y, _ = cohort
-    assert np.isfinite(fit(bags, y).predict_proba([bag])).all()
+    clf = fit([*bags, bag, bag], [*y, 0, 1], early_stopping=False)
+    assert np.isfinite(clf.predict_proba([bag])).all()
 
 
 # --- the estimator -------------------------------------------------------------------------
@@ -286,17 +296,27 @@ def test_presets_are_paper_by_default_and_release_on_request(cohort):
         {"sampler": "shuffle"},
         {"max_grad_norm": 0.01},
         {"alpha_omics": 0, "alpha_wsi": 0, "lambda_mem": 0, "lambda_mse": 0},
+        {"max_grad_norm": 0.5, "clip": "branch"},
         {"n_genes": 4},
+        {"n_heads": 2},
+        {"edge_flow": "release", "n_neighbors": 2},
+        {"edge_flow": "symmetric", "n_neighbors": 2},
+        {"margin": 0.6},
+        {"beta": 5},
+        {"tau_agg": 10},
+        {"tau": 0.5},
+        {"learn_tau": True},
+        {"update": "ema"},
+        {"update": "fixed"},
     ],
     ids=str,
 )
 def test_every_option_changes_the_fit_and_works(cohort, options):
     bags, y, omics = cohort
-    plain = fit(bags, y, omics, max_epochs=4, learning_rate=0.05)
-    clf = fit(bags, y, omics, max_epochs=4, learning_rate=0.05, **options)
-    assert np.isfinite(clf.predict_proba(bags)).all()
-    same_size = len(weights(clf)) == len(weights(plain))
-    assert not same_size or not torch.equal(weights(clf), weights(plain))
+    plain = fit(bags, y, omics, max_epochs=4, learning_rate=0.05).predict_proba(bags)
+    proba = fit(bags, y, omics, max_epochs=4, learning_rate=0.05, **options).predict_proba(bags)
+    assert np.isfinite(proba).all()
+    assert not np.array_equal(proba, plain)
 
 
 def test_verbose_shows_a_progress_bar(cohort, capsys):
@@ -446,3 +466,91 @@ def test_fit_heads_must_divide_width(cohort):
     bags, y, _ = cohort
     with pytest.raises(ValueError, match="n_heads=3 must divide hidden_dim=16"):
         fit(bags, y, n_heads=3)
+
+
+# --- after a failure -----------------------------------------------------------------------
+
+
+def test_refit_that_fails_leaves_no_mixed_model(cohort):
+    bags, y, omics = cohort
+    clf = fit(bags, y, omics)
+    with pytest.raises(BagError):
+        clf.fit(broken(bags, 5, features=np.full((2, 6), np.nan)), np.array(["b", "a"])[y])
+    with pytest.raises(NotFittedError):
+        clf.predict(bags)
+    assert not hasattr(clf, "genes_")
+
+
+@pytest.mark.parametrize("early_stopping", [True, False])
+def test_fit_that_diverges_raises_naming_the_epoch(cohort, early_stopping):
+    bags, y, _ = cohort
+    huge = [bag.features * 1e30 for bag in bags]
+    with pytest.raises(TrainingError, match=r"diverged in epoch 1.*learning rate"):
+        fit(huge, y, early_stopping=early_stopping)
+
+
+def test_predict_overflow_names_the_bag(cohort):
+    bags, y, _ = cohort
+    clf = fit(bags, y)
+    with pytest.raises(BagError, match=r"bag 1.*not finite.*1e\+36"):
+        clf.predict([np.ones((2, 6)), np.full((2, 6), 1e36)])
+
+
+# --- other ways to say it ------------------------------------------------------------------
+
+
+def test_omics_transformer_without_names_keeps_or_numbers_the_genes(cohort):
+    bags, y, omics = cohort
+    nameless = make_pipeline(FunctionTransformer(np.tanh), StandardScaler())
+    assert list(fit(bags, y, omics, omics_transformer=nameless).genes_) == list(omics.columns)
+    narrow = FunctionTransformer(lambda values: np.asarray(values)[:, :2])
+    assert list(fit(bags, y, omics, omics_transformer=narrow).genes_) == ["omics0", "omics1"]
+
+
+@pytest.mark.filterwarnings("ignore:No features were selected")
+def test_omics_transformer_that_keeps_nothing_is_refused(cohort):
+    bags, y, omics = cohort
+    with pytest.raises(OmicsError, match=r"shape \(\d+, 0\)"):
+        fit(bags, y, omics, omics_transformer=SelectFpr(alpha=1e-300))
+
+
+@pytest.mark.parametrize(
+    "kind", [lambda y: y.astype(object), lambda y: pd.Series(y, dtype="Int64"), lambda y: y > 0]
+)
+def test_labels_of_object_nullable_or_bool_type_work(cohort, kind):
+    bags, y, _ = cohort
+    clf = fit(bags, kind(y))
+    assert list(clf.classes_) == [0, 1]
+    assert clf.classes_.dtype.kind in "ib"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"device": "gpu"}, "device='gpu' cannot be used"),
+        ({"validation_split": []}, "no split"),
+        ({"validation_split": [([0], [99])]}, "beyond the 24 bags"),
+        ({"update": "fixed", "reseed_unused": True}, "excludes"),
+    ],
+)
+def test_fit_settings_that_cannot_work_are_explained(cohort, overrides, message):
+    bags, y, _ = cohort
+    with pytest.raises(ValueError, match=message):
+        fit(bags, y, **overrides)
+
+
+def test_fit_callbacks_of_another_kind_are_refused(cohort):
+    bags, y, _ = cohort
+    with pytest.raises(TypeError, match="skorch callbacks"):
+        fit(bags, y, callbacks=[print])
+
+
+def test_fit_missing_group_names_the_bag(cohort):
+    bags, y, _ = cohort
+    with pytest.raises(ValueError, match=r"1 groups are missing.*'S02'"):
+        fit(bags, y, groups=[None if i == 2 else str(i) for i in range(24)])
+
+
+def test_fit_no_bags_is_refused():
+    with pytest.raises(ValueError, match="no bags"):
+        fit([], [])

@@ -9,7 +9,7 @@ from sklearn.utils.estimator_checks import check_estimator
 
 from sk_momkd import GeneSelector, LogCounts
 from sk_momkd.estimators.omics_transformer import default_omics_transformer
-from sk_momkd.exceptions import OmicsError
+from sk_momkd.exceptions import ExpressionScaleWarning, OmicsError
 
 COUNTS = pd.DataFrame([[0, 3], [1, 7], [15, 0]], ["P0", "P1", "P2"], ["ERBB2", "ESR1"])
 
@@ -22,6 +22,7 @@ def random_expression(n=30, n_genes=12, n_classes=2, seed=0):
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.SkipTestWarning")
 @pytest.mark.parametrize("estimator", [LogCounts(), GeneSelector(2)])
+@pytest.mark.filterwarnings("ignore::sk_momkd.exceptions.ExpressionScaleWarning")
 def test_check_estimator_passes_every_check(estimator):
     results = check_estimator(estimator)
     assert len(results) > 40
@@ -136,7 +137,7 @@ def test_gene_selector_feature_names_are_the_genes_kept():
 
 
 def test_gene_selector_one_class_raises():
-    with pytest.raises(ValueError, match="at least two classes with omics; got one class"):
+    with pytest.raises(ValueError, match="at least two classes; all 3 that came"):
         GeneSelector().fit(COUNTS, [1, 1, 1])
 
 
@@ -176,3 +177,9 @@ def test_gene_that_separates_classes_without_any_spread_comes_first():
 def test_gene_selector_without_genes_raises(n_genes):
     with pytest.raises(ValueError, match="n_genes"):
         GeneSelector(n_genes).fit(np.arange(8.0).reshape(4, 2), [0, 0, 1, 1])
+
+
+def test_log_counts_expression_without_log_warns_and_leaves_it():
+    values = np.array([[0.5, 900.0], [12.0, 3.25]])
+    with pytest.warns(ExpressionScaleWarning, match=r"reaches 900.*log1p"):
+        np.testing.assert_array_equal(LogCounts().fit_transform(values), values)

@@ -2,6 +2,7 @@
 
 import pickle
 
+import anndata
 import numpy as np
 import pytest
 import sklearn
@@ -106,11 +107,12 @@ def test_nested_grouped_search_routes_groups_and_omics(cohort):
             cv=StratifiedGroupKFold(3),
             return_estimator=True,
             return_indices=True,
+            error_score="raise",
         )
     assert len(result["estimator"]) == 3
     for train, test in zip(*result["indices"].values(), strict=True):
         assert not set(sites[train]) & set(sites[test])
-    assert result["estimator"][0].best_estimator_.n_paired_ > 0
+    assert all(search.best_estimator_.n_paired_ > 0 for search in result["estimator"])
 
 
 @pytest.mark.parametrize("aligned", [True, False])
@@ -153,3 +155,21 @@ def test_set_output_pandas_names_the_memory(clf, cohort):
 
 def test_html_repr_shows_the_estimator(clf):
     assert "MoMKDClassifier" in clf._repr_html_()
+
+
+def test_backed_anndata_sliced_by_cross_validation_equals_memory(clf, cohort, tmp_path):
+    bags, y, omics = cohort
+    adata = anndata.AnnData(omics)
+    adata.write_h5ad(tmp_path / "omics.h5ad")
+    scores = [
+        cross_val_predict(clf, bags, y, cv=3, method="decision_function", params={"omics": table})
+        for table in (anndata.read_h5ad(tmp_path / "omics.h5ad", backed="r"), adata)
+    ]
+    np.testing.assert_array_equal(*scores)
+
+
+def test_grid_search_in_parallel_takes_aligned_omics(clf, cohort):
+    bags, y, omics = cohort
+    grid = GridSearchCV(clf, {"tau": [0.2, 0.4]}, cv=2, n_jobs=2, error_score="raise")
+    grid.fit(bags, y, omics=align_omics(omics.iloc[:20], bags))
+    assert grid.best_estimator_.n_paired_ == 20

@@ -68,7 +68,7 @@ def run(model, y, x=None, edges=None):
     edges = ring() if edges is None else edges
     batch, omics = torch.zeros(len(x), dtype=torch.long), filled((1, 20), 1000, 1)
     label = torch.tensor([y])
-    output = model(x, edges, batch, 1, label, omics, torch.tensor([True]))
+    output = model(x, edges, batch, 1, y=label, omics=omics, paired=torch.tensor([True]))
     return output, momkd_terms(output, label)
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import tensor
 from torch.nn.functional import normalize
 
-from sk_momkd.nn.diagnostics import active_ratio, component_usage, perplexity
+from sk_momkd.nn.diagnostics import active_ratio, component_usage, memory_geometry, perplexity
 from sk_momkd.nn.memory import ClassMemory, attention_scores, ema_update, spherical_kmeans
 
 
@@ -127,3 +127,16 @@ def test_perplexity_joint_number_is_that_of_the_joint_distribution():
     joint = perplexity(usage.flatten()[None] / 2)
     a, b = perplexity(usage)
     assert joint.item() == pytest.approx(2 * math.sqrt(a * b))
+
+
+def test_geometry_by_hand():
+    half = math.sqrt(0.5)
+    memory = memory_of(tensor([[[2.0, 0.0], [half, half]], [[-1.0, 0.0], [0.0, 1.0]]]))
+    start = memory.directions().detach().clone()
+    start[0, 0] = tensor([0.0, 1.0])  # the first row has turned by a right angle since
+    geometry = memory_geometry(memory, start)
+    assert geometry["norm"] == pytest.approx(5 / 4)
+    assert geometry["cosine_within"] == pytest.approx((half + 0) / 2)
+    best = [0.0, half, -half, half]  # (2, 0), (.7, .7), (-1, 0), (0, 1) with the other class
+    assert geometry["cosine_between"] == pytest.approx(sum(best) / 4, abs=1e-6)
+    assert geometry["drift"] == pytest.approx(1 / 4, abs=1e-6)

@@ -63,8 +63,9 @@ def test_reseed_replaces_components_that_no_patch_uses():
             with torch.no_grad():  # a copy of row 0 can never win against it
                 net.module_.memory.rows[:, 1] = net.module_.memory.rows[:, 0]
 
-    _, dead = start_and_end(update="fixed", callbacks=[KeepStart(), DeadRow()])
-    _, alive = start_and_end(update="fixed", callbacks=[KeepStart(), DeadRow()], reseed_unused=True)
+    still = {"update": "ema", "momentum": 1.0, "callbacks": [KeepStart(), DeadRow()]}
+    _, dead = start_and_end(**still)
+    _, alive = start_and_end(**still, reseed_unused=True)
     assert torch.equal(dead[:, 1], dead[:, 0])
     assert not torch.isclose(alive[:, 1], alive[:, 0]).all(dim=1).any()
 
@@ -79,6 +80,8 @@ def test_history_has_every_term_and_usage(cohort):
     for column in ("memory_perplexity_0", "valid_memory_perplexity_1"):
         assert history[column].between(1, 4).all()
     assert list(history["epoch"]) == [1, 2, 3]
+    assert history["memory_effective_components"].between(2, 8).all()
+    assert (history["memory_drift"].diff().dropna() > 0).all()
 
 
 def test_history_loss_is_the_weighted_sum_of_its_terms(cohort):

@@ -89,7 +89,7 @@ def test_balanced_weights_draw_classes_equally():
 def dataset(paired, n=4):
     bags, y = make_bags(n)
     omics = np.arange(n * 3, dtype=np.float32).reshape(n, 3)
-    return BagDataset(bags, y, omics, np.array(paired), GraphSpec(), 6)
+    return BagDataset(bags, y, GraphSpec(), 6, omics=omics, paired=np.array(paired))
 
 
 def test_collate_semi_paired_adds_rows_only_for_paired_bags():
@@ -103,8 +103,8 @@ def test_collate_semi_paired_adds_rows_only_for_paired_bags():
 
 def test_dataset_beyond_cache_reads_again_with_equal_content():
     bags, y = make_bags(4)
-    kept = BagDataset(bags, y, None, np.zeros(4, bool), GraphSpec(), 6)
-    read = BagDataset(bags, y, None, np.zeros(4, bool), GraphSpec(), 6, cache_bytes=0)
+    kept = BagDataset(bags, y, GraphSpec(), 6)
+    read = BagDataset(bags, y, GraphSpec(), 6, cache_bytes=0)
     for i in range(4):
         assert torch.equal(kept[i].x, read[i].x)
         assert torch.equal(kept[i].edge_index, read[i].edge_index)
@@ -195,6 +195,7 @@ def test_callbacks_of_the_user_may_stop_and_stay_untouched(cohort):
     clf = quick_classifier(callbacks=[("count", counter), StopsAtOnce()]).fit(bags, y)
     assert clf.n_iter_ == 1
     assert not hasattr(counter, "n_")
+    assert clf.callbacks_[0][1].n_ == 1
 
 
 def test_callbacks_skorch_checkpoint_saves_while_training(cohort, tmp_path):
