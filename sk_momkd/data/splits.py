@@ -12,6 +12,8 @@ from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 from ..exceptions import LeakageError
 from .sequence import as_bags, first_few
 
+_SHUFFLES = 20
+
 
 def check_leakage(splits: Iterable[tuple[Any, Any]], bags: Any) -> None:
     """Raise if a patient stands on both sides of any split.
@@ -82,9 +84,10 @@ def stratified_group_split(
     folds = (StratifiedGroupKFold if grouped else StratifiedKFold)(
         n_splits, shuffle=True, random_state=random_state
     )
-    for train, valid in folds.split(y, y, groups if grouped else None):
-        if len(np.unique(y[train])) == len(np.unique(y[valid])) == len(classes):
-            return train, valid
+    for _ in range(_SHUFFLES):  # with few groups a shuffle may put a class on one side
+        for train, valid in folds.split(y, y, groups if grouped else None):
+            if len(np.unique(y[train])) == len(np.unique(y[valid])) == len(classes):
+                return train, valid
     raise ValueError(
         "No grouped split has every class on both sides. Use smaller groups, another "
         "validation_fraction, or early_stopping=False."

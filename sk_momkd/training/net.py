@@ -117,7 +117,7 @@ class MILNet(NeuralNet):
         if not loss.isfinite():
             terms = {name: float(values.detach().mean()) for name, values in self.terms_.items()}
             raise TrainingError(
-                f"Training diverged in epoch {len(self.history)}: the loss is {float(loss)}, its "
+                f"Training diverged in epoch {len(self.history)}: the loss is {loss.item()}, its "
                 f"terms {terms}. Scale the features (InstanceTransformer), or lower the "
                 "learning rate."
             )
