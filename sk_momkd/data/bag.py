@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..exceptions import BagError
+from .info import BagInfo
 
 
 class BagSource(Protocol):
@@ -18,6 +19,8 @@ class BagSource(Protocol):
     def shape(self) -> tuple[int, int]: ...
 
     def read(self) -> BagArrays: ...
+
+    def info(self) -> BagInfo: ...
 
 
 class BagArrays(NamedTuple):
@@ -91,6 +94,13 @@ class Bag:
     def is_lazy(self) -> bool:
         """Whether the features are read from a file each time they are needed."""
         return not isinstance(self._source, np.ndarray)
+
+    @property
+    def info(self) -> BagInfo:
+        """Format, keys, unit and patch size; a file is opened for its header."""
+        if isinstance(self._source, np.ndarray):
+            return BagInfo("memory", unit=None if self._coords is None else "level-0 px")
+        return self._source.info()
 
     @property
     def shape(self) -> tuple[int, int]:

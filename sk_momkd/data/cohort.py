@@ -18,10 +18,8 @@ from numpy.typing import NDArray
 from ..exceptions import CohortError, CohortWarning, OmicsError
 from .bag import Bag
 from .omics import OmicsTable, as_omics
-from .readers import TridentFile
+from .readers import SlideFile, bag_files, slide_stem
 from .sequence import BagSequence, first_few
-
-_SLIDE_SUFFIXES = (".h5", ".hdf5", ".svs", ".tif", ".tiff", ".ndpi", ".mrxs", ".scn")
 
 
 @dataclass(frozen=True)
@@ -124,7 +122,7 @@ def load_cohort(
     frame = _read_table(table, slide_id, patient_id, label)
     files = _find_files(Path(features))
     frame["label"] = _map_labels(frame["label"], positive, label)
-    frame["file"] = [files.get(_stem(s)) for s in frame["slide_id"]]
+    frame["file"] = [files.get(slide_stem(s)) for s in frame["slide_id"]]
     frame["status"] = np.select(
         [frame["file"].isna(), frame["label"].isna()],
         ["no feature file", f"no label in {label!r}"],
@@ -133,7 +131,7 @@ def load_cohort(
     _require_files(frame, files, Path(features))
     used = frame[frame["status"] == "used"]
     bags = BagSequence(
-        Bag(TridentFile(f), bag_id=s, patient_id=p)
+        Bag(SlideFile(f), bag_id=s, patient_id=p)
         for f, s, p in zip(used["file"], used["slide_id"], used["patient_id"], strict=True)
     )
     joined, unmatched, rows = _join(omics, bags)
@@ -203,26 +201,18 @@ def _find_files(folder: Path) -> dict[str, str]:
     if not folder.is_dir():
         raise CohortError(f"{folder} is not a folder with feature files (<slide_id>.h5).")
     files: dict[str, str] = {}
-    for path in sorted(p for p in folder.iterdir() if p.suffix in (".h5", ".hdf5")):
-        if _stem(path.name) in files:
+    for path in bag_files(folder):
+        if slide_stem(path.name) in files:
             raise CohortError(
-                f"{folder} has two files for slide {_stem(path.name)!r}: "
-                f"{Path(files[_stem(path.name)]).name!r} and {path.name!r}. Keep one."
+                f"{folder} has two files for slide {slide_stem(path.name)!r}: "
+                f"{Path(files[slide_stem(path.name)]).name!r} and {path.name!r}. Keep one."
             )
-        files[_stem(path.name)] = str(path)
+        files[slide_stem(path.name)] = str(path)
     return files
 
 
-def _stem(name: str) -> str:
-    """A slide id without file suffixes; other dots, as in a UUID tail, belong to the id."""
-    stem = name
-    while stem.lower().endswith(_SLIDE_SUFFIXES):
-        stem = stem[: stem.rindex(".")]
-    return stem
-
-
 def _require_files(frame: pd.DataFrame, files: dict[str, str], folder: Path) -> None:
-    shared = frame["slide_id"].map(_stem)
+    shared = frame["slide_id"].map(slide_stem)
     twice = frame["slide_id"][shared.duplicated(keep=False) & frame["file"].notna()]
     if len(twice):
         raise CohortError(f"Several slide ids mean the same file: {first_few(twice)}.")
@@ -276,7 +266,7 @@ def _open_omics(path: str | PathLike) -> AnnData:
 
 
 def _report(frame: pd.DataFrame, files: dict[str, str], unmatched: list[str]) -> JoinReport:
-    extra = sorted(set(files) - set(frame["slide_id"].map(_stem)))
+    extra = sorted(set(files) - set(frame["slide_id"].map(slide_stem)))
     rest = pd.DataFrame({"slide_id": extra, "status": "not in the table", "has_omics": False})
     slides = pd.concat([frame.drop(columns="file"), rest]) if extra else frame.drop(columns="file")
     return JoinReport(slides.reset_index(drop=True), unmatched)

@@ -1,68 +1,146 @@
-"""Readers of bag files: TRIDENT-style HDF5."""
+"""Bag files of any known tool, read when they are needed."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from os import PathLike, fspath
 from pathlib import Path
 
-import h5py
-import numpy as np
-from numpy.typing import NDArray
-
 from ..exceptions import BagFileError
-from .bag import BagArrays
+from .bag import Bag, BagArrays
+from .formats.hdf5 import LAYOUTS, Hdf5Bag
+from .formats.other import AnnDataBag, TorchBag
+from .info import BagInfo
+from .sequence import BagSequence
+
+_READERS: dict[str, type[Hdf5Bag | TorchBag | AnnDataBag]] = {
+    ".h5": Hdf5Bag,
+    ".hdf5": Hdf5Bag,
+    ".pt": TorchBag,
+    ".pth": TorchBag,
+    ".h5ad": AnnDataBag,
+}
+_FORMATS_OF = {
+    Hdf5Bag: {layout.format for layout in LAYOUTS},
+    TorchBag: {"pt", "slideflow", "pyg"},
+    AnnDataBag: {"anndata"},
+}
+FORMATS = ("auto", *sorted(set().union(*_FORMATS_OF.values())))
+BAG_SUFFIXES = tuple(_READERS)
+_SLIDE_SUFFIXES = (*BAG_SUFFIXES, ".svs", ".tif", ".tiff", ".ndpi", ".mrxs", ".scn")
 
 
 @dataclass(frozen=True)
-class TridentFile:
-    """One slide as TRIDENT writes it: ``features`` (N, D) and ``coords`` (N, 2) in HDF5.
+class SlideFile:
+    """The features of one slide in a file, in any format of :func:`read_bags`.
 
-    Public feature sets that store (1, N, D) are read as well. The file is opened for each read
-    and closed again, so that the bag pickles as its path.
+    Nothing is opened until it is asked for, and every file is closed again, so that a bag of a
+    file pickles as its path.
+
+    Parameters
+    ----------
+    path : str
+    format : str, default="auto"
+        How to read it; "auto" looks at the suffix and the keys.
     """
 
     path: str
+    format: str = "auto"
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(n_instances, n_features), from the header where the format has one."""
+        return self._reader().shape()  # type: ignore[return-value]
+
+    def read(self) -> BagArrays:
+        """Features, coordinates and stored graph, unchecked; None for what is not there."""
+        return self._reader().read()
+
+    def info(self) -> BagInfo:
+        """What the file says about itself."""
+        return self._reader().info()
 
     def __str__(self) -> str:
         return Path(self.path).name
 
-    @property
-    def shape(self) -> tuple[int, int]:
-        """(n_instances, n_features), from the header alone."""
-        with self._open() as file:
-            shape = self._dataset(file, "features").shape
-        return shape[1:] if len(shape) == 3 and shape[0] == 1 else shape
-
-    def read(self) -> BagArrays:
-        """Features and, where the file has them, coordinates."""
-        with self._open() as file:
-            features = self._values(file, "features")
-            coords = self._values(file, "coords") if "coords" in file else None
-        return BagArrays(features, coords, None)
-
-    def _open(self) -> h5py.File:
-        try:
-            return h5py.File(self.path, "r")
-        except FileNotFoundError as error:
-            raise BagFileError(f"{self.path} does not exist.") from error
-        except OSError as error:
+    def _reader(self) -> Hdf5Bag | TorchBag | AnnDataBag:
+        reader = _READERS.get(Path(self.path).suffix.lower())
+        if reader is None:
+            raise BagFileError(f"{self.path}: the suffix must be one of {', '.join(_READERS)}.")
+        if self.format != "auto" and self.format not in _FORMATS_OF[reader]:
             raise BagFileError(
-                f"{self.path} is not a readable HDF5 file (truncated, or another format): {error}"
-            ) from error
-
-    def _dataset(self, file: h5py.File, key: str) -> h5py.Dataset:
-        found = file.get(key)
-        if not isinstance(found, h5py.Dataset) or found.shape is None:
-            raise BagFileError(
-                f"{self.path} has no dataset {key!r}; it holds {sorted(file.keys())}. Expected a "
-                "TRIDENT-style file with 'features' and 'coords'."
+                f"{self.path}: format={self.format!r} is not for this suffix; it takes "
+                f"{sorted(_FORMATS_OF[reader])}."
             )
-        return found
+        return reader(self.path, self.format)
 
-    def _values(self, file: h5py.File, key: str) -> NDArray:
-        dataset = self._dataset(file, key)
-        try:
-            values = np.asarray(dataset)
-        except OSError as error:
-            raise BagFileError(f"{self.path}: dataset {key!r} cannot be read: {error}") from error
-        return values[0] if values.ndim == 3 and values.shape[0] == 1 else values
+
+def read_bags(
+    source: str | PathLike | Iterable[str | PathLike], *, format: str = "auto"
+) -> BagSequence:
+    """Bags of a folder, a file or a list of files; nothing is opened yet.
+
+    Known are HDF5 of TRIDENT, of the MoMKD release (with its stored graph), of CLAM and of STAMP,
+    public (1, N, D) feature sets, ``.pt`` of CLAM, TRIDENT, slideflow and torch-geometric, and
+    ``.h5ad`` of LazySlide. ``bag.info`` says what a file was recognised as, by which keys.
+
+    Parameters
+    ----------
+    source : path, or iterable of paths
+        Of a folder, every file with a known suffix is a bag.
+    format : str, default="auto"
+        One of ``FORMATS``, to insist on a format.
+
+    Returns
+    -------
+    BagSequence
+        In the order of the file names; ``bag_id`` is the name without its suffix.
+
+    Raises
+    ------
+    BagFileError
+        If there is no such file, a folder holds none, or two files are of one slide.
+
+    Examples
+    --------
+    >>> from tempfile import mkdtemp
+    >>> from sk_momkd import read_bags, simulate_cohort
+    >>> bags = read_bags(simulate_cohort(mkdtemp(), n_patients=2, random_state=0).features)
+    >>> bags.ids
+    array(['SIM-000-01Z-00-DX1', 'SIM-001-01Z-00-DX1'], dtype=object)
+    >>> print(bags[0].info)
+    trident: features, coords; top-left in level-0 px, patches of 512
+    """
+    if format not in FORMATS:
+        raise BagFileError(f"format must be one of {', '.join(FORMATS)}, got {format!r}.")
+    if isinstance(source, str | PathLike):
+        paths = bag_files(source) if Path(source).is_dir() else [Path(source)]
+    else:
+        paths = [Path(path) for path in source]
+    if not paths:
+        raise BagFileError(f"{source} holds no bag file ({', '.join(BAG_SUFFIXES)}).")
+    stems: dict[str, Path] = {}
+    for path in paths:
+        if not path.is_file():
+            raise BagFileError(f"{path} does not exist.")
+        if (other := stems.setdefault(slide_stem(path.name), path)) != path:
+            raise BagFileError(
+                f"Two files are of slide {slide_stem(path.name)!r}: {other} and {path}. Keep one."
+            )
+    return BagSequence(
+        Bag(SlideFile(fspath(path), format), bag_id=stem) for stem, path in stems.items()
+    )
+
+
+def bag_files(folder: str | PathLike) -> list[Path]:
+    """Files of a folder that may be bags, by name."""
+    return sorted(p for p in Path(folder).iterdir() if p.suffix.lower() in BAG_SUFFIXES)
+
+
+def slide_stem(name: str) -> str:
+    """A slide id without file suffixes; other dots, as before a UUID, belong to the id."""
+    stem = name
+    while stem.lower().endswith(_SLIDE_SUFFIXES):
+        stem = stem[: stem.rindex(".")]
+    return stem

@@ -8,7 +8,7 @@ from anndata import AnnData
 from scipy import sparse
 
 from sk_momkd import load_cohort, simulate_cohort
-from sk_momkd.data.readers import TridentFile
+from sk_momkd.data.readers import SlideFile
 from sk_momkd.exceptions import CohortError, CohortWarning, OmicsError
 
 SLIDES = ("001", "002", "010", "011")
@@ -85,7 +85,7 @@ def test_load_other_suffixes_of_files_and_dots_in_ids_are_kept_apart(table, tmp_
 
 
 def test_load_reads_no_features(table, features, monkeypatch):
-    monkeypatch.setattr(TridentFile, "read", lambda self: pytest.fail("a file was read"))
+    monkeypatch.setattr(SlideFile, "read", lambda self: pytest.fail("a file was read"))
     assert len(load_cohort(table, features, label="her2").bags) == 4
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from sk_momkd import Bag
-from sk_momkd.data.readers import TridentFile
+from sk_momkd.data.readers import SlideFile
 from sk_momkd.exceptions import BagError, BagFileError
 
 FEATURES = np.arange(8.0).reshape(4, 2)
@@ -27,7 +27,7 @@ def write(path, **datasets):
                 file.create_group(name)
             else:
                 file[name] = values
-    return TridentFile(str(path))
+    return SlideFile(str(path))
 
 
 def write_bag(path, **datasets):
@@ -73,14 +73,14 @@ def test_read_one_row_chunks_and_attributes_of_trident(path):
     with h5py.File(path, "w") as file:
         file.create_dataset("features", data=FEATURES, chunks=(1, 2), compression="gzip")
         file.create_dataset("coords", data=COORDS, chunks=(1, 2)).attrs["patch_size_level0"] = 512
-    np.testing.assert_array_equal(TridentFile(str(path)).read().features, FEATURES)
+    np.testing.assert_array_equal(SlideFile(str(path)).read().features, FEATURES)
 
 
 @pytest.mark.parametrize(
     ("datasets", "said"),
     [
-        ({"feats": FEATURES}, r"no dataset 'features'; it holds \['feats'\].*TRIDENT"),
-        ({}, r"no dataset 'features'; it holds \[\]"),
+        ({"vectors": FEATURES}, r"no dataset .*'features'.*; it holds \['vectors'\].*auto"),
+        ({}, r"no dataset .*'features'.*; it holds \[\]"),
         ({"features": None, "coords": COORDS}, r"no dataset 'features'"),
         ({"features": FEATURES, "coords": None}, r"no dataset 'coords'"),
     ],
@@ -119,7 +119,7 @@ def test_read_truncated_file_raises_naming_it(path):
     write(path, features=np.ones((500, 20)))
     path.write_bytes(path.read_bytes()[:10_000])
     with pytest.raises(BagFileError, match=r"S1\.h5 is not a readable HDF5 file.*truncated"):
-        TridentFile(str(path)).read()
+        SlideFile(str(path)).read()
 
 
 def test_read_damaged_chunk_raises_naming_file_and_dataset(path):
@@ -130,26 +130,26 @@ def test_read_damaged_chunk_raises_naming_file_and_dataset(path):
     content[chunk.byte_offset : chunk.byte_offset + chunk.size] = b"\0" * chunk.size
     path.write_bytes(content)
     with pytest.raises(BagFileError, match=r"S1\.h5: dataset 'features' cannot be read"):
-        TridentFile(str(path)).read()
+        SlideFile(str(path)).read()
     assert is_closed(path)
 
 
 def test_read_text_file_raises_naming_it(path):
     path.write_text("slide_id,label\n")
     with pytest.raises(BagFileError, match=r"S1\.h5 is not a readable HDF5 file.*another format"):
-        TridentFile(str(path)).read()
+        SlideFile(str(path)).read()
 
 
 @pytest.mark.parametrize("builtin", [BagError, OSError, ValueError])
 def test_read_missing_file_raises_naming_it(path, builtin):
     with pytest.raises(builtin, match=r"S1\.h5 does not exist"):
-        TridentFile(str(path)).read()
+        SlideFile(str(path)).read()
 
 
 def test_read_folder_raises_naming_it(path):
     path.mkdir()
     with pytest.raises(BagFileError, match=r"S1\.h5 is not a readable HDF5 file"):
-        TridentFile(str(path)).read()
+        SlideFile(str(path)).read()
 
 
 def test_file_after_reading_is_closed(path):
@@ -181,4 +181,4 @@ def test_read_dataset_without_a_dataspace_raises_naming_the_file(tmp_path):
     with h5py.File(tmp_path / "S1.h5", "w") as file:
         file["features"] = h5py.Empty("f4")
     with pytest.raises(BagError, match="S1"):
-        Bag(TridentFile(str(tmp_path / "S1.h5")), bag_id="S1").load()
+        Bag(SlideFile(str(tmp_path / "S1.h5")), bag_id="S1").load()

@@ -13,7 +13,7 @@ from torch_geometric.data import Data
 
 from sk_momkd import Bag, BagSequence, as_bags
 from sk_momkd.data.bag import BagArrays
-from sk_momkd.data.readers import TridentFile
+from sk_momkd.data.readers import SlideFile
 from sk_momkd.exceptions import BagError
 
 A = np.arange(6.0).reshape(3, 2)
@@ -215,7 +215,7 @@ def test_pickle_of_bags_in_files_holds_their_paths_only(tmp_path):
         with h5py.File(tmp_path / f"S{i}.h5", "w") as file:
             file["features"] = values + i
     paths = [str(tmp_path / f"S{i}.h5") for i in range(3)]
-    bags = BagSequence(Bag(TridentFile(p), bag_id=p[-5:-3]) for p in paths)
+    bags = BagSequence(Bag(SlideFile(p), bag_id=p[-5:-3]) for p in paths)
     _ = bags[0].features
     stored = pickle.dumps(bags)
     assert len(stored) < 1000 + sum(map(len, paths)) < values.nbytes / 20

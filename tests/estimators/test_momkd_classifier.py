@@ -17,7 +17,7 @@ from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from torch_geometric.data import Data
 
 from sk_momkd import Bag, BagSequence, MoMKDClassifier
-from sk_momkd.data.readers import TridentFile
+from sk_momkd.data.readers import SlideFile
 from sk_momkd.exceptions import (
     BagError,
     BagFileError,
@@ -144,7 +144,7 @@ def test_fit_every_form_of_bags_gives_the_same_model(cohort, tmp_path):
         list(bags),
         [(bag.features, bag.coords) for bag in bags],
         [Data(x=torch.tensor(b.features), pos=torch.tensor(b.coords)) for b in bags],
-        BagSequence(Bag(TridentFile(str(tmp_path / f"{b.bag_id}.h5"))) for b in bags),
+        BagSequence(Bag(SlideFile(str(tmp_path / f"{b.bag_id}.h5"))) for b in bags),
     ]
     expected = fit(bags, y).predict_proba(bags)
     for form in forms:
@@ -365,7 +365,7 @@ def test_fit_truncated_file_is_named(cohort, tmp_path):
     path = tmp_path / "S05.h5"
     path.write_bytes(b"\x89HDF\r\n\x1a\n truncated")
     with pytest.raises(BagFileError, match=r"S05\.h5"):
-        fit(broken(bags, 5, features=TridentFile(str(path))), y)
+        fit(broken(bags, 5, features=SlideFile(str(path))), y)
 
 
 def test_predict_other_width_is_refused(cohort):

@@ -1,0 +1,1 @@
+"""What bag files look like on disk, one family of tools a file."""
