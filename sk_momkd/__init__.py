@@ -2,11 +2,15 @@
 
 from .data.bag import Bag
 from .data.cohort import load_cohort
+from .data.folds import PatientStratifiedKFold, tissue_source_site
 from .data.omics import OmicsTable, align_omics
+from .data.patient_bags import patient_bags, patient_labels
 from .data.readers import SlideFile, read_bags
 from .data.sequence import BagSequence, as_bags
 from .data.simulation import simulate_cohort
+from .data.split_files import read_splits, write_splits
 from .data.splits import check_leakage
+from .data.tcga import omics_by_patient
 from .data.writers import slide_to_anndata, write_trident
 from .estimators.instance_transformer import InstanceTransformer
 from .estimators.momkd import MoMKDClassifier
@@ -22,13 +26,20 @@ __all__ = [
     "LogCounts",
     "MoMKDClassifier",
     "OmicsTable",
+    "PatientStratifiedKFold",
     "SlideFile",
     "align_omics",
     "as_bags",
     "check_leakage",
     "load_cohort",
+    "omics_by_patient",
+    "patient_bags",
+    "patient_labels",
     "read_bags",
+    "read_splits",
     "simulate_cohort",
     "slide_to_anndata",
+    "tissue_source_site",
+    "write_splits",
     "write_trident",
 ]

@@ -33,11 +33,14 @@ class BagArrays(NamedTuple):
         Level-0 pixels, top-left corner (x, y).
     edge_index : ndarray of shape (2, n_edges) or None
         Rows: sending instance, receiving instance.
+    slide_index : ndarray of shape (n_instances,) or None
+        Which slide of a patient each instance is from, ascending; None for a single slide.
     """
 
     features: NDArray
     coords: NDArray | None
     edge_index: NDArray | None
+    slide_index: NDArray | None = None
 
 
 class Bag:
@@ -155,9 +158,9 @@ class Bag:
         """
         name = name or self.name
         if isinstance(self._source, np.ndarray):
-            features, coords, edges = self._source, None, None
+            features, coords, edges, slides = self._source, None, None, None
         else:
-            features, coords, edges = self._source.read()
+            features, coords, edges, slides = self._source.read()
         coords = coords if self._coords is None else self._coords
         edges = edges if self._edge_index is None else self._edge_index
         features = check_features(features, name)
@@ -168,7 +171,8 @@ class Bag:
                 raise BagError(f"{name} does not suit its transformer: {error}") from error
             features = check_features(features, f"{name} after its transformer")
         n = len(features)
-        return BagArrays(features, _check_coords(coords, n, name), _check_edges(edges, n, name))
+        coords, edges = _check_coords(coords, n, name), _check_edges(edges, n, name)
+        return BagArrays(features, coords, edges, slides)
 
     def map(self, transform: Callable[[NDArray], NDArray]) -> Self:
         """Bag whose features pass through `transform` whenever they are read."""

@@ -18,8 +18,10 @@ from numpy.typing import NDArray
 from ..exceptions import CohortError, CohortWarning, OmicsError
 from .bag import Bag
 from .omics import OmicsTable, as_omics
+from .patient_bags import patient_bags, patient_labels
 from .readers import SlideFile, bag_files, slide_stem
 from .sequence import BagSequence, first_few
+from .tables import is_table, patients_by_genes, read_table
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,19 @@ class JoinReport:
     def left_out(self) -> pd.DataFrame:
         """The slides that are not in use."""
         return self.slides[self.slides["status"] != "used"]
+
+    def by_site(self) -> pd.DataFrame:
+        """Slides in use per site and label; for cohorts read with ``site=``.
+
+        Raises
+        ------
+        CohortError
+            If the cohort was read without a site column.
+        """
+        if "site" not in self.slides:
+            raise CohortError("The cohort was read without sites; name their column, site=.")
+        used = self.slides[self.slides["status"] == "used"]
+        return pd.crosstab(used["site"], used["label"])
 
     def __str__(self) -> str:
         used = self.slides[self.slides["status"] == "used"]
@@ -77,6 +92,9 @@ def load_cohort(
     slide_id: str = "slide_id",
     patient_id: str = "case_id",
     positive: Any = None,
+    unit: str = "slide",
+    site: str | None = None,
+    layer: str | None = None,
 ) -> Cohort:
     """Read a cohort from a slide table, TRIDENT-style feature files and an ``.h5ad``.
 
@@ -85,18 +103,28 @@ def load_cohort(
 
     Parameters
     ----------
-    table : path of a CSV file, or DataFrame
+    table : path of a CSV, TSV or Excel file, or DataFrame
         One row per slide.
     features : path
         Folder with ``<slide_id>.h5``. A slide suffix such as ``.svs`` in the table is ignored.
-    omics : path of an .h5ad file, AnnData, or DataFrame, optional
-        obs_names (index) are patient ids or slide ids. A file is opened backed.
+    omics : path of an .h5ad, CSV or TSV file, AnnData, or DataFrame, optional
+        obs_names (index) are patient ids or slide ids. An ``.h5ad`` is opened backed; a CSV or
+        TSV may hold patients or genes in its rows, found by the ids.
     label, slide_id, patient_id : str
         Columns of `table`.
     positive : scalar or mapping, optional
         A scalar names the positive value of a column with two values: `y` is then 1 and 0. A
         mapping gives the label of each value, None for values to leave out. Without it the
         values themselves are the labels.
+
+    unit : {"slide", "patient"}, default="slide"
+        What a bag is. A patient's bag holds all slides, each with its own graph; the slides of
+        a patient must then have one label.
+
+    site : str, optional
+        Column of `table` with the centre a slide is from, for ``report.by_site()``.
+    layer : str, optional
+        Layer of the AnnData to use instead of ``X``, e.g. "counts".
 
     Returns
     -------
@@ -119,7 +147,9 @@ def load_cohort(
     4 of 4 slides in use, 4 patients, labels {...}
     4 slides with omics, 0 histology only, 0 omics rows without a slide in use
     """
-    frame = _read_table(table, slide_id, patient_id, label)
+    if unit not in ("slide", "patient"):
+        raise CohortError(f"unit must be 'slide' or 'patient', got {unit!r}.")
+    frame = _read_table(table, slide_id, patient_id, label, site)
     files = _find_files(Path(features))
     frame["label"] = _map_labels(frame["label"], positive, label)
     frame["file"] = [files.get(slide_stem(s)) for s in frame["slide_id"]]
@@ -134,30 +164,36 @@ def load_cohort(
         Bag(SlideFile(f), bag_id=s, patient_id=p)
         for f, s, p in zip(used["file"], used["slide_id"], used["patient_id"], strict=True)
     )
-    joined, unmatched, rows = _join(omics, bags)
+    joined, unmatched, rows = _join(omics, bags, layer)
     frame["has_omics"] = False
     frame.loc[used.index, "has_omics"] = rows >= 0
     report = _report(frame, files, unmatched)
     _warn_if_left_out(report)
-    return Cohort(bags, used["label"].infer_objects().to_numpy(), joined, report)
+    y = used["label"].infer_objects().to_numpy()
+    if unit == "patient":
+        bags, y = patient_bags(bags), patient_labels(bags, y)
+    return Cohort(bags, y, joined, report)
 
 
 def _read_table(
-    table: str | PathLike | pd.DataFrame, slide_id: str, patient_id: str, label: str
+    table: str | PathLike | pd.DataFrame,
+    slide_id: str,
+    patient_id: str,
+    label: str,
+    site: str | None,
 ) -> pd.DataFrame:
-    if isinstance(table, pd.DataFrame):
-        frame = table
-    else:  # ids stay text: as numbers they would lose their leading zeros
-        frame = pd.read_csv(table, dtype={slide_id: str, patient_id: str})
-    missing = [c for c in (slide_id, patient_id, label) if c not in frame]
+    # Ids stay text: as numbers they would lose their leading zeros.
+    ids = (slide_id, patient_id) if site is None else (slide_id, patient_id, site)
+    frame = table if isinstance(table, pd.DataFrame) else read_table(table, text=ids)
+    missing = [c for c in (*ids, label) if c not in frame]
     if missing:
         raise CohortError(
             f"The table has no column {first_few(missing)}; it has {first_few(frame.columns, 12)}. "
             "Name yours with slide_id=, patient_id= and label=."
         )
-    frame = pd.DataFrame(
-        {"slide_id": frame[slide_id], "patient_id": frame[patient_id], "label": frame[label]}
-    ).reset_index(drop=True)
+    columns = {"slide_id": slide_id, "patient_id": patient_id, "label": label}
+    columns |= {} if site is None else {"site": site}
+    frame = pd.DataFrame({name: frame[c] for name, c in columns.items()}).reset_index(drop=True)
     for column in ("slide_id", "patient_id"):
         empty = np.flatnonzero(frame[column].isna())
         if len(empty):
@@ -225,14 +261,17 @@ def _require_files(frame: pd.DataFrame, files: dict[str, str], folder: Path) -> 
 
 
 def _join(
-    omics: str | PathLike | AnnData | pd.DataFrame | None, bags: BagSequence
+    omics: str | PathLike | AnnData | pd.DataFrame | None, bags: BagSequence, layer: str | None
 ) -> tuple[AnnData | None, list[str], NDArray]:
     if omics is None:
         return None, [], np.full(len(bags), -1)
     if isinstance(omics, pd.DataFrame):
         as_omics(omics)  # refuses text and duplicates in our words
         omics = AnnData(omics.astype(np.float32))
-    adata = omics if isinstance(omics, AnnData) else _open_omics(omics)
+    adata = omics if isinstance(omics, AnnData) else _open_omics(omics, bags)
+    if layer is not None and layer not in adata.layers:
+        _close(adata, omics)
+        raise OmicsError(f"omics has no layer {layer!r}; it has {sorted(adata.layers)}.")
     table: OmicsTable = as_omics(adata)
     rows = table.match(bags)
     kept = pd.unique(rows[rows >= 0])
@@ -247,16 +286,22 @@ def _join(
     block = adata[kept[order]]
     block = block.to_memory() if adata.isbacked else block.copy()
     _close(adata, omics)
+    if layer is not None:
+        block.X = block.layers[layer]
     return block[np.argsort(order)].copy(), unmatched, rows
 
 
 def _close(adata: AnnData, given: Any) -> None:
     """Close the file behind `adata` if it was opened here."""
-    if adata is not given:
+    if adata is not given and adata.isbacked:
         adata.file.close()
 
 
-def _open_omics(path: str | PathLike) -> AnnData:
+def _open_omics(path: str | PathLike, bags: BagSequence) -> AnnData:
+    if is_table(path):
+        frame = patients_by_genes(path, bags)
+        as_omics(frame)  # refuses text and duplicates in our words
+        return AnnData(frame.astype(np.float32))
     try:
         return anndata.read_h5ad(path, backed="r")
     except FileNotFoundError:

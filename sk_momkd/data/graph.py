@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
@@ -48,6 +50,8 @@ def build_edges(
     array([[1, 0, 1],
            [0, 1, 2]])
     """
+    if bag.slide_index is not None and bag.edge_index is None:
+        return _slide_by_slide(bag, graph=graph, n_neighbors=n_neighbors, edge_flow=edge_flow)
     if graph == "stored" or (graph == "auto" and bag.edge_index is not None):
         if bag.edge_index is None:
             raise BagError("graph='stored', but the bag has no edge_index.")
@@ -59,6 +63,17 @@ def build_edges(
             raise BagError("graph='spatial', but the bag has no coordinates.")
         return _directed(nearest_patches(bag.coords, n_neighbors), edge_flow)
     return np.empty((2, 0), dtype=np.int64)
+
+
+def _slide_by_slide(bag: BagArrays, **options: Any) -> NDArray:
+    """Graphs of a patient's slides side by side: their coordinate frames overlap."""
+    starts = np.flatnonzero(np.diff(np.asarray(bag.slide_index), prepend=-1))
+    graphs = []
+    for start, end in zip(starts, [*starts[1:], len(bag.features)], strict=True):
+        coords = None if bag.coords is None else bag.coords[start:end]
+        slide = BagArrays(bag.features[start:end], coords, None)
+        graphs.append(build_edges(slide, **options) + start)
+    return np.concatenate(graphs, axis=1)
 
 
 def nearest_patches(coords: NDArray, n_neighbors: int) -> NDArray:

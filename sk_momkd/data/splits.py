@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -10,24 +11,27 @@ from numpy.typing import NDArray
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
 from ..exceptions import LeakageError
-from .sequence import as_bags, first_few
+from .sequence import BagSequence, as_bags, first_few
 
 _SHUFFLES = 20
+_SIDES = {2: ("train", "test"), 3: ("train", "validation", "test")}
 
 
-def check_leakage(splits: Iterable[tuple[Any, Any]], bags: Any) -> None:
-    """Raise if a patient stands on both sides of any split.
+def check_leakage(splits: Iterable[Sequence[Any]], bags: Any) -> None:
+    """Raise if a patient, or a bag, stands on two sides of any split.
 
     Parameters
     ----------
-    splits : iterable of (train, test)
-        Positions of the bags on either side, as scikit-learn's splitters give them.
+    splits : iterable of (train, test) or of (train, validation, test)
+        Positions of the bags on each side, as scikit-learn's splitters give them.
     bags : BagSequence or list of Bag
 
     Raises
     ------
     LeakageError
-        Naming the split and the patients.
+        Naming the split and the patients. A bag without patient id is its own patient.
+    ValueError
+        If a split has another number of parts.
 
     Examples
     --------
@@ -43,18 +47,39 @@ by patient, e.g. StratifiedGroupKFold with groups=bags.patient_ids.
     """
     bags = as_bags(bags)
     groups = bags.groups()
-    for number, (train, test) in enumerate(splits):
-        shared = np.isin(groups, np.intersect1d(groups[train], groups[test]))
-        if not shared.any():
+    for number, split in enumerate(splits):
+        check_parts(f"Split {number}", split, bags, groups)
+
+
+def check_parts(name: str, split: Sequence[Any], bags: BagSequence, groups: NDArray) -> None:
+    """Raise if a group, such as a patient, stands in two parts of the split called `name`.
+
+    A bag in two parts is found too: its group stands in both.
+    """
+    sides = _SIDES.get(len(split))
+    if sides is None or any(np.ndim(part) != 1 for part in split):
+        raise ValueError(
+            f"{name} is no (train, test) or (train, validation, test) of one-dimensional positions."
+        )
+    parts = [groups[positions(part, len(bags))] for part in split]
+    for (one, left), (other, right) in combinations(zip(sides, parts, strict=True), 2):
+        shared = np.flatnonzero(np.isin(groups, np.intersect1d(left, right)))
+        if not len(shared):
             continue
+        where = "" if len(parts) == 2 else f" of {one} and {other}"
         names = dict.fromkeys(
             bags.name(i) if bags[i].patient_id is None else bags[i].patient_id
-            for i in np.flatnonzero(shared)
+            for i in shared.tolist()
         )
         raise LeakageError(
-            f"Split {number} has {len(names)} patients on both sides: {first_few(names)}. Group "
+            f"{name} has {len(names)} patients on both sides{where}: {first_few(names)}. Group "
             "the split by patient, e.g. StratifiedGroupKFold with groups=bags.patient_ids."
         )
+
+
+def positions(part: Any, n_bags: int) -> NDArray:
+    """Positions that `part`, integers or a mask, names among `n_bags`; none when it is empty."""
+    return np.arange(n_bags)[np.asarray(part, dtype=None if np.size(part) else int)]
 
 
 def stratified_group_split(

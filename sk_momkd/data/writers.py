@@ -57,7 +57,7 @@ def write_trident(
     >>> read_bags(path)[0].coords.tolist()
     [[0, 0], [512, 0]]
     """
-    features, coords, _ = bag.load()
+    features, coords, *_ = bag.load()
     if coords is None:
         raise BagError(f"{bag.name} has no coordinates, which a TRIDENT-style file needs.")
     scale = target_magnification / level0_magnification
@@ -111,7 +111,7 @@ def slide_to_anndata(bag: Bag, scores: Mapping[str, ArrayLike] | None = None) ->
     >>> slide_to_anndata(Bag(np.ones((2, 3))), {"attention": [0.2, 0.8]}).obs["attention"].tolist()
     [0.2, 0.8]
     """
-    features, coords, edges = bag.load()
+    features, coords, edges, _ = bag.load()
     n = len(features)
     slide = AnnData(features, obs=pd.DataFrame(index=[f"patch_{i}" for i in range(n)]))
     if coords is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, Self
 
 import numpy as np
@@ -12,6 +13,8 @@ from sklearn.utils.validation import check_is_fitted
 
 from ..data.sequence import BagSequence, as_bags
 from ..exceptions import BagError
+
+_CHUNK = 50_000
 
 
 class InstanceTransformer(TransformerMixin, BaseEstimator):
@@ -24,7 +27,8 @@ class InstanceTransformer(TransformerMixin, BaseEstimator):
     ----------
     transformer : scikit-learn transformer
         Cloned, then fitted on an array of shape (n_instances_of_all_bags, n_features), and on
-        the label of each patch's bag where `y` is given.
+        the label of each patch's bag where `y` is given. One with ``partial_fit`` is fitted on
+        some 50,000 patches at a time and never holds the cohort in memory.
 
     Attributes
     ----------
@@ -55,17 +59,12 @@ class InstanceTransformer(TransformerMixin, BaseEstimator):
         bags = as_bags(X)
         if len(bags) == 0:
             raise BagError("X holds no bags.")
-        blocks = [bags.load(i).features for i in range(len(bags))]
-        widths = [block.shape[1] for block in blocks]
-        odd = np.flatnonzero(np.array(widths) != widths[0])
-        if len(odd):
-            raise BagError(
-                f"{bags.name(odd[0])} has {widths[odd[0]]} features, {bags.name(0)} has "
-                f"{widths[0]}. Extract all slides with one encoder."
-            )
-        self.n_features_in_ = widths[0]
-        labels = None if y is None else np.repeat(np.asarray(y), [len(b) for b in blocks])
-        self.transformer_ = clone(self.transformer).fit(np.concatenate(blocks), labels)
+        self.transformer_ = clone(self.transformer)
+        stepwise = hasattr(self.transformer_, "partial_fit")
+        for features, labels in _chunks(bags, y, _CHUNK if stepwise else None):
+            fit = self.transformer_.partial_fit if stepwise else self.transformer_.fit
+            fit(features, labels)
+            self.n_features_in_ = features.shape[1]
         return self
 
     def transform(self, X: Any) -> BagSequence:
@@ -86,3 +85,43 @@ class InstanceTransformer(TransformerMixin, BaseEstimator):
         tags.input_tags.two_d_array = False
         tags.input_tags.three_d_array = True
         return tags
+
+
+def _chunks(
+    bags: BagSequence, y: Any, size: int | None
+) -> Iterator[tuple[NDArray, NDArray | None]]:
+    """Patches of consecutive bags with their bags' labels, `size` or more at a time.
+
+    A chunk is held back until the next is full, so that no small remainder stands alone.
+    """
+    labels = None if y is None else np.asarray(y)
+    ready: list[NDArray] = []
+    growing: list[NDArray] = []
+    start = 0
+    for i in range(len(bags)):
+        growing.append(_of_same_width(bags, i, (ready or growing)))
+        if size is None or sum(map(len, growing)) < size:
+            continue
+        if ready:
+            yield _stacked(ready, labels, start)
+            start += len(ready)
+        ready, growing = growing, []
+    yield _stacked(ready + growing, labels, start)
+
+
+def _of_same_width(bags: BagSequence, i: int, others: list[NDArray]) -> NDArray:
+    features = bags.load(i).features
+    if others and others[0].shape[1] != features.shape[1]:
+        raise BagError(
+            f"{bags.name(i)} has {features.shape[1]} features, the bags before it have "
+            f"{others[0].shape[1]}. Extract all slides with one encoder."
+        )
+    return features
+
+
+def _stacked(
+    blocks: list[NDArray], labels: NDArray | None, start: int
+) -> tuple[NDArray, NDArray | None]:
+    sizes = [len(block) for block in blocks]
+    repeated = None if labels is None else np.repeat(labels[start : start + len(blocks)], sizes)
+    return np.concatenate(blocks), repeated

@@ -274,6 +274,6 @@ def test_real_folders_are_read_whole(data_folder, folder, n, width):
     bags = read_bags(data_folder / folder / "features")
     assert len(bags) == n
     for bag in bags[:: max(1, n // 20)]:
-        features, coords, _ = bag.load()
+        features, coords, *_ = bag.load()
         assert features.shape[1] == width
         assert len(coords) == len(features)

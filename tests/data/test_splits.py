@@ -111,3 +111,42 @@ def test_split_that_cannot_hold_every_class_raises_naming_the_remedy():
     y = [0, 1, 1, 2, 0, 2]  # three patients, each of two of three classes
     with pytest.raises(ValueError, match=r"every class on both sides.*early_stopping=False"):
         split(y, [0, 0, 1, 1, 2, 2])
+
+
+@pytest.mark.parametrize(
+    ("split", "said"),
+    [
+        (([0], [1, 2], [3, 4]), "train and validation: 'A'"),
+        (([0, 1], [2], [3, 4]), "validation and test: 'B'"),
+        (([2], [0, 1], [3, 4]), "train and test: 'B'"),
+    ],
+)
+def test_check_leakage_of_three_parts_names_the_two_sides(split, said):
+    whole = ([0, 1], [2, 3], [4])
+    assert check_leakage([whole], bags_of("AABBC")) is None
+    with pytest.raises(LeakageError, match=f"Split 1 has 1 patients on both sides of {said}"):
+        check_leakage([whole, split], bags_of("AABBC"))
+
+
+def test_check_leakage_of_three_parts_finds_a_bag_that_stands_twice():
+    bags = [np.ones((1, 2))] * 4
+    with pytest.raises(LeakageError, match="sides of train and test: 'bag 0'"):
+        check_leakage([([0, 1], [2], [0, 3])], bags)
+    with pytest.raises(LeakageError, match="sides of train and test: 'bag 3'"):
+        check_leakage([([3], [], [-1])], bags)
+
+
+def test_check_leakage_takes_empty_parts_and_masks():
+    mask = np.array([True, False, False])
+    assert check_leakage([(mask, np.array([]), ~mask)], bags_of("ABC")) is None
+
+
+@pytest.mark.parametrize("split", [([0],), ([0], [1], [2], []), ([0, 1], 2), (0, 1)])
+def test_check_leakage_of_something_else_raises(split):
+    with pytest.raises(ValueError, match=r"Split 0 is no \(train, test\)"):
+        check_leakage([split], bags_of("ABC"))
+
+
+def test_check_leakage_of_one_split_instead_of_a_list_raises():
+    with pytest.raises(ValueError, match="Split 0 is no"):
+        check_leakage(([0, 1], [2]), bags_of("ABC"))

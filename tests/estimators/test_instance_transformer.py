@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from conftest import quick_classifier
 from sklearn.base import clone
-from sklearn.decomposition import PCA
+from sklearn.decomposition import PCA, IncrementalPCA
 from sklearn.exceptions import NotFittedError
 from sklearn.feature_selection import SelectKBest
 from sklearn.model_selection import cross_validate
@@ -83,7 +83,9 @@ def test_fit_arrays_are_accepted(step):
 )
 def test_fit_bags_of_other_width_raise_naming_the_bag(bag_id, said):
     bags = [Bag(np.ones((2, 6)), bag_id="S0"), np.ones((3, 6)), Bag(np.ones((2, 5)), bag_id=bag_id)]
-    with pytest.raises(BagError, match=rf"{said} features, bag 'S0' has 6\. Extract all"):
+    with pytest.raises(
+        BagError, match=rf"{said} features, the bags before it have 6\. Extract all"
+    ):
         InstanceTransformer(StandardScaler()).fit(bags)
 
 
@@ -194,3 +196,21 @@ def test_predict_other_width_without_id_names_the_position():
     pipe, bags, y = scaled_pipeline()
     with pytest.raises(BagError, match="bag 1"):
         pipe.fit(bags, y).predict([np.ones((2, 3)), np.ones((2, 4))])
+
+
+@pytest.mark.parametrize("chunk", [1, 30, 10_000])
+def test_fit_in_chunks_equals_fit_at_once(monkeypatch, chunk):
+    monkeypatch.setattr("sk_momkd.estimators.instance_transformer._CHUNK", chunk)
+    random = np.random.default_rng(0)
+    bags = [random.normal(3.0, 2.0, size=(n, 4)) for n in (5, 40, 3, 30, 1)]
+    scaler = InstanceTransformer(StandardScaler()).fit(bags).transformer_
+    assert scaler.n_samples_seen_ == 79
+    np.testing.assert_allclose(scaler.mean_, np.concatenate(bags).mean(axis=0), rtol=1e-5)
+    np.testing.assert_allclose(scaler.scale_, np.concatenate(bags).std(axis=0), rtol=1e-5)
+
+
+def test_fit_in_chunks_never_leaves_a_remainder_too_small_for_pca(monkeypatch):
+    monkeypatch.setattr("sk_momkd.estimators.instance_transformer._CHUNK", 10)
+    bags = [np.random.default_rng(i).normal(size=(n, 4)) for i, n in enumerate((12, 11, 2))]
+    pca = InstanceTransformer(IncrementalPCA(3)).fit(bags).transformer_
+    assert pca.n_samples_seen_ == 25

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from ...exceptions import BagFileError
 from ..bag import BagArrays
 from ..info import BagInfo, number, text
+from . import DAMAGE
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,9 @@ class Hdf5Bag:
             coords = self._values(file, "coords") if "coords" in file else None
             edges = None if layout.edges is None else self._values(file, layout.edges)
         # A patch shall receive from its own nearest patches, as in graphs that are built here.
-        return BagArrays(features, coords, None if edges is None else edges[::-1])
+        return BagArrays(
+            features, coords, edges if edges is None or not edges.ndim else edges[::-1]
+        )
 
     def info(self) -> BagInfo:
         """What the file says about itself."""
@@ -108,7 +111,12 @@ class Hdf5Bag:
                 f"{self.path} is not a readable HDF5 file (truncated, or another format): {error}"
             ) from error
         with file:
-            yield file
+            try:
+                yield file
+            except BagFileError:
+                raise
+            except DAMAGE as error:
+                raise BagFileError(f"{self.path} is damaged: {error!r}") from error
 
     def _layout(self, file: h5py.File) -> Hdf5Layout:
         wanted = [x for x in LAYOUTS if self.format in ("auto", x.format)]
@@ -133,7 +141,7 @@ class Hdf5Bag:
         dataset = self._dataset(file, key)
         try:
             values = np.asarray(dataset)
-        except (OSError, TypeError, ValueError) as error:
+        except DAMAGE as error:
             raise BagFileError(f"{self.path}: dataset {key!r} cannot be read: {error}") from error
         return values.reshape(_squeezed(values.shape))
 

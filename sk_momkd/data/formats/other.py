@@ -13,6 +13,7 @@ from scipy import sparse
 from ...exceptions import BagFileError
 from ..bag import BagArrays, to_numpy
 from ..info import BagInfo, number
+from . import DAMAGE
 
 
 class TorchBag:
@@ -58,12 +59,10 @@ class TorchBag:
         try:
             with np.load(self._index, allow_pickle=False) as stored:
                 return stored["arr_0"]
-        except (OSError, ValueError, KeyError) as error:
+        except DAMAGE as error:
             raise BagFileError(f"{self._index} is no slideflow index: {error!r}") from error
 
     def _load(self) -> Any:
-        import pickle
-
         import torch
         from torch_geometric.data import Data
         from torch_geometric.data.data import DataEdgeAttr, DataTensorAttr
@@ -75,7 +74,7 @@ class TorchBag:
                 content = torch.load(self.path, map_location="cpu", weights_only=True)
         except FileNotFoundError as error:
             raise BagFileError(f"{self.path} does not exist.") from error
-        except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
+        except DAMAGE as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise BagFileError(
                 f"{self.path} is not a readable torch file of a tensor or Data: {reason}"
@@ -123,7 +122,7 @@ class AnnDataBag:
             slide = anndata.read_h5ad(self.path)
         except FileNotFoundError as error:
             raise BagFileError(f"{self.path} does not exist.") from error
-        except (OSError, KeyError, ValueError, TypeError, AttributeError) as error:
+        except DAMAGE as error:
             raise BagFileError(f"{self.path} is not a readable .h5ad file: {error}") from error
         if slide.X is None:
             raise BagFileError(f"{self.path} has no X; put the patch features there.")

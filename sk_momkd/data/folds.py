@@ -1,0 +1,223 @@
+"""Folds of whole patients, stratified by the patient's label; sites as groups."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Iterable, Iterator
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.model_selection import BaseCrossValidator, StratifiedGroupKFold, StratifiedKFold
+from sklearn.utils import check_random_state
+
+from .patients import Patients, patients_of, require_patients
+from .sequence import first_few
+from .splits import stratified_group_split
+
+_VALIDATION_FRACTION = 1 / 8  # of the training part: 7:1:2 with five folds
+_BARCODE = re.compile(r"TCGA-([A-Z0-9]{2})-[A-Z0-9]{4}(?![A-Z0-9])", re.IGNORECASE)
+
+
+class PatientStratifiedKFold(BaseCrossValidator):
+    """K folds that keep a patient whole and every class in its proportion.
+
+    For any ``cv=`` of scikit-learn. The patients are taken from the bags, so no ``groups`` need
+    be passed.
+
+    Parameters
+    ----------
+    n_splits : int, default=5
+    shuffle : bool, default=True
+        Shuffle the patients of a class before they are dealt to the folds.
+    random_state : int, RandomState instance or None, default=None
+        An int gives the same folds on each call. Leave it None with ``shuffle=False``.
+
+    See Also
+    --------
+    tissue_source_site : Groups for folds that keep a TCGA site whole.
+    check_leakage : Whether given splits keep patients whole.
+
+    Notes
+    -----
+    The unit that is dealt is the patient, with the label of most of its bags (on a tie the class
+    that sorts first). Where every group is one patient, scikit-learn's ``StratifiedKFold`` deals
+    the patients: each class then differs by at most one patient between folds. Its
+    ``StratifiedGroupKFold`` on the bags would even out slides instead, and leave folds unequal in
+    patients, whom metrics and intervals count. Where groups hold several patients (sites),
+    ``StratifiedGroupKFold`` deals the groups, counting patients.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sk_momkd import Bag, BagSequence, PatientStratifiedKFold, tissue_source_site
+    >>> patients = [f"TCGA-{site}-A00{i}" for site in ("A2", "BH", "E9", "OL") for i in range(2)]
+    >>> bags = BagSequence(Bag(np.ones((1, 2)), patient_id=p) for p in patients for _ in range(2))
+    >>> y = np.tile([0, 0, 1, 1], 4)
+    >>> folds = PatientStratifiedKFold(n_splits=2, random_state=0)
+    >>> [len(set(bags[test].patient_ids)) for _, test in folds.split(bags, y)]
+    [4, 4]
+
+    Sites on one side each:
+
+    >>> sites = tissue_source_site(bags.patient_ids)
+    >>> train, test = next(folds.split(bags, y, groups=sites))
+    >>> set(sites[train]) & set(sites[test])
+    set()
+    """
+
+    __metadata_request__split: ClassVar = {"groups": True}
+
+    def __init__(
+        self,
+        n_splits: int = 5,
+        *,
+        shuffle: bool = True,
+        random_state: int | np.random.RandomState | None = None,
+    ) -> None:
+        self.n_splits = n_splits
+        self.shuffle = shuffle
+        self.random_state = random_state
+
+    def get_n_splits(self, X: Any = None, y: Any = None, groups: Any = None) -> int:
+        """Number of folds; the arguments are ignored."""
+        return self.n_splits
+
+    def split(self, X: Any, y: Any = None, groups: Any = None) -> Iterator[tuple[NDArray, NDArray]]:
+        """Positions of the training and the test bags of each fold.
+
+        Parameters
+        ----------
+        X : BagSequence or list of bags; with `groups` anything of length n_bags
+        y : array-like of shape (n_bags,)
+            Class labels.
+        groups : array-like of shape (n_bags,), optional
+            What stays whole, e.g. sites; by default the patient. A bag without patient id is its
+            own patient. Where no bag has one, the groups are taken for the patients.
+
+        Yields
+        ------
+        train, test : ndarray
+            Sorted positions.
+
+        Raises
+        ------
+        LeakageError
+            If a patient stands in several groups.
+        ValueError
+            If a class has fewer patients (or groups with it) than folds, a label or group is
+            missing, or neither `X` nor `groups` tells the patients.
+        """
+        patients = patients_of(X, y, groups)
+        for train, test in self._deal(patients):
+            yield patients.bags(train), patients.bags(test)
+
+    def split_three(
+        self, X: Any, y: Any = None, groups: Any = None
+    ) -> Iterator[tuple[NDArray, NDArray, NDArray]]:
+        """Positions of the training, validation and test bags: 7:1:2 with five folds.
+
+        The test parts are those of :meth:`split`. The validation part is an eighth of the other
+        patients, or of the groups where `groups` is given, stratified; more than an eighth where a
+        class has fewer than eight of them.
+
+        Parameters
+        ----------
+        X, y, groups
+            As in :meth:`split`.
+
+        Yields
+        ------
+        train, validation, test : ndarray
+            Sorted positions.
+
+        Raises
+        ------
+        LeakageError, ValueError
+            As :meth:`split`; also if a class has too few patients to stand in all parts.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from sk_momkd import Bag, PatientStratifiedKFold
+        >>> bags = [Bag(np.ones((1, 2)), patient_id=f"P{i}") for i in range(100)]
+        >>> folds = PatientStratifiedKFold(random_state=0).split_three(bags, np.arange(100) % 2)
+        >>> [len(part) for part in next(folds)]
+        [70, 10, 20]
+        """
+        patients = patients_of(X, y, groups)
+        folds = list(self._deal(patients))
+        random = check_random_state(self.random_state if self.shuffle else 0)
+        for number, (rest, test) in enumerate(folds):
+            purpose = f"both the training and the validation part of fold {number}"
+            require_patients(patients, rest, 2, purpose)
+            train, valid = stratified_group_split(
+                patients.labels[rest],
+                patients.groups[rest],
+                fraction=_VALIDATION_FRACTION,
+                random_state=random,
+            )
+            yield patients.bags(rest[train]), patients.bags(rest[valid]), patients.bags(test)
+
+    def _deal(self, patients: Patients) -> Iterator[tuple[NDArray, NDArray]]:
+        splitter = StratifiedGroupKFold if patients.are_grouped else StratifiedKFold
+        folds = splitter(self.n_splits, shuffle=self.shuffle, random_state=self.random_state)
+        everyone = np.arange(len(patients.labels))
+        require_patients(patients, everyone, self.n_splits, f"n_splits={self.n_splits}")
+        labels, present = patients.labels, np.unique(patients.labels)
+        groups = patients.groups if patients.are_grouped else None
+        for number, (train, test) in enumerate(folds.split(labels, labels, groups)):
+            absent = np.setdiff1d(present, labels[test])
+            if len(absent):
+                names = first_few(patients.classes[c] for c in absent)
+                warnings.warn(
+                    f"The test part of fold {number} has no patient of class {names}: the groups "
+                    "are too unequal. Use fewer folds, smaller groups or another random_state.",
+                    UserWarning,
+                    stacklevel=3,
+                )
+            yield train, test
+
+
+def tissue_source_site(patient_ids: Iterable[Any]) -> NDArray:
+    """Tissue-source site of each TCGA patient: characters 6-7 of the barcode.
+
+    As groups of `PatientStratifiedKFold` they give site-preserving folds. Scanner, staining and
+    case mix differ between sites, and a model that recognises the site scores too well otherwise.
+
+    Parameters
+    ----------
+    patient_ids : iterable of str
+        Barcodes of patients, slides or aliquots.
+
+    Returns
+    -------
+    ndarray of str, shape (n_bags,)
+
+    Raises
+    ------
+    ValueError
+        Naming the first id that is no TCGA barcode.
+
+    References
+    ----------
+    Howard et al., "The impact of site-specific digital histology signatures on deep learning
+    model accuracy and bias", Nature Communications 12 (2021).
+
+    Examples
+    --------
+    >>> from sk_momkd import tissue_source_site
+    >>> tissue_source_site(["TCGA-A2-A04P", "TCGA-BH-A0B3-01Z-00-DX1"]).tolist()
+    ['A2', 'BH']
+    """
+    sites = []
+    for position, barcode in enumerate(patient_ids):
+        match = _BARCODE.match(str(barcode))
+        if match is None:
+            raise ValueError(
+                f"Id {str(barcode)!r} at position {position} is no TCGA barcode such as "
+                "'TCGA-A2-A04P'. Pass the sites of other cohorts as groups directly."
+            )
+        sites.append(match[1].upper())
+    return np.array(sites, dtype=str)

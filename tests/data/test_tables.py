@@ -1,0 +1,119 @@
+"""Tables in text and Excel, expression either way up, TCGA aliquots."""
+
+import h5py
+import numpy as np
+import pandas as pd
+import pytest
+from anndata import AnnData
+
+from sk_momkd import Bag, BagSequence, load_cohort, omics_by_patient
+from sk_momkd.data.tables import patients_by_genes, read_table
+from sk_momkd.exceptions import CohortError, OmicsError
+
+SLIDES = pd.DataFrame({"slide_id": ["007", "008"], "case_id": ["01", "02"], "er": ["+", "-"]})
+RNA = pd.DataFrame([[1.5, 2.5, 3.5], [4.5, 5.5, 6.5]], ["01", "02"], ["ESR1", "PGR", "ERBB2"])
+
+
+@pytest.fixture
+def features(tmp_path):
+    folder = tmp_path / "features"
+    folder.mkdir()
+    for slide in SLIDES["slide_id"]:
+        with h5py.File(folder / f"{slide}.h5", "w") as file:
+            file["features"] = np.ones((2, 3))
+    return folder
+
+
+def write(frame, path, **kwargs):
+    separator = "\t" if ".tsv" in path.name else ","
+    if path.suffix == ".xlsx":
+        pytest.importorskip("openpyxl")
+        frame.to_excel(path, **kwargs)
+    else:
+        frame.to_csv(path, sep=separator, **kwargs)
+    return path
+
+
+@pytest.mark.parametrize("name", ["t.csv", "t.tsv", "t.csv.gz", "t.xlsx"])
+def test_load_table_of_any_kind_keeps_leading_zeros(tmp_path, features, name):
+    table = write(SLIDES, tmp_path / name, index=False)
+    bags, y, _, _ = load_cohort(table, features, label="er", positive="+")
+    assert list(bags.ids) == ["007", "008"]
+    assert list(bags.patient_ids) == ["01", "02"]
+    assert y.tolist() == [1, 0]
+
+
+@pytest.mark.parametrize("name", ["rna.csv", "rna.tsv", "rna.tsv.gz"])
+@pytest.mark.parametrize("turned", [False, True])
+def test_load_expression_either_way_up_joins_by_id(tmp_path, features, name, turned):
+    path = write(RNA.iloc[::-1].T if turned else RNA.iloc[::-1], tmp_path / name)
+    omics = load_cohort(SLIDES, features, path, label="er").omics
+    assert list(omics.obs_names) == ["01", "02"]
+    np.testing.assert_array_equal(omics[:, RNA.columns].X, RNA)
+
+
+def test_expression_with_equal_genes_is_refused_not_renamed(tmp_path, features):
+    path = write(RNA.set_axis(["A", "B", "A"], axis=1), tmp_path / "rna.csv")
+    with pytest.raises(OmicsError, match=r"genes occur more than once.*'A'"):
+        load_cohort(SLIDES, features, path, label="er")
+
+
+def test_expression_of_strangers_says_what_stands_where(tmp_path):
+    path = write(RNA, tmp_path / "rna.csv")
+    bags = BagSequence([Bag(np.ones((1, 1)), bag_id="S", patient_id="P")])
+    with pytest.raises(OmicsError, match=r"0 ids.*rows and 0.*columns.*'01'.*'ESR1'.*'P'"):
+        patients_by_genes(path, bags)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [("t.csv", b"\xff\xfe\x00\x81", "not a readable"), ("t.parquet", b"", "suffix must be one of")],
+)
+def test_read_table_unusable_file_is_named(tmp_path, name, content, message):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(CohortError, match=f"{name}.*{message}"):
+        read_table(tmp_path / name)
+
+
+def samples(*barcodes):
+    adata = AnnData(np.arange(len(barcodes), dtype=np.float32)[:, None])
+    adata.obs_names = list(barcodes)
+    return adata
+
+
+def test_omics_by_patient_takes_tumour_and_the_last_aliquot():
+    adata = samples(
+        "TCGA-A2-A04P-01A-11R-A034-07",
+        "TCGA-A2-A04P-01A-31R-A034-07",
+        "TCGA-A2-A04P-11A-31R-A034-07",
+        "TCGA-BH-A0B3-01A-11R-A056-07",
+    )
+    patients = omics_by_patient(adata)
+    assert list(patients.obs_names) == ["TCGA-A2-A04P", "TCGA-BH-A0B3"]
+    assert patients.X.ravel().tolist() == [1, 3]
+    assert patients.uns["omics_by_patient"] == {"other_sample_type": 1, "further_aliquots": 1}
+    assert omics_by_patient(adata, sample_type="11").X.ravel().tolist() == [2]
+
+
+def test_omics_by_patient_refuses_other_ids_and_absent_types():
+    with pytest.raises(OmicsError, match="1 obs_names are no TCGA barcodes: 'P1'"):
+        omics_by_patient(samples("TCGA-A2-A04P", "P1"))
+    with pytest.raises(OmicsError, match=r"'06'.*\['01'\]"):
+        omics_by_patient(samples("TCGA-A2-A04P-01A"), sample_type="06")
+
+
+def test_report_by_site_counts_labels(features):
+    table = SLIDES.assign(centre=["01", "02"])
+    report = load_cohort(table, features, label="er", site="centre").report
+    assert report.by_site().loc["01"].to_dict() == {"+": 1, "-": 0}
+    with pytest.raises(CohortError, match="site="):
+        load_cohort(table, features, label="er").report.by_site()
+
+
+def test_load_layer_instead_of_x(features):
+    adata = AnnData(RNA)
+    adata.layers["counts"] = np.arange(6.0).reshape(2, 3)
+    omics = load_cohort(SLIDES, features, adata, label="er", layer="counts").omics
+    assert omics.X.tolist() == [[0, 1, 2], [3, 4, 5]]
+    with pytest.raises(OmicsError, match=r"no layer 'raw'; it has \['counts'\]"):
+        load_cohort(SLIDES, features, adata, label="er", layer="raw")
