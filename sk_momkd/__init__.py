@@ -2,7 +2,7 @@
 
 from .data.bag import Bag
 from .data.cohort import load_cohort
-from .data.folds import PatientStratifiedKFold, tissue_source_site
+from .data.folds import PatientStratifiedKFold
 from .data.omics import OmicsTable, align_omics
 from .data.patient_bags import patient_bags, patient_labels
 from .data.readers import SlideFile, read_bags
@@ -10,7 +10,7 @@ from .data.sequence import BagSequence, as_bags
 from .data.simulation import simulate_cohort
 from .data.split_files import read_splits, write_splits
 from .data.splits import check_leakage
-from .data.tcga import omics_by_patient
+from .data.tcga import omics_by_patient, tissue_source_site
 from .data.writers import slide_to_anndata, write_trident
 from .estimators.instance_transformer import InstanceTransformer
 from .estimators.momkd import MoMKDClassifier

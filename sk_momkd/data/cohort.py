@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,61 +16,12 @@ from numpy.typing import NDArray
 
 from ..exceptions import CohortError, CohortWarning, OmicsError
 from .bag import Bag
+from .join_report import JoinReport
 from .omics import OmicsTable, as_omics
 from .patient_bags import patient_bags, patient_labels
 from .readers import SlideFile, bag_files, slide_stem
 from .sequence import BagSequence, first_few
 from .tables import is_table, patients_by_genes, read_table
-
-
-@dataclass(frozen=True)
-class JoinReport:
-    """What was joined to what, and what was left out.
-
-    Attributes
-    ----------
-    slides : DataFrame
-        One row per slide that occurs in the table or in the folder, with ``patient_id``,
-        ``label``, ``has_omics`` and ``status`` (``"used"`` or why not).
-    unmatched_omics : list of str
-        Omics rows that belong to no slide in use.
-    """
-
-    slides: pd.DataFrame
-    unmatched_omics: list[str]
-
-    @property
-    def left_out(self) -> pd.DataFrame:
-        """The slides that are not in use."""
-        return self.slides[self.slides["status"] != "used"]
-
-    def by_site(self) -> pd.DataFrame:
-        """Slides in use per site and label; for cohorts read with ``site=``.
-
-        Raises
-        ------
-        CohortError
-            If the cohort was read without a site column.
-        """
-        if "site" not in self.slides:
-            raise CohortError("The cohort was read without sites; name their column, site=.")
-        used = self.slides[self.slides["status"] == "used"]
-        return pd.crosstab(used["site"], used["label"])
-
-    def __str__(self) -> str:
-        used = self.slides[self.slides["status"] == "used"]
-        labels = ", ".join(f"{k}: {n}" for k, n in used["label"].value_counts().items())
-        lines = [
-            f"{len(used)} of {len(self.slides)} slides in use, "
-            f"{used['patient_id'].nunique()} patients, labels {{{labels}}}",
-            f"{int(used['has_omics'].sum())} slides with omics, "
-            f"{int((~used['has_omics']).sum())} histology only, "
-            f"{len(self.unmatched_omics)} omics rows without a slide in use"
-            + (f" ({first_few(self.unmatched_omics)})" if self.unmatched_omics else ""),
-        ]
-        for status, rows in self.left_out.groupby("status"):
-            lines.append(f"{len(rows)} left out, {status}: {first_few(rows['slide_id'])}")
-        return "\n".join(lines)
 
 
 class Cohort(NamedTuple):

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import re
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any, ClassVar
 
 import numpy as np
@@ -17,7 +16,6 @@ from .sequence import first_few
 from .splits import stratified_group_split
 
 _VALIDATION_FRACTION = 1 / 8  # of the training part: 7:1:2 with five folds
-_BARCODE = re.compile(r"TCGA-([A-Z0-9]{2})-[A-Z0-9]{4}(?![A-Z0-9])", re.IGNORECASE)
 
 
 class PatientStratifiedKFold(BaseCrossValidator):
@@ -178,46 +176,3 @@ class PatientStratifiedKFold(BaseCrossValidator):
                     stacklevel=3,
                 )
             yield train, test
-
-
-def tissue_source_site(patient_ids: Iterable[Any]) -> NDArray:
-    """Tissue-source site of each TCGA patient: characters 6-7 of the barcode.
-
-    As groups of `PatientStratifiedKFold` they give site-preserving folds. Scanner, staining and
-    case mix differ between sites, and a model that recognises the site scores too well otherwise.
-
-    Parameters
-    ----------
-    patient_ids : iterable of str
-        Barcodes of patients, slides or aliquots.
-
-    Returns
-    -------
-    ndarray of str, shape (n_bags,)
-
-    Raises
-    ------
-    ValueError
-        Naming the first id that is no TCGA barcode.
-
-    References
-    ----------
-    Howard et al., "The impact of site-specific digital histology signatures on deep learning
-    model accuracy and bias", Nature Communications 12 (2021).
-
-    Examples
-    --------
-    >>> from sk_momkd import tissue_source_site
-    >>> tissue_source_site(["TCGA-A2-A04P", "TCGA-BH-A0B3-01Z-00-DX1"]).tolist()
-    ['A2', 'BH']
-    """
-    sites = []
-    for position, barcode in enumerate(patient_ids):
-        match = _BARCODE.match(str(barcode))
-        if match is None:
-            raise ValueError(
-                f"Id {str(barcode)!r} at position {position} is no TCGA barcode such as "
-                "'TCGA-A2-A04P'. Pass the sites of other cohorts as groups directly."
-            )
-        sites.append(match[1].upper())
-    return np.array(sites, dtype=str)

@@ -65,14 +65,14 @@ def patients_of(X: Any, y: Any, groups: Any) -> Patients:
     labels, classes = _encode(y, "labels", bags)
     if y.dtype.kind == "f":
         check_classification_targets(y)
-    of_bag, group_of_bag = _patients_and_groups(X, bags, groups)
+    of_bag, group_of_bag = patients_and_groups(X, bags, groups)
     numbers, first = np.unique(of_bag, return_index=True)
     counts = np.zeros((len(numbers), len(classes)), dtype=int)
     np.add.at(counts, (of_bag, labels), 1)
     return Patients(of_bag, counts.argmax(axis=1), group_of_bag[first], classes)
 
 
-def _patients_and_groups(X: Any, bags: BagSequence | None, groups: Any) -> tuple[NDArray, NDArray]:
+def patients_and_groups(X: Any, bags: BagSequence | None, groups: Any) -> tuple[NDArray, NDArray]:
     """Patient and group of each bag; the groups are the patients where no bag has one."""
     if groups is None:
         if bags is None:

@@ -17,9 +17,9 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_consistent_length, validate_data
 
 from ..data.bag import Bag
+from ..data.patients import patients_and_groups
 from ..data.sequence import BagSequence, as_bags, is_bag_list
 from ..data.splits import check_leakage, stratified_group_split
-from ..exceptions import LeakageError
 
 
 def check_bags(estimator: BaseEstimator, X: Any, *, reset: bool) -> BagSequence:
@@ -103,7 +103,8 @@ def inner_split(
     ValueError
         If a class would be absent from a side.
     """
-    groups = _check_groups(groups, bags)
+    check_consistent_length(bags, groups)
+    _, groups = patients_and_groups(bags, bags, groups)
     if splitter is None:
         return stratified_group_split(labels, groups, fraction=fraction, random_state=random_state)
     folds = check_cv(splitter, labels, classifier=True)
@@ -119,26 +120,3 @@ def inner_split(
         if len(np.unique(labels[part])) < labels.max() + 1:
             raise ValueError(f"validation_split leaves a class out of its {side} part.")
     return split
-
-
-def _check_groups(groups: Any, bags: BagSequence) -> NDArray:
-    """Group of each bag, its patient by default; a patient may not stand in two groups."""
-    patients = bags.groups()
-    if groups is None:
-        return patients
-    groups = column_or_1d(groups)
-    check_consistent_length(bags, groups)
-    missing = np.flatnonzero(pd.isna(groups))
-    if len(missing):
-        raise ValueError(
-            f"{len(missing)} groups are missing, the first for {bags.name(missing[0])}."
-        )
-    pairs = pd.DataFrame({"patient": patients, "group": groups}).drop_duplicates()
-    torn = pairs["patient"][pairs["patient"].duplicated()]
-    if len(torn):
-        i = int(np.flatnonzero(patients == torn.iloc[0])[0])
-        raise LeakageError(
-            f"{torn.nunique()} patients stand in several groups, the first is "
-            f"{bags[i].patient_id!r}; a split by these groups would leak."
-        )
-    return groups
