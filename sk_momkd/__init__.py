@@ -1,8 +1,10 @@
 """MoMKD for scikit-learn: slide classifiers that learn from privileged omics."""
 
 from .data.bag import Bag
+from .data.cache import cache_bags
 from .data.cohort import load_cohort
 from .data.folds import PatientStratifiedKFold
+from .data.geometry import geometry
 from .data.omics import OmicsTable, align_omics
 from .data.patient_bags import patient_bags, patient_labels
 from .data.readers import SlideFile, read_bags
@@ -10,6 +12,7 @@ from .data.sequence import BagSequence, as_bags
 from .data.simulation import simulate_cohort
 from .data.split_files import read_splits, write_splits
 from .data.splits import check_leakage
+from .data.tables import stamp_table
 from .data.tcga import omics_by_patient, tissue_source_site
 from .data.writers import slide_to_anndata, write_trident
 from .estimators.instance_transformer import InstanceTransformer
@@ -30,7 +33,9 @@ __all__ = [
     "SlideFile",
     "align_omics",
     "as_bags",
+    "cache_bags",
     "check_leakage",
+    "geometry",
     "load_cohort",
     "omics_by_patient",
     "patient_bags",
@@ -39,6 +44,7 @@ __all__ = [
     "read_splits",
     "simulate_cohort",
     "slide_to_anndata",
+    "stamp_table",
     "tissue_source_site",
     "write_splits",
     "write_trident",

@@ -20,8 +20,6 @@ class BagSource(Protocol):
 
     def read(self) -> BagArrays: ...
 
-    def info(self) -> BagInfo: ...
-
 
 class BagArrays(NamedTuple):
     """The checked content of a bag.
@@ -99,11 +97,17 @@ class Bag:
         return not isinstance(self._source, np.ndarray)
 
     @property
+    def source(self) -> BagSource | None:
+        """Where a lazy bag is read from; None for one in memory, or one that is transformed."""
+        return None if self._maps or isinstance(self._source, np.ndarray) else self._source
+
+    @property
     def info(self) -> BagInfo:
         """Format, keys, unit and patch size; a file is opened for its header."""
         if isinstance(self._source, np.ndarray):
             return BagInfo("memory", unit=None if self._coords is None else "level-0 px")
-        return self._source.info()
+        describe = getattr(self._source, "info", None)  # a source of one's own need not have it
+        return BagInfo("custom") if describe is None else describe()
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -174,6 +178,12 @@ class Bag:
         coords, edges = _check_coords(coords, n, name), _check_edges(edges, n, name)
         return BagArrays(features, coords, edges, slides)
 
+    def _described(self) -> str:
+        try:
+            return str(self.info)
+        except BagError:
+            return "unreadable"
+
     def map(self, transform: Callable[[NDArray], NDArray]) -> Self:
         """Bag whose features pass through `transform` whenever they are read."""
         bag = object.__new__(type(self))
@@ -186,7 +196,7 @@ class Bag:
         parts = [] if self.bag_id is None else [repr(self.bag_id)]
         parts += [] if self.patient_id is None else [f"patient={self.patient_id!r}"]
         if self.is_lazy:
-            parts.append(f"from {self._source}")
+            parts.append(f"from {self._source} ({self._described()})")
         elif len(self._source.shape) == 2:
             parts.append("{} instances x {} features".format(*self._source.shape))
         else:

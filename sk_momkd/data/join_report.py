@@ -57,4 +57,6 @@ class JoinReport:
         ]
         for status, rows in self.left_out.groupby("status"):
             lines.append(f"{len(rows)} left out, {status}: {first_few(rows['slide_id'])}")
+        if "site" in self.slides:
+            lines.append(f"slides per site and label:\n{self.by_site().to_string()}")
         return "\n".join(lines)

@@ -88,7 +88,7 @@ def patient_bags(bags: Any) -> BagSequence:
     >>> from sk_momkd import Bag, patient_bags
     >>> slides = [Bag(np.ones((n, 2)), bag_id=f"S{n}", patient_id="A") for n in (1, 2)]
     >>> patient_bags(slides)[0]
-    Bag('A', patient='A', from 2 slides: 'S1', 'S2')
+    Bag('A', patient='A', from 2 slides: 'S1', 'S2' (memory))
     """
     bags = as_bags(bags)
     slides: dict[str, list[Bag]] = {}

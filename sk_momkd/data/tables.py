@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable
 from os import PathLike
 from pathlib import Path
@@ -9,7 +10,8 @@ from zipfile import BadZipFile
 
 import pandas as pd
 
-from ..exceptions import CohortError, OmicsError
+from ..exceptions import CohortError, CohortWarning, OmicsError
+from .readers import slide_stem
 from .sequence import BagSequence, first_few
 
 _SEPARATORS = {".csv": ",", ".tsv": "\t", ".txt": "\t"}
@@ -77,6 +79,79 @@ def patients_by_genes(path: str | PathLike, bags: BagSequence) -> pd.DataFrame:
             f"columns: {first_few(frame.columns)}; cohort: {first_few(sorted(ids))}."
         )
     return frame if in_rows > in_columns else frame.T
+
+
+def stamp_table(
+    patients: str | PathLike | pd.DataFrame, slides: str | PathLike | pd.DataFrame
+) -> pd.DataFrame:
+    """STAMP's two tables as one row per slide, for `load_cohort`.
+
+    Parameters
+    ----------
+    patients : path or DataFrame
+        Columns ``PATIENT`` and the labels.
+    slides : path or DataFrame
+        Columns ``PATIENT`` and ``FILENAME``, with or without ``.h5``.
+
+    Returns
+    -------
+    DataFrame
+        ``slide_id``, ``case_id`` and the columns of `patients`.
+
+    Raises
+    ------
+    CohortError
+        If a column is missing, a patient has two rows, or no patient has a slide.
+
+    Warns
+    -----
+    CohortWarning
+        Naming patients without slides and slides without patients, which are left out.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from sk_momkd import stamp_table
+    >>> patients = pd.DataFrame({"PATIENT": ["P1"], "isMSIH": ["MSIH"]})
+    >>> stamp_table(patients, pd.DataFrame({"PATIENT": ["P1"], "FILENAME": ["S1.h5"]}))
+      slide_id case_id isMSIH
+    0       S1      P1   MSIH
+    """
+    labels = _stamp_part(patients, "patients", ["PATIENT"])
+    files = _stamp_part(slides, "slides", ["PATIENT", "FILENAME"])
+    twice = labels["PATIENT"][labels["PATIENT"].duplicated()]
+    if len(twice):
+        raise CohortError(f"Patients occur more than once: {first_few(twice.unique())}.")
+    merged = files[["PATIENT", "FILENAME"]].merge(labels, on="PATIENT", how="outer", indicator=True)
+    for side, what, column in (
+        ("left_only", "slides without patient", "FILENAME"),
+        ("right_only", "patients without slide", "PATIENT"),
+    ):
+        lost = merged.loc[merged["_merge"] == side, column]
+        if len(lost):
+            message = f"{len(lost)} {what} are left out: {first_few(lost)}."
+            warnings.warn(message, CohortWarning, stacklevel=2)
+    both = merged[merged["_merge"] == "both"].drop(columns="_merge")
+    if not len(both):
+        raise CohortError("No PATIENT stands in both tables.")
+    slide_ids = both["FILENAME"].map(slide_stem)
+    table = both.drop(columns="FILENAME").rename(columns={"PATIENT": "case_id"})
+    table.insert(0, "slide_id", slide_ids)
+    return table.reset_index(drop=True)
+
+
+def _stamp_part(
+    table: str | PathLike | pd.DataFrame, name: str, columns: list[str]
+) -> pd.DataFrame:
+    frame = table if isinstance(table, pd.DataFrame) else read_table(table, text=columns)
+    missing = [column for column in columns if column not in frame]
+    if missing:
+        raise CohortError(
+            f"The {name} table has no column {first_few(missing)}; it has "
+            f"{first_few(frame.columns, 12)}."
+        )
+    frame = frame.dropna(subset=columns)
+    return frame.assign(**{column: frame[column].astype(str) for column in columns})
 
 
 def _raw_header(path: str | PathLike) -> list[str]:

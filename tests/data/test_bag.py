@@ -184,7 +184,7 @@ def test_copy_and_pickle_of_mapped_bag_are_equal(duplicate):
         (Bag(FEATURES), "Bag(3 instances x 2 features)"),
         (Bag(FEATURES, bag_id="S", edge_index=EDGES), "Bag('S', 3 instances x 2 features, graph)"),
         (Bag(np.ones((3, 2)), COORDS, patient_id="P"), "patient='P'"),
-        (Bag(Stored(), bag_id="S"), "Bag('S', from stored.h5)"),
+        (Bag(Stored(), bag_id="S"), "Bag('S', from stored.h5 (custom))"),
     ],
 )
 def test_repr_says_what_the_bag_holds(bag, text):

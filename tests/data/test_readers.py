@@ -174,7 +174,7 @@ def test_pickle_of_a_bag_that_was_read_reads_again(path):
 
 
 def test_repr_of_bag_in_file_shows_the_file_name(path):
-    assert repr(write_bag(path, features=FEATURES)) == "Bag('S1', from S1.h5)"
+    assert repr(write_bag(path, features=FEATURES)) == "Bag('S1', from S1.h5 (clam: features))"
 
 
 def test_read_dataset_without_a_dataspace_raises_naming_the_file(tmp_path):

@@ -6,9 +6,9 @@ import pandas as pd
 import pytest
 from anndata import AnnData
 
-from sk_momkd import Bag, BagSequence, load_cohort, omics_by_patient
+from sk_momkd import Bag, BagSequence, load_cohort, omics_by_patient, stamp_table
 from sk_momkd.data.tables import patients_by_genes, read_table
-from sk_momkd.exceptions import CohortError, OmicsError
+from sk_momkd.exceptions import CohortError, CohortWarning, OmicsError
 
 SLIDES = pd.DataFrame({"slide_id": ["007", "008"], "case_id": ["01", "02"], "er": ["+", "-"]})
 RNA = pd.DataFrame([[1.5, 2.5, 3.5], [4.5, 5.5, 6.5]], ["01", "02"], ["ESR1", "PGR", "ERBB2"])
@@ -117,3 +117,32 @@ def test_load_layer_instead_of_x(features):
     assert omics.X.tolist() == [[0, 1, 2], [3, 4, 5]]
     with pytest.raises(OmicsError, match=r"no layer 'raw'; it has \['counts'\]"):
         load_cohort(SLIDES, features, adata, label="er", layer="raw")
+
+
+def test_stamp_tables_join_by_patient_and_name_what_is_left_out(tmp_path, features):
+    patients = pd.DataFrame({"PATIENT": ["01", "02", "03"], "er": ["+", "-", "+"]})
+    slides = pd.DataFrame({"PATIENT": ["01", "02", "09"], "FILENAME": ["007.h5", "008", "9.h5"]})
+    paths = [write(patients, tmp_path / "clini.xlsx", index=False)]
+    paths.append(write(slides, tmp_path / "slide.csv", index=False))
+    with pytest.warns(CohortWarning) as caught:
+        table = stamp_table(*paths)
+    said = " ".join(str(warning.message) for warning in caught)
+    assert "1 slides without patient are left out: '9.h5'" in said
+    assert "1 patients without slide are left out: '03'" in said
+    bags, y, _, _ = load_cohort(table, features, label="er", positive="+")
+    assert list(bags.ids) == ["007", "008"]
+    assert y.tolist() == [1, 0]
+
+
+def test_stamp_tables_that_do_not_fit_are_explained():
+    patients = pd.DataFrame({"PATIENT": ["01", "01"], "er": [1, 0]})
+    slides = pd.DataFrame({"PATIENT": ["01"], "FILENAME": ["a"]})
+    with pytest.raises(CohortError, match="more than once: '01'"):
+        stamp_table(patients, slides)
+    with pytest.raises(CohortError, match="slides table has no column 'FILENAME'"):
+        stamp_table(patients[:1], slides[["PATIENT"]])
+    with (
+        pytest.raises(CohortError, match="No PATIENT stands in both"),
+        pytest.warns(CohortWarning),
+    ):
+        stamp_table(patients[:1].assign(PATIENT="X"), slides)
