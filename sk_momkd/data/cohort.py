@@ -215,10 +215,7 @@ def _join(
 ) -> tuple[AnnData | None, list[str], NDArray]:
     if omics is None:
         return None, [], np.full(len(bags), -1)
-    if isinstance(omics, pd.DataFrame):
-        as_omics(omics)  # refuses text and duplicates in our words
-        omics = AnnData(omics.astype(np.float32))
-    adata = omics if isinstance(omics, AnnData) else _open_omics(omics, bags)
+    adata = _as_anndata(omics, bags)
     if layer is not None and layer not in adata.layers:
         _close(adata, omics)
         raise OmicsError(f"omics has no layer {layer!r}; it has {sorted(adata.layers)}.")
@@ -241,17 +238,24 @@ def _join(
     return block[np.argsort(order)].copy(), unmatched, rows
 
 
+def _as_anndata(omics: str | PathLike | AnnData | pd.DataFrame, bags: BagSequence) -> AnnData:
+    """`omics` itself if it is an AnnData, else one made of it or backed by its file."""
+    if isinstance(omics, AnnData):
+        return omics
+    if not isinstance(omics, pd.DataFrame) and not is_table(omics):
+        return _open_h5ad(omics)
+    frame = omics if isinstance(omics, pd.DataFrame) else patients_by_genes(omics, bags)
+    as_omics(frame)  # refuses text and duplicates in our words
+    return AnnData(frame.astype(np.float32))
+
+
 def _close(adata: AnnData, given: Any) -> None:
     """Close the file behind `adata` if it was opened here."""
     if adata is not given and adata.isbacked:
         adata.file.close()
 
 
-def _open_omics(path: str | PathLike, bags: BagSequence) -> AnnData:
-    if is_table(path):
-        frame = patients_by_genes(path, bags)
-        as_omics(frame)  # refuses text and duplicates in our words
-        return AnnData(frame.astype(np.float32))
+def _open_h5ad(path: str | PathLike) -> AnnData:
     try:
         return anndata.read_h5ad(path, backed="r")
     except FileNotFoundError:
