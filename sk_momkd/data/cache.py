@@ -9,12 +9,14 @@ from collections.abc import Callable
 from os import PathLike
 from pathlib import Path
 from typing import IO
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..exceptions import BagError, BagFileError
 from .bag import Bag, BagArrays, check_features
+from .formats import DAMAGE
 from .info import BagInfo
 from .readers import SlideFile
 from .sequence import BagSequence
@@ -32,7 +34,7 @@ class CachedFile:
         self.file, self.folder, self.dtype = file, folder, dtype
 
     def __str__(self) -> str:
-        return f"{self.file} (cached)"
+        return f"{self.file}, cached"
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -48,7 +50,7 @@ class CachedFile:
         place = self._place()
         try:
             return _load(place)
-        except (OSError, ValueError, KeyError, EOFError):  # absent, or cut off by a full disk
+        except (*DAMAGE, BadZipFile):  # absent, or cut off by a full disk
             arrays = self._convert(self.file.read())
         _store(place, arrays)
         return arrays

@@ -83,17 +83,14 @@ class MovingMemory(Callback):
             return
         memory, output = net.module_.memory, kwargs["y_pred"]
         if self.ema is not None:
-            omics = iter([] if output.omics_projection is None else output.omics_projection)
+            known = output.omics_projection
+            omics = None if known is None else iter(known.detach())  # one row per paired bag
             for b, (y, paired) in enumerate(zip(batch[1], output.paired, strict=True)):
                 patches = output.projection[output.batch == b].detach()
-                pull = next(omics).detach() if paired and self._has_omics(output) else None
+                pull = next(omics) if omics is not None and paired else None
                 ema_update(memory, patches, pull, y, self.ema)
         if self.renormalize:
             memory.renormalize()
-
-    @staticmethod
-    def _has_omics(output: Any) -> bool:
-        return output.omics_projection is not None
 
 
 class MemoryUsage(Callback):

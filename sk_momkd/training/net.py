@@ -169,17 +169,7 @@ def train(
     DataFrame
     """
     training, validation = data
-    callbacks = [LossTerms(), *model_callbacks, ClipGradients(config.max_grad_norm, config.clip)]
-    monitored, sign = "train_loss", -1
-    if validation is not None:
-        callbacks.append(ValidationScores())
-        monitored, sign = ("valid_auc", 1) if config.monitor == "auc" else ("valid_loss", -1)
-        best = BestEpoch(monitored, sign, config.patience, config.min_epochs)
-        callbacks.append(best)
-    callbacks += _schedule(config, monitored, sign)
-    callbacks += [Progress(config.max_epochs)] if config.verbose else []
-    last = [] if validation is None else [("stop_early", StopEarly(best))]
-    names = [(f"momkd_{i}", callback) for i, callback in enumerate(callbacks)]
+    first, last = _callbacks(config, model_callbacks, validation is not None)
     net = MILNet(
         module,
         criterion=objective,
@@ -190,7 +180,7 @@ def train(
         max_epochs=config.max_epochs,
         accumulation_steps=config.accumulation_steps,
         train_split=None if validation is None else predefined_split(validation),
-        callbacks=[*names, *user_callbacks, *last],
+        callbacks=[*first, *user_callbacks, *last],
         callbacks__print_log=None,
         device=config.device,
         verbose=0,
@@ -208,6 +198,23 @@ def train(
     if not all(p.isfinite().all() for p in module.parameters()):
         raise TrainingError("Training diverged in its last step: weights are not finite.")
     return _history(net)
+
+
+def _callbacks(
+    config: TrainingConfig, of_model: Sequence[Callback], has_validation: bool
+) -> tuple[list[Any], list[Any]]:
+    """Named callbacks that stand before the user's, and those that stand after them."""
+    callbacks = [LossTerms(), *of_model, ClipGradients(config.max_grad_norm, config.clip)]
+    last: list[Any] = []
+    monitored, sign = "train_loss", -1
+    if has_validation:
+        monitored, sign = ("valid_auc", 1) if config.monitor == "auc" else ("valid_loss", -1)
+        best = BestEpoch(monitored, sign, config.patience, config.min_epochs)
+        callbacks += [ValidationScores(), best]
+        last = [("stop_early", StopEarly(best))]
+    callbacks += _schedule(config, monitored, sign)
+    callbacks += [Progress(config.max_epochs)] if config.verbose else []
+    return [(f"engine_{i}", callback) for i, callback in enumerate(callbacks)], last
 
 
 def fresh_callbacks(callbacks: Sequence[Any] | None) -> list[Any]:

@@ -50,7 +50,7 @@ def test_changed_file_is_read_again(bags, tmp_path):
     np.testing.assert_array_equal(bag.features, X + 1)
 
 
-@pytest.mark.parametrize("content", [b"", b"\x93NUMPY cut off"])
+@pytest.mark.parametrize("content", [b"", b"\x93NUMPY cut off", b"PK\x03\x04 cut off"])
 def test_damaged_copy_is_made_again(bags, tmp_path, content):
     (bag,) = cache_bags(bags, tmp_path / "cache")
     bag.load()
