@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 from typing import Any, NamedTuple, Protocol, Self, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..exceptions import BagError
+from .arrays import (
+    BagArrays,
+    check_coords,
+    check_edges,
+    check_features,
+    keep_instances,
+    map_features,
+    to_numpy,
+)
 from .info import BagInfo
 
 
@@ -19,26 +30,6 @@ class BagSource(Protocol):
     def shape(self) -> tuple[int, int]: ...
 
     def read(self) -> BagArrays: ...
-
-
-class BagArrays(NamedTuple):
-    """The checked content of a bag.
-
-    Attributes
-    ----------
-    features : ndarray of shape (n_instances, n_features), float32
-    coords : ndarray of shape (n_instances, 2) or None
-        Level-0 pixels, top-left corner (x, y).
-    edge_index : ndarray of shape (2, n_edges) or None
-        Rows: sending instance, receiving instance.
-    slide_index : ndarray of shape (n_instances,) or None
-        Which slide of a patient each instance is from, ascending; None for a single slide.
-    """
-
-    features: NDArray
-    coords: NDArray | None
-    edge_index: NDArray | None
-    slide_index: NDArray | None = None
 
 
 class Bag:
@@ -68,7 +59,7 @@ class Bag:
     Bag('S1', patient='P1', 3 instances x 4 features, coords)
     """
 
-    __slots__ = ("_coords", "_edge_index", "_maps", "_source", "bag_id", "patient_id")
+    __slots__ = ("_coords", "_edge_index", "_source", "_steps", "bag_id", "patient_id")
 
     def __init__(
         self,
@@ -82,7 +73,7 @@ class Bag:
         self._source = features if _is_source(features) else to_numpy(features)
         self._coords = None if coords is None else to_numpy(coords)
         self._edge_index = None if edge_index is None else to_numpy(edge_index)
-        self._maps: tuple[Callable[[NDArray], NDArray], ...] = ()
+        self._steps: tuple[Callable[[BagArrays, str], BagArrays], ...] = ()
         self.bag_id = None if bag_id is None else str(bag_id)
         self.patient_id = None if patient_id is None else str(patient_id)
 
@@ -99,7 +90,12 @@ class Bag:
     @property
     def source(self) -> BagSource | None:
         """Where a lazy bag is read from; None for one in memory, or one that is transformed."""
-        return None if self._maps or isinstance(self._source, np.ndarray) else self._source
+        return None if self._steps or isinstance(self._source, np.ndarray) else self._source
+
+    @property
+    def slides(self) -> Sequence[Bag]:
+        """The slides of a patient's bag, as ``slide_index`` counts them; of a slide, itself."""
+        return getattr(self._source, "slides", (self,))
 
     @property
     def info(self) -> BagInfo:
@@ -112,7 +108,7 @@ class Bag:
     @property
     def shape(self) -> tuple[int, int]:
         """(n_instances, n_features); a file is opened for its header only."""
-        if self._maps:
+        if self._steps:
             return self.load().features.shape
         shape = self._source.shape
         if len(shape) != 2:
@@ -168,15 +164,33 @@ class Bag:
         coords = coords if self._coords is None else self._coords
         edges = edges if self._edge_index is None else self._edge_index
         features = check_features(features, name)
-        for transform in self._maps:
-            try:
-                features = transform(features)
-            except ValueError as error:
-                raise BagError(f"{name} does not suit its transformer: {error}") from error
-            features = check_features(features, f"{name} after its transformer")
         n = len(features)
-        coords, edges = _check_coords(coords, n, name), _check_edges(edges, n, name)
-        return BagArrays(features, coords, edges, slides)
+        coords, edges = check_coords(coords, n, name), check_edges(edges, n, name)
+        arrays = BagArrays(features, coords, edges, slides)
+        for step in self._steps:
+            arrays = step(arrays, name)
+        return arrays
+
+    @contextmanager
+    def opened(self, size: int, name: str | None = None) -> Iterator[BagBlocks | None]:
+        """The bag's parts for reading it in blocks of `size` instances, while it is open.
+
+        None for a bag that has to be read whole: in memory, transformed, or of a source that
+        cannot be opened.
+        """
+        name = name or self.name
+        opened = getattr(self.source, "opened", None)
+        if opened is None:
+            yield None
+            return
+        with opened() as (rows, coords, edges, slides):
+            n = rows.shape[0] if len(rows.shape) == 2 else 0
+            if n == 0:
+                check_features(rows[:], name)  # says what is wrong
+            coords = check_coords(coords if self._coords is None else self._coords, n, name)
+            edges = edges if self._edge_index is None else self._edge_index
+            frame = BagArrays(np.empty((n, 0)), coords, check_edges(edges, n, name), slides)
+            yield BagBlocks(frame, rows.shape, partial(_blocks, rows, n, size, name))
 
     def _described(self) -> str:
         try:
@@ -186,10 +200,26 @@ class Bag:
 
     def map(self, transform: Callable[[NDArray], NDArray]) -> Self:
         """Bag whose features pass through `transform` whenever they are read."""
+        return self._then(partial(map_features, transform))
+
+    def filter(self, keep: Callable[[BagArrays], NDArray]) -> Self:
+        """Bag of the instances where `keep` is True, asked whenever the bag is read.
+
+        Coordinates are cut as well, and of a stored graph the edges between kept instances stay.
+
+        Parameters
+        ----------
+        keep : callable
+            Takes the `BagArrays`, gives booleans of shape (n_instances,). A bag of which nothing
+            is left raises `BagError` when it is read.
+        """
+        return self._then(partial(keep_instances, keep))
+
+    def _then(self, step: Callable[[BagArrays, str], BagArrays]) -> Self:
         bag = object.__new__(type(self))
         for slot in Bag.__slots__:
             setattr(bag, slot, getattr(self, slot))
-        bag._maps = (*self._maps, transform)
+        bag._steps = (*self._steps, step)
         return bag
 
     def __repr__(self) -> str:
@@ -203,77 +233,24 @@ class Bag:
             parts.append(f"features of shape {self._source.shape}")
         parts += ["coords"] if self._coords is not None else []
         parts += ["graph"] if self._edge_index is not None else []
+        parts += ["transformed when read"] if self._steps else []
         return f"Bag({', '.join(parts)})"
+
+
+class BagBlocks(NamedTuple):
+    """An open bag; `read` gives its checked features from the start, block by block."""
+
+    frame: BagArrays  # all but the features, which are (n_instances, 0)
+    shape: tuple[int, int]
+    read: Callable[[], Iterator[NDArray]]
+
+
+def _blocks(rows: Any, n: int, size: int, name: str) -> Iterator[NDArray]:
+    for start in range(0, n, size):
+        stop = min(start + size, n)
+        yield check_features(rows[start:stop], f"{name}, instances {start} to {stop - 1}")
 
 
 def _is_source(values: Any) -> TypeGuard[BagSource]:
     """Whether `values` is to be read later; asking for its shape would open the file."""
     return callable(getattr(type(values), "read", None))
-
-
-def to_numpy(values: Any) -> NDArray:
-    """Array of `values`; torch tensors (also bfloat16) are brought to the host first."""
-    if hasattr(values, "detach"):
-        values = values.detach().cpu()
-        values = values.float() if values.is_floating_point() else values
-    return np.asarray(values)
-
-
-def check_features(features: Any, name: str) -> NDArray:
-    """`features` as a finite, non-empty float32 matrix, or an error that names the bag."""
-    features = np.asarray(features)
-    if features.size == 0:
-        raise BagError(
-            f"{name} is empty: its features have shape {features.shape}. Remove the slide from "
-            "the cohort or extract its features again."
-        )
-    if features.ndim != 2:
-        raise BagError(
-            f"{name}: features must have two dimensions (instances, features), got shape "
-            f"{features.shape}."
-        )
-    if features.dtype.kind not in "fiub":
-        raise BagError(f"{name}: features must be numbers, got dtype {features.dtype}.")
-    with np.errstate(over="ignore", invalid="ignore"):
-        features = np.ascontiguousarray(features, dtype=np.float32)
-        total = features.sum(dtype=np.float64)
-    # A finite sum proves finite entries in one pass; only a suspicious one is searched.
-    if not np.isfinite(total):
-        bad = np.argwhere(~np.isfinite(features))
-        kind = "NaN" if np.isnan(features[tuple(bad[0])]) else "infinite"
-        raise BagError(
-            f"{name}: {len(bad)} NaN or infinite feature values, the first ({kind}) in instance "
-            f"{bad[0][0]}, feature {bad[0][1]}. Extract the features again or remove the slide."
-        )
-    return features
-
-
-def _check_coords(coords: NDArray | None, n_instances: int, name: str) -> NDArray | None:
-    if coords is None:
-        return None
-    coords = np.asarray(coords)
-    if coords.shape != (n_instances, 2):
-        raise BagError(
-            f"{name}: coordinates of shape {coords.shape} do not fit {n_instances} instances; "
-            f"expected ({n_instances}, 2)."
-        )
-    if coords.dtype.kind not in "fiu" or not np.isfinite(coords).all():
-        raise BagError(f"{name}: coordinates must be finite numbers (level-0 pixels).")
-    return coords
-
-
-def _check_edges(edges: NDArray | None, n_instances: int, name: str) -> NDArray | None:
-    if edges is None:
-        return None
-    edges = np.asarray(edges)
-    if edges.ndim != 2 or edges.shape[0] != 2 or edges.dtype.kind not in "iu":
-        raise BagError(
-            f"{name}: edge_index must be integers of shape (2, n_edges), got {edges.dtype} of "
-            f"shape {edges.shape}."
-        )
-    if edges.size and (edges.min() < 0 or edges.max() >= n_instances):
-        raise BagError(
-            f"{name}: edge_index names instances {edges.min()} to {edges.max()}, the bag has "
-            f"instances 0 to {n_instances - 1}."
-        )
-    return edges.astype(np.int64, copy=False)

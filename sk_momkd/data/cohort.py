@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from os import PathLike
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import anndata
 import numpy as np
 import pandas as pd
 from anndata import AnnData
 from numpy.typing import NDArray
 
-from ..exceptions import CohortError, CohortWarning, OmicsError
+from ..exceptions import CohortError, CohortWarning
 from .bag import Bag
+from .cohort_omics import CohortOmics, join_cohort_omics
 from .join_report import JoinReport
-from .omics import OmicsTable, as_omics
 from .patient_bags import patient_bags, patient_labels
-from .readers import SlideFile, bag_files, slide_stem
+from .readers import SlideFile
 from .sequence import BagSequence, first_few
-from .tables import is_table, patients_by_genes, read_table
+from .slide_files import find_files, match_files
+from .tables import read_table
+from .tcga import PRIMARY_TUMOUR, check_barcode_options, read_slide_barcodes
 
 
 class Cohort(NamedTuple):
@@ -45,18 +46,23 @@ def load_cohort(
     unit: str = "slide",
     site: str | None = None,
     layer: str | None = None,
+    barcodes: str | None = None,
+    sample_type: str | None = PRIMARY_TUMOUR,
 ) -> Cohort:
-    """Read a cohort from a slide table, TRIDENT-style feature files and an ``.h5ad``.
+    """Read a cohort from a slide table, feature files and omics.
 
     Everything is joined by id. Slides without a label or without a file are left out with a
-    `CohortWarning`; the report names them. Feature files are only opened when they are needed.
+    `CohortWarning`; the report names them. Feature files are only opened when they are needed;
+    ``report.geometry()`` opens them to hold patch size against stride.
 
     Parameters
     ----------
     table : path of a CSV, TSV or Excel file, or DataFrame
         One row per slide.
     features : path
-        Folder with ``<slide_id>.h5``. A slide suffix such as ``.svs`` in the table is ignored.
+        Folder with ``<slide_id>.h5``, or another format of :func:`read_bags`. A slide suffix such
+        as ``.svs`` in the table is ignored. A slide without such a file takes the one whose name
+        differs by a UUID, as in ``TCGA-A2-A04P-01Z-00-DX1.<UUID>.h5``, if there is only one.
     omics : path of an .h5ad, CSV or TSV file, AnnData, or DataFrame, optional
         obs_names (index) are patient ids or slide ids. An ``.h5ad`` is opened backed; a CSV or
         TSV may hold patients or genes in its rows, found by the ids.
@@ -75,6 +81,13 @@ def load_cohort(
         Column of `table` with the centre a slide is from, for ``report.by_site()``.
     layer : str, optional
         Layer of the AnnData to use instead of ``X``, e.g. "counts".
+    barcodes : {"tcga"}, optional
+        Read patient, site and sample type from the slide ids, TCGA barcodes; `patient_id` need
+        not be a column then. Omics of samples or aliquots becomes one row per patient, as
+        :func:`omics_by_patient` says.
+    sample_type : str or None, default="01"
+        With `barcodes`, the type of the slides and samples to keep: "01" primary tumour, "06"
+        metastasis, "11" normal tissue; None keeps all.
 
     Returns
     -------
@@ -84,8 +97,9 @@ def load_cohort(
     Raises
     ------
     CohortError
-        If a column is missing, ids repeat or are empty, no slide has a file, or a value of the
-        label column is not covered by `positive`.
+        If a column is missing, ids repeat or are empty, no slide has a file or one may have
+        several, a value of the label column is not covered by `positive`, or with `barcodes` a
+        slide id is none.
 
     Examples
     --------
@@ -99,56 +113,54 @@ def load_cohort(
     """
     if unit not in ("slide", "patient"):
         raise CohortError(f"unit must be 'slide' or 'patient', got {unit!r}.")
-    frame = _read_table(table, slide_id, patient_id, label, site)
-    files = _find_files(Path(features))
+    check_barcode_options(barcodes, sample_type)
+    names = {"slide_id": slide_id, "patient_id": patient_id, "label": label, "site": site}
+    columns = {name: column for name, column in names.items() if column is not None}
+    frame = _read_table(table, columns, optional=["patient_id"] if barcodes else [])
+    if barcodes is not None:
+        frame = read_slide_barcodes(frame, sample_type)
+    files = find_files(Path(features))
+    frame = frame.join(match_files(frame["slide_id"], files))
     frame["label"] = _map_labels(frame["label"], positive, label)
-    frame["file"] = [files.get(slide_stem(s)) for s in frame["slide_id"]]
-    frame["status"] = np.select(
-        [frame["file"].isna(), frame["label"].isna()],
-        ["no feature file", f"no label in {label!r}"],
-        "used",
-    )
-    _require_files(frame, files, Path(features))
+    frame["status"] = _status(frame, label)
+    _require_usable(frame, files, Path(features))
     used = frame[frame["status"] == "used"]
     bags = BagSequence(
         Bag(SlideFile(f), bag_id=s, patient_id=p)
         for f, s, p in zip(used["file"], used["slide_id"], used["patient_id"], strict=True)
     )
-    joined, unmatched, rows = _join(omics, bags, layer)
+    joined = join_cohort_omics(
+        omics, bags, layer=layer, tcga=barcodes is not None, sample_type=sample_type
+    )
     frame["has_omics"] = False
-    frame.loc[used.index, "has_omics"] = rows >= 0
-    report = _report(frame, files, unmatched)
+    frame.loc[used.index, "has_omics"] = joined.has_omics
+    report = _report(frame, files, joined, bags)
     _warn_if_left_out(report)
     y = used["label"].infer_objects().to_numpy()
     if unit == "patient":
         bags, y = patient_bags(bags), patient_labels(bags, y)
-    return Cohort(bags, y, joined, report)
+    return Cohort(bags, y, joined.adata, report)
 
 
 def _read_table(
-    table: str | PathLike | pd.DataFrame,
-    slide_id: str,
-    patient_id: str,
-    label: str,
-    site: str | None,
+    table: str | PathLike | pd.DataFrame, columns: Mapping[str, str], *, optional: Collection[str]
 ) -> pd.DataFrame:
-    # Ids stay text: as numbers they would lose their leading zeros.
-    ids = (slide_id, patient_id) if site is None else (slide_id, patient_id, site)
+    """The columns under our names, ids as text: as numbers they would lose leading zeros."""
+    ids = [column for name, column in columns.items() if name != "label"]
     frame = table if isinstance(table, pd.DataFrame) else read_table(table, text=ids)
-    missing = [c for c in (*ids, label) if c not in frame]
+    missing = [c for name, c in columns.items() if c not in frame and name not in optional]
     if missing:
         raise CohortError(
             f"The table has no column {first_few(missing)}; it has {first_few(frame.columns, 12)}. "
             "Name yours with slide_id=, patient_id= and label=."
         )
-    columns = {"slide_id": slide_id, "patient_id": patient_id, "label": label}
-    columns |= {} if site is None else {"site": site}
-    frame = pd.DataFrame({name: frame[c] for name, c in columns.items()}).reset_index(drop=True)
-    for column in ("slide_id", "patient_id"):
-        empty = np.flatnonzero(frame[column].isna())
+    present = {name: frame[column] for name, column in columns.items() if column in frame}
+    frame = pd.DataFrame(present).reset_index(drop=True)
+    for name in [name for name in ("slide_id", "patient_id") if name not in optional]:
+        empty = np.flatnonzero(frame[name].isna())
         if len(empty):
-            raise CohortError(f"{len(empty)} rows have no {column}, the first is row {empty[0]}.")
-        frame[column] = frame[column].astype(str)
+            raise CohortError(f"{len(empty)} rows have no {name}, the first is row {empty[0]}.")
+        frame[name] = frame[name].astype(str)
     twice = frame["slide_id"][frame["slide_id"].duplicated()].unique()
     if len(twice):
         raise CohortError(
@@ -183,25 +195,17 @@ def _map_labels(values: pd.Series, positive: Any, label: str) -> pd.Series:
     return pd.Series(labels, index=known.index, dtype=object).reindex(values.index)
 
 
-def _find_files(folder: Path) -> dict[str, str]:
-    if not folder.is_dir():
-        raise CohortError(f"{folder} is not a folder with feature files (<slide_id>.h5).")
-    files: dict[str, str] = {}
-    for path in bag_files(folder):
-        if slide_stem(path.name) in files:
-            raise CohortError(
-                f"{folder} has two files for slide {slide_stem(path.name)!r}: "
-                f"{Path(files[slide_stem(path.name)]).name!r} and {path.name!r}. Keep one."
-            )
-        files[slide_stem(path.name)] = str(path)
-    return files
+def _status(frame: pd.DataFrame, label: str) -> NDArray:
+    """For each slide "used" or why it is left out."""
+    of_type = frame.get("type_status", pd.Series("used", frame.index))
+    return np.select(
+        [of_type != "used", frame["file"].isna(), frame["label"].isna()],
+        [of_type, "no feature file", f"no label in {label!r}"],
+        "used",
+    )
 
 
-def _require_files(frame: pd.DataFrame, files: dict[str, str], folder: Path) -> None:
-    shared = frame["slide_id"].map(slide_stem)
-    twice = frame["slide_id"][shared.duplicated(keep=False) & frame["file"].notna()]
-    if len(twice):
-        raise CohortError(f"Several slide ids mean the same file: {first_few(twice)}.")
+def _require_usable(frame: pd.DataFrame, files: Collection[str], folder: Path) -> None:
     if not (frame["status"] == "used").any():
         raise CohortError(
             f"No slide of the table is usable: {frame['status'].value_counts().to_dict()}. The "
@@ -210,65 +214,14 @@ def _require_files(frame: pd.DataFrame, files: dict[str, str], folder: Path) -> 
         )
 
 
-def _join(
-    omics: str | PathLike | AnnData | pd.DataFrame | None, bags: BagSequence, layer: str | None
-) -> tuple[AnnData | None, list[str], NDArray]:
-    if omics is None:
-        return None, [], np.full(len(bags), -1)
-    adata = _as_anndata(omics, bags)
-    if layer is not None and layer not in adata.layers:
-        _close(adata, omics)
-        raise OmicsError(f"omics has no layer {layer!r}; it has {sorted(adata.layers)}.")
-    table: OmicsTable = as_omics(adata)
-    rows = table.match(bags)
-    kept = pd.unique(rows[rows >= 0])
-    unmatched = [str(i) for i in np.delete(table.ids, kept)]
-    if not len(kept):
-        _close(adata, omics)
-        raise CohortError(
-            f"No omics row belongs to any slide: omics has {first_few(table.ids)}, the table has "
-            f"patients {first_few(pd.unique(bags.patient_ids))} and slides {first_few(bags.ids)}."
-        )
-    order = np.argsort(kept)  # a backed file wants sorted rows; the second step restores the order
-    block = adata[kept[order]]
-    block = block.to_memory() if adata.isbacked else block.copy()
-    _close(adata, omics)
-    if layer is not None:
-        block.X = block.layers[layer]
-    return block[np.argsort(order)].copy(), unmatched, rows
-
-
-def _as_anndata(omics: str | PathLike | AnnData | pd.DataFrame, bags: BagSequence) -> AnnData:
-    """`omics` itself if it is an AnnData, else one made of it or backed by its file."""
-    if isinstance(omics, AnnData):
-        return omics
-    if not isinstance(omics, pd.DataFrame) and not is_table(omics):
-        return _open_h5ad(omics)
-    frame = omics if isinstance(omics, pd.DataFrame) else patients_by_genes(omics, bags)
-    as_omics(frame)  # refuses text and duplicates in our words
-    return AnnData(frame.astype(np.float32))
-
-
-def _close(adata: AnnData, given: Any) -> None:
-    """Close the file behind `adata` if it was opened here."""
-    if adata is not given and adata.isbacked:
-        adata.file.close()
-
-
-def _open_h5ad(path: str | PathLike) -> AnnData:
-    try:
-        return anndata.read_h5ad(path, backed="r")
-    except FileNotFoundError:
-        raise
-    except (OSError, KeyError, ValueError) as error:
-        raise OmicsError(f"{path} is not a readable .h5ad file: {error}") from error
-
-
-def _report(frame: pd.DataFrame, files: dict[str, str], unmatched: list[str]) -> JoinReport:
-    extra = sorted(set(files) - set(frame["slide_id"].map(slide_stem)))
+def _report(
+    frame: pd.DataFrame, files: Collection[str], omics: CohortOmics, bags: BagSequence
+) -> JoinReport:
+    extra = sorted(set(files) - set(frame["stem"]))
     rest = pd.DataFrame({"slide_id": extra, "status": "not in the table", "has_omics": False})
-    slides = pd.concat([frame.drop(columns="file"), rest]) if extra else frame.drop(columns="file")
-    return JoinReport(slides.reset_index(drop=True), unmatched)
+    frame = frame.drop(columns=["file", "stem", "type_status"], errors="ignore")
+    slides = pd.concat([frame, rest]) if extra else frame
+    return JoinReport(slides.reset_index(drop=True), omics.unmatched, omics.left_out, bags)
 
 
 def _warn_if_left_out(report: JoinReport) -> None:

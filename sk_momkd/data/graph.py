@@ -10,7 +10,7 @@ from scipy.spatial import cKDTree
 from sklearn.neighbors import NearestNeighbors
 
 from ..exceptions import BagError
-from .bag import BagArrays
+from .arrays import BagArrays
 
 GRAPHS = ("auto", "spatial", "stored", "features", "none")
 EDGE_FLOWS = ("neighbors", "release", "symmetric")

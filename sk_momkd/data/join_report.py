@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 
 import pandas as pd
 
 from ..exceptions import CohortError
-from .sequence import first_few
+from .geometry import geometry, geometry_lines
+from .sequence import BagSequence, first_few
+from .slide_files import WITHOUT_UUID
+
+_MOST_SITES = 12  # in print; a TCGA cohort has forty
 
 
 @dataclass(frozen=True)
@@ -18,21 +23,39 @@ class JoinReport:
     ----------
     slides : DataFrame
         One row per slide that occurs in the table or in the folder, with ``patient_id``,
-        ``label``, ``has_omics`` and ``status`` (``"used"`` or why not).
+        ``label``, ``has_omics``, ``matched_by`` (how its file was found) and ``status``
+        (``"used"`` or why not); with TCGA barcodes also ``site`` and ``sample_type``.
     unmatched_omics : list of str
         Omics rows that belong to no slide in use.
+    omics_left_out : DataFrame
+        ``id`` and ``status`` of omics rows that were left out before the join: other sample
+        types and further aliquots of TCGA barcodes.
     """
 
     slides: pd.DataFrame
     unmatched_omics: list[str]
+    omics_left_out: pd.DataFrame
+    _bags: BagSequence = field(repr=False, compare=False)
 
     @property
     def left_out(self) -> pd.DataFrame:
         """The slides that are not in use."""
         return self.slides[self.slides["status"] != "used"]
 
+    def geometry(self) -> pd.DataFrame:
+        """Patch size against stride of the slides in use, as :func:`sk_momkd.geometry` tells it.
+
+        Opens the slides for their coordinates, once; from then on the printed report has a
+        summary, and names the slides where the two disagree.
+        """
+        return self._geometry
+
+    @cached_property
+    def _geometry(self) -> pd.DataFrame:
+        return geometry(self._bags)
+
     def by_site(self) -> pd.DataFrame:
-        """Slides in use per site and label; for cohorts read with ``site=``.
+        """Slides in use per site and label; for cohorts read with ``site=`` or barcodes.
 
         Raises
         ------
@@ -55,8 +78,22 @@ class JoinReport:
             f"{len(self.unmatched_omics)} omics rows without a slide in use"
             + (f" ({first_few(self.unmatched_omics)})" if self.unmatched_omics else ""),
         ]
+        for status, rows in self.omics_left_out.groupby("status"):
+            lines.append(f"{len(rows)} omics rows left out, {status}: {first_few(rows['id'])}")
+        by_name = used[used["matched_by"] == WITHOUT_UUID]
+        if len(by_name):
+            lines.append(f"{len(by_name)} by name without UUID: {first_few(by_name['slide_id'])}")
         for status, rows in self.left_out.groupby("status"):
             lines.append(f"{len(rows)} left out, {status}: {first_few(rows['slide_id'])}")
-        if "site" in self.slides:
-            lines.append(f"slides per site and label:\n{self.by_site().to_string()}")
+        lines += self._site_lines() if "site" in self.slides else []
+        lines += geometry_lines(self._geometry) if "_geometry" in self.__dict__ else []
         return "\n".join(lines)
+
+    def _site_lines(self) -> list[str]:
+        counts = self.by_site()
+        largest = counts.sum(axis=1).nlargest(_MOST_SITES).index
+        shown = counts[counts.index.isin(largest)]
+        lines = ["slides per site and label:", shown.to_string()]
+        if len(shown) < len(counts):
+            lines.append(f"and {len(counts) - len(shown)} smaller sites, see report.by_site()")
+        return lines

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from ..exceptions import OmicsError, PairingWarning
-from .bag import to_numpy
+from .arrays import to_numpy
 from .sequence import BagSequence, as_bags, first_few
 
 

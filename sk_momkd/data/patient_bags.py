@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..exceptions import BagError, CohortError
-from .bag import Bag, BagArrays
+from .arrays import BagArrays
+from .bag import Bag
 from .info import BagInfo
 from .sequence import BagSequence, as_bags, first_few
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from os import PathLike, fspath
 from pathlib import Path
 
+from numpy.typing import NDArray
+
 from ..exceptions import BagFileError
-from .bag import Bag, BagArrays
+from .arrays import BagArrays
+from .bag import Bag
 from .formats.hdf5 import LAYOUTS, Hdf5Bag
 from .formats.other import AnnDataBag, TorchBag
 from .info import BagInfo
@@ -57,9 +61,23 @@ class SlideFile:
         """Features, coordinates and stored graph, unchecked; None for what is not there."""
         return self._reader().read()
 
+    def opened(self) -> AbstractContextManager[BagArrays]:
+        """Likewise, the features read as they are sliced where the format allows it (HDF5)."""
+        reader = self._reader()
+        return reader.opened() if isinstance(reader, Hdf5Bag) else nullcontext(reader.read())
+
+    def coords(self) -> NDArray | None:
+        """Coordinates alone, unchecked; of HDF5 without reading the features."""
+        return self._reader().coords()
+
     def info(self) -> BagInfo:
         """What the file says about itself."""
         return self._reader().info()
+
+    @property
+    def parts(self) -> list[str]:
+        """The files that :meth:`read` reads: itself, and slideflow's index."""
+        return self._reader().parts
 
     def __str__(self) -> str:
         return Path(self.path).name

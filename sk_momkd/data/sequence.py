@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..exceptions import BagError
-from .bag import Bag, BagArrays, to_numpy
+from .arrays import BagArrays, to_numpy
+from .bag import Bag
 
 
 class BagSequence:
@@ -42,7 +43,8 @@ class BagSequence:
 
     def __init__(self, bags: Iterable[Bag]) -> None:
         self._bags = list(bags)
-        self._positions: Sequence[int] = range(len(self._bags))
+        first: dict[int, int] = {}  # a bag that is listed twice stays one bag
+        self._positions = [first.setdefault(id(bag), i) for i, bag in enumerate(self._bags)]
         for position, bag in enumerate(self._bags):
             if not isinstance(bag, Bag):
                 raise BagError(
@@ -70,14 +72,33 @@ class BagSequence:
         return _objects(bag.patient_id for bag in self._bags)
 
     def groups(self) -> NDArray:
-        """Integer group per bag: its patient, or itself where the patient is unknown."""
+        """Integer group per bag: its patient, or itself where the patient is unknown.
+
+        A bag that occurs several times, as in a bootstrap, is one group: it is known by its id,
+        else by its place in the sequence first given.
+        """
         codes: dict[Any, int] = {}
-        keys = (i if bag.patient_id is None else bag.patient_id for i, bag in enumerate(self))
+        keys = (
+            ("patient", bag.patient_id)
+            if bag.patient_id is not None
+            else ("place", place)
+            if bag.bag_id is None
+            else ("bag", bag.bag_id)
+            for bag, place in zip(self._bags, self._positions, strict=True)
+        )
         return np.array([codes.setdefault(key, len(codes)) for key in keys], dtype=int)
 
     def map(self, transform: Callable[[NDArray], NDArray]) -> BagSequence:
         """Sequence whose features pass through `transform` whenever they are read."""
-        return self._same([bag.map(transform) for bag in self._bags], self._positions)
+        return self.replace(bag.map(transform) for bag in self._bags)
+
+    def filter(self, keep: Callable[[BagArrays], NDArray]) -> BagSequence:
+        """Sequence of the instances where `keep` is True; see :meth:`Bag.filter`."""
+        return self.replace(bag.filter(keep) for bag in self._bags)
+
+    def replace(self, bags: Iterable[Bag]) -> BagSequence:
+        """Sequence with a changed bag in the place of each; repeats of a bootstrap stay."""
+        return self._same(list(bags), self._positions)
 
     def load(self, position: int) -> BagArrays:
         """Read and check the bag at `position`; errors name it as :meth:`name` does."""
@@ -111,7 +132,7 @@ class BagSequence:
         )
 
     @staticmethod
-    def _same(bags: list[Bag], positions: Sequence[int]) -> BagSequence:
+    def _same(bags: list[Bag], positions: list[int]) -> BagSequence:
         """Sequence of bags that were checked before; a bootstrap may repeat an id."""
         sequence = object.__new__(BagSequence)
         sequence._bags, sequence._positions = bags, positions

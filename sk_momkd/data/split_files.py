@@ -92,7 +92,7 @@ def read_splits(
     folder_or_files : path, or iterable of paths
         A folder with ``splits_<k>.csv``, read in the order of k, or files in the order given.
         ``splits_<k>_bool.csv``, slide ids with True or False per part, is read where the folder has
-        no ``splits_<k>.csv``.
+        no ``splits_<k>.csv``. Without a column test (or val) that part is empty.
     bags : BagSequence or list of Bag
 
     Returns
@@ -207,12 +207,12 @@ def _read_ids(path: Path) -> list[list[str]]:
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
         raise CohortError(f"{path} is no readable CSV file: {error}") from error
     missing = [part for part in _PARTS if part not in frame]
-    if missing:
+    if "train" in missing or len(missing) > 1:
         raise CohortError(
             f"{path} has no column {first_few(missing)}; it has {first_few(frame.columns, 12)}, "
-            "expected train, val and test."
+            "expected train, val and test, or train and one of them."
         )
-    parts = frame[list(_PARTS)].fillna("")  # a short row leaves its last cells missing
+    parts = frame.reindex(columns=_PARTS).fillna("")  # a short row leaves its last cells missing
     values = set(parts.to_numpy().ravel()) - {""}
     if values and values <= _FLAGS:
         return _ids_by_flag(path, frame, parts)

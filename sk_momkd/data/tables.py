@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from os import PathLike
 from pathlib import Path
 from zipfile import BadZipFile
@@ -54,10 +54,13 @@ def read_table(path: str | PathLike, *, text: Iterable[str] = ()) -> pd.DataFram
     raise CohortError(f"{path}: the suffix must be one of {known}.")
 
 
-def patients_by_genes(path: str | PathLike, bags: BagSequence) -> pd.DataFrame:
+def patients_by_genes(
+    path: str | PathLike, bags: BagSequence, *, name_of: Callable[[str], str] = str
+) -> pd.DataFrame:
     """Expression of a CSV or TSV, patients in rows; turned if the file has them in columns.
 
-    The side on which more ids of `bags` stand is that of the patients.
+    The side on which more ids of `bags` stand is that of the patients; `name_of` tells the id in
+    a name of the file, such as the patient in a barcode.
 
     Raises
     ------
@@ -71,7 +74,8 @@ def patients_by_genes(path: str | PathLike, bags: BagSequence) -> pd.DataFrame:
     frame.index = frame.index.astype(str)
     frame.columns = header[1:]  # pandas would rename the second of two equal genes
     ids = {i for bag in bags for i in (bag.patient_id, bag.bag_id) if i is not None}
-    in_rows, in_columns = len(ids.intersection(frame.index)), len(ids.intersection(frame.columns))
+    in_rows = len(ids.intersection(map(name_of, frame.index)))
+    in_columns = len(ids.intersection(map(name_of, frame.columns)))
     if in_rows == in_columns:
         raise OmicsError(
             f"{path}: {in_rows} ids of the cohort stand in its rows and {in_columns} in its "

@@ -8,16 +8,16 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
-from sklearn.base import BaseEstimator, TransformerMixin, clone
+from sklearn.base import clone
 from sklearn.utils.validation import check_is_fitted
 
 from ..data.sequence import BagSequence, as_bags
-from ..exceptions import BagError
+from .bag_transformer import BagTransformer, features_of_one_width, some_bags
 
 _CHUNK = 50_000
 
 
-class InstanceTransformer(TransformerMixin, BaseEstimator):
+class InstanceTransformer(BagTransformer):
     """Fit a transformer on the stacked patches of the training bags, apply it to each bag.
 
     Inside a pipeline it is fitted in the training fold alone. Bags are transformed when they are
@@ -56,9 +56,7 @@ class InstanceTransformer(TransformerMixin, BaseEstimator):
         BagError
             If a bag is unusable or the bags differ in width.
         """
-        bags = as_bags(X)
-        if len(bags) == 0:
-            raise BagError("X holds no bags.")
+        bags = some_bags(X)
         self.transformer_ = clone(self.transformer)
         stepwise = hasattr(self.transformer_, "partial_fit")
         for features, labels in _chunks(bags, y, _CHUNK if stepwise else None):
@@ -72,19 +70,9 @@ class InstanceTransformer(TransformerMixin, BaseEstimator):
         check_is_fitted(self)
         return as_bags(X).map(self._transform_patches)
 
-    def set_output(self, *, transform: str | None = None) -> Self:
-        """Bags stay bags, whatever container the rest of a pipeline puts out."""
-        return self
-
     def _transform_patches(self, features: NDArray) -> NDArray:
         values = self.transformer_.transform(features)
         return np.asarray(values.toarray() if sparse.issparse(values) else values)
-
-    def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
-        tags.input_tags.two_d_array = False
-        tags.input_tags.three_d_array = True
-        return tags
 
 
 def _chunks(
@@ -98,8 +86,8 @@ def _chunks(
     ready: list[NDArray] = []
     growing: list[NDArray] = []
     start = 0
-    for i in range(len(bags)):
-        growing.append(_of_same_width(bags, i, (ready or growing)))
+    for features in features_of_one_width(bags):
+        growing.append(features)
         if size is None or sum(map(len, growing)) < size:
             continue
         if ready:
@@ -107,16 +95,6 @@ def _chunks(
             start += len(ready)
         ready, growing = growing, []
     yield _stacked(ready + growing, labels, start)
-
-
-def _of_same_width(bags: BagSequence, i: int, others: list[NDArray]) -> NDArray:
-    features = bags.load(i).features
-    if others and others[0].shape[1] != features.shape[1]:
-        raise BagError(
-            f"{bags.name(i)} has {features.shape[1]} features, the bags before it have "
-            f"{others[0].shape[1]}. Extract all slides with one encoder."
-        )
-    return features
 
 
 def _stacked(

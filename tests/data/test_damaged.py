@@ -11,7 +11,8 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sk_momkd import load_cohort, read_bags
+from sk_momkd import cache_bags, load_cohort, read_bags
+from sk_momkd.data import cache as cache_module
 from sk_momkd.exceptions import BagError, CohortError, CohortWarning, OmicsError
 
 QUICK = settings(
@@ -123,6 +124,135 @@ def test_foreign_or_misshapen_hdf5(tmp_path, datasets, attributes):
                 file[key] = values
             file[key].attrs.update(attributes)
     load_or_own_error(path)
+
+
+@QUICK
+@given(
+    data=st.data(),
+    attributes=st.dictionaries(
+        st.sampled_from(["patch_size", "patch_level", "downsample"]),
+        st.sampled_from([256, 0, 2, -1, 1e308, np.inf, "x", b"\xff", np.ones(2), np.empty(0)]),
+    ),
+)
+def test_patch_file_beside_clam_features(tmp_path, data, attributes):
+    for name in ("h5_files", "patches"):
+        (tmp_path / name).mkdir(exist_ok=True)
+        with h5py.File(tmp_path / name / "S1.h5", "w") as file:
+            file["features"], file["coords"] = np.ones((9, 5)), np.ones((9, 2))
+            file["coords"].attrs.update(attributes if name == "patches" else {})
+    patches = tmp_path / "patches" / "S1.h5"
+    if data.draw(st.booleans()):
+        patches.write_bytes(damaged(patches.read_bytes(), data))
+    try:
+        size = read_bags(tmp_path / "h5_files")[0].info.patch_size_level0
+    except OURS as error:
+        said, size = str(error), None
+    else:
+        said = "S1"
+    assert "S1" in said
+    assert size is None or 0 < size < np.inf
+
+
+@QUICK
+@given(data=st.data())
+@pytest.mark.filterwarnings("ignore::UserWarning")  # numpy on headers of Python 2, zip names
+def test_index_beside_slideflow_features(tmp_path, data):
+    (tmp_path / "S1.pt").write_bytes(sound_file("pt"))
+    buffer = io.BytesIO()
+    np.savez(buffer, np.ones((9, 2)))
+    (tmp_path / "S1.index.npz").write_bytes(damaged(buffer.getvalue(), data))
+    load_or_own_error(tmp_path / "S1.pt")
+
+
+def damaged(content, data):
+    """Truncated, or some bytes overwritten."""
+    if data.draw(st.booleans()):
+        return content[: data.draw(st.integers(0, len(content) - 1))]
+    changed = bytearray(content)
+    for _ in range(data.draw(st.integers(1, 4))):
+        changed[data.draw(st.integers(0, len(changed) - 1))] = data.draw(st.integers(0, 255))
+    return bytes(changed)
+
+
+@pytest.fixture(scope="module")
+def cached(tmp_path_factory):
+    """Two slides, their notes and copies, and the bytes of each file of the cache."""
+    folder = tmp_path_factory.mktemp("cached")
+    for i, name in enumerate(("S1", "S2")):
+        with h5py.File(folder / f"{name}.h5", "w") as file:
+            file["features"], file["coords"] = np.full((9, 5), i + 0.5), np.full((9, 2), i)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cache_module, "_AT_REST", -(10**12))
+        bags = cache_bags(read_bags(folder), folder / "cache", dtype="bfloat16")
+        for bag in bags:
+            bag.load()
+    return bags, {path: path.read_bytes() for path in (folder / "cache").iterdir()}
+
+
+@QUICK
+@given(data=st.data())
+@pytest.mark.filterwarnings("ignore::UserWarning")  # numpy on headers of Python 2, zip names
+def test_cache_with_damaged_notes_and_copies_gives_the_files_content(cached, data):
+    bags, contents = cached
+    for path, content in contents.items():
+        kind = data.draw(st.sampled_from(["sound", "damaged", "another's", "absent"]))
+        others = [p for p in contents if p.suffix == path.suffix and p != path]
+        if kind == "another's" and path.suffix == ".digest":
+            path.write_bytes(contents[others[0]])
+        elif kind == "absent":
+            path.unlink(missing_ok=True)
+        elif kind == "damaged" and path.suffix == ".raw":  # within, any bytes are numbers
+            wrong = [content[: data.draw(st.integers(0, 89))], content + content[:4]]
+            path.write_bytes(data.draw(st.sampled_from(wrong)))
+        else:
+            path.write_bytes(damaged(content, data) if kind == "damaged" else content)
+    for i, bag in enumerate(bags):
+        features, coords, *_ = bag.load()
+        assert features.shape == (9, 5)
+        assert (features == i + 0.5).all()
+        assert (coords == i).all()
+
+
+BARCODES = st.builds(
+    "".join,
+    st.tuples(
+        st.sampled_from(["TCGA-A2-A04P", "tcga-a2-a04p", "TCGA-BH-A0B3", "TCGA-A2", "P1", ""]),
+        st.sampled_from(["", "-01", "-01Z-00-DX1", "-11A", "-1", "-011", "-xx"]),
+        st.sampled_from(["", ".svs", ".9B3EF0C4-1E0B-4A2E-9F5D-6D6C3A2E7A11", ".9B3E"]),
+    ),
+)
+
+
+@QUICK
+@given(
+    slides=st.lists(BARCODES, max_size=5),
+    files=st.sets(BARCODES, max_size=5),
+    rows=st.lists(BARCODES, max_size=4),
+    sample_type=st.sampled_from(["01", "11", None, "1"]),
+)
+@pytest.mark.filterwarnings("ignore::sk_momkd.exceptions.CohortWarning")
+def test_tables_with_odd_barcodes(tmp_path_factory, slides, files, rows, sample_type):
+    folder = tmp_path_factory.mktemp("barcodes")
+    for file in files:
+        (folder / f"{file}.h5").touch()
+    table = pd.DataFrame({"slide_id": slides, "label": 1}, dtype=object)
+    omics = pd.DataFrame(np.arange(len(rows))[:, None], rows, ["A"]) if rows else None
+    options = {"label": "label", "barcodes": "tcga", "sample_type": sample_type}
+    try:
+        bags, _, joined, report = load_cohort(table, folder, omics, **options)
+    except OURS:
+        return
+    assert len(bags) + len(report.left_out) == len(report.slides)
+    stems = [bag.source.path.rsplit("/", 1)[1].removesuffix(".h5") for bag in bags]
+    assert len(set(stems)) == len(stems)
+    for bag, stem in zip(bags, stems, strict=True):
+        assert bag.patient_id == bag.bag_id[:12].upper() == stem[:12].upper()
+        assert sample_type is None or bag.bag_id[12:15] in ("", ".sv", ".9B", f"-{sample_type}")
+    if joined is not None:
+        n_left = len(report.unmatched_omics) + len(report.omics_left_out)
+        assert len(joined) + n_left == len(rows)
+        for patient, row in zip(joined.obs_names, joined.X[:, 0], strict=True):
+            assert rows[int(row)][:12].upper() == patient
 
 
 IDS = st.sampled_from(

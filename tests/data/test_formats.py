@@ -96,6 +96,49 @@ def test_clam_h5_has_coordinates_without_attributes(tmp_path):
     np.testing.assert_array_equal(bag.coords, GRID * 512)
 
 
+def clam(folder, *, features="h5_files", **attributes):
+    """CLAM's two folders: features without attributes, patches with them."""
+    (folder / features).mkdir()
+    (folder / "patches").mkdir()
+    with h5py.File(folder / features / "S1.h5", "w") as file:
+        file["features"], file["coords"] = X, (GRID * 512).astype(np.int32)
+    with h5py.File(folder / "patches" / "S1.h5", "w") as file:
+        file["coords"] = (GRID * 512).astype(np.int32)
+        file["coords"].attrs.update(attributes)
+    return read_bags(folder / features)[0]
+
+
+@pytest.mark.parametrize(
+    ("attributes", "size"),
+    [
+        ({"patch_size": 256, "patch_level": 0, "downsample": (1.0, 1.0)}, 256),
+        ({"patch_size": 256, "patch_level": 1, "downsample": (4.0, 4.0)}, 1024),
+        ({"patch_size": 256, "patch_level": 1, "downsample": (4.00012, 4.00031)}, 1024),
+        ({"patch_size": 256, "patch_level": 0}, 256),
+        ({"patch_size": 256, "patch_level": 1}, None),
+        ({"patch_size": 256}, None),
+        ({"patch_size": -256, "patch_level": 0}, None),
+        ({"patch_size": "large", "patch_level": 0}, None),
+        ({"patch_size": 256, "patch_level": 1, "downsample": ()}, None),
+        ({}, None),
+    ],
+)
+def test_clam_patch_size_is_read_from_the_patch_file(tmp_path, attributes, size):
+    assert clam(tmp_path, **attributes).info.patch_size_level0 == size
+
+
+def test_clam_patch_size_of_another_folder_is_not_taken(tmp_path):
+    assert clam(tmp_path, features="h5", patch_size=256, patch_level=0).info.patch_size is None
+
+
+def test_clam_damaged_patch_file_is_named_and_features_are_read(tmp_path):
+    bag = clam(tmp_path, patch_size=256, patch_level=0)
+    (tmp_path / "patches" / "S1.h5").write_bytes(b"cut off")
+    with pytest.raises(BagFileError, match=r"patches.S1\.h5 is not a readable HDF5"):
+        bag.info  # noqa: B018
+    np.testing.assert_array_equal(bag.features, X)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 def test_clam_pt_is_features_alone(tmp_path, dtype):
     torch.save(torch.tensor(X).to(dtype), tmp_path / "007.pt")

@@ -36,6 +36,7 @@ def test_ten_thousand_slides_open_slice_pickle_and_join_as_paths(tmp_path, monke
     half = bags[np.arange(0, 10_000, 2)]
     again = pickle.loads(pickle.dumps(bags))
     cohort = load_cohort(table, tmp_path, rna, label="y")
+    assert "10000 of 10000 slides in use" in str(cohort.report)
     aligned = align_omics(rna, cohort.bags)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()

@@ -235,6 +235,21 @@ def test_groups_of_patients_named_like_positions_stay_apart():
     assert len(set(BagSequence([Bag(A), Bag(A, patient_id="0")]).groups())) == 2
 
 
+def test_groups_of_repeated_bags_are_one_group():
+    anonymous, named = Bag(A), Bag(A, bag_id="S1")
+    bags = BagSequence([anonymous, named, Bag(A)])
+    again = bags[[0, 1, 0, 2, 1]]
+    assert again.groups().tolist() == [0, 1, 0, 2, 1]
+    assert again.map(lambda x: x + 1).groups().tolist() == [0, 1, 0, 2, 1]
+    assert again[1:].groups().tolist() == [0, 1, 2, 0]
+    assert BagSequence([anonymous, Bag(A), anonymous]).groups().tolist() == [0, 1, 0]
+
+
+def test_groups_of_a_bag_named_like_a_patient_stay_apart():
+    bags = BagSequence([Bag(A, bag_id="P"), Bag(A, patient_id="P")])
+    assert bags.groups().tolist() == [0, 1]
+
+
 def test_groups_of_no_bags_are_integers(lazy):
     assert lazy[[]].groups().dtype == int
 

@@ -159,6 +159,23 @@ def test_short_rows_are_padding(tmp_path, bags):
     assert lists(read_splits(file, bags)) == [[[0, 3, 4, 6, 7, 8, 9], [1, 5], [2]]]
 
 
+@pytest.mark.parametrize(
+    ("columns", "expected"),
+    [("train,val", [[0, 3], [1], []]), ("test,train", [[1], [], [0, 3]])],
+)
+def test_absent_validation_or_test_column_is_an_empty_part(tmp_path, columns, expected):
+    bags = bags_of(["000", "001", "002", "003"])
+    (tmp_path / "splits_0.csv").write_text(f"{columns}\n000,001\n003,\n")
+    with pytest.warns(CohortWarning, match="does not mention 1 of 4 slides.*'002'"):
+        assert lists(read_splits(tmp_path, bags)) == [expected]
+
+
+def test_boolean_file_without_a_test_column_is_read(tmp_path):
+    bags = bags_of(["000", "001"])
+    (tmp_path / "splits_0_bool.csv").write_text(",train,val\n000,True,False\n001,False,True\n")
+    assert lists(read_splits(tmp_path, bags)) == [[[0], [1], []]]
+
+
 def test_unmentioned_slides_are_reported_with_their_number(tmp_path, bags):
     clam_list(tmp_path / "splits_0.csv", *named([0, 1], [2], [3]))
     said = r"splits_0.csv does not mention 6 of 10 slides.*'004', '005', '006' and 3 more"
@@ -232,7 +249,8 @@ def test_patient_on_two_sides_raises_naming_file_and_patient(tmp_path):
     [
         (b"", "no readable CSV"),
         (b"\xff\xfe\x00", "no readable CSV"),
-        (b"train,val\n000,001\n", "no column 'test'; it has 'train', 'val'"),
+        (b"train\n000\n", "no column 'val', 'test'; it has 'train'.*or train and one of them"),
+        (b"val,test\n000,001\n", "no column 'train'; it has 'val', 'test'"),
         (b"train,val,test\n000,001,002\n1,2,3,4,5,6,7\n", "no readable CSV"),
         (b"train,val,test\nTrue,False,False\n", "no first column of slide ids"),
         (b"train;val;test\n000;001;002\n", "no column 'train', 'val', 'test'"),

@@ -49,6 +49,12 @@ def test_check_leakage_same_bag_on_both_sides_raises_naming_it():
         check_leakage([([1], [0, 1])], bags)
 
 
+def test_check_leakage_bootstrap_that_repeats_a_bag_raises():
+    bags = BagSequence([Bag(np.ones((1, 2))), Bag(np.ones((1, 2)), bag_id="S1")])[[0, 1, 0, 1]]
+    with pytest.raises(LeakageError, match="2 patients on both sides"):
+        check_leakage([([0, 1], [2, 3])], bags)
+
+
 def test_check_leakage_bags_without_patients_pass():
     assert check_leakage(KFold(3).split(range(6)), [np.ones((2, 2))] * 6) is None
 

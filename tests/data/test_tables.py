@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 from anndata import AnnData
 
-from sk_momkd import Bag, BagSequence, load_cohort, omics_by_patient, stamp_table
+from sk_momkd import Bag, BagSequence, load_cohort, stamp_table
 from sk_momkd.data.tables import patients_by_genes, read_table
 from sk_momkd.exceptions import CohortError, CohortWarning, OmicsError
 
@@ -73,33 +73,6 @@ def test_read_table_unusable_file_is_named(tmp_path, name, content, message):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(CohortError, match=f"{name}.*{message}"):
         read_table(tmp_path / name)
-
-
-def samples(*barcodes):
-    adata = AnnData(np.arange(len(barcodes), dtype=np.float32)[:, None])
-    adata.obs_names = list(barcodes)
-    return adata
-
-
-def test_omics_by_patient_takes_tumour_and_the_last_aliquot():
-    adata = samples(
-        "TCGA-A2-A04P-01A-11R-A034-07",
-        "TCGA-A2-A04P-01A-31R-A034-07",
-        "TCGA-A2-A04P-11A-31R-A034-07",
-        "TCGA-BH-A0B3-01A-11R-A056-07",
-    )
-    patients = omics_by_patient(adata)
-    assert list(patients.obs_names) == ["TCGA-A2-A04P", "TCGA-BH-A0B3"]
-    assert patients.X.ravel().tolist() == [1, 3]
-    assert patients.uns["omics_by_patient"] == {"other_sample_type": 1, "further_aliquots": 1}
-    assert omics_by_patient(adata, sample_type="11").X.ravel().tolist() == [2]
-
-
-def test_omics_by_patient_refuses_other_ids_and_absent_types():
-    with pytest.raises(OmicsError, match="1 obs_names are no TCGA barcodes: 'P1'"):
-        omics_by_patient(samples("TCGA-A2-A04P", "P1"))
-    with pytest.raises(OmicsError, match=r"'06'.*\['01'\]"):
-        omics_by_patient(samples("TCGA-A2-A04P-01A"), sample_type="06")
 
 
 def test_report_by_site_counts_labels(features):

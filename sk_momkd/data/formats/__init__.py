@@ -2,8 +2,12 @@
 
 import pickle
 import struct
+from lzma import LZMAError
+from tokenize import TokenError
+from zipfile import BadZipFile
+from zlib import error as ZlibError
 
-# What h5py, torch and anndata raise on files whose bytes are wrong, depending on where.
+# What h5py, torch, anndata and numpy raise on files whose bytes are wrong, depending on where.
 DAMAGE = (
     OSError,
     EOFError,
@@ -18,4 +22,9 @@ DAMAGE = (
     SystemError,
     pickle.UnpicklingError,
     struct.error,
+    BadZipFile,
+    ZlibError,
+    LZMAError,
+    SyntaxError,
+    TokenError,
 )

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import h5py
 import numpy as np
 from numpy.typing import NDArray
 
 from ...exceptions import BagFileError
-from ..bag import BagArrays
+from ..arrays import BagArrays
 from ..info import BagInfo, number, text
 from . import DAMAGE
 
@@ -72,33 +73,50 @@ class Hdf5Bag:
 
     def read(self) -> BagArrays:
         """Features, coordinates and stored graph; None for what the file lacks."""
+        with self.opened() as arrays:
+            return arrays._replace(features=arrays.features[:])
+
+    @contextmanager
+    def opened(self) -> Iterator[BagArrays]:
+        """Likewise, but the features are read as they are sliced, while the file is open."""
         with self._open() as file:
             layout = self._layout(file)
-            features = self._values(file, layout.features)
             coords = self._values(file, "coords") if "coords" in file else None
             edges = None if layout.edges is None else self._values(file, layout.edges)
-        # A patch shall receive from its own nearest patches, as in graphs that are built here.
-        return BagArrays(
-            features, coords, edges if edges is None or not edges.ndim else edges[::-1]
-        )
+            # A patch shall receive from its own nearest patches, as in graphs built here.
+            edges = edges if edges is None or not edges.ndim else edges[::-1]
+            yield BagArrays(_Rows(self, file, layout.features), coords, edges)  # type: ignore[arg-type]
+
+    def coords(self) -> NDArray | None:
+        """Coordinates alone; None where the file has none."""
+        with self._open() as file:
+            return self._values(file, "coords") if "coords" in file else None
+
+    @property
+    def parts(self) -> list[str]:
+        """The file."""
+        return [self.path]
 
     def info(self) -> BagInfo:
-        """What the file says about itself."""
+        """What the file says about itself; of CLAM's also what its patch file says."""
         with self._open() as file:
             layout = self._layout(file)
             has_coords = isinstance(file.get("coords"), h5py.Dataset)
             attrs = dict(file["coords"].attrs) if has_coords else {}
             keys = [layout.features, *(["coords"] if has_coords else [])]
-            encoder = file.attrs.get("extractor", file[layout.features].attrs.get("encoder"))
+            encoder = text(file.attrs.get("extractor", file[layout.features].attrs.get("encoder")))
             stamp = layout.format == "stamp"
-            size = file.attrs.get("tile_size_um") if stamp else attrs.get("patch_size_level0")
-            return BagInfo(
-                layout.format,
-                tuple(keys + ([layout.edges] if layout.edges else [])),
-                unit=("um" if stamp else "level-0 px") if has_coords else None,
-                patch_size=number(size),
-                encoder=text(encoder),
-            )
+            stated = file.attrs.get("tile_size_um") if stamp else attrs.get("patch_size_level0")
+            size = number(stated)
+        if size is None and layout.format == "clam":
+            size = _clam_patch_size(Path(self.path))
+        return BagInfo(
+            layout.format,
+            tuple(keys + ([layout.edges] if layout.edges else [])),
+            unit=("um" if stamp else "level-0 px") if has_coords else None,
+            patch_size=size,
+            encoder=encoder,
+        )
 
     @contextmanager
     def _open(self) -> Iterator[h5py.File]:
@@ -144,6 +162,42 @@ class Hdf5Bag:
         except DAMAGE as error:
             raise BagFileError(f"{self.path}: dataset {key!r} cannot be read: {error}") from error
         return values.reshape(_squeezed(values.shape))
+
+
+class _Rows:
+    """Features in an open file; a slice of rows is read when it is taken."""
+
+    def __init__(self, bag: Hdf5Bag, file: h5py.File, key: str) -> None:
+        self._path, self._key = bag.path, key
+        self._dataset = bag._dataset(file, key)
+        self.shape = _squeezed(self._dataset.shape)
+
+    def __getitem__(self, rows: slice) -> NDArray:
+        try:
+            if self.shape == self._dataset.shape:
+                return self._dataset[rows] if self.shape else self._dataset[()]
+            return self._dataset[0, rows]
+        except DAMAGE as error:
+            problem = f"{self._path}: dataset {self._key!r} cannot be read: {error}"
+            raise BagFileError(problem) from error
+
+
+def _clam_patch_size(path: Path) -> float | None:
+    """Width in level-0 pixels by ``patches/<slide>.h5`` beside CLAM's folder ``h5_files``.
+
+    CLAM gives the width in pixels of the level it reads, and that level's downsample per axis.
+    """
+    patches = path.absolute().parent.parent / "patches" / path.name
+    if path.absolute().parent.name != "h5_files" or not patches.is_file():
+        return None
+    with Hdf5Bag(str(patches))._open() as file:
+        stored = file.get("coords")
+        attrs = {} if stored is None else dict(stored.attrs)
+    size, level = number(attrs.get("patch_size")), number(attrs.get("patch_level"))
+    downsample = np.ravel(attrs.get("downsample", 1.0 if level == 0 else np.nan))
+    factor = number(downsample[0]) if len(downsample) else None
+    width = np.nan if size is None or factor is None else size * factor
+    return float(round(width)) if np.isfinite(width) and width > 0 else None
 
 
 def _squeezed(shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from ...exceptions import BagFileError
-from ..bag import BagArrays, to_numpy
+from ..arrays import BagArrays, to_numpy
 from ..info import BagInfo, number
 from . import DAMAGE
 
@@ -38,6 +38,15 @@ class TorchBag:
             coords, edges = (None if part is None else to_numpy(part) for part in parts)
             return BagArrays(to_numpy(content.x), coords, edges)
         return BagArrays(to_numpy(content), self._slideflow_centres(), None)
+
+    def coords(self) -> NDArray | None:
+        """Coordinates where the format has them."""
+        return self.read().coords
+
+    @property
+    def parts(self) -> list[str]:
+        """The file, and slideflow's index where there is one."""
+        return [self.path, *([str(self._index)] if self._index.exists() else [])]
 
     def info(self) -> BagInfo:
         """What the file says about itself."""
@@ -106,6 +115,15 @@ class AnnDataBag:
             graph = np.stack(sparse.coo_array(graph).coords)[::-1].astype(np.int64)
         coords = slide.obsm.get("spatial")
         return BagArrays(features, None if coords is None else np.asarray(coords), graph)
+
+    def coords(self) -> NDArray | None:
+        """Coordinates where the slide has them."""
+        return self.read().coords
+
+    @property
+    def parts(self) -> list[str]:
+        """The file."""
+        return [self.path]
 
     def info(self) -> BagInfo:
         """What the file says about itself."""
