@@ -20,13 +20,16 @@ from ..data.graph import EDGE_FLOWS, GRAPHS
 from ..data.omics import join_omics
 from ..data.sequence import BagSequence
 from ..exceptions import BagError
+from ..nn.blocks import whole
 from ..nn.initialise import initialise
-from ..training.batches import BagDataset, GraphSpec, bag_to_graph, collate, forward
+from ..nn.workspace import clear_workspaces
+from ..training.batches import BagDataset, GraphSpec, forward, open_graph, single
 from ..training.net import (
     Objective,
     TrainingConfig,
     fresh_callbacks,
     resolve_device,
+    resolve_precision,
     train,
 )
 from .omics_transformer import default_omics_transformer
@@ -36,6 +39,8 @@ from .validation import check_bags, encode_labels, inner_split
 positive_int = [Interval(Integral, 1, None, closed="left")]
 positive = [Interval(Real, 0, None, closed="neither")]
 weight = [Interval(Real, 0, None, closed="left")]
+
+_BLOCK_SIZE = 8192  # instances of a large slide that are in memory at once, in prediction
 
 # Every use of chance has a stream of its own, so that switching one off leaves the others alone.
 _STREAMS = ("split", "weights", "omics_weights", "sampling", "dropout", "omics_dropout", "model")
@@ -73,6 +78,7 @@ class BaseMILClassifier(ClassifierMixin, BaseEstimator):
         "min_epochs": positive_int,
         "callbacks": [list, None],
         "device": [str],
+        "precision": [StrOptions({"float32", "bfloat16", "auto"})],
         "random_state": ["random_state"],
         "verbose": ["verbose"],
     }
@@ -124,6 +130,7 @@ of shape (n_bags, n_instances, n_features) or (n_bags, n_features)
         self._validate_params()
         self._forget()
         self.device_ = resolve_device(self.device)
+        self.precision_ = resolve_precision(self.precision, self.device_)
         user_callbacks = fresh_callbacks(self.callbacks)
         bags = check_bags(self, X, reset=True)
         self.classes_, labels = encode_labels(self, y, bags)
@@ -231,11 +238,12 @@ of shape (n_bags, n_instances, n_features) or (n_bags, n_features)
     def _dataset(
         self, bags: BagSequence, labels: NDArray, privileged: PrivilegedOmics | None = None
     ) -> BagDataset:
+        known: dict[str, Any] = {}
+        if privileged is not None:
+            known = {"omics": privileged.vectors, "paired": privileged.paired}
+        dtype = getattr(torch, self.precision_)
         spec = self._graph_spec()
-        if privileged is None:
-            return BagDataset(bags, labels, spec, self.n_features_in_)
-        omics, paired = privileged.vectors, privileged.paired
-        return BagDataset(bags, labels, spec, self.n_features_in_, omics=omics, paired=paired)
+        return BagDataset(bags, labels, spec, self.n_features_in_, dtype=dtype, **known)
 
     def _build_module(self, privileged: PrivilegedOmics | None, seeds: dict[str, int]) -> nn.Module:
         n_genes = 0 if privileged is None else privileged.vectors.shape[1]
@@ -260,20 +268,22 @@ of shape (n_bags, n_instances, n_features) or (n_bags, n_features)
         """`MILOutput` of each bag; alone in its batch, a bag cannot depend on the others."""
         check_is_fitted(self)
         bags, spec = check_bags(self, X, reset=False), self._graph_spec()
-        device = resolve_device(self.device)
+        device, dtype = resolve_device(self.device), getattr(torch, self.precision_)
         module = self.module_.to(device).eval()
         try:
             for i, bag in enumerate(bags):
-                graph = bag_to_graph(bag, bags.name(i), spec, self.n_features_in_)
-                batch, _ = collate([graph])
-                output = forward(module, batch.to(device), training=False).to("cpu")
-                if not output.logits.isfinite().all():
-                    raise BagError(
-                        f"{bags.name(i)}: the prediction is not finite; its features reach "
-                        f"{float(graph.x.abs().max()):.3g}. Scale them as in training."
-                    )
+                name, width = bags.name(i), self.n_features_in_
+                with open_graph(bag, name, spec, width, dtype, block_size=_BLOCK_SIZE) as graph:
+                    batch = single(*graph).to(device)
+                    output = forward(module, batch, training=False).to("cpu")
+                    if not output.logits.isfinite().all():
+                        raise BagError(
+                            f"{name}: the prediction is not finite; its features reach "
+                            f"{float(whole(batch.x).abs().max()):.3g}. Scale them as in training."
+                        )
                 yield output
         finally:
+            clear_workspaces(module)
             module.to("cpu")  # so that the estimator can be unpickled where there is no GPU
 
     def __sklearn_is_fitted__(self) -> bool:

@@ -16,6 +16,7 @@ from torch import nn
 
 from ..losses.momkd import momkd_terms
 from ..models.momkd import MoMKD
+from ..nn.backend import BACKENDS
 from ..nn.memory import ClassMemory
 from ..training.memory import InitialMemory, MemoryUsage, MovingMemory
 from ..training.net import Objective
@@ -124,6 +125,11 @@ class MoMKDClassifier(TransformerMixin, BaseMILClassifier):
         columns of ``history_``; skorch's scorers, which predict on arrays, do not apply.
     device : str, default="auto"
         "auto" is CUDA where there is one.
+    precision : {"float32", "bfloat16", "auto"}, default="float32"
+        In what patches and their embeddings are kept; sums and weights are float32 always.
+        "auto" is bfloat16 where the processor has instructions for it.
+    backend : {"auto", "numba", "torch"}, default="auto"
+        What computes the graph layers; "auto" is compiled loops (numba) on a CPU.
     random_state : int, RandomState or None, default=None
         The same seed gives the same model, bit for bit on a CPU with as many threads.
     verbose : int, default=0
@@ -147,8 +153,8 @@ class MoMKDClassifier(TransformerMixin, BaseMILClassifier):
         Epochs run.
     callbacks_ : list
         The user's callbacks as they ended.
-    device_ : str
-        Where training ran.
+    device_, precision_ : str
+        Where training ran, and in what patches were kept.
 
     See Also
     --------
@@ -224,6 +230,7 @@ class MoMKDClassifier(TransformerMixin, BaseMILClassifier):
         "tau_agg": positive,
         "tau": [Interval(Real, 0.01, 2, closed="both")],
         "learn_tau": ["boolean"],
+        "backend": [StrOptions(set(BACKENDS))],
         "commit_reduction": [StrOptions({"mean", "sum"})],
         "ortho_reduction": [StrOptions({"mean", "sum"})],
         "ortho_memories": [StrOptions({"label", "all"})],
@@ -285,6 +292,8 @@ class MoMKDClassifier(TransformerMixin, BaseMILClassifier):
         min_epochs: int = 10,
         callbacks: list[Any] | None = None,
         device: str = "auto",
+        precision: str = "float32",
+        backend: str = "auto",
         random_state: Any = None,
         verbose: int = 0,
     ) -> None:
@@ -341,6 +350,8 @@ class MoMKDClassifier(TransformerMixin, BaseMILClassifier):
         self.min_epochs = min_epochs
         self.callbacks = callbacks
         self.device = device
+        self.precision = precision
+        self.backend = backend
         self.random_state = random_state
         self.verbose = verbose
 
@@ -399,6 +410,7 @@ class MoMKDClassifier(TransformerMixin, BaseMILClassifier):
             tau=self.tau,
             learn_tau=self.learn_tau,
             learn_memory=self.update == "gradient",
+            backend=self.backend,
         )
 
     def _make_objective(self) -> Objective:

@@ -9,10 +9,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..nn.blocks import Blocks
 from ..nn.dropout import Dropout
+from ..nn.edges import Edges
 from ..nn.encoders import GraphEncoder, OmicsBranch
 from ..nn.memory import ClassMemory, attention_scores
-from ..nn.segment import segment_softmax, segment_sum
+from ..nn.precision import linear_as, wide
+from ..nn.segment import segment_pool, segment_softmax
 from ..output import MILOutput
 
 
@@ -73,6 +76,8 @@ class MoMKD(nn.Module):
         Temperature of the attention.
     learn_tau, learn_memory : bool
         Whether the losses move the temperature and the memory.
+    backend : {"auto", "numba", "torch"}
+        Of the graph encoder.
 
     References
     ----------
@@ -98,10 +103,11 @@ class MoMKD(nn.Module):
         tau: float = 0.2,
         learn_tau: bool = False,
         learn_memory: bool = True,
+        backend: str = "auto",
     ) -> None:
         super().__init__()
         self.log_tau = nn.Parameter(torch.tensor(math.log(tau)), requires_grad=learn_tau)
-        self.encoder = GraphEncoder(in_features, dim, n_heads, dropout)
+        self.encoder = GraphEncoder(in_features, dim, n_heads, dropout, backend)
         self.patch_projector = nn.Linear(dim, projection_dim)
         self.slide_projector = nn.Linear(dim, projection_dim)
         self.memory = ClassMemory(n_classes, n_components, projection_dim, trainable=learn_memory)
@@ -114,8 +120,8 @@ class MoMKD(nn.Module):
 
     def forward(
         self,
-        x: Tensor,  # (n, in_features)
-        edge_index: Tensor,  # (2, n_edges)
+        x: Tensor | Blocks,  # (n, in_features), float32 or bfloat16
+        edge_index: Tensor | Edges,  # (2, n_edges)
         batch: Tensor,  # (n,)
         n_bags: int,
         *,
@@ -124,14 +130,18 @@ class MoMKD(nn.Module):
         paired: Tensor | None = None,  # (B,) bool
     ) -> MoMKDOutput:
         embedding = self.encoder(x, edge_index)  # F (n, D)
-        projection = F.normalize(self.patch_projector(embedding), dim=1)  # p (n, D_N)
+        projection = wide(linear_as(embedding, self.patch_projector))
+        projection = F.normalize(projection, dim=1)  # p (n, D_N)
         affinity = self.memory.affinity(projection)  # (n, K, m)
 
         scores = attention_scores(affinity) / self.tau()  # (n, maps)
         attention = segment_softmax(scores, batch, n_bags)  # (n, maps)
-        pooled = _pool(attention, embedding, batch, n_bags)  # V (B, maps, D)
+        weights = attention.to(embedding.dtype)
+        pooled = wide(segment_pool(weights, embedding, batch, n_bags))  # V (B, maps, D)
 
-        seen = torch.zeros(n_bags, dtype=torch.bool, device=x.device) if paired is None else paired
+        seen = (
+            torch.zeros(n_bags, dtype=torch.bool, device=batch.device) if paired is None else paired
+        )
         reconstruction = omics_projection = None
         if omics is not None and len(omics) and self.omics_branch is not None:
             omics_projection, reconstruction = self.omics_branch(omics)
@@ -165,11 +175,6 @@ class MoMKD(nn.Module):
         logits = self.head(pooled)  # (B, maps, K)
         # One map: its logits. A map per class: entry c of the head applied to V^c.
         return logits[:, 0] if pooled.shape[1] == 1 else logits.diagonal(dim1=1, dim2=2)
-
-
-def _pool(attention: Tensor, embedding: Tensor, batch: Tensor, n_bags: int) -> Tensor:
-    maps = [segment_sum(weights.unsqueeze(1) * embedding, batch, n_bags) for weights in attention.T]
-    return torch.stack(maps, dim=1)  # (B, maps, D)
 
 
 def _slide(pooled: Tensor, y: Tensor | None) -> Tensor:

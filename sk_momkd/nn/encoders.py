@@ -6,8 +6,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .backend import choose_backend
+from .blocks import Blocks, whole
 from .dropout import Dropout
-from .gatv2 import GATv2, with_self_loops
+from .edges import Edges
+from .gatv2 import GATv2
+from .precision import linear_as, wide
+from .workspace import Workspace
 
 
 class GraphEncoder(nn.Module):
@@ -22,9 +27,13 @@ class GraphEncoder(nn.Module):
     n_heads : int
     dropout : float
         On the layers' outputs and on the attention weights.
+    backend : {"auto", "numba", "torch"}, default="auto"
+        What computes it; the result is the same but for rounding, and the dropout masks too.
     """
 
-    def __init__(self, in_features: int, dim: int, n_heads: int, dropout: float) -> None:
+    def __init__(
+        self, in_features: int, dim: int, n_heads: int, dropout: float, backend: str = "auto"
+    ) -> None:
         super().__init__()
         self.gat1 = GATv2(in_features, dim, n_heads, dropout)
         self.gat2 = GATv2(dim, dim, n_heads, dropout)
@@ -32,13 +41,41 @@ class GraphEncoder(nn.Module):
         self.norm1 = nn.LayerNorm(dim)
         self.norm2 = nn.LayerNorm(dim)
         self.dropout = Dropout(dropout)
+        self.backend = backend
+        self.workspace = Workspace()
 
-    def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
-        """(n, in_features), (2, n_edges) -> F (n, dim)."""
-        edges = with_self_loops(edge_index, len(x))
-        first = self.dropout(F.elu(self.norm1(self.gat1(x, edges)))) + self.residual(x)
-        second = self.dropout(F.elu(self.norm2(self.gat2(first, edges)))) + first
-        return torch.maximum(first, second)
+    def forward(self, x: Tensor | Blocks, edge_index: Tensor | Edges) -> Tensor:
+        """(n, in_features), (2, n_edges) -> F (n, dim), of the type of `x`."""
+        edges = Edges.of(edge_index, len(x))
+        if choose_backend(self.backend, x) == "numba":
+            return self._compiled(x, edges)
+        x = whole(x)
+        first = self._finish(self.gat1(x, edges), self.norm1) + wide(linear_as(x, self.residual))
+        first = first.to(x.dtype)
+        second = self._finish(self.gat2(first, edges), self.norm2) + wide(first)
+        return torch.maximum(first, second.to(x.dtype))
+
+    def _finish(self, attended: Tensor, norm: nn.LayerNorm) -> Tensor:
+        return self.dropout.mask().apply(F.elu(norm(attended)))
+
+    def _compiled(self, x: Tensor | Blocks, edges: Edges) -> Tensor:
+        from .compiled import LayerWeights, compiled_layers  # numba, where it is installed
+
+        layers = ((self.gat1, self.norm1, (self.residual,)), (self.gat2, self.norm2, ()))
+        weights = [
+            LayerWeights(
+                tuple(linear.weight for linear in (gat.lin_l, gat.lin_r, *residual)),
+                tuple(linear.bias for linear in (gat.lin_l, gat.lin_r, *residual)),
+                gat.att,
+                gat.bias,
+                norm.weight,
+                norm.bias,
+            )
+            for gat, norm, residual in layers
+        ]
+        dropouts = (self.gat1.dropout, self.dropout, self.gat2.dropout, self.dropout)
+        masks = [dropout.mask() for dropout in dropouts]
+        return compiled_layers(x, edges, masks, self.workspace, *weights)
 
 
 class OmicsBranch(nn.Module):

@@ -7,6 +7,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .dropout import Dropout
+from .edges import Edges
+from .precision import linear_as, wide
 from .segment import segment_softmax, segment_sum
 
 
@@ -48,22 +50,15 @@ class GATv2(nn.Module):
         nn.init.uniform_(self.att, -bound, bound, generator=generator)
         nn.init.zeros_(self.bias)
 
-    def forward(self, x: Tensor, edges: Tensor) -> Tensor:
-        """(n, in_features), (2, n_edges) from `with_self_loops` -> (n, out_features)."""
-        sender, receiver = edges
-        left = self.lin_l(x)  # (n, out)
-        right = self.lin_r(x)  # (n, out)
+    def forward(self, x: Tensor, edge_index: Tensor | Edges) -> Tensor:
+        """(n, in_features), (2, n_edges) -> (n, out_features); bfloat16 is summed as float32."""
+        edges = Edges.of(edge_index, len(x))
+        sender, receiver = edges.pairs()
+        left, right = (wide(linear_as(x, linear)) for linear in (self.lin_l, self.lin_r))
         message = left.index_select(0, sender)  # (E, out)
         pair = F.leaky_relu(message + right.index_select(0, receiver), 0.2)  # (E, out)
         heads = (-1, self.n_heads, self.att.shape[2])
         logits = (pair.view(heads) * self.att).sum(dim=2)  # (E, heads)
-        alpha = self.dropout(segment_softmax(logits, receiver, len(x)))  # (E, heads)
+        alpha = self.dropout.mask().apply(segment_softmax(logits, receiver, len(x)))  # (E, heads)
         weighted = (message.view(heads) * alpha.unsqueeze(2)).flatten(1)  # (E, out)
         return segment_sum(weighted, receiver, len(x)) + self.bias  # (n, out)
-
-
-def with_self_loops(edge_index: Tensor, n_nodes: int) -> Tensor:
-    """Edges without their self loops, and then one self loop per node: (2, n_edges')."""
-    others = edge_index[:, edge_index[0] != edge_index[1]]
-    loops = torch.arange(n_nodes, device=edge_index.device).expand(2, -1)
-    return torch.cat([others, loops], dim=1)

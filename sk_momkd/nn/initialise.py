@@ -9,18 +9,29 @@ from torch import nn
 def initialise(module: nn.Module, generator: torch.Generator) -> None:
     """Draw every weight of `module` anew from `generator`.
 
-    Linear layers get torch's default, U(+-1/sqrt(fan_in)); layer norms the identity; modules
-    with a ``reset_parameters(generator)`` of their own use that.
+    Linear and convolution layers get torch's default, U(+-1/sqrt(fan_in)); layer norms the
+    identity; modules with a ``reset_parameters(generator)`` of their own use that, and answer
+    for everything inside them. A parameter that stands directly in a module without one keeps
+    its value.
     """
-    for child in module.children():
-        if isinstance(child, nn.Linear):
-            bound = child.in_features**-0.5
-            nn.init.uniform_(child.weight, -bound, bound, generator=generator)
-            if child.bias is not None:
-                nn.init.uniform_(child.bias, -bound, bound, generator=generator)
-        elif isinstance(child, nn.LayerNorm):
-            child.reset_parameters()
-        elif callable(reset := getattr(child, "reset_parameters", None)):
-            reset(generator)
-        else:
+    if isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d):
+        bound = module.weight[0].numel() ** -0.5
+        nn.init.uniform_(module.weight, -bound, bound, generator=generator)
+        if module.bias is not None:
+            nn.init.uniform_(module.bias, -bound, bound, generator=generator)
+    elif isinstance(module, nn.LayerNorm):
+        module.reset_parameters()
+    elif callable(reset := getattr(module, "reset_parameters", None)):
+        reset(generator)
+    else:
+        for child in module.children():
             initialise(child, generator)
+
+
+def initialise_orthogonal(module: nn.Module, generator: torch.Generator) -> None:
+    """Orthogonal weights and zero biases for every linear and convolution layer inside."""
+    for part in module.modules():
+        if isinstance(part, nn.Linear | nn.Conv1d | nn.Conv2d):
+            nn.init.orthogonal_(part.weight, generator=generator)
+            if part.bias is not None:
+                nn.init.zeros_(part.bias)

@@ -28,3 +28,19 @@ def segment_softmax(scores: Tensor, index: Tensor, n_segments: int) -> Tensor:
     peak = floor.scatter_reduce(0, where, scores.detach(), "amax")
     weights = (scores - peak.index_select(0, index)).exp()
     return weights / segment_sum(weights, index, n_segments).index_select(0, index)
+
+
+def segment_split(x: Tensor, index: Tensor, n_segments: int) -> tuple[Tensor, ...]:
+    """Rows of each segment, for what has to see one bag at a time; `index` must ascend."""
+    return x.split(torch.bincount(index, minlength=n_segments).tolist())
+
+
+def segment_pool(weights: Tensor, x: Tensor, index: Tensor, n_segments: int) -> Tensor:
+    """Weighted sums per segment without a copy of `x`; `index` must ascend.
+
+    (n, maps), (n, d) -> (n_segments, maps, d)
+    """
+    parts = zip(
+        segment_split(weights, index, n_segments), segment_split(x, index, n_segments), strict=True
+    )
+    return torch.stack([weight.T @ part for weight, part in parts])

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import Dataset, Sampler
-from torch_geometric.data import Batch, Data
+from torch.utils.data import Dataset
 
+from ..data.arrays import BagArrays
 from ..data.bag import Bag
 from ..data.graph import build_edges
 from ..data.sequence import BagSequence
 from ..exceptions import BagError
+from ..nn.blocks import Blocks, as_tensor, whole
+from ..nn.edges import Edges
 
 
 @dataclass(frozen=True)
@@ -28,7 +31,67 @@ class GraphSpec:
     edge_flow: str = "neighbors"
 
 
-def bag_to_graph(bag: Bag, name: str, spec: GraphSpec, n_features: int) -> Data:
+@dataclass(frozen=True)
+class FlatBatch:
+    """Bags side by side; n instances, B bags, P of them with omics.
+
+    Attributes
+    ----------
+    x : Tensor of shape (n, n_features), or Blocks of it
+    edges : Edges
+        Of all graphs, none between two bags.
+    batch : int64 Tensor of shape (n,)
+        Bag of each instance, ascending.
+    n_bags : int
+    index : int64 Tensor of shape (B,)
+        Place of each bag in the dataset.
+    y : int64 Tensor of shape (B,)
+    paired : bool Tensor of shape (B,)
+    omics : Tensor of shape (P, n_genes) or None
+        Rows of the paired bags; the others add no row, they are not filled with zeros.
+    """
+
+    x: Tensor | Blocks
+    edges: Edges
+    batch: Tensor
+    n_bags: int
+    index: Tensor
+    y: Tensor
+    paired: Tensor
+    omics: Tensor | None = None
+
+    @classmethod
+    def join(cls, bags: Sequence[FlatBatch]) -> FlatBatch:
+        """Several batches as one."""
+        if len(bags) == 1:
+            return bags[0]
+        sizes = torch.tensor([len(bag.x) for bag in bags])
+        omics = [bag.omics for bag in bags if bag.omics is not None]
+        return cls(
+            x=torch.cat([whole(bag.x) for bag in bags]),
+            edges=Edges.join([bag.edges for bag in bags]),
+            batch=torch.arange(len(bags)).repeat_interleave(sizes),
+            n_bags=len(bags),
+            index=torch.cat([bag.index for bag in bags]),
+            y=torch.cat([bag.y for bag in bags]),
+            paired=torch.cat([bag.paired for bag in bags]),
+            omics=torch.cat(omics) if omics else None,
+        )
+
+    def __len__(self) -> int:
+        return self.n_bags
+
+    def to(self, device: str | torch.device) -> Self:
+        """The same batch on another device; itself where it is there already."""
+        if self.x.device == torch.device(device):
+            return self
+        names = ("edges", "batch", "y", "paired")
+        moved: dict[str, Any] = {name: getattr(self, name).to(device) for name in names}
+        omics = None if self.omics is None else self.omics.to(device)
+        return replace(self, x=whole(self.x).to(device), omics=omics, **moved)
+
+
+def read_graph(bag: Bag, name: str, spec: GraphSpec, n_features: int) -> tuple[Tensor, Edges]:
     """Read, check and connect one bag.
 
     Raises
@@ -37,26 +100,72 @@ def bag_to_graph(bag: Bag, name: str, spec: GraphSpec, n_features: int) -> Data:
         Naming the bag, if it is unusable or has another width than the model.
     """
     arrays = bag.load(name)
-    if arrays.features.shape[1] != n_features:
+    _check_width(arrays.features.shape[1], name, n_features)
+    return as_tensor(arrays.features), _connect(arrays, name, spec)
+
+
+@contextmanager
+def open_graph(
+    bag: Bag, name: str, spec: GraphSpec, n_features: int, dtype: torch.dtype, *, block_size: int
+) -> Iterator[tuple[Tensor | Blocks, Edges]]:
+    """Likewise, but a bag of more than `block_size` instances that lies in a file stays there.
+
+    Its features come in blocks while this is open.
+    """
+    with bag.opened(block_size, name) as opened:
+        if opened is None or opened.shape[0] <= block_size or spec.graph == "features":
+            x, edges = read_graph(bag, name, spec, n_features)
+            yield x.to(dtype), edges
+        else:
+            _check_width(opened.shape[1], name, n_features)
+            yield Blocks(opened.shape, dtype, opened.read), _connect(opened.frame, name, spec)
+
+
+def _check_width(found: int, name: str, expected: int) -> None:
+    if found != expected:
         raise BagError(
-            f"X has {arrays.features.shape[1]} features in {name}, but the model is expecting "
-            f"{n_features} features as input. Extract all slides with one encoder."
+            f"X has {found} features in {name}, but the model is expecting {expected} features as "
+            "input. Extract all slides with one encoder."
         )
+
+
+def _connect(arrays: BagArrays, name: str, spec: GraphSpec) -> Edges:
     try:
         edges = build_edges(
             arrays, graph=spec.graph, n_neighbors=spec.n_neighbors, edge_flow=spec.edge_flow
         )
     except BagError as error:
         raise BagError(f"{name}: {error}") from None
-    features = arrays.features if arrays.features.flags.writeable else arrays.features.copy()
-    return Data(x=torch.from_numpy(features), edge_index=torch.from_numpy(edges))
+    return Edges.of(torch.from_numpy(edges), len(arrays.features))
+
+
+def single(
+    x: Tensor | Blocks,
+    edges: Edges,
+    *,
+    index: int = 0,
+    y: int = 0,
+    paired: bool = False,
+    omics: Tensor | None = None,
+) -> FlatBatch:
+    """A batch of one bag; its features are not copied."""
+    return FlatBatch(
+        x=x,
+        edges=edges,
+        batch=torch.zeros(len(x), dtype=torch.int64),
+        n_bags=1,
+        index=torch.tensor([index]),
+        y=torch.tensor([y]),
+        paired=torch.tensor([paired]),
+        omics=omics,
+    )
 
 
 class BagDataset(Dataset):
     """Training items: graph, label and, where the bag has one, its omics vector.
 
     Every bag is read and checked once on construction, so that a broken slide is found before
-    training begins. As many as fit into `cache_bytes` stay in memory.
+    training begins. All graphs stay in memory, and as many features as fit into `cache_bytes`.
 
     Parameters
     ----------
@@ -67,6 +176,8 @@ class BagDataset(Dataset):
     omics : float32 ndarray of shape (n_bags, n_genes), optional
     paired : bool ndarray of shape (n_bags,), optional
         Which rows of `omics` mean anything; by default none.
+    dtype : torch.dtype, default=float32
+        In which the features are kept and given out.
     cache_bytes : int, default=1 GiB
     """
 
@@ -79,76 +190,58 @@ class BagDataset(Dataset):
         *,
         omics: NDArray | None = None,
         paired: NDArray | None = None,
+        dtype: torch.dtype = torch.float32,
         cache_bytes: int = 2**30,
     ) -> None:
         self.bags, self.y, self.omics = bags, y, omics
         self.paired = np.zeros(len(bags), dtype=bool) if paired is None else paired
-        self.spec, self.n_features = spec, n_features
+        self.spec, self.n_features, self.dtype = spec, n_features, dtype
         self.sizes = np.zeros(len(bags), dtype=int)
-        self._cache: dict[int, Data] = {}
+        self._edges: list[Edges] = []
+        self._features: dict[int, Tensor] = {}
         for i in range(len(bags)):
-            graph = self._read(i)
-            self.sizes[i] = len(graph.x)
-            cache_bytes -= graph.x.nbytes + graph.edge_index.nbytes
+            x, edges = read_graph(bags[i], bags.name(i), spec, n_features)
+            self.sizes[i] = len(x)
+            self._edges.append(edges)
+            x = x.to(dtype)
+            cache_bytes -= x.nbytes
             if cache_bytes > 0:
-                self._cache[i] = graph
+                self._features[i] = x
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether no bag is read again."""
+        return len(self._features) == len(self.bags)
 
     def __len__(self) -> int:
         return len(self.bags)
 
-    def __getitem__(self, i: int) -> Data:
-        graph = self._cache[i] if i in self._cache else self._read(i)
-        item = Data(x=graph.x, edge_index=graph.edge_index, y=int(self.y[i]))
-        item.paired = bool(self.paired[i])
-        if self.omics is not None:  # an unpaired bag adds no row, it is not filled with zeros
-            item.omics = torch.from_numpy(self.omics[i : i + 1][self.paired[i : i + 1]])
-        return item
+    def __getitem__(self, i: int) -> FlatBatch:
+        omics = None
+        if self.omics is not None:
+            omics = torch.from_numpy(self.omics[i : i + 1][self.paired[i : i + 1]])
+        return single(
+            self._features[i] if i in self._features else self._read(i),
+            self._edges[i],
+            index=i,
+            y=int(self.y[i]),
+            paired=bool(self.paired[i]),
+            omics=omics,
+        )
 
-    def _read(self, i: int) -> Data:
-        return bag_to_graph(self.bags[i], self.bags.name(i), self.spec, self.n_features)
+    def _read(self, i: int) -> Tensor:
+        return as_tensor(self.bags[i].load(self.bags.name(i)).features).to(self.dtype)
 
 
-def collate(items: Sequence[Data]) -> tuple[Batch, Tensor]:
+def collate(items: Sequence[FlatBatch]) -> tuple[FlatBatch, Tensor]:
     """Items to one flat batch and its labels."""
-    batch = Batch.from_data_list(list(items))
+    batch = FlatBatch.join(items)
     return batch, batch.y
 
 
-def forward(module: torch.nn.Module, batch: Batch, *, training: bool) -> Any:
+def forward(module: torch.nn.Module, batch: FlatBatch, *, training: bool) -> Any:
     """Call `module` on a batch; labels and omics go in only while training."""
-    known = {"y": batch.y, "paired": batch.paired} if training else {}
-    if training and "omics" in batch:
+    known: dict[str, Any] = {"y": batch.y, "paired": batch.paired} if training else {}
+    if training and batch.omics is not None:
         known["omics"] = batch.omics
-    return module(batch.x, batch.edge_index, batch.batch, batch.num_graphs, **known)
-
-
-class InstanceBudget(Sampler):
-    """Consecutive bags, as many per batch as stay within a number of instances.
-
-    Parameters
-    ----------
-    sizes : int ndarray of shape (n_bags,)
-    budget : int, default=8192
-        A larger bag gets a batch of its own.
-    """
-
-    def __init__(self, sizes: NDArray, budget: int = 8192) -> None:
-        self.batches: list[list[int]] = [[]]
-        room = budget
-        for i, size in enumerate(sizes):
-            if size > room and self.batches[-1]:
-                self.batches.append([])
-                room = budget
-            self.batches[-1].append(i)
-            room -= size
-
-    def __len__(self) -> int:
-        return len(self.batches)
-
-    def __iter__(self) -> Iterator[list[int]]:
-        return iter(self.batches)
-
-
-def balanced_weights(y: NDArray) -> NDArray:
-    """Sampling weight of each bag, one over the size of its class."""
-    return 1.0 / np.bincount(y)[y]
+    return module(batch.x, batch.edges, batch.batch, batch.n_bags, **known)

@@ -9,19 +9,23 @@ from typing import Any
 
 import pandas as pd
 import torch
+from numpy.typing import NDArray
 from sklearn.base import clone
 from skorch import NeuralNet
 from skorch.callbacks import Callback, LRScheduler
 from skorch.helper import predefined_split
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.data import DataLoader, RandomSampler, WeightedRandomSampler
+from torch.utils.data import BatchSampler, RandomSampler, Sampler, WeightedRandomSampler
 
 from ..exceptions import TrainingError
 from ..losses.total import weighted_total
 from ..nn.dropout import set_dropout_generator
-from .batches import BagDataset, InstanceBudget, balanced_weights, collate, forward
+from ..nn.precision import native_bfloat16
+from ..nn.workspace import clear_workspaces
+from .batches import BagDataset, forward
 from .callbacks import BestEpoch, ClipGradients, LossTerms, Progress, StopEarly, ValidationScores
+from .loader import BagLoader, InstanceBudget, balanced_weights
 
 Terms = Callable[[Any, Tensor], Mapping[str, Tensor]]
 
@@ -61,9 +65,20 @@ class MILNet(NeuralNet):
     epoch, which is skorch's way to stop early.
     """
 
-    def __init__(self, *args: Any, accumulation_steps: int = 1, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *args: Any,
+        accumulation_steps: int = 1,
+        train_batches: Any = None,
+        valid_batches: Any = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(*args, **kwargs)
         self.accumulation_steps = accumulation_steps
+        self.train_batches, self.valid_batches = train_batches, valid_batches
+
+    def get_iterator(self, dataset: BagDataset, training: bool = False) -> BagLoader:
+        return BagLoader(dataset, self.train_batches if training else self.valid_batches)
 
     def initialize_criterion(self) -> MILNet:
         """Keep the objective as it is: it has no parameters of its own."""
@@ -184,7 +199,8 @@ def train(
         callbacks__print_log=None,
         device=config.device,
         verbose=0,
-        **_iterators(training, validation, config, generators["sampling"]),
+        train_batches=_train_batches(training.y, config, generators["sampling"]),
+        valid_batches=None if validation is None else InstanceBudget(validation.sizes),
     )
     set_dropout_generator(module, generators["dropout"])
     omics_branch = getattr(module, "omics_branch", None)
@@ -194,6 +210,7 @@ def train(
         net.fit_dataset(training)
     finally:
         set_dropout_generator(module, None)
+        clear_workspaces(module)
     module.to("cpu").eval()
     if not all(p.isfinite().all() for p in module.parameters()):
         raise TrainingError("Training diverged in its last step: weights are not finite.")
@@ -252,29 +269,20 @@ def resolve_device(device: str) -> str:
     return device
 
 
-def _iterators(
-    training: BagDataset,
-    validation: BagDataset | None,
-    config: TrainingConfig,
-    generator: torch.Generator,
-) -> dict[str, Any]:
+def resolve_precision(precision: str, device: str) -> str:
+    """In what features are kept: "auto" is bfloat16 where `device` has instructions for it."""
+    if precision == "auto":
+        return "bfloat16" if native_bfloat16(device) else "float32"
+    return precision
+
+
+def _train_batches(y: NDArray, config: TrainingConfig, generator: torch.Generator) -> BatchSampler:
     if config.sampler == "balanced":
-        weights = balanced_weights(training.y).tolist()
-        sampler: Any = WeightedRandomSampler(weights, len(training), generator=generator)
+        weights = balanced_weights(y).tolist()
+        sampler: Sampler = WeightedRandomSampler(weights, len(y), generator=generator)
     else:
-        sampler = RandomSampler(training, generator=generator)
-    settings = {
-        "iterator_train": DataLoader,
-        "iterator_train__batch_size": config.batch_size,
-        "iterator_train__sampler": sampler,
-        "iterator_valid": DataLoader,
-    }
-    if validation is not None:
-        settings["iterator_valid__batch_size"] = 1  # DataLoader's word for "see batch_sampler"
-        settings["iterator_valid__batch_sampler"] = InstanceBudget(validation.sizes)
-    for part in ("iterator_train", "iterator_valid"):
-        settings |= {f"{part}__collate_fn": collate, f"{part}__generator": generator}
-    return settings
+        sampler = RandomSampler(y, generator=generator)
+    return BatchSampler(sampler, config.batch_size, drop_last=False)
 
 
 def _schedule(config: TrainingConfig, monitored: str, sign: int) -> list[Callback]:

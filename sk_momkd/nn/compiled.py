@@ -1,0 +1,270 @@
+"""The graph encoder in compiled loops, with a backward pass of its own.
+
+No tensor is as large as edges x features: scores are kept per edge and head, messages are read
+where they lie, once in the order of the receivers and once in that of the senders.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from .blocks import Blocks, by_blocks
+from .dropout import Mask
+from .edges import Edges
+from .kernels import attention, ending
+from .threads import over_rows, summed_over_rows
+from .workspace import Workspace
+
+
+class LayerWeights(NamedTuple):
+    """Parameters of one graph layer: linear maps side by side, attention, layer norm."""
+
+    linear: tuple[Tensor, ...]  # W_l, W_r and, where the layer has one, the residual's; (D, d_in)
+    linear_bias: tuple[Tensor, ...]  # (D,) each
+    att: Tensor  # (1, heads, D / heads)
+    bias: Tensor  # (D,)
+    gain: Tensor  # (D,)
+    shift: Tensor  # (D,)
+
+    def flat(self) -> list[Tensor]:
+        return [*self.linear, *self.linear_bias, self.att, self.bias, self.gain, self.shift]
+
+    @classmethod
+    def of(cls, flat: Sequence[Tensor]) -> LayerWeights:
+        k = (len(flat) - 4) // 2
+        return cls(tuple(flat[:k]), tuple(flat[k : 2 * k]), *flat[2 * k :])
+
+
+class CompiledLayers(torch.autograd.Function):
+    """Two graph layers and their element-wise maximum, F (n, D); see `compiled_layers`."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        edges: Edges,
+        masks: Sequence[Mask],
+        workspace: Workspace,
+        *weights: Tensor,
+    ) -> Tensor:
+        out, *ctx.layers = _forward(x, edges, masks, workspace, weights, keep=True)
+        return out
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, d_out: Tensor) -> Any:
+        if not ctx.layers:
+            raise RuntimeError("The compiled graph encoder goes backward once per forward pass.")
+        layer1, layer2 = ctx.layers
+        ctx.layers = []
+        d_weights2 = layer2.backward(d_out.contiguous(), 0)
+        # d_hidden takes the place of layer 1's residual, where its backward expects it.
+        start = 2 * layer1.dim
+        torch.addmm(d_out, layer2.projected, layer2.weight, out=layer1.projected[:, start:])
+        hidden = layer2.x
+        layer2.release()
+        layer2.workspace.give(hidden)
+        d_weights1 = layer1.backward(layer1.projected, start)
+        d_x = layer1.projected @ layer1.weight if ctx.needs_input_grad[0] else None
+        layer1.release()
+        return (d_x, None, None, None, *d_weights1, *d_weights2)
+
+
+def compiled_layers(
+    x: Tensor | Blocks,
+    edges: Edges,
+    masks: Sequence[Mask],
+    workspace: Workspace,
+    first: LayerWeights,
+    second: LayerWeights,
+) -> Tensor:
+    """F = max(h1, h2) of two graph layers, h2 = new + h1, hence F = h1 + max(new, 0).
+
+    Parameters
+    ----------
+    x : Tensor of shape (n, d_in), float32 or bfloat16, on the CPU
+        Or blocks of it, where no gradient is asked for.
+    edges : Edges
+    masks : sequence of four Mask
+        On the attention weights and on the output, first layer and second.
+    workspace : Workspace
+    first, second : LayerWeights
+        The first has a linear residual, the second adds its input.
+
+    Returns
+    -------
+    Tensor of shape (n, D), of the type of `x`
+    """
+    weights = [*first.flat(), *second.flat()]
+    if torch.is_grad_enabled():
+        return CompiledLayers.apply(x, edges, masks, workspace, *weights)
+    return _forward(x, edges, masks, workspace, weights, keep=False)[0]
+
+
+def _forward(
+    x: Tensor | Blocks,
+    edges: Edges,
+    masks: Sequence[Mask],
+    workspace: Workspace,
+    weights: Sequence[Tensor],
+    *,
+    keep: bool,
+) -> tuple[Tensor, _Layer, _Layer]:
+    """F and the two layers, with all that their backward pass needs or with nothing."""
+    layer1 = _Layer(LayerWeights.of(weights[:10]), edges, masks[:2], workspace, clamp=False)
+    layer2 = _Layer(LayerWeights.of(weights[10:]), edges, masks[2:], workspace, clamp=True)
+    hidden = workspace.take((len(x), layer1.dim), x.dtype)
+    out = torch.empty_like(hidden)  # leaves this function, so it is nobody's workspace
+    layer1.project(x)
+    layer1.forward((layer1.projected, 2 * layer1.dim), hidden)
+    if not keep:
+        layer1.release()
+    layer2.project(hidden)
+    layer2.forward((hidden, 0), out)
+    if not keep:
+        layer2.release()
+        workspace.give(hidden)
+    return out, layer1, layer2
+
+
+class _Layer:
+    """Dropout(ELU(LayerNorm(GATv2(x)))) + residual, and all that its backward pass needs."""
+
+    def __init__(
+        self,
+        weights: LayerWeights,
+        edges: Edges,
+        masks: Sequence[Mask],
+        workspace: Workspace,
+        *,
+        clamp: bool,
+    ) -> None:
+        self.workspace, self.clamp = workspace, clamp
+        self.x: Tensor
+        self.dim = len(weights.bias)
+        self.n_linear = len(weights.linear)
+        self.weights = weights
+        self.att, self.bias, self.gain, self.shift = map(_array, weights[2:])
+        self.att = self.att[0]
+        self.incoming = (_array(edges.in_offsets), _array(edges.sender))
+        self.outgoing = tuple(map(_array, (edges.out_offsets, edges.receiver, edges.place)))
+        self.attention_mask, self.output_mask = map(_rule, masks)
+
+    def project(self, x: Tensor | Blocks) -> None:
+        """All linear maps of the layer in one product, or in one for each block of `x`."""
+        take, width = self.workspace.take, self.n_linear * self.dim
+        self.x = x  # type: ignore[assignment]  # blocks only where nothing goes backward
+        self.weight = take((width, x.shape[1]), x.dtype)
+        bias = torch.cat(self.weights.linear_bias).to(x.dtype)
+        for rows, linear in zip(self.weight.split(self.dim), self.weights.linear, strict=True):
+            rows.copy_(linear)
+        self.projected = take((len(x), width), x.dtype)
+        for rows, block in by_blocks(x):
+            torch.addmm(bias, block, self.weight.T, out=self.projected[rows])
+
+    def forward(self, residual: tuple[Tensor, int], out: Tensor) -> None:
+        """Attend and finish; `residual` is an array and the column where it begins."""
+        n, heads = len(out), len(self.att)
+        self.attended = self.workspace.take((n, self.dim), out.dtype)
+        self.alpha = self.workspace.take((len(self.incoming[1]), heads), torch.float32)
+        attended, alpha = _array(self.attended), _array(self.alpha)
+        over_rows(
+            attention.attend,
+            n,
+            _array(self.projected),
+            self.att,
+            self.bias,
+            self.incoming,
+            self.attention_mask,
+            alpha,
+            attended,
+        )
+        over_rows(
+            ending.finish,
+            n,
+            attended,
+            self.gain,
+            self.shift,
+            _array(residual[0]),
+            residual[1],
+            self.output_mask,
+            self.clamp,
+            _array(out),
+        )
+
+    def backward(self, d_out: Tensor, start: int) -> list[Tensor]:
+        """Gradients of the weights; `projected` becomes its own gradient.
+
+        `d_out` begins at column `start`. The residual's gradient is `d_out` itself.
+        """
+        n = len(d_out)
+        attended, alpha = _array(self.attended), _array(self.alpha)
+        projected = _array(self.projected)
+        d_gain, d_shift = summed_over_rows(
+            ending.finish_backward,
+            n,
+            [(self.dim,), (self.dim,)],
+            attended,
+            self.gain,
+            self.shift,
+            self.output_mask,
+            self.clamp,
+            _array(d_out),
+            start,
+            attended,  # becomes its own gradient
+        )
+        d_score = self.workspace.take(self.alpha.shape, torch.float32)
+        d_right = self.workspace.take((n, self.dim), self.projected.dtype)
+        d_att, d_bias = summed_over_rows(
+            attention.attend_backward_receivers,
+            n,
+            [self.att.shape, (self.dim,)],
+            projected,
+            self.att,
+            self.incoming,
+            self.attention_mask,
+            alpha,
+            attended,
+            _array(d_score),
+            _array(d_right),
+        )
+        over_rows(
+            attention.attend_backward_senders,
+            n,
+            projected,
+            self.att,
+            self.outgoing,
+            alpha,
+            attended,
+            _array(d_score),
+            projected,
+        )
+        self.projected[:, self.dim : 2 * self.dim] = d_right
+        self.workspace.give(d_score, d_right)
+        d_weight = (self.projected.T @ self.x).float().split(self.dim)
+        d_linear_bias = self.projected.sum(dim=0, dtype=torch.float32).split(self.dim)
+        return [*d_weight, *d_linear_bias, d_att.unsqueeze(0), d_bias, d_gain, d_shift]
+
+    def release(self) -> None:
+        """Give the buffers back."""
+        self.workspace.give(self.weight, self.projected, self.attended, self.alpha)
+
+
+def _rule(mask: Mask) -> tuple[np.uint32, np.float32, NDArray]:
+    """A mask as the kernels read it."""
+    scale = np.float32(1 / (1 - mask.p))
+    return np.uint32(mask.threshold), scale, np.array(mask.key, dtype=np.uint32)
+
+
+def _array(tensor: Tensor) -> NDArray:
+    """The tensor's memory; bfloat16, which NumPy lacks, as uint16."""
+    tensor = tensor.detach()
+    if tensor.dtype == torch.bfloat16:
+        return tensor.view(torch.int16).numpy().view(np.uint16)
+    return tensor.numpy()

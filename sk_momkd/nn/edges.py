@@ -1,0 +1,99 @@
+"""The edges of a graph sorted both ways: by receiver and by sender."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Self
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Edges:
+    """Edges of a graph with one self loop per node, in compressed sparse rows.
+
+    Duplicate edges count as often as they come; self loops that were given count once.
+
+    Attributes
+    ----------
+    in_offsets : int32 Tensor of shape (n + 1,)
+        Edges ``in_offsets[i]:in_offsets[i + 1]`` end in node i.
+    sender : int32 Tensor of shape (E,)
+        Where each of them begins.
+    out_offsets : int32 Tensor of shape (n + 1,)
+        The same edges in the order of their senders ...
+    receiver : int32 Tensor of shape (E,)
+        ... where each of those ends ...
+    place : int32 Tensor of shape (E,)
+        ... and where it stands in the order of the receivers.
+    """
+
+    in_offsets: Tensor
+    sender: Tensor
+    out_offsets: Tensor
+    receiver: Tensor
+    place: Tensor
+
+    @classmethod
+    def of(cls, edge_index: Tensor | Edges, n_nodes: int) -> Edges:
+        """From ``edge_index`` (2, n_edges), row 0 sending to row 1."""
+        if isinstance(edge_index, Edges):
+            return edge_index
+        others = edge_index[:, edge_index[0] != edge_index[1]]
+        loops = torch.arange(n_nodes, device=edge_index.device).expand(2, -1)
+        sender, receiver = torch.cat([others, loops], dim=1)
+        receiver, order = receiver.sort(stable=True)
+        sender = sender[order]
+        by_sender, place = sender.sort(stable=True)
+        return cls(
+            _offsets(receiver, n_nodes),
+            sender.int(),
+            _offsets(by_sender, n_nodes),
+            receiver[place].int(),
+            place.int(),
+        )
+
+    @classmethod
+    def join(cls, graphs: Sequence[Edges]) -> Edges:
+        """Graphs side by side, their nodes numbered on."""
+        if len(graphs) == 1:
+            return graphs[0]
+        nodes = torch.tensor([0, *(g.n_nodes for g in graphs)]).cumsum(0).tolist()
+        edges = torch.tensor([0, *(g.n_edges for g in graphs)]).cumsum(0).tolist()
+        parts = list(zip(graphs, nodes, edges, strict=False))
+        zero = graphs[0].in_offsets[:1]
+        return cls(
+            torch.cat([zero, *(g.in_offsets[1:] + e for g, _, e in parts)]),
+            torch.cat([g.sender + n for g, n, _ in parts]),
+            torch.cat([zero, *(g.out_offsets[1:] + e for g, _, e in parts)]),
+            torch.cat([g.receiver + n for g, n, _ in parts]),
+            torch.cat([g.place + e for g, _, e in parts]),
+        )
+
+    @property
+    def n_nodes(self) -> int:
+        return len(self.in_offsets) - 1
+
+    @property
+    def n_edges(self) -> int:
+        return len(self.sender)
+
+    @property
+    def nbytes(self) -> int:
+        return sum(getattr(self, field.name).nbytes for field in fields(self))
+
+    def to(self, device: str | torch.device) -> Self:
+        """The same edges on another device."""
+        return type(self)(*(getattr(self, field.name).to(device) for field in fields(self)))
+
+    def pairs(self) -> tuple[Tensor, Tensor]:
+        """Senders and receivers, (E,) each, in the order of the receivers."""
+        nodes = torch.arange(self.n_nodes, device=self.sender.device)
+        return self.sender.long(), nodes.repeat_interleave(self.in_offsets.diff().long())
+
+
+def _offsets(sorted_nodes: Tensor, n_nodes: int) -> Tensor:
+    counts = torch.bincount(sorted_nodes, minlength=n_nodes)
+    return torch.cat([counts.new_zeros(1), counts.cumsum(0)]).int()

@@ -1,0 +1,57 @@
+"""Kernels on as many threads as torch uses."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+_BLOCK = 256  # rows per piece of work, at least
+
+
+def over_rows(kernel: Callable[..., None], n_rows: int, *arrays: Any) -> None:
+    """Run a kernel on all rows, pieces of them on as many threads as torch uses."""
+    _share(_pieces(n_rows), lambda _, rows: kernel(rows, *arrays))
+
+
+def summed_over_rows(
+    kernel: Callable[..., None], n_rows: int, shapes: Sequence[tuple[int, ...]], *arrays: Any
+) -> list[Tensor]:
+    """Likewise; gives the sums that the kernel writes last, whose order threads cannot change."""
+    pieces = _pieces(n_rows)
+    sums = [np.empty((len(pieces), *shape), dtype=np.float32) for shape in shapes]
+    _share(pieces, lambda k, rows: kernel(rows, *arrays, *(part[k] for part in sums)))
+    return [torch.from_numpy(part.sum(axis=0)) for part in sums]
+
+
+def _pieces(n_rows: int) -> list[tuple[int, int]]:
+    size = max(_BLOCK, -(-n_rows // 64))
+    return [(start, min(start + size, n_rows)) for start in range(0, n_rows, size)]
+
+
+def _share(pieces: list[tuple[int, int]], work: Callable[[int, tuple[int, int]], None]) -> None:
+    queue = iter(list(enumerate(pieces)))  # next() on it is safe among threads
+
+    def drain() -> None:
+        for k, rows in queue:
+            work(k, rows)
+
+    n_others = min(torch.get_num_threads(), len(pieces)) - 1
+    others = [_threads().submit(drain) for _ in range(n_others)]
+    drain()
+    for other in others:
+        other.result()
+
+
+@cache
+def _threads() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="sk_momkd")
+
+
+os.register_at_fork(after_in_child=_threads.cache_clear)  # threads do not survive a fork
