@@ -15,22 +15,30 @@ from .data.splits import check_leakage
 from .data.tables import stamp_table
 from .data.tcga import omics_by_patient, tissue_source_site
 from .data.writers import slide_to_anndata, write_trident
+from .estimators.background import BackgroundDetector
+from .estimators.instance_filter import InstanceFilter
+from .estimators.instance_standardizer import InstanceStandardizer
 from .estimators.instance_transformer import InstanceTransformer
 from .estimators.momkd import MoMKDClassifier
 from .estimators.omics_transformer import GeneSelector, LogCounts
+from .estimators.tissue_mask import TissueMaskFilter
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "BackgroundDetector",
     "Bag",
     "BagSequence",
     "GeneSelector",
+    "InstanceFilter",
+    "InstanceStandardizer",
     "InstanceTransformer",
     "LogCounts",
     "MoMKDClassifier",
     "OmicsTable",
     "PatientStratifiedKFold",
     "SlideFile",
+    "TissueMaskFilter",
     "align_omics",
     "as_bags",
     "cache_bags",
