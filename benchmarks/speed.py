@@ -5,8 +5,8 @@ python benchmarks/speed.py [--patches 500 2000 8000 16000] [--sizes release pape
 
 Everything is measured in one process, the competitors in turn, medians given. "textbook" is the
 same mathematics with torch-geometric's GATv2Conv, as the authors' code has it; "textbook, tuned"
-is the same with a malloc that keeps its pages. "floor" is the matrix products that the method
-cannot do without, and one write and one read of what its backward pass needs.
+is the same, by itself, in a process whose malloc keeps its pages. "floor" is the matrix products
+that the method cannot do without, and one write and one read of what its backward pass needs.
 """
 
 from __future__ import annotations
@@ -14,8 +14,11 @@ from __future__ import annotations
 import argparse
 import ctypes
 import gc
+import os
 import platform
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -74,10 +77,8 @@ class Measured(NamedTuple):
 class Competitor:
     """A way to do one step of training and one prediction of a bag."""
 
-    def __init__(
-        self, module: nn.Module, batch: FlatBatch, *, tuned: bool = False, momkd: bool = True
-    ) -> None:
-        self.module, self.batch, self.tuned, self.momkd = module, batch, tuned, momkd
+    def __init__(self, module: nn.Module, batch: FlatBatch, *, momkd: bool = True) -> None:
+        self.module, self.batch, self.momkd = module, batch, momkd
         parameters = [p for p in module.parameters() if p.requires_grad]
         self.optimizer = torch.optim.AdamW(parameters, lr=2e-4, fused=True)
 
@@ -103,8 +104,6 @@ class Competitor:
 
 class Floor:
     """Matrix products and traffic that no implementation of the method avoids."""
-
-    tuned = False
 
     def __init__(self, n: int, dim: int, projection_dim: int, dtype: torch.dtype) -> None:
         def zeros(*shape: int) -> Tensor:
@@ -161,15 +160,18 @@ def momkd(size: str, backend: str = "auto", textbook: bool = False) -> MoMKD:
     return module
 
 
+def textbook(batch: FlatBatch, size: str) -> Competitor:
+    """The implementation that the others are compared with."""
+    pairs = torch.stack(batch.edges.pairs())
+    plain = FlatBatch(**{**vars(batch), "edges": pairs[:, pairs[0] != pairs[1]]})
+    return Competitor(momkd(size, textbook=True).to(batch.x.device), plain)
+
+
 def competitors(n: int, size: str, backends: list[str], device: str) -> dict[str, Competitor]:
     """Everything that is compared at one bag size."""
     wide, short = slide(n, torch.float32).to(device), slide(n, torch.bfloat16).to(device)
-    pairs = torch.stack(wide.edges.pairs())
-    plain = _replaced(wide, pairs[:, pairs[0] != pairs[1]])
-    found = {"textbook": Competitor(momkd(size, textbook=True).to(device), plain)}
+    found = {"textbook": textbook(wide, size)}
     if device == "cpu":
-        module = momkd(size, textbook=True)
-        found["textbook, tuned"] = Competitor(module, plain, tuned=True)
         found["floor float32"] = Floor(n, **SIZES[size], dtype=torch.float32)
         found["floor bfloat16"] = Floor(n, **SIZES[size], dtype=torch.bfloat16)
     for backend in backends:
@@ -209,18 +211,27 @@ def torchmil_models(batch: FlatBatch) -> dict[str, Competitor]:
     }
 
 
-def _replaced(batch: FlatBatch, edges: Tensor) -> FlatBatch:
-    return FlatBatch(**{**vars(batch), "edges": edges})
+def tuned_textbook(n: int, size: str, step: str, repeats: int) -> Measured:
+    """The textbook in a process of its own, whose malloc never gives pages back."""
+    tuned = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**62)}
+    call = f"import speed; print(*speed.alone({n}, {size!r}, {step!r}, {repeats}))"
+    command = [sys.executable, "-c", call]
+    done = subprocess.run(
+        command,
+        env=os.environ | tuned,
+        cwd=Path(__file__).parent,
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    return Measured(*map(float, done.stdout.split()[-2:]))
 
 
-def tune_malloc(on: bool) -> None:
-    """Let malloc keep its pages (`on`), or give large ones back at once as it does by default."""
-    libc = ctypes.CDLL(None)
-    trim_threshold, mmap_max = -1, -4  # mallopt's names for its parameters
-    libc.mallopt(mmap_max, 0 if on else 65536)
-    libc.mallopt(trim_threshold, 2**31 - 1 if on else 128 * 1024)
-    if not on:
-        libc.malloc_trim(0)
+def alone(n: int, size: str, step: str, repeats: int) -> Measured:
+    """The textbook with nothing beside it."""
+    found = {"textbook": textbook(slide(n, torch.float32), size)}
+    table = measure(found, step, repeats, "cpu")
+    return Measured(table.loc["textbook", "time"], table.loc["textbook", "memory"])
 
 
 def resident(field: str) -> float:
@@ -253,7 +264,6 @@ def measure(found: dict[str, Competitor], step: str, repeats: int, device: str) 
     for round_ in range(repeats + 1):
         for name, competitor in found.items():
             run = getattr(competitor, step)
-            tune_malloc(competitor.tuned)
             if round_ == 0:
                 run()  # compiles, and makes the optimiser's state
                 clear_workspaces(getattr(competitor, "module", nn.Module()))
@@ -263,9 +273,12 @@ def measure(found: dict[str, Competitor], step: str, repeats: int, device: str) 
             if device.startswith("cuda"):
                 torch.cuda.synchronize()
             times[name].append(1000 * (time.perf_counter() - start))
-            tune_malloc(False)
     rows = {name: Measured(statistics.median(t[1:]), memory[name]) for name, t in times.items()}
-    table = pd.DataFrame(rows, index=Measured._fields).T
+    return pd.DataFrame(rows, index=Measured._fields).T
+
+
+def against(table: pd.DataFrame) -> pd.DataFrame:
+    """With ratios to the textbook and to the floor of the same precision."""
     table["faster"] = table.loc["textbook", "time"] / table["time"]
     table["smaller"] = table.loc["textbook", "memory"] / table["memory"].clip(lower=0.1)
     for floor in table.index[table.index.str.startswith("floor")]:
@@ -329,6 +342,10 @@ def main() -> None:
             for n in options.patches:
                 found = competitors(n, size, options.backends, options.device)
                 table = measure(found, step, options.repeats, options.device)
+                if options.device == "cpu":
+                    measured = tuned_textbook(n, size, step, options.repeats)
+                    table.loc["textbook, tuned", list(Measured._fields)] = measured
+                table = against(table)
                 table = table.reset_index(names="what")
                 for column, value in (("patches", n), ("step", step), ("size", size)):
                     table.insert(0, column, value)

@@ -63,14 +63,11 @@ class CompiledLayers(torch.autograd.Function):
             raise RuntimeError("The compiled graph encoder goes backward once per forward pass.")
         layer1, layer2 = ctx.layers
         ctx.layers = []
-        d_weights2 = layer2.backward(d_out.contiguous(), 0)
-        # d_hidden takes the place of layer 1's residual, where its backward expects it.
-        start = 2 * layer1.dim
-        torch.addmm(d_out, layer2.projected, layer2.weight, out=layer1.projected[:, start:])
-        hidden = layer2.x
+        d_weights2 = layer2.backward((d_out.contiguous(), 0))
+        # h1 lies where layer 1 had its residual; its gradient, the residual's, takes its place.
+        torch.addmm(d_out, layer2.projected, layer2.weight, out=layer2.x)
         layer2.release()
-        layer2.workspace.give(hidden)
-        d_weights1 = layer1.backward(layer1.projected, start)
+        d_weights1 = layer1.backward((layer1.projected, 2 * layer1.dim))
         d_x = layer1.projected @ layer1.weight if ctx.needs_input_grad[0] else None
         layer1.release()
         return (d_x, None, None, None, *d_weights1, *d_weights2)
@@ -119,18 +116,25 @@ def _forward(
     """F and the two layers, with all that their backward pass needs or with nothing."""
     layer1 = _Layer(LayerWeights.of(weights[:10]), edges, masks[:2], workspace, clamp=False)
     layer2 = _Layer(LayerWeights.of(weights[10:]), edges, masks[2:], workspace, clamp=True)
-    hidden = workspace.take((len(x), layer1.dim), x.dtype)
-    out = torch.empty_like(hidden)  # leaves this function, so it is nobody's workspace
     layer1.project(x)
-    layer1.forward((layer1.projected, 2 * layer1.dim), hidden)
-    if not keep:
-        layer1.release()
+    residual = (layer1.projected, 2 * layer1.dim)
+    out = torch.empty((len(x), layer1.dim), dtype=x.dtype)  # leaves, so it is no workspace
+    if keep:
+        layer1.forward(residual, residual)
+        layer2.project(layer1.projected[:, 2 * layer1.dim :])
+        layer2.forward(residual, (out, 0))
+        return out, layer1, layer2
+    hidden = workspace.take((len(x), layer1.dim), x.dtype)
+    layer1.forward(residual, (hidden, 0))
+    layer1.release()
     layer2.project(hidden)
-    layer2.forward((hidden, 0), out)
-    if not keep:
-        layer2.release()
-        workspace.give(hidden)
+    layer2.forward((hidden, 0), (out, 0))
+    layer2.release()
+    workspace.give(hidden)
     return out, layer1, layer2
+
+
+_Columns = tuple[Tensor, int]  # a matrix, and where in it the meant columns begin
 
 
 class _Layer:
@@ -168,10 +172,10 @@ class _Layer:
         for rows, block in by_blocks(x):
             torch.addmm(bias, block, self.weight.T, out=self.projected[rows])
 
-    def forward(self, residual: tuple[Tensor, int], out: Tensor) -> None:
-        """Attend and finish; `residual` is an array and the column where it begins."""
-        n, heads = len(out), len(self.att)
-        self.attended = self.workspace.take((n, self.dim), out.dtype)
+    def forward(self, residual: _Columns, out: _Columns) -> None:
+        """Attend and finish; `out` may be `residual`."""
+        n, heads = len(out[0]), len(self.att)
+        self.attended = self.workspace.take((n, self.dim), self.projected.dtype)
         self.alpha = self.workspace.take((len(self.incoming[1]), heads), torch.float32)
         attended, alpha = _array(self.attended), _array(self.alpha)
         over_rows(
@@ -195,36 +199,37 @@ class _Layer:
             residual[1],
             self.output_mask,
             self.clamp,
-            _array(out),
+            _array(out[0]),
+            out[1],
         )
 
-    def backward(self, d_out: Tensor, start: int) -> list[Tensor]:
+    def backward(self, d_out: _Columns) -> list[Tensor]:
         """Gradients of the weights; `projected` becomes its own gradient.
 
-        `d_out` begins at column `start`. The residual's gradient is `d_out` itself.
+        The residual's gradient is `d_out` itself.
         """
-        n = len(d_out)
+        n = len(d_out[0])
         attended, alpha = _array(self.attended), _array(self.alpha)
         projected = _array(self.projected)
-        d_gain, d_shift = summed_over_rows(
+        d_gain, d_shift, d_residual_bias = summed_over_rows(
             ending.finish_backward,
             n,
-            [(self.dim,), (self.dim,)],
+            [(self.dim,)] * 3,
             attended,
             self.gain,
             self.shift,
             self.output_mask,
             self.clamp,
-            _array(d_out),
-            start,
+            _array(d_out[0]),
+            d_out[1],
             attended,  # becomes its own gradient
         )
         d_score = self.workspace.take(self.alpha.shape, torch.float32)
         d_right = self.workspace.take((n, self.dim), self.projected.dtype)
-        d_att, d_bias = summed_over_rows(
+        d_att, d_bias, d_right_bias = summed_over_rows(
             attention.attend_backward_receivers,
             n,
-            [self.att.shape, (self.dim,)],
+            [self.att.shape, (self.dim,), (self.dim,)],
             projected,
             self.att,
             self.incoming,
@@ -234,21 +239,22 @@ class _Layer:
             _array(d_score),
             _array(d_right),
         )
-        over_rows(
+        (d_left_bias,) = summed_over_rows(
             attention.attend_backward_senders,
             n,
+            [(self.dim,)],
             projected,
             self.att,
             self.outgoing,
             alpha,
             attended,
             _array(d_score),
-            projected,
+            projected,  # its columns of W_l x become their own gradient
         )
         self.projected[:, self.dim : 2 * self.dim] = d_right
         self.workspace.give(d_score, d_right)
         d_weight = (self.projected.T @ self.x).float().split(self.dim)
-        d_linear_bias = self.projected.sum(dim=0, dtype=torch.float32).split(self.dim)
+        d_linear_bias = (d_left_bias, d_right_bias, d_residual_bias)[: self.n_linear]
         return [*d_weight, *d_linear_bias, d_att.unsqueeze(0), d_bias, d_gain, d_shift]
 
     def release(self) -> None:

@@ -32,6 +32,8 @@ def segment_softmax(scores: Tensor, index: Tensor, n_segments: int) -> Tensor:
 
 def segment_split(x: Tensor, index: Tensor, n_segments: int) -> tuple[Tensor, ...]:
     """Rows of each segment, for what has to see one bag at a time; `index` must ascend."""
+    if n_segments == 1:
+        return (x,)
     return x.split(torch.bincount(index, minlength=n_segments).tolist())
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -37,21 +38,50 @@ def _pieces(n_rows: int) -> list[tuple[int, int]]:
 
 def _share(pieces: list[tuple[int, int]], work: Callable[[int, tuple[int, int]], None]) -> None:
     queue = iter(list(enumerate(pieces)))  # next() on it is safe among threads
+    done: list[int] = []
 
     def drain() -> None:
         for k, rows in queue:
             work(k, rows)
+            done.append(k)
 
-    n_others = min(torch.get_num_threads(), len(pieces)) - 1
-    others = [_threads().submit(drain) for _ in range(n_others)]
-    drain()
-    for other in others:
-        other.result()
+    n_threads = min(torch.get_num_threads(), len(pieces))
+    if n_threads == 1:
+        drain()
+    elif (openmp := _openmp()) is not None:
+        openmp.GOMP_parallel(_Body(lambda _: drain()), None, n_threads, 0)
+    else:
+        others = [_pool().submit(drain) for _ in range(n_threads - 1)]
+        drain()
+        for other in others:
+            other.result()
+    if len(done) < len(pieces):  # Python prints what happens inside threads of OpenMP
+        raise RuntimeError("A compiled kernel failed; see the message above.")
+
+
+_Body = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 
 
 @cache
-def _threads() -> ThreadPoolExecutor:
+def _openmp() -> ctypes.CDLL | None:
+    """GNU OpenMP, if torch has it loaded.
+
+    Its threads wait for torch's next call by spinning, for milliseconds; work that other threads
+    do meanwhile has to share the cores with them, work in the same threads has not.
+    """
+    try:
+        library = ctypes.CDLL("libgomp.so.1", mode=os.RTLD_NOLOAD)
+        library.GOMP_parallel.argtypes = [_Body, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint]
+        library.GOMP_parallel.restype = None
+    except (OSError, AttributeError):  # another system, another OpenMP
+        return None
+    return library
+
+
+@cache
+def _pool() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="sk_momkd")
 
 
-os.register_at_fork(after_in_child=_threads.cache_clear)  # threads do not survive a fork
+if hasattr(os, "register_at_fork"):  # threads do not survive a fork
+    os.register_at_fork(after_in_child=_pool.cache_clear)

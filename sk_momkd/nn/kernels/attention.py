@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from .words import ONE, ZERO, buffer, compiled, kept, read, write
+from .words import ONE, ZERO, buffer, compiled, inlined, kept, read, write
 
 SLOPE = np.float32(0.2)  # of LeakyReLU, negative side
 
 
-@compiled
+@inlined
 def _dot(a: Any, b: Any) -> Any:
     total = ZERO
     for c in range(a.size):
@@ -20,7 +20,7 @@ def _dot(a: Any, b: Any) -> Any:
     return total
 
 
-@compiled
+@inlined
 def _score(left: Any, right: Any, att: Any) -> Any:
     """Att . LeakyReLU(left + right)."""
     total = ZERO
@@ -30,14 +30,14 @@ def _score(left: Any, right: Any, att: Any) -> Any:
     return total
 
 
-@compiled
+@inlined
 def _add(total: Any, weight: Any, row: Any) -> None:
     """Total += weight * row."""
     for c in range(total.size):
         total[c] += weight * row[c]
 
 
-@compiled
+@inlined
 def _softmax(scores: Any) -> None:
     """Over the edges of one receiver, each head apart, in place."""
     for h in range(scores.shape[1]):
@@ -86,22 +86,22 @@ def attend(
         write(total, out[i])
 
 
-@compiled
-def _d_score(left: Any, right: Any, att: Any, d: Any, d_row: Any, d_att: Any) -> None:
-    """Gradient of `_score` into the row and into att, added."""
-    for c in range(att.size):
+@inlined
+def _d_score(left: Any, right: Any, d: Any, d_row: Any, d_att: Any) -> None:
+    """Gradient of `_score` into att, added; into the row likewise, but not yet times att."""
+    for c in range(d_row.size):
         z = left[c] + right[c]
-        slope = ONE if z > ZERO else SLOPE
-        d_row[c] += d * slope * att[c]
-        d_att[c] += d * slope * z
+        slope = d if z > ZERO else SLOPE * d
+        d_row[c] += slope
+        d_att[c] += slope * z
 
 
-@compiled
+@inlined
 def _d_sender(left: Any, right: Any, att: Any, d: Any, weight: Any, g: Any, d_row: Any) -> None:
     """What one edge owes to its sender: as a message, and as half of the score; added."""
     for c in range(att.size):
-        slope = ONE if left[c] + right[c] > ZERO else SLOPE
-        d_row[c] += weight * g[c] + d * slope * att[c]
+        slope = d if left[c] + right[c] > ZERO else SLOPE * d
+        d_row[c] += weight * g[c] + slope * att[c]
 
 
 @compiled
@@ -117,13 +117,14 @@ def attend_backward_receivers(
     d_right: Any,  # (n, D), written: of W_r x
     d_att: Any,  # (heads, D / heads), written: sum over these rows
     d_bias: Any,  # (D,), likewise
+    d_right_bias: Any,  # (D,), likewise
 ) -> None:
-    """Gradients of the scores, of the receivers' projections, of att and of the bias."""
+    """Gradients of the scores, of the receivers' projections, of att and of the biases."""
     offsets, sender = edges
     heads, width = att.shape
     dim = heads * width
     room, own_room, g_room, d_row = buffer(dim), buffer(dim), buffer(dim), buffer(dim)
-    d_att[:], d_bias[:] = ZERO, ZERO
+    d_att[:], d_bias[:], d_right_bias[:] = ZERO, ZERO, ZERO
     for i in range(rows[0], rows[1]):
         first, last = offsets[i], offsets[i + 1]
         right = read(projected[i, dim : 2 * dim], own_room)
@@ -146,8 +147,11 @@ def attend_backward_receivers(
             left = read(projected[sender[e], :dim], room)
             for h in range(heads):
                 lo, hi = h * width, (h + 1) * width
-                d = d_score[e, h]
-                _d_score(left[lo:hi], right[lo:hi], att[h], d, d_row[lo:hi], d_att[h])
+                _d_score(left[lo:hi], right[lo:hi], d_score[e, h], d_row[lo:hi], d_att[h])
+        for h in range(heads):
+            for c in range(width):
+                d_row[h * width + c] *= att[h, c]
+        _add(d_right_bias, ONE, d_row)
         write(d_row, d_right[i])
 
 
@@ -161,12 +165,14 @@ def attend_backward_senders(
     d_out: Any,
     d_score: Any,
     d_projected: Any,  # columns of W_l x written; may be `projected` itself
+    d_left_bias: Any,  # (D,), written: sum over these rows
 ) -> None:
-    """Gradient of the senders' projections."""
+    """Gradient of the senders' projections, and of their bias."""
     offsets, receiver, place = edges
     heads, width = att.shape
     dim = heads * width
     room, own_room, g_room, d_left = buffer(dim), buffer(dim), buffer(dim), buffer(dim)
+    d_left_bias[:] = ZERO
     for j in range(rows[0], rows[1]):
         left = read(projected[j, :dim], own_room)
         d_left[:] = ZERO
@@ -185,4 +191,5 @@ def attend_backward_senders(
                     g[lo:hi],
                     d_left[lo:hi],
                 )
+        _add(d_left_bias, ONE, d_left)
         write(d_left, d_projected[j, :dim])

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from .words import ONE, ZERO, buffer, compiled, exp, kept, read, write
+from .words import ONE, ZERO, buffer, compiled, exp, inlined, kept, read, write
 
 EPS = np.float32(1e-5)  # of LayerNorm
 
 
-@compiled
+@inlined
 def _moments(row: Any) -> Any:
     """Mean and one over the standard deviation of a row, as LayerNorm takes them."""
     total = ZERO
@@ -35,7 +35,8 @@ def finish(
     start: int,
     drop: Any,
     clamp: bool,  # max(residual, residual + new) = residual + max(new, 0)
-    out: Any,  # (n, D), written
+    out: Any,  # (n, any): its columns out_start:out_start + D written; may be `residual` itself
+    out_start: int,
 ) -> None:
     """Dropout(ELU(LayerNorm(attended))) + residual."""
     dim = gain.size
@@ -54,7 +55,7 @@ def finish(
         old = read(residual[i, start : start + dim], residual_room)
         for c in range(dim):
             new[c] = old[c] + max(new[c], floor)
-        write(new, out[i])
+        write(new, out[i, out_start : out_start + dim])
 
 
 @compiled
@@ -70,13 +71,14 @@ def finish_backward(
     d_attended: Any,  # (n, D), written; may be `attended` itself
     d_gain: Any,  # (D,), written: sum over these rows
     d_shift: Any,  # (D,), likewise
+    d_residual: Any,  # (D,), likewise: sum of `d_out`
 ) -> None:
     """Gradient of `finish` into what was attended; the residual's is `d_out` itself."""
     dim = gain.size
     room, g_room, n, d = buffer(dim), buffer(dim), buffer(dim), buffer(dim)
     dropping = drop[0] > 0
     negative = ZERO if clamp else ONE
-    d_gain[:], d_shift[:] = ZERO, ZERO
+    d_gain[:], d_shift[:], d_residual[:] = ZERO, ZERO, ZERO
     for i in range(rows[0], rows[1]):
         row = read(attended[i], room)
         g = read(d_out[i, start : start + dim], g_room)
@@ -90,6 +92,7 @@ def finish_backward(
                 d[c] *= kept(i * dim + c, drop)
         mean_d, mean_dn = ZERO, ZERO
         for c in range(dim):
+            d_residual[c] += g[c]
             d_gain[c] += d[c] * n[c]
             d_shift[c] += d[c]
             d[c] *= gain[c]

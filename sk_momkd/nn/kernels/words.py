@@ -17,6 +17,9 @@ compiled: Callable[..., Any] = njit(
 )
 
 
+inlined: Callable[..., Any] = njit(inline="always")  # calls with slices would cost a third more
+
+
 def read(row: Any, room: Any) -> Any:
     """A row as float32: itself, or widened into `room`."""
     raise NotImplementedError
@@ -63,20 +66,20 @@ def _write_compiled(values: Any, row: Any) -> Any:
     return narrow
 
 
-@njit(inline="always")
+@inlined
 def _mix(x: Any) -> Any:
     x = np.uint32((x ^ (x >> np.uint32(16))) * np.uint32(0x7FEB352D))
     x = np.uint32((x ^ (x >> np.uint32(15))) * np.uint32(0x846CA68B))
     return x ^ (x >> np.uint32(16))
 
 
-@njit(inline="always")
+@inlined
 def bits(counter: Any, key: Any) -> Any:
     """32 random-looking bits of a counter; `counter_bits` in dropout.py is the same in torch."""
     return _mix(_mix(np.uint32(counter) ^ key[0]) ^ key[1])
 
 
-@njit(inline="always")
+@inlined
 def exp(x: Any) -> Any:
     """Exp for x <= 0, to the last digits of a float32, in operations that vectorise."""
     t = max(x, np.float32(-87.0)) * np.float32(1.44269504)
@@ -92,13 +95,13 @@ def exp(x: Any) -> Any:
     return p * np.uint32((np.int32(k) + np.int32(127)) << np.int32(23)).view(np.float32)
 
 
-@njit(inline="always")
+@inlined
 def buffer(size: int) -> Any:
     """Room for one row."""
     return np.empty(size, np.float32)
 
 
-@njit(inline="always")
+@inlined
 def kept(counter: Any, drop: Any) -> Any:
     """Inverted dropout's factor: 0, or 1 / (1 - p)."""
     threshold, scale, key = drop
