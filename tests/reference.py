@@ -23,6 +23,6 @@ def fill_role(parameter, k, gain=False):
     """Fill one parameter by its role `k`; `gain` marks the gain of a layer norm."""
     shape = tuple(parameter.shape)
     if parameter.dim() >= 2:
-        parameter.copy_(filled(shape, k, 1 / math.sqrt(math.prod(shape[1:]))))
+        parameter.copy_(filled(shape, k, 1 / math.sqrt(math.prod(shape[1:])), parameter.dtype))
     else:
-        parameter.copy_(filled(shape, k, 0.1) + (1 if gain else 0))
+        parameter.copy_(filled(shape, k, 0.1, parameter.dtype) + (1 if gain else 0))

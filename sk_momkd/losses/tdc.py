@@ -1,0 +1,141 @@
+"""The objectives of TDC's two stages: comprehensive learning, then adaptive teaching."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..models.tdc import Lesson, TDCOutput
+from ..models.tdc_teacher import TDCTeacherOutput
+from ..nn.contrast import Contrast, contrast_scores
+from .mkd import soft_label_loss
+
+
+def tdc_teacher_terms(output: TDCTeacherOutput, y: Tensor) -> dict[str, Tensor]:
+    """Every term of the first stage, unweighted; the paper weighs 1 and 3e-4 on "l1".
+
+    Returns
+    -------
+    dict of Tensor
+        ``ce_path`` and, in training, ``kl_path`` (of the average against the network) of shape
+        (B,); where a bag has omics ``ce_omics, ce_fused, kl_omics, kl_fused`` and, with masking,
+        ``kl_masked`` (sum of both passes) of shape (P,); ``l1`` of the omics network, (1,).
+    """
+    terms = {}
+    targets = {"path": y, "omics": y[output.paired], "fused": y[output.paired]}
+    average = None if output.average is None else output.average._asdict()
+    for head, logits in output.heads._asdict().items():
+        if logits is not None:
+            terms[f"ce_{head}"] = F.cross_entropy(logits, targets[head], reduction="none")
+            if average is not None:
+                terms[f"kl_{head}"] = soft_label_loss(average[head], logits, temperature=1.0)
+    if output.masked and output.average is not None and output.average.fused is not None:
+        target = output.average.fused
+        passes = [soft_label_loss(target, logits, temperature=1.0) for logits in output.masked]
+        terms["kl_masked"] = torch.stack(passes).sum(dim=0)
+    return terms | {"l1": output.omics_norm}
+
+
+def contrastive_loss(scores: Tensor, similarity: Tensor, n_rows: int) -> Tensor:
+    """``-log(o+ / (o+ + m/n)) - sum_neg log((m/n) / (o- + m/n))``, mean over positives (CRD).
+
+    Noise-contrastive estimation with m negatives from n rows; the mean is weighted by the
+    positives' similarity. With m = 0 it is 0.
+
+    Parameters
+    ----------
+    scores : Tensor of shape (b, p + m)
+        ``exp(<row, anchor> / temperature) / Z`` of positives and negatives.
+    similarity : Tensor of shape (b, p)
+        At least 0, with a positive sum.
+    n_rows : int
+
+    Returns
+    -------
+    Tensor of shape (b,)
+    """
+    p = similarity.shape[1]
+    positives, negatives = scores[:, :p], scores[:, p:]
+    noise = negatives.shape[1] / n_rows
+    attraction = -(positives / (positives + noise)).log()  # (b, p)
+    repulsion = -(noise / (negatives + noise)).log().sum(dim=1)  # (b,)
+    weighted = (similarity * attraction).sum(dim=1) / similarity.sum(dim=1)
+    return weighted + repulsion
+
+
+def discrepancy(student: Tensor, teacher: Tensor, y: Tensor, *, largest: float) -> Tensor:
+    """How much surer of the label the teacher is, ``clip(conf_T - conf_S, 0, largest)``.
+
+    ``conf = log p_y - log max_{c != y} p_c``. No gradient. (b, K), (b, K), (b,) -> (b,)
+    """
+    return (_confidence(teacher, y) - _confidence(student, y)).clamp(0, largest)
+
+
+@torch.no_grad()
+def _confidence(logits: Tensor, y: Tensor) -> Tensor:
+    own = F.one_hot(y, logits.shape[1]).bool()
+    return logits[own] - logits.masked_fill(own, -torch.inf).amax(dim=1)
+
+
+def agreement(gradients: Tensor, *, threshold: float) -> Tensor:
+    """How many gradients point as each one does, cosine above `threshold`, itself included.
+
+    The weights of GK-Refine; a zero gradient agrees with none. (M, B, d) -> (M, B)
+    """
+    directions = F.normalize(gradients, dim=2)
+    cosine = torch.einsum("mbd,kbd->mkb", directions, directions)
+    return (cosine > threshold).sum(dim=1)
+
+
+def tdc_terms(
+    output: TDCOutput,
+    y: Tensor,
+    *,
+    temperature: float = 1.0,
+    threshold: float = 0.25,
+    max_discrepancy: float = 1.0,
+) -> dict[str, Tensor]:
+    """Every term of the second stage; the paper weighs 1 on "kl", 0.05 on "crd" terms.
+
+    Each knowledge term comes already multiplied by its votes (GK-Refine), per bag: the number
+    of terms, classification among them, whose gradient at f_S agrees with its own. The votes
+    have no gradient, and do not depend on the weights of the terms. Batches may have one bag.
+
+    Returns
+    -------
+    dict of Tensor
+        ``ce, kl_average, crd_average`` of shape (B,), and ``kl_teacher, crd_teacher`` of shape
+        (P,) where a bag has omics. Without lessons ``ce`` alone.
+    """
+    terms = {"ce": F.cross_entropy(output.logits, y, reduction="none")}
+    places: dict[str, Tensor] = {}
+    for name, lesson in output.lessons.items():
+        own, own_y = output.logits[lesson.bags], y[lesson.bags]
+        surer = discrepancy(own, lesson.logits, own_y, largest=max_discrepancy)
+        terms[f"kl_{name}"] = soft_label_loss(lesson.logits, own, temperature=temperature)
+        terms[f"crd_{name}"] = (1 + surer) * _contrast_loss(lesson)
+        places |= {f"kl_{name}": lesson.bags, f"crd_{name}": lesson.bags}
+    if not places:
+        return terms
+    gradients = [
+        torch.autograd.grad(values.sum(), output.feature, retain_graph=True)[0]
+        for values in terms.values()
+    ]
+    votes = dict(zip(terms, agreement(torch.stack(gradients), threshold=threshold), strict=True))
+    refined = {name: votes[name][bags] * terms[name] for name, bags in places.items()}
+    return terms | refined
+
+
+def _contrast_loss(lesson: Lesson) -> Tensor:
+    """Both directions of a lesson, (b,)."""
+    first, second = (
+        contrastive_loss(_scores(c, lesson.temperature), c.similarity, lesson.n_rows)
+        for c in lesson.contrasts
+    )
+    return first + second
+
+
+def _scores(contrast: Contrast, temperature: float) -> Tensor:
+    raw = contrast_scores(contrast.anchor, contrast.bank, contrast.rows, temperature)
+    return raw / contrast.normaliser

@@ -1,0 +1,72 @@
+"""ABMIL: attention-based deep multiple instance learning (arXiv 1802.04712)."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..nn.dropout import Dropout
+from ..nn.gated_attention import GatedAttention
+from ..nn.segment import segment_pool, segment_softmax
+from ..output import MILOutput
+
+
+class ABMIL(nn.Module):
+    """Slide classifier on the attention-weighted mean of embedded patches.
+
+    Parameters
+    ----------
+    in_features : int
+        Width of the patch features.
+    n_classes : int
+    dim : int, default=512
+        Width M of the patch embedding.
+    attention_dim : int, default=128
+        Width L of the attention's arms.
+    gated : bool, default=True
+    dropout : float, default=0.25
+        After the embedding and on both arms of the attention.
+
+    Notes
+    -----
+    The original embeds digit images with a small convolutional network and has one sigmoid
+    output and no dropout; for patch features the embedding is one linear layer with ReLU, and
+    the head has a logit per class.
+
+    References
+    ----------
+    Ilse, Tomczak, Welling. Attention-based Deep Multiple Instance Learning. ICML 2018.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        n_classes: int,
+        *,
+        dim: int = 512,
+        attention_dim: int = 128,
+        gated: bool = True,
+        dropout: float = 0.25,
+    ) -> None:
+        super().__init__()
+        self.embedding = nn.Linear(in_features, dim)
+        self.attention = GatedAttention(dim, attention_dim, gated=gated, dropout=dropout)
+        self.head = nn.Linear(dim, n_classes)
+        self.dropout = Dropout(dropout)
+
+    def forward(
+        self,
+        x: Tensor,  # (n, in_features)
+        edge_index: Tensor,  # not used
+        batch: Tensor,  # (n,)
+        n_bags: int,
+        *,
+        y: Tensor | None = None,
+        omics: Tensor | None = None,
+        paired: Tensor | None = None,
+    ) -> MILOutput:
+        embedding = self.dropout(F.relu(self.embedding(x)))  # h (n, M)
+        scores = self.attention(embedding)  # s (n, 1)
+        attention = segment_softmax(scores, batch, n_bags)  # a (n, 1)
+        slide = segment_pool(attention, embedding, batch, n_bags)[:, 0]  # z (B, M)
+        return MILOutput(self.head(slide), attention, batch)

@@ -1,0 +1,132 @@
+"""DSMIL: dual-stream multiple instance learning (arXiv 2011.08939)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..nn.dropout import Dropout
+from ..nn.initialise import initialise_orthogonal
+from ..nn.segment import segment_pool, segment_softmax, segment_split
+from ..output import MILOutput
+
+
+@dataclass(frozen=True)
+class DSMILOutput(MILOutput):
+    """What DSMIL computes for a batch; ``logits`` are log sigmoids, see `DSMIL`.
+
+    Attributes
+    ----------
+    bag_logits : Tensor of shape (B, K)
+        Of the bag stream, for a sigmoid per class.
+    max_logits : Tensor of shape (B, K)
+        Of the critical instance of each class, for a sigmoid per class.
+    critical : Tensor of shape (B, K)
+        Row of the batch that holds the critical instance of each class.
+    """
+
+    bag_logits: Tensor
+    max_logits: Tensor
+    critical: Tensor
+
+
+class DSMIL(nn.Module):
+    """Slide classifier whose patches are weighted by their likeness to the critical ones.
+
+    Works on the patch features as they are; there is one attention map per class.
+
+    Parameters
+    ----------
+    in_features : int
+        Width D of the patch features.
+    n_classes : int
+    query_dim : int, default=128
+    value_layer : bool, default=False
+        Pass the values through dropout, a linear layer and ReLU; else they are the features.
+    dropout : float, default=0
+        In the value layer.
+    average_streams : bool, default=False
+        Predict the mean of both streams' sigmoids instead of the bag stream's.
+
+    Notes
+    -----
+    The original gives the negative class no output. Here each class has one, trained against
+    one-hot targets with a sigmoid each. ``output.logits`` are the logarithms of the predicted
+    sigmoids, so that their softmax is the sigmoids divided by their sum; a softmax of
+    ``bag_logits`` would count the evidence of two opposite outputs twice.
+
+    References
+    ----------
+    Li, Li, Eliceiri. Dual-stream Multiple Instance Learning Network for Whole Slide Image
+    Classification with Self-supervised Contrastive Learning. CVPR 2021.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        n_classes: int,
+        *,
+        query_dim: int = 128,
+        value_layer: bool = False,
+        dropout: float = 0.0,
+        average_streams: bool = False,
+    ) -> None:
+        super().__init__()
+        self.average_streams = average_streams
+        self.instance = nn.Linear(in_features, n_classes)
+        self.query = nn.Sequential(
+            nn.Linear(in_features, query_dim), nn.ReLU(), nn.Linear(query_dim, query_dim), nn.Tanh()
+        )
+        self.value: nn.Module = nn.Identity()
+        if value_layer:
+            layer = nn.Linear(in_features, in_features)
+            self.value = nn.Sequential(Dropout(dropout), layer, nn.ReLU())
+        self.head = nn.Conv1d(n_classes, n_classes, kernel_size=in_features)
+
+    def reset_parameters(self, generator: torch.Generator) -> None:
+        """Orthogonal weights, zero biases."""
+        initialise_orthogonal(self, generator)
+
+    def forward(
+        self,
+        x: Tensor,  # (n, D)
+        edge_index: Tensor,  # not used
+        batch: Tensor,  # (n,), ascending
+        n_bags: int,
+        *,
+        y: Tensor | None = None,
+        omics: Tensor | None = None,
+        paired: Tensor | None = None,
+    ) -> DSMILOutput:
+        scores = self.instance(x)  # c (n, K)
+        critical = _argmax(scores.detach(), batch, n_bags)  # m (B, K)
+        max_logits = scores.gather(0, critical)  # (B, K)
+
+        query = self.query(x)  # q (n, query_dim)
+        likeness = _inner(query, query[critical], batch, n_bags)  # (n, K)
+        attention = segment_softmax(likeness / math.sqrt(query.shape[1]), batch, n_bags)  # A (n, K)
+        slide = segment_pool(attention, self.value(x), batch, n_bags)  # (B, K, D)
+        bag_logits = self.head(slide).squeeze(2)  # z (B, K)
+
+        logits = F.logsigmoid(bag_logits)
+        if self.average_streams:
+            logits = torch.logaddexp(logits, F.logsigmoid(max_logits)) - math.log(2)
+        return DSMILOutput(logits, attention, batch, bag_logits, max_logits, critical)
+
+
+def _argmax(scores: Tensor, batch: Tensor, n_bags: int) -> Tensor:
+    """Row of the largest score of each bag and class, (B, K)."""
+    sizes = torch.bincount(batch, minlength=n_bags)
+    first = (sizes.cumsum(0) - sizes).unsqueeze(1)  # (B, 1)
+    within = [part.argmax(dim=0) for part in segment_split(scores, batch, n_bags)]
+    return torch.stack(within) + first
+
+
+def _inner(query: Tensor, keys: Tensor, batch: Tensor, n_bags: int) -> Tensor:
+    """Inner products of each row with the keys of its bag: (n, d), (B, K, d) -> (n, K)."""
+    parts = segment_split(query, batch, n_bags)
+    return torch.cat([part @ key.T for part, key in zip(parts, keys, strict=True)])

@@ -1,0 +1,56 @@
+"""Learnable tokens that attend to a slide."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .dropout import Dropout
+
+
+class Tokens(nn.Module):
+    """Learnable tokens, N(0, 1) at the start; `rows` is (n_tokens, dim)."""
+
+    def __init__(self, n_tokens: int, dim: int) -> None:
+        super().__init__()
+        self.rows = nn.Parameter(torch.empty(n_tokens, dim))
+
+    def reset_parameters(self, generator: torch.Generator) -> None:
+        nn.init.normal_(self.rows, generator=generator)
+
+
+class MultiHeadAttention(nn.Module):
+    """Attention of a few queries to a slide; no bias on query, key and value."""
+
+    def __init__(self, dim: int, n_heads: int, dropout: float) -> None:
+        super().__init__()
+        self.n_heads = n_heads
+        self.query, self.key, self.value = (nn.Linear(dim, dim, bias=False) for _ in range(3))
+        self.out = nn.Linear(dim, dim)
+        self.dropout = Dropout(dropout)
+
+    def forward(self, queries: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
+        """(T, d), (n, d) -> (T, d) and the scaled scores before softmax (heads, T, n)."""
+        q = self.query(queries).unflatten(1, (self.n_heads, -1))  # (T, heads, c)
+        k, v = (
+            f(context).unflatten(1, (self.n_heads, -1)) for f in (self.key, self.value)
+        )  # (n, heads, c)
+        scores = torch.einsum("thc,nhc->htn", q, k) * q.shape[2] ** -0.5
+        weights = self.dropout(scores.softmax(dim=2))  # (heads, T, n)
+        return self.out(torch.einsum("htn,nhc->thc", weights, v).flatten(1)), scores
+
+
+class GatedFeedForward(nn.Module):
+    """GEGLU: twice 4 d wide, one half gating the other."""
+
+    def __init__(self, dim: int, dropout: float) -> None:
+        super().__init__()
+        self.first = nn.Linear(dim, 8 * dim)
+        self.second = nn.Linear(4 * dim, dim)
+        self.dropout = Dropout(dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(T, d) -> (T, d)."""
+        value, gate = self.first(x).chunk(2, dim=1)  # (T, 4 d) each
+        return self.dropout(self.second(value * F.gelu(gate)))
