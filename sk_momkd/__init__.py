@@ -22,6 +22,7 @@ from .estimators.instance_transformer import InstanceTransformer
 from .estimators.momkd import MoMKDClassifier
 from .estimators.omics_transformer import GeneSelector, LogCounts
 from .estimators.tissue_mask import TissueMaskFilter
+from .versions import show_versions
 
 __version__ = "0.1.0"
 
@@ -50,6 +51,7 @@ __all__ = [
     "patient_labels",
     "read_bags",
     "read_splits",
+    "show_versions",
     "simulate_cohort",
     "slide_to_anndata",
     "stamp_table",

@@ -32,6 +32,7 @@ MAY_IMPORT = {
     "persistence": _ANSWERS,
     "report": _PICTURES,
     "cli": _PICTURES | {"report"},
+    "versions": {"nn"},
     "__main__": {"cli"},
 }
 ONLY_IN = {

@@ -136,12 +136,9 @@ class MoMKD(nn.Module):
 
         scores = attention_scores(affinity) / self.tau()  # (n, maps)
         attention = segment_softmax(scores, batch, n_bags)  # (n, maps)
-        weights = attention.to(embedding.dtype)
-        pooled = wide(segment_pool(weights, embedding, batch, n_bags))  # V (B, maps, D)
+        pooled = segment_pool(attention, embedding, batch, n_bags)  # V (B, maps, D)
 
-        seen = (
-            torch.zeros(n_bags, dtype=torch.bool, device=batch.device) if paired is None else paired
-        )
+        seen = batch.new_zeros(n_bags, dtype=torch.bool) if paired is None else paired
         reconstruction = omics_projection = None
         if omics is not None and len(omics) and self.omics_branch is not None:
             omics_projection, reconstruction = self.omics_branch(omics)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
+
+_ROWS = 1024  # that are widened at once; they stay in the processor's cache
 
 
 def segment_sum(x: Tensor, index: Tensor, n_segments: int) -> Tensor:
@@ -40,9 +44,31 @@ def segment_split(x: Tensor, index: Tensor, n_segments: int) -> tuple[Tensor, ..
 def segment_pool(weights: Tensor, x: Tensor, index: Tensor, n_segments: int) -> Tensor:
     """Weighted sums per segment without a copy of `x`; `index` must ascend.
 
-    (n, maps), (n, d) -> (n_segments, maps, d)
+    A bfloat16 `x` is summed as float32. (n, maps), (n, d) -> (n_segments, maps, d)
     """
     parts = zip(
         segment_split(weights, index, n_segments), segment_split(x, index, n_segments), strict=True
     )
-    return torch.stack([weight.T @ part for weight, part in parts])
+    short = x.dtype.itemsize < weights.dtype.itemsize
+    return torch.stack([_WidePool.apply(w, p) if short else w.T @ p for w, p in parts])
+
+
+class _WidePool(torch.autograd.Function):
+    """``weights.T @ x``, of which a few rows at a time become float32."""
+
+    @staticmethod
+    def forward(ctx: Any, weights: Tensor, x: Tensor) -> Tensor:
+        ctx.save_for_backward(weights, x)
+        parts = zip(weights.split(_ROWS), x.split(_ROWS), strict=True)
+        return torch.stack([w.T @ rows.to(w.dtype) for w, rows in parts]).sum(dim=0)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, d_pooled: Tensor) -> tuple[Tensor, Tensor]:
+        weights, x = ctx.saved_tensors
+        d_weights, d_x = torch.empty_like(weights), torch.empty_like(x)
+        for start in range(0, len(x), _ROWS):
+            rows = slice(start, start + _ROWS)
+            d_weights[rows] = x[rows].to(weights.dtype) @ d_pooled.T
+            d_x[rows] = weights[rows] @ d_pooled
+        return d_weights, d_x

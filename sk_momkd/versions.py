@@ -1,0 +1,63 @@
+"""What is installed and what will run here, for bug reports."""
+
+from __future__ import annotations
+
+import platform
+import sys
+from importlib.metadata import PackageNotFoundError, version
+
+import torch
+
+from .nn.backend import choose_backend, numba_version
+from .nn.precision import native_bfloat16
+
+_PACKAGES = (
+    "sk_momkd",
+    "torch",
+    "torch-geometric",
+    "scikit-learn",
+    "skorch",
+    "numpy",
+    "scipy",
+    "pandas",
+    "anndata",
+    "h5py",
+    "numba",
+    "joblib",
+)
+
+
+def show_versions() -> None:
+    """Print versions, the device, and the backend and precision that "auto" stands for.
+
+    Examples
+    --------
+    >>> from sk_momkd import show_versions
+    >>> show_versions()  # doctest: +ELLIPSIS
+    python           3...
+    """
+    for name, value in _facts().items():
+        sys.stdout.write(f"{name:<16} {value}\n")
+
+
+def _facts() -> dict[str, str]:
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    name = torch.cuda.get_device_name() if device == "cuda" else platform.machine()
+    numba = numba_version() or "not used: absent, or NUMBA_DISABLE_JIT is set"
+    precision = "bfloat16" if native_bfloat16(device) else "float32"
+    return {
+        "python": sys.version.split()[0],
+        "system": platform.platform(),
+        **{package: _version(package) for package in _PACKAGES},
+        "device": f"{device} ({name}), {torch.get_num_threads()} threads",
+        "backend auto": choose_backend("auto", torch.ones(1, device=device)),
+        "compiled loops": f"numba {numba}",
+        "precision auto": precision,
+    }
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"

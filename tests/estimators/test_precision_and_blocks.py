@@ -1,0 +1,107 @@
+"""Precision, backends and prediction in blocks: different ways to the same result."""
+
+import h5py
+import numpy as np
+import pytest
+import torch
+from conftest import make_bags, quick_classifier
+from torch.nn import functional as F
+
+from sk_momkd import read_bags
+from sk_momkd.losses.momkd import momkd_terms
+from sk_momkd.losses.total import weighted_total
+from sk_momkd.models.momkd import MoMKD
+from sk_momkd.nn.backend import numba_version
+from sk_momkd.nn.dropout import set_dropout_generator
+from sk_momkd.nn.initialise import initialise
+from sk_momkd.training.batches import BagDataset, GraphSpec, forward, read_graph, single
+
+needs_numba = pytest.mark.skipif(numba_version() is None, reason="numba is absent or disabled")
+
+
+@pytest.fixture
+def large_bags(tmp_path):
+    """Three files of 40 to 60 patches."""
+    random = np.random.default_rng(0)
+    for i, n in enumerate((40, 50, 60)):
+        with h5py.File(tmp_path / f"S{i}.h5", "w") as file:
+            file["features"] = random.normal(size=(n, 6)).astype(np.float32)
+            file["coords"] = np.stack(np.divmod(np.arange(n), 8), axis=1) * 256
+    return read_bags(tmp_path)
+
+
+@pytest.mark.parametrize("block_size", [1, 7, 16, 59])
+@pytest.mark.parametrize("backend", ["auto", "torch"])
+def test_predict_any_block_size_gives_the_same(large_bags, monkeypatch, block_size, backend):
+    bags, y = make_bags()
+    clf = quick_classifier(backend=backend).fit(bags, y)
+    whole, affinities = clf.predict_proba(large_bags), clf.transform(large_bags)
+    monkeypatch.setattr("sk_momkd.estimators.base._BLOCK_SIZE", block_size)
+    np.testing.assert_allclose(clf.predict_proba(large_bags), whole, atol=1e-6)
+    np.testing.assert_allclose(clf.transform(large_bags), affinities, atol=1e-6)
+
+
+def test_predict_large_file_is_not_read_whole(large_bags, monkeypatch):
+    bags, y = make_bags()
+    clf = quick_classifier().fit(bags, y)
+    monkeypatch.setattr("sk_momkd.estimators.base._BLOCK_SIZE", 16)
+    monkeypatch.setattr("sk_momkd.data.bag.Bag.load", None)  # calling it would raise
+    if numba_version() is not None:
+        assert clf.predict_proba(large_bags).shape == (3, 2)
+
+
+@needs_numba
+def test_fit_either_backend_gives_the_same_model(cohort):
+    bags, y, omics = cohort
+    proba = {
+        backend: quick_classifier(backend=backend).fit(bags, y, omics=omics).predict_proba(bags)
+        for backend in ("numba", "torch")
+    }
+    np.testing.assert_allclose(proba["numba"], proba["torch"], atol=1e-3)
+
+
+def test_fit_bfloat16_learns_and_predicts_like_float32(cohort):
+    bags, y, omics = cohort
+    clf = quick_classifier(precision="bfloat16", max_epochs=15).fit(bags, y, omics=omics)
+    assert clf.precision_ == "bfloat16"
+    assert clf.score(bags, y) >= 0.9
+    assert all(p.dtype == torch.float32 for p in clf.module_.parameters())
+
+
+def test_fit_precision_auto_is_resolved(cohort, monkeypatch):
+    bags, y, _ = cohort
+    for native, expected in ((True, "bfloat16"), (False, "float32")):
+        monkeypatch.setattr("sk_momkd.training.net.native_bfloat16", lambda _, n=native: n)
+        assert quick_classifier(precision="auto").fit(bags, y).precision_ == expected
+
+
+def test_fit_data_beyond_memory_gives_the_same_model(cohort, monkeypatch):
+    bags, y, omics = cohort
+    kept = quick_classifier().fit(bags, y, omics=omics).predict_proba(bags)
+    monkeypatch.setitem(BagDataset.__init__.__kwdefaults__, "cache_bytes", 0)
+    read = quick_classifier().fit(bags, y, omics=omics).predict_proba(bags)
+    assert np.array_equal(kept, read)
+
+
+def encoder_gradient(x, edges, dtype):
+    """Of the whole objective, at the sizes of the published script."""
+    module = MoMKD(x.shape[1], 12, 2, dim=512, projection_dim=64, omics_dropout=0, head_dropout=0)
+    initialise(module, torch.Generator().manual_seed(0))
+    module.train()
+    set_dropout_generator(module, torch.Generator().manual_seed(1))
+    omics = torch.randn(1, 12, generator=torch.Generator().manual_seed(2))
+    batch = single(x.to(dtype), edges, y=1, paired=True, omics=omics)
+    terms = momkd_terms(forward(module, batch, training=True), batch.y)
+    weights = {"ce": 0.5, "mse": 0.01, "memory": 0.1, "align_omics": 0.05, "align_wsi": 0.2}
+    weighted_total(terms, weights).backward()
+    return torch.cat([p.grad.flatten() for p in module.encoder.parameters()]).double()
+
+
+@pytest.mark.parametrize("cohort_name", ["her2st", "ucsb_breast"])
+def test_gradient_in_bfloat16_points_where_float32_points(data_folder, cohort_name):
+    bags = read_bags(data_folder / cohort_name / "features")
+    for i in (0, 5, 9):
+        x, edges = read_graph(bags[i], bags.name(i), GraphSpec(), bags[i].n_features)
+        x = x.bfloat16().float()
+        wide, short = (encoder_gradient(x, edges, t) for t in (torch.float32, torch.bfloat16))
+        assert F.cosine_similarity(wide, short, dim=0) >= 0.9999

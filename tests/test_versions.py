@@ -1,0 +1,19 @@
+from sk_momkd import show_versions
+from sk_momkd.nn.backend import numba_version
+
+
+def test_show_versions_names_backend_and_packages(capsys, monkeypatch):
+    show_versions()
+    said = dict(line.split(None, 1) for line in capsys.readouterr().out.splitlines())
+    assert {"torch", "scikit-learn", "numba", "sk_momkd"} <= set(said)
+    expected = "torch" if numba_version() is None else "numba"
+    assert said["backend"].split() == ["auto", expected]
+
+
+def test_show_versions_without_numba_says_so(capsys, monkeypatch):
+    for module in ("sk_momkd.versions", "sk_momkd.nn.backend"):
+        monkeypatch.setattr(f"{module}.numba_version", lambda: None)
+    show_versions()
+    out = capsys.readouterr().out
+    assert "not used: absent" in out
+    assert "backend auto     torch" in out
