@@ -3,7 +3,7 @@
     python benchmarks/real_cohorts.py --data DATA [--cohorts ...] [--seeds 0 1] [--repeats 3]
 
 `DATA` (or the environment variable SK_MOMKD_DATA) holds the folders `tcga_brca` and `her2st`.
-Each cross-validation is a row of `docs/results/real_cohorts.csv`; rows that are there are not run
+Each cross-validation is a row of a table (docs/results); rows that are there are not run
 again, so a stopped run goes on where it was.
 """
 
@@ -13,6 +13,7 @@ import argparse
 import os
 import platform
 import time
+from functools import partial
 from itertools import product
 from pathlib import Path
 
@@ -29,7 +30,12 @@ from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from sk_momkd import InstanceTransformer, MoMKDClassifier, align_omics, load_cohort
 
 RESULTS = Path(__file__).parents[1] / "docs" / "results"
-MODELS = ("MoMKD with omics", "MoMKD without omics", "logistic regression")
+MODELS = (
+    "MoMKD with omics",
+    "MoMKD with omics, bfloat16",
+    "MoMKD without omics",
+    "logistic regression",
+)
 TASKS = {
     "tcga_brca": {"label": ["her2", "pr"], "groups": "site", "n_splits": 5},
     "her2st": {"label": ["label"], "groups": "case_id", "n_splits": 3},
@@ -53,11 +59,11 @@ def scale_patches():
     return InstanceTransformer(make_pipeline(StandardScaler(), clip))
 
 
-def one_fold(bags, y, omics, groups, split, random_state):
+def one_fold(bags, y, omics, groups, split, random_state, precision="float32"):
     """Scores of the test fold and what the fit took."""
     torch.set_num_threads(1)
     train, test = split
-    momkd = MoMKDClassifier.preset("paper", random_state=random_state)
+    momkd = MoMKDClassifier.preset("paper", random_state=random_state, precision=precision)
     inner = groups[train]
     if len(np.unique(groups)) < 8:  # three patients: too few to hold some out for validation
         momkd.set_params(early_stopping=False, max_epochs=20)
@@ -92,22 +98,24 @@ def pooled_regression(bags, y, omics, groups, split, random_state):
 
 def run(options: argparse.Namespace) -> None:
     """Fit what is missing and write the table after each row."""
-    RESULTS.mkdir(parents=True, exist_ok=True)
-    path = RESULTS / "real_cohorts.csv"
+    options.write.parent.mkdir(parents=True, exist_ok=True)
+    path = options.write
     rows = pd.read_csv(path).to_dict("records") if path.exists() else []
     done = {(r["cohort"], r["label"], r["model"], r["split_seed"], r["repeat"]) for r in rows}
     for cohort, label in ((c, x) for c in options.cohorts for x in TASKS[c]["label"]):
         bags, y, omics, groups, report = read_task(options.data, cohort, label)
         print(f"{cohort} {label}\n{report}", flush=True)
-        for repeat, seed, name in product(range(options.repeats), options.seeds, MODELS):
+        for repeat, seed, name in product(range(options.repeats), options.seeds, options.models):
             once = name == "logistic regression" and repeat > 0  # it has no random start
             if once or (cohort, label, name, seed, repeat) in done:
                 continue
             n_splits = TASKS[cohort]["n_splits"]
             folds = StratifiedGroupKFold(n_splits, shuffle=True, random_state=seed)
             splits = list(folds.split(y, y, groups))
-            table = omics if name == "MoMKD with omics" else None
+            table = omics if name.startswith("MoMKD with omics") else None
             fit = pooled_regression if name == "logistic regression" else one_fold
+            if name.endswith("bfloat16"):
+                fit = partial(one_fold, precision="bfloat16")
             fits = Parallel(options.n_jobs)(
                 delayed(fit)(bags, y, table, groups, split, seed + 100 * repeat) for split in splits
             )
@@ -137,6 +145,8 @@ def summary(y, splits, fits) -> dict:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--models", nargs="+", choices=MODELS, default=MODELS)
+    parser.add_argument("--write", type=Path, default=RESULTS / "real_cohorts.csv")
     parser.add_argument("--data", type=Path, default=os.environ.get("SK_MOMKD_DATA", ""))
     parser.add_argument("--cohorts", nargs="+", default=list(TASKS), choices=list(TASKS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1])

@@ -88,10 +88,15 @@ class Edges:
         """The same edges on another device."""
         return type(self)(*(getattr(self, field.name).to(device) for field in fields(self)))
 
-    def pairs(self) -> tuple[Tensor, Tensor]:
-        """Senders and receivers, (E,) each, in the order of the receivers."""
-        nodes = torch.arange(self.n_nodes, device=self.sender.device)
-        return self.sender.long(), nodes.repeat_interleave(self.in_offsets.diff().long())
+    def pairs(self, start: int = 0, stop: int | None = None) -> tuple[Tensor, Tensor]:
+        """Senders and receivers of the edges into nodes start:stop, (E,) each, by receiver.
+
+        Receivers are counted from `start`.
+        """
+        offsets = self.in_offsets[start : None if stop is None else stop + 1].long()
+        nodes = torch.arange(len(offsets) - 1, device=offsets.device)
+        senders = self.sender[offsets[0] : offsets[-1]].long()
+        return senders, nodes.repeat_interleave(offsets.diff())
 
 
 def _offsets(sorted_nodes: Tensor, n_nodes: int) -> Tensor:

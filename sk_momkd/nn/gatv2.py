@@ -6,10 +6,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .dropout import Dropout
+from .dropout import Dropout, Mask
 from .edges import Edges
 from .precision import linear_as, wide
 from .segment import segment_softmax, segment_sum
+
+_ROWS = 4096  # receivers at once, where no gradient is asked for
 
 
 class GATv2(nn.Module):
@@ -53,12 +55,24 @@ class GATv2(nn.Module):
     def forward(self, x: Tensor, edge_index: Tensor | Edges) -> Tensor:
         """(n, in_features), (2, n_edges) -> (n, out_features); bfloat16 is summed as float32."""
         edges = Edges.of(edge_index, len(x))
-        sender, receiver = edges.pairs()
         left, right = (wide(linear_as(x, linear)) for linear in (self.lin_l, self.lin_r))
+        mask = self.dropout.mask()
+        # Without gradients nothing has to be kept: some receivers after the others.
+        whole = torch.is_grad_enabled() or mask.p > 0
+        size = len(x) if whole else _ROWS
+        parts = [
+            self._attend(left, right[start : start + size], edges, start, mask)
+            for start in range(0, len(x), size)
+        ]
+        return torch.cat(parts) + self.bias  # (n, out)
+
+    def _attend(self, left: Tensor, right: Tensor, edges: Edges, start: int, mask: Mask) -> Tensor:
+        """Weighted sums of what reaches the receivers from `start` on: (rows, out)."""
+        sender, receiver = edges.pairs(start, start + len(right))  # (E,) each
         message = left.index_select(0, sender)  # (E, out)
         pair = F.leaky_relu(message + right.index_select(0, receiver), 0.2)  # (E, out)
         heads = (-1, self.n_heads, self.att.shape[2])
         logits = (pair.view(heads) * self.att).sum(dim=2)  # (E, heads)
-        alpha = self.dropout.mask().apply(segment_softmax(logits, receiver, len(x)))  # (E, heads)
+        alpha = mask.apply(segment_softmax(logits, receiver, len(right)))  # (E, heads)
         weighted = (message.view(heads) * alpha.unsqueeze(2)).flatten(1)  # (E, out)
-        return segment_sum(weighted, receiver, len(x)) + self.bias  # (n, out)
+        return segment_sum(weighted, receiver, len(right))

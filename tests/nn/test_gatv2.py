@@ -76,3 +76,19 @@ def test_dropout_on_attention_draws_from_its_own_generator():
     assert torch.equal(run(1), run(1))
     assert not torch.equal(run(1), run(2))
     assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_layer_without_gradients_some_receivers_after_the_others_gives_the_same(monkeypatch):
+    layer = GATv2(7, 8, 2, dropout=0.3).eval()
+    layer.reset_parameters(torch.Generator().manual_seed(0))
+    x = torch.randn(30, 7, generator=torch.Generator().manual_seed(1))
+    expected = layer(x, random_graph("hub"))
+    monkeypatch.setattr("sk_momkd.nn.gatv2._ROWS", 7)
+    with torch.no_grad():
+        torch.testing.assert_close(layer(x, random_graph("hub")), expected)
+        kept = []
+        for _ in range(2):  # while dropping, the entries are counted over all edges
+            layer.train().dropout.generator = torch.Generator().manual_seed(5)
+            kept.append(layer(x, random_graph("plain")))
+            monkeypatch.undo()
+        assert torch.equal(*kept)
