@@ -305,7 +305,19 @@ def report(results: pd.DataFrame, options: argparse.Namespace) -> str:
         lines += ["| " + " | ".join(shown.columns) + " |", "|" + "---|" * shown.shape[1]]
         for row in shown.itertuples(index=False):
             lines.append("| " + " | ".join(_cell(value) for value in row) + " |")
+        lines += ["", growth(part)]
     return "\n".join(lines) + "\n"
+
+
+def growth(part: pd.DataFrame) -> str:
+    """Exponents of time in patches, from 2,000 on."""
+    large = part[part["patches"] >= 2000].pivot(index="patches", columns="what", values="time")
+    if len(large) < 2:
+        return ""
+    first, last = large.index[0], large.index[-1]
+    exponents = np.log(large.loc[last] / large.loc[first]) / np.log(last / first)
+    listed = ", ".join(f"{name} {value:.2f}" for name, value in exponents.dropna().items())
+    return f"Time grows with patches ({first:,} to {last:,}) to the power of: {listed}."
 
 
 def _cell(value: object) -> str:
