@@ -39,11 +39,15 @@ def _pieces(n_rows: int) -> list[tuple[int, int]]:
 def _share(pieces: list[tuple[int, int]], work: Callable[[int, tuple[int, int]], None]) -> None:
     queue = iter(list(enumerate(pieces)))  # next() on it is safe among threads
     done: list[int] = []
+    stopped: list[KeyboardInterrupt] = []
 
     def drain() -> None:
-        for k, rows in queue:
-            work(k, rows)
-            done.append(k)
+        try:
+            for k, rows in queue:
+                work(k, rows)
+                done.append(k)
+        except KeyboardInterrupt as stop:  # OpenMP would swallow it
+            stopped.append(stop)
 
     n_threads = min(torch.get_num_threads(), len(pieces))
     if n_threads == 1:
@@ -55,6 +59,8 @@ def _share(pieces: list[tuple[int, int]], work: Callable[[int, tuple[int, int]],
         drain()
         for other in others:
             other.result()
+    if stopped:
+        raise stopped[0]
     if len(done) < len(pieces):  # Python prints what happens inside threads of OpenMP
         raise RuntimeError("A compiled kernel failed; see the message above.")
 

@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -82,7 +83,7 @@ def backward(module, x, edges):
 
 
 def relative(a, b):
-    return float((a - b).norm() / b.norm().clamp(min=1e-12))
+    return ((a - b).norm() / b.norm().clamp(min=1e-12)).item()
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -289,3 +290,57 @@ def test_workspace_lends_no_memory_twice_and_reuses_what_came_back():
     assert larger.shape == (100, 10)
     assert larger.dtype == torch.bfloat16
     assert pickle.loads(pickle.dumps(workspace))._free == []
+
+
+@needs_numba
+def test_kernels_where_nothing_can_be_cached_still_compile(monkeypatch):
+    from sk_momkd.nn.kernels import words
+
+    real = words.njit
+
+    def without_a_place(*args, **options):
+        if options.get("cache"):
+            raise RuntimeError("cannot cache function: no locator available")
+        return real(*args, **options)
+
+    monkeypatch.setattr(words, "njit", without_a_place)
+    assert words.compiled(lambda x: x + 1)(2) == 3
+
+
+@needs_numba
+@pytest.mark.parametrize("openmp", [True, False])
+def test_rows_are_shared_among_threads_each_once(monkeypatch, openmp):
+    from sk_momkd.nn import threads
+
+    if not openmp:
+        monkeypatch.setattr(threads, "_openmp", lambda: None)
+    before, seen = torch.get_num_threads(), []
+    torch.set_num_threads(3)
+    try:
+        threads.over_rows(lambda rows: seen.append(rows), 5000)
+        with pytest.raises(KeyboardInterrupt):
+            threads.over_rows(_interrupt, 5000)
+    finally:
+        torch.set_num_threads(before)
+    covered = sorted(seen)
+    assert covered[0][0] == 0
+    assert covered[-1][1] == 5000
+    assert all(a[1] == b[0] for a, b in pairwise(covered))
+
+
+def _interrupt(rows):
+    raise KeyboardInterrupt
+
+
+@needs_numba
+def test_kernel_that_fails_in_a_thread_raises(monkeypatch, capfd):
+    from sk_momkd.nn import threads
+
+    monkeypatch.setattr(threads, "_openmp", lambda: None)
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        with pytest.raises(ZeroDivisionError):
+            threads.over_rows(lambda rows: 1 / 0, 5000)
+    finally:
+        torch.set_num_threads(before)

@@ -11,10 +11,19 @@ from numba.extending import overload
 
 ONE, ZERO = np.float32(1), np.float32(0)
 
-# Sums may be reordered, but NaN and infinity keep their meaning.
-compiled: Callable[..., Any] = njit(
-    nogil=True, cache=True, fastmath={"reassoc", "contract", "arcp", "nsz"}, error_model="numpy"
-)
+
+def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Compile when first called, and keep the result on disk where there is a place for it."""
+    options = {
+        "nogil": True,
+        "error_model": "numpy",
+        # Sums may be reordered, but NaN and infinity keep their meaning.
+        "fastmath": {"reassoc", "contract", "arcp", "nsz"},
+    }
+    try:
+        return njit(cache=True, **options)(function)
+    except RuntimeError:  # neither the package's folder nor the user's can be written
+        return njit(**options)(function)
 
 
 inlined: Callable[..., Any] = njit(inline="always")  # calls with slices would cost a third more
