@@ -11,6 +11,9 @@ test: .venv/.installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal
+	# the same mathematics without compiled loops
+	NUMBA_DISABLE_JIT=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal \
+		tests/nn tests/models tests/training tests/estimators
 
 # torch first and pinned, so that the small CPU build is taken where there is one
 .venv/.installed: pyproject.toml constraints.txt
