@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any, NamedTuple, Protocol, Self, TypeGuard
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from ..exceptions import BagError
@@ -74,8 +75,9 @@ class Bag:
         self._coords = None if coords is None else to_numpy(coords)
         self._edge_index = None if edge_index is None else to_numpy(edge_index)
         self._steps: tuple[Callable[[BagArrays, str], BagArrays], ...] = ()
-        self.bag_id = None if bag_id is None else str(bag_id)
-        self.patient_id = None if patient_id is None else str(patient_id)
+        # An empty cell of a table is no id: patients "nan" would all be one.
+        self.bag_id = None if pd.isna(bag_id) else str(bag_id)
+        self.patient_id = None if pd.isna(patient_id) else str(patient_id)
 
     @property
     def name(self) -> str:

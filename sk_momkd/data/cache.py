@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,11 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..exceptions import BagError, BagFileError
-from .bag import Bag, BagArrays, check_features
+from .bag import Bag, BagArrays, BagSource, check_features
 from .formats import DAMAGE
 from .info import BagInfo
+from .patient_bags import PatientSource
 from .readers import SlideFile
 from .sequence import BagSequence
+from .whole_files import written_whole
 
 _STORED_AS = {"float16": "<f2", "bfloat16": "<u2", "float32": "<f4"}
 _AT_REST = 2 * 10**9  # ns; clocks of file systems tick in seconds at worst
@@ -123,7 +124,7 @@ def cache_bags(bags: BagSequence, folder: str | PathLike, *, dtype: str = "float
     Parameters
     ----------
     bags : BagSequence
-        Bags of files, as `read_bags` and `load_cohort` give them.
+        Bags of files or of patients, as `read_bags` and `load_cohort` give them.
     folder : path
         Made where it does not exist; may be shared by several processes and cohorts.
     dtype : {"float16", "bfloat16", "float32"}, default="float16"
@@ -137,7 +138,7 @@ def cache_bags(bags: BagSequence, folder: str | PathLike, *, dtype: str = "float
     Raises
     ------
     BagError
-        If a bag is not of a file, or `dtype` is another.
+        If a bag is not of a file, `dtype` is another, or `folder` cannot be made or written.
 
     Examples
     --------
@@ -150,15 +151,26 @@ def cache_bags(bags: BagSequence, folder: str | PathLike, *, dtype: str = "float
     """
     if dtype not in _STORED_AS:
         raise BagError(f"dtype must be one of {', '.join(map(repr, _STORED_AS))}, got {dtype!r}.")
-    os.makedirs(folder, exist_ok=True)
-    cached = []
-    for i, bag in enumerate(bags):
-        file = bag.source
-        if not isinstance(file, SlideFile):
-            raise BagError(f"{bags.name(i)} is not read from a file, so it cannot be cached.")
-        source = CachedFile(file, os.fspath(folder), dtype)
-        cached.append(Bag(source, bag_id=bag.bag_id, patient_id=bag.patient_id))
-    return BagSequence(cached)
+    try:
+        os.makedirs(folder, exist_ok=True)
+    except OSError as error:
+        raise BagFileError(f"{folder} cannot be a folder of copies: {error}") from error
+    return bags.replace(_cached(bag, bags.name(i), folder, dtype) for i, bag in enumerate(bags))
+
+
+def _cached(bag: Bag, name: str, folder: str | PathLike, dtype: str) -> Bag:
+    source: BagSource
+    if isinstance(bag.source, SlideFile):
+        source = CachedFile(bag.source, os.fspath(folder), dtype)
+    elif isinstance(bag.source, PatientSource):
+        slides = bag.source.slides
+        source = PatientSource([_cached(slide, slide.name, folder, dtype) for slide in slides])
+    else:
+        raise BagError(
+            f"{name} is not read from a file, so it cannot be cached. Cache bags of files before "
+            "they are transformed."
+        )
+    return Bag(source, bag_id=bag.bag_id, patient_id=bag.patient_id)
 
 
 def _hash(content: bytes) -> str:
@@ -214,10 +226,12 @@ def _store(place: Path, arrays: BagArrays) -> None:
 
 
 def _replace(path: Path, write: Callable[[IO[bytes]], object]) -> None:
-    handle, part = tempfile.mkstemp(suffix=".part", dir=path.parent)
     try:
-        with os.fdopen(handle, "wb") as file:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with written_whole(path) as part, open(part, "wb") as file:
             write(file)
-        os.replace(part, path)
-    finally:
-        Path(part).unlink(missing_ok=True)
+    except OSError as error:
+        raise BagFileError(
+            f"The copy {path} cannot be written: {error}. Free or unlock the folder, or read the "
+            "bags without cache_bags."
+        ) from error

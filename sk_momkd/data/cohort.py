@@ -21,8 +21,13 @@ from .patient_bags import patient_bags, patient_labels
 from .readers import SlideFile
 from .sequence import BagSequence, first_few
 from .slide_files import find_files, match_files
-from .tables import read_table
+from .tables import read_table, whole_numbers
 from .tcga import PRIMARY_TUMOUR, check_barcode_options, read_slide_barcodes
+
+_UNKNOWN = (  # no value of these is ever a negative
+    *("?", "na", "n/a", "nan", "missing", "unknown", "equivocal", "indeterminate"),
+    *("not available", "not evaluated", "not performed", "not done"),
+)
 
 
 class Cohort(NamedTuple):
@@ -69,9 +74,9 @@ def load_cohort(
     label, slide_id, patient_id : str
         Columns of `table`.
     positive : scalar or mapping, optional
-        A scalar names the positive value of a column with two values: `y` is then 1 and 0. A
-        mapping gives the label of each value, None for values to leave out. Without it the
-        values themselves are the labels.
+        A scalar names the positive value of a column with two values: `y` is then 1 and 0; the
+        other may not be a word for "unknown". A mapping gives the label of each value, None for
+        values to leave out. Without it the values themselves are the labels.
 
     unit : {"slide", "patient"}, default="slide"
         What a bag is. A patient's bag holds all slides, each with its own graph; the slides of
@@ -97,9 +102,9 @@ def load_cohort(
     Raises
     ------
     CohortError
-        If a column is missing, ids repeat or are empty, no slide has a file or one may have
-        several, a value of the label column is not covered by `positive`, or with `barcodes` a
-        slide id is none.
+        If a column is missing or stands twice, ids repeat, are empty or have spaces around them,
+        no slide has a file or one may have several, a value of the label column is not covered by
+        `positive`, or with `barcodes` a slide id is none.
 
     Examples
     --------
@@ -154,13 +159,13 @@ def _read_table(
             f"The table has no column {first_few(missing)}; it has {first_few(frame.columns, 12)}. "
             "Name yours with slide_id=, patient_id= and label=."
         )
+    doubled = [c for c in columns.values() if c in frame and frame[c].ndim > 1]
+    if doubled:
+        raise CohortError(f"The table has several columns of the name {first_few(doubled)}.")
     present = {name: frame[column] for name, column in columns.items() if column in frame}
     frame = pd.DataFrame(present).reset_index(drop=True)
     for name in [name for name in ("slide_id", "patient_id") if name not in optional]:
-        empty = np.flatnonzero(frame[name].isna())
-        if len(empty):
-            raise CohortError(f"{len(empty)} rows have no {name}, the first is row {empty[0]}.")
-        frame[name] = frame[name].astype(str)
+        frame[name] = _id_text(frame[name], name)
     twice = frame["slide_id"][frame["slide_id"].duplicated()].unique()
     if len(twice):
         raise CohortError(
@@ -169,13 +174,27 @@ def _read_table(
     return frame
 
 
+def _id_text(ids: pd.Series, name: str) -> pd.Series:
+    text = whole_numbers(ids).astype(str)
+    empty = np.flatnonzero(ids.isna() | (text.str.strip() == ""))
+    if len(empty):
+        raise CohortError(f"{len(empty)} rows have no {name}, the first is row {empty[0]}.")
+    spaced = pd.unique(text[text != text.str.strip()])
+    if len(spaced):
+        raise CohortError(
+            f"{len(spaced)} values of {name} have spaces around them: {first_few(spaced)}. They "
+            "would count as other ids than without; remove the spaces in the table."
+        )
+    return text
+
+
 def _map_labels(values: pd.Series, positive: Any, label: str) -> pd.Series:
-    known = values.dropna()
-    if pd.api.types.is_float_dtype(known) and (known % 1 == 0).all():
-        known = known.astype(int)  # whole numbers, read as floats because some are missing
+    known = whole_numbers(values.dropna())
+    found = list(pd.unique(known))
+    if not isinstance(positive, Mapping):
+        _refuse_spellings(found, label)
     if positive is None:
         return known.astype(object).reindex(values.index)
-    found = list(pd.unique(known))
     if not isinstance(positive, Mapping):
         hits = [value for value in found if value == positive or str(value) == str(positive)]
         if len(hits) != 1 or len(found) != 2:
@@ -184,6 +203,8 @@ def _map_labels(values: pd.Series, positive: Any, label: str) -> pd.Series:
                 "hold that value and one other. Map each value instead, None to leave it out: "
                 "positive={'Positive': 1, 'Negative': 0, 'Equivocal': None}."
             )
+        other = next(value for value in found if value != hits[0])
+        _refuse_no_negative(other, hits[0], label)
         positive = {value: int(value == hits[0]) for value in found}
     uncovered = [value for value in found if value not in positive]
     if uncovered:
@@ -193,6 +214,27 @@ def _map_labels(values: pd.Series, positive: Any, label: str) -> pd.Series:
         )
     labels = [positive[value] for value in known]  # map() would turn 1, 0, None into floats
     return pd.Series(labels, index=known.index, dtype=object).reindex(values.index)
+
+
+def _refuse_spellings(found: list[Any], label: str) -> None:
+    """Raise if two values are one word in other letter case or with other spaces around it."""
+    spellings: dict[str, Any] = {}
+    for value in found:
+        other = spellings.setdefault(str(value).strip().casefold(), value)
+        if other is not value:
+            raise CohortError(
+                f"Column {label!r} holds both {other!r} and {value!r}, which would be two classes. "
+                f"Map each value, e.g. positive={{{other!r}: 1, {value!r}: 1, ...}}."
+            )
+
+
+def _refuse_no_negative(other: Any, positive: Any, label: str) -> None:
+    """Raise if the value beside the positive one says "unknown"."""
+    if str(other).strip(" []()").casefold() in _UNKNOWN:
+        raise CohortError(
+            f"Column {label!r} holds {positive!r} and {other!r}, which is no negative. Map each "
+            f"value, None to leave it out: positive={{{positive!r}: 1, {other!r}: None, ...}}."
+        )
 
 
 def _status(frame: pd.DataFrame, label: str) -> NDArray:

@@ -14,7 +14,8 @@ from anndata import AnnData
 from numpy.typing import NDArray
 
 from ..exceptions import CohortError, OmicsError
-from .omics import OmicsTable, as_omics
+from .formats import DAMAGE
+from .omics import OmicsTable, as_omics, check_names
 from .sequence import BagSequence, first_few
 from .tables import is_table, patients_by_genes
 from .tcga import choose_aliquots, patient_of
@@ -64,10 +65,12 @@ def join_cohort_omics(
     with _opened(omics, bags, patient_of if tcga else str) as adata:
         if layer is not None and layer not in adata.layers:
             raise OmicsError(f"omics has no layer {layer!r}; it has {sorted(adata.layers)}.")
-        table = as_omics(adata)
-        rows = _rows(table.ids, sample_type) if tcga else _all_rows(table.ids)
+        if layer is None:
+            as_omics(adata)  # refuses one without X in our words
+        ids, genes = check_names(adata.obs_names, adata.var_names)
+        rows = _rows(ids, sample_type) if tcga else _all_rows(ids)
         used = rows[rows["status"] == "used"]
-        matched = OmicsTable(None, used["joins"].to_numpy(), table.genes).match(bags)
+        matched = OmicsTable(None, used["joins"].to_numpy(), genes).match(bags)
         kept = used.iloc[pd.unique(matched[matched >= 0])]
         if not len(kept):
             raise CohortError(
@@ -96,7 +99,10 @@ def _block(adata: AnnData, rows: NDArray, layer: str | None) -> AnnData:
     """The rows, in memory."""
     order = np.argsort(rows)  # a backed file wants sorted rows; the second step restores the order
     block = adata[rows[order]]
-    block = block.to_memory() if adata.isbacked else block.copy()
+    try:
+        block = block.to_memory() if adata.isbacked else block.copy()
+    except DAMAGE as error:
+        raise OmicsError(f"omics cannot be read from {adata.filename}: {error}") from error
     if layer is not None:
         block.X = block.layers[layer]
     return block[np.argsort(order)].copy()
@@ -129,8 +135,12 @@ def _as_anndata(omics: Any, bags: BagSequence, name_of: Callable[[str], str]) ->
 
 def _open_h5ad(path: str | PathLike) -> AnnData:
     try:
-        return anndata.read_h5ad(path, backed="r")
+        adata = anndata.read_h5ad(path, backed="r")
+        if "X" in adata.file:
+            return adata
+        adata.file.close()  # layers alone cannot be sliced on disk
+        return anndata.read_h5ad(path)
     except FileNotFoundError:
         raise
-    except (OSError, KeyError, ValueError) as error:
+    except DAMAGE as error:
         raise OmicsError(f"{path} is not a readable .h5ad file: {error}") from error

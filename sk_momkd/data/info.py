@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+GEOMETRY = ("unit", "anchor", "patch_size", "encoder")  # written to AnnData and read back
+
 
 @dataclass(frozen=True)
 class BagInfo:

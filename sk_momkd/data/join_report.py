@@ -57,6 +57,8 @@ class JoinReport:
     def by_site(self) -> pd.DataFrame:
         """Slides in use per site and label; for cohorts read with ``site=`` or barcodes.
 
+        A site that is missing in the table counts as "unknown".
+
         Raises
         ------
         CohortError
@@ -65,7 +67,7 @@ class JoinReport:
         if "site" not in self.slides:
             raise CohortError("The cohort was read without sites; name their column, site=.")
         used = self.slides[self.slides["status"] == "used"]
-        return pd.crosstab(used["site"], used["label"])
+        return pd.crosstab(used["site"].fillna("unknown"), used["label"])
 
     def __str__(self) -> str:
         used = self.slides[self.slides["status"] == "used"]

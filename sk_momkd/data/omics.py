@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 from numpy.typing import NDArray
+from pandas.api.types import is_numeric_dtype
 from scipy import sparse
 
 from ..exceptions import OmicsError, PairingWarning
@@ -67,9 +68,25 @@ class OmicsTable:
         return self._values[order].to_memory().X[back]
 
     def match(self, bags: BagSequence) -> NDArray:
-        """Row of each bag, by patient id and then by bag id; -1 where there is none."""
+        """Row of each bag, by patient id and then by bag id; -1 where there is none.
+
+        Raises
+        ------
+        OmicsError
+            If a bag has a row of its patient and another of its own id.
+        """
         row = {name: i for i, name in enumerate(self.ids)}
-        return np.array([row.get(b.patient_id, row.get(b.bag_id, -1)) for b in bags], dtype=int)
+        by_patient = np.array([row.get(bag.patient_id, -1) for bag in bags], dtype=int)
+        by_bag = np.array([row.get(bag.bag_id, -1) for bag in bags], dtype=int)
+        both = np.flatnonzero((by_patient >= 0) & (by_bag >= 0) & (by_patient != by_bag))
+        if len(both):
+            bag = bags[int(both[0])]
+            raise OmicsError(
+                f"{len(both)} bags have one omics row by their patient and another by their own "
+                f"id; the first is {bag.name} of patient {bag.patient_id!r}. Name the rows by "
+                "patients, or by bags in ids that no patient has."
+            )
+        return np.where(by_patient >= 0, by_patient, by_bag)
 
     def __repr__(self) -> str:
         return f"OmicsTable({len(self.ids)} patients x {len(self.genes)} genes)"
@@ -95,22 +112,35 @@ def as_omics(omics: Any) -> OmicsTable:
         values = omics if omics.isbacked else omics.X
         if values is None or (omics.isbacked and "X" not in omics.file):
             raise OmicsError("The AnnData has no X; put the expression there.")
+        if values is not omics and not np.can_cast(values.dtype, np.float64, "same_kind"):
+            raise OmicsError(f"X of the AnnData must be numbers, got dtype {values.dtype}.")
         ids, genes = omics.obs_names, omics.var_names
     elif isinstance(omics, pd.DataFrame):
+        if isinstance(omics.index, pd.RangeIndex):
+            raise OmicsError(
+                "The index of omics counts the rows, so it holds no ids. Move the ids into it, "
+                "e.g. omics.set_index('case_id')."
+            )
         values, ids, genes = _numbers(omics), omics.index, omics.columns
     else:
         raise OmicsError(
             "omics must be an AnnData or a DataFrame with ids as index, got "
             f"{type(omics).__name__}."
         )
-    if ids.nlevels > 1 or genes.nlevels > 1:
+    return OmicsTable(values, *check_names(ids, genes))
+
+
+def check_names(patients: pd.Index, names: pd.Index) -> tuple[NDArray, NDArray]:
+    """Ids and gene names as text; raises as :func:`as_omics` does."""
+    if patients.nlevels > 1 or names.nlevels > 1:
         raise OmicsError("omics has a MultiIndex; give it one level of ids and one of genes.")
-    ids, genes = np.array(ids.astype(str), dtype=object), np.array(genes.astype(str), dtype=object)
+    ids = np.array(patients.astype(str), dtype=object)
+    genes = np.array(names.astype(str), dtype=object)
     if len(ids) == 0 or len(genes) == 0:
         raise OmicsError(f"omics is empty: {len(ids)} patients x {len(genes)} genes.")
     _refuse_duplicates(ids, "patients", "Keep one row per patient.")
     _refuse_duplicates(genes, "genes", "Sum or drop them, e.g. adata.var_names_make_unique().")
-    return OmicsTable(values, ids, genes)
+    return ids, genes
 
 
 def align_omics(omics: Any, bags: Any) -> OmicsTable:
@@ -201,9 +231,12 @@ def _in_bag_order(omics: Any, bags: BagSequence) -> tuple[OmicsTable, NDArray]:
 
 def _numbers(frame: pd.DataFrame) -> NDArray:
     try:
+        if any(dtype.kind in "cmM" for dtype in frame.dtypes):
+            raise TypeError("dates or complex numbers")
         return frame.to_numpy(dtype=np.float32)
     except (TypeError, ValueError) as error:
-        text = [c for c in frame if not pd.api.types.is_numeric_dtype(frame[c])]
+        kinds = zip(frame.columns, frame.dtypes, strict=True)
+        text = [c for c, kind in kinds if kind.kind == "c" or not is_numeric_dtype(kind)]
         raise OmicsError(
             f"omics must be numbers; these columns are not: {first_few(text)}. Move the ids into "
             "the index."

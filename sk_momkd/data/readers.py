@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -141,24 +142,29 @@ def read_bags(
     stems: dict[str, Path] = {}
     for path in paths:
         if not path.is_file():
-            raise BagFileError(f"{path} does not exist.")
-        if (other := stems.setdefault(slide_stem(path.name), path)) != path:
+            raise BagFileError(f"{path} does not exist, or is no file.")
+        if (stem := slide_stem(path.name)) in stems:
             raise BagFileError(
-                f"Two files are of slide {slide_stem(path.name)!r}: {other} and {path}. Keep one."
+                f"Two files are of slide {stem!r}: {stems[stem]} and {path}. Keep one."
             )
+        stems[stem] = path
     return BagSequence(
         Bag(SlideFile(fspath(path), format), bag_id=stem) for stem, path in stems.items()
     )
 
 
 def bag_files(folder: str | PathLike) -> list[Path]:
-    """Files of a folder that may be bags, by name."""
-    return sorted(p for p in Path(folder).iterdir() if p.suffix.lower() in BAG_SUFFIXES)
+    """Files of a folder that may be bags, by name; not hidden ones, as macOS' ``._S1.h5``."""
+    named = (p for p in Path(folder).iterdir() if p.suffix.lower() in BAG_SUFFIXES)
+    return sorted(p for p in named if not p.name.startswith(".") and not p.is_dir())
 
 
 def slide_stem(name: str) -> str:
-    """A slide id without file suffixes; other dots, as before a UUID, belong to the id."""
-    stem = name
+    """A slide id without file suffixes; other dots, as before a UUID, belong to the id.
+
+    Accents are written as one character: file systems may part them from their letters.
+    """
+    stem = unicodedata.normalize("NFC", name)
     while stem.lower().endswith(_SLIDE_SUFFIXES):
         stem = stem[: stem.rindex(".")]
     return stem

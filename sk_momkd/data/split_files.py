@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import warnings
 from collections.abc import Iterable, Sequence
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 from ..exceptions import CohortError, CohortWarning, LeakageError
 from .sequence import BagSequence, as_bags, first_few
 from .splits import check_leakage, check_parts, positions
+from .whole_files import written_whole
 
 _PARTS = ("train", "val", "test")
 _FLAGS = {"True", "False", "TRUE", "FALSE"}  # the latter from spreadsheets
@@ -170,12 +170,8 @@ def _frame(name: str, split: Sequence[Any], bags: BagSequence) -> pd.DataFrame:
 
 def _write_whole(path: Path, frame: pd.DataFrame) -> None:
     """Write beside `path`, then move: a reader never sees half a file."""
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
+    with written_whole(path) as part:
         frame.to_csv(part, index=False, encoding="utf-8", lineterminator="\n")
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def _files(folder_or_files: str | PathLike | Iterable[str | PathLike]) -> list[Path]:

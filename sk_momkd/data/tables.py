@@ -16,6 +16,7 @@ from .sequence import BagSequence, first_few
 
 _SEPARATORS = {".csv": ",", ".tsv": "\t", ".txt": "\t"}
 _EXCEL = (".xlsx", ".xls")
+_NO_NAME = "Unnamed: 0"  # pandas' own
 _PACKED = (".gz", ".bz2", ".xz", ".zip")
 
 
@@ -54,6 +55,15 @@ def read_table(path: str | PathLike, *, text: Iterable[str] = ()) -> pd.DataFram
     raise CohortError(f"{path}: the suffix must be one of {known}.")
 
 
+def whole_numbers(values: pd.Series) -> pd.Series:
+    """`values` as integers where they are whole and floats only because some are missing."""
+    known = values.dropna()
+    if not pd.api.types.is_float_dtype(known):
+        return values
+    whole = ((known % 1 == 0) & (known.abs() < 2**53)).all()
+    return known.astype(int).astype(object).reindex(values.index) if whole else values
+
+
 def patients_by_genes(
     path: str | PathLike, bags: BagSequence, *, name_of: Callable[[str], str] = str
 ) -> pd.DataFrame:
@@ -65,14 +75,12 @@ def patients_by_genes(
     Raises
     ------
     OmicsError
-        If the file is no text table, or no id stands on either side, or as many on both.
+        If the file is no text table, its first column counts the rows or has no place in the
+        header, or no id stands on either side, or as many on both.
     """
     if _suffix(path) not in _SEPARATORS:
         raise OmicsError(f"{path}: expression is read from .h5ad, .csv or .tsv.")
-    header = _raw_header(path)
-    frame = read_table(path, text=header[:1]).set_index(header[0])
-    frame.index = frame.index.astype(str)
-    frame.columns = header[1:]  # pandas would rename the second of two equal genes
+    frame = _with_row_names(path)
     ids = {i for bag in bags for i in (bag.patient_id, bag.bag_id) if i is not None}
     in_rows = len(ids.intersection(map(name_of, frame.index)))
     in_columns = len(ids.intersection(map(name_of, frame.columns)))
@@ -100,7 +108,8 @@ def stamp_table(
     Returns
     -------
     DataFrame
-        ``slide_id``, ``case_id`` and the columns of `patients`.
+        ``slide_id``, ``case_id`` and the columns of `patients`, but those of these two names or
+        of ``FILENAME``.
 
     Raises
     ------
@@ -110,7 +119,8 @@ def stamp_table(
     Warns
     -----
     CohortWarning
-        Naming patients without slides and slides without patients, which are left out.
+        Naming patients without slides and slides without patients, which are left out; and rows
+        with an empty cell.
 
     Examples
     --------
@@ -122,6 +132,7 @@ def stamp_table(
     0       S1      P1   MSIH
     """
     labels = _stamp_part(patients, "patients", ["PATIENT"])
+    labels = labels.drop(columns=["slide_id", "case_id", "FILENAME", "_merge"], errors="ignore")
     files = _stamp_part(slides, "slides", ["PATIENT", "FILENAME"])
     twice = labels["PATIENT"][labels["PATIENT"].duplicated()]
     if len(twice):
@@ -154,8 +165,35 @@ def _stamp_part(
             f"The {name} table has no column {first_few(missing)}; it has "
             f"{first_few(frame.columns, 12)}."
         )
-    frame = frame.dropna(subset=columns)
+    empty = frame[columns].isna().any(axis=1)
+    if empty.any():
+        known = frame.loc[empty, columns].stack().astype(str)
+        message = f"{empty.sum()} rows of the {name} table have no {' or '.join(columns)}"
+        named = f" ({first_few(known)})" if len(known) else ""
+        warnings.warn(f"{message}{named}, they are left out.", CohortWarning, stacklevel=3)
+    frame = frame[~empty]
+    frame = frame.assign(**{column: whole_numbers(frame[column]) for column in columns})
     return frame.assign(**{column: frame[column].astype(str) for column in columns})
+
+
+def _with_row_names(path: str | PathLike) -> pd.DataFrame:
+    """The table with its first column, the ids of its rows, as index."""
+    header = _raw_header(path)
+    frame = read_table(path, text=header[:1])
+    if not isinstance(frame.index, pd.RangeIndex):
+        raise OmicsError(
+            f"{path}: its rows have a cell more than its header, as R's write.table writes them. "
+            "Give the column of ids a name; in R write.table(..., col.names=NA)."
+        )
+    frame = frame.set_index(header[0])
+    frame.index = frame.index.astype(str)
+    frame.columns = header[1:]  # pandas would rename the second of two equal genes
+    if header[0] == _NO_NAME and frame.index.tolist() == [str(i) for i in range(len(frame))]:
+        raise OmicsError(
+            f"{path}: the first column has no name and counts the rows from 0, so it holds no ids. "
+            "Write the table without it, frame.to_csv(path, index=False)."
+        )
+    return frame
 
 
 def _raw_header(path: str | PathLike) -> list[str]:
@@ -168,7 +206,7 @@ def _raw_header(path: str | PathLike) -> list[str]:
         raise
     except (OSError, ValueError) as error:
         raise OmicsError(f"{path} is not a readable table: {error}") from error
-    corner = "Unnamed: 0" if pd.isna(first.iloc[0]) else str(first.iloc[0])
+    corner = _NO_NAME if pd.isna(first.iloc[0]) else str(first.iloc[0])
     return [corner, *first.iloc[1:].astype(str)]
 
 

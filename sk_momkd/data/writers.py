@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
@@ -12,11 +10,14 @@ import h5py
 import numpy as np
 import pandas as pd
 from anndata import AnnData
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
 
 from ..exceptions import BagError
+from .arrays import BagArrays
 from .bag import Bag
+from .info import GEOMETRY
+from .whole_files import written_whole
 
 
 def write_trident(
@@ -28,7 +29,7 @@ def write_trident(
     target_magnification: float = 20,
     dtype: str = "float32",
 ) -> None:
-    """Write a bag as TRIDENT does: ``features`` (N, D), ``coords`` (N, 2) and its attributes.
+    """Write a slide as TRIDENT does: ``features`` (N, D), ``coords`` (N, 2) and its attributes.
 
     The file appears whole or not at all: it is written beside `path` and then moved.
 
@@ -36,7 +37,7 @@ def write_trident(
     ----------
     path : path
     bag : Bag
-        Needs coordinates, level-0 pixels.
+        One slide with coordinates in level-0 pixels; centres of patches become their corners.
     patch_size_level0 : int
         Width of a patch in level-0 pixels.
     level0_magnification, target_magnification : float
@@ -46,7 +47,8 @@ def write_trident(
     Raises
     ------
     BagError
-        If the bag has no coordinates.
+        If the bag has no coordinates, has them in micrometres, is of several slides, or has
+        features too large for `dtype`.
 
     Examples
     --------
@@ -57,9 +59,12 @@ def write_trident(
     >>> read_bags(path)[0].coords.tolist()
     [[0, 0], [512, 0]]
     """
-    features, coords, *_ = bag.load()
-    if coords is None:
-        raise BagError(f"{bag.name} has no coordinates, which a TRIDENT-style file needs.")
+    arrays = _one_slide(bag)
+    coords = _corners(bag, arrays, patch_size_level0)
+    with np.errstate(over="ignore"):
+        features = arrays.features.astype(dtype)
+    if not np.isfinite(features).all():
+        raise BagError(f"{bag.name} has features too large for {dtype}; write dtype='float32'.")
     scale = target_magnification / level0_magnification
     attributes = {
         "patch_size": round(patch_size_level0 * scale),
@@ -71,17 +76,10 @@ def write_trident(
         "level0_width": int(coords[:, 0].max()) + patch_size_level0,
         "level0_height": int(coords[:, 1].max()) + patch_size_level0,
     }
-    folder = Path(path).parent
-    handle, part = tempfile.mkstemp(suffix=".part", dir=folder)
-    os.close(handle)
-    try:
-        with h5py.File(part, "w") as file:
-            file["features"] = features.astype(dtype)
-            file["coords"] = coords.astype(np.int64)
-            file["coords"].attrs.update(attributes)
-        os.replace(part, path)
-    finally:
-        Path(part).unlink(missing_ok=True)
+    with written_whole(Path(path)) as part, h5py.File(part, "w") as file:
+        file["features"] = features
+        file["coords"] = coords
+        file["coords"].attrs.update(attributes)
 
 
 def slide_to_anndata(bag: Bag, scores: Mapping[str, ArrayLike] | None = None) -> AnnData:
@@ -97,12 +95,13 @@ def slide_to_anndata(bag: Bag, scores: Mapping[str, ArrayLike] | None = None) ->
     -------
     AnnData
         ``X`` features; ``obsm["spatial"]`` coordinates; ``obsp["spatial_connectivities"]`` the
-        bag's own graph, row i marking what patch i receives from; ``uns["bag"]`` ids and format.
+        bag's own graph, row i marking what patch i receives from; ``uns["bag"]`` ids, format, unit,
+        anchor and patch size, which `read_bags` takes up again.
 
     Raises
     ------
     BagError
-        If a score has another number of rows than the bag.
+        If a score has another number of rows than the bag, or the bag is of several slides.
 
     Examples
     --------
@@ -111,7 +110,7 @@ def slide_to_anndata(bag: Bag, scores: Mapping[str, ArrayLike] | None = None) ->
     >>> slide_to_anndata(Bag(np.ones((2, 3))), {"attention": [0.2, 0.8]}).obs["attention"].tolist()
     [0.2, 0.8]
     """
-    features, coords, edges, _ = bag.load()
+    features, coords, edges, _ = _one_slide(bag)
     n = len(features)
     slide = AnnData(features, obs=pd.DataFrame(index=[f"patch_{i}" for i in range(n)]))
     if coords is not None:
@@ -127,6 +126,31 @@ def slide_to_anndata(bag: Bag, scores: Mapping[str, ArrayLike] | None = None) ->
             slide.obs[name] = array
         else:
             slide.obsm[name] = array
-    ids = {"bag_id": bag.bag_id, "patient_id": bag.patient_id, "format": bag.info.format}
-    slide.uns["bag"] = {key: value for key, value in ids.items() if value is not None}
+    ids = {"bag_id": bag.bag_id, "patient_id": bag.patient_id}
+    said = {key: getattr(bag.info, key) for key in ("format", *GEOMETRY)}
+    slide.uns["bag"] = {key: v for key, v in (ids | said).items() if v is not None}
     return slide
+
+
+def _one_slide(bag: Bag) -> BagArrays:
+    arrays = bag.load()
+    if arrays.slide_index is not None:
+        raise BagError(
+            f"{bag.name} is of {len(bag.slides)} slides, whose coordinates overlap. Write each of "
+            "bag.slides."
+        )
+    return arrays
+
+
+def _corners(bag: Bag, arrays: BagArrays, patch_size: int) -> NDArray:
+    """Top-left corners in whole level-0 pixels."""
+    info = bag.info
+    if arrays.coords is None:
+        raise BagError(f"{bag.name} has no coordinates, which a TRIDENT-style file needs.")
+    if info.unit == "um":
+        raise BagError(
+            f"{bag.name} has coordinates in micrometres, a TRIDENT-style file has them in level-0 "
+            "pixels. Give Bag(features, coords=...) the coordinates in pixels."
+        )
+    shift = patch_size / 2 if info.anchor == "centre" else 0
+    return np.rint(arrays.coords - shift).astype(np.int64)

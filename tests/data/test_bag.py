@@ -4,6 +4,7 @@ import copy
 import pickle
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -204,3 +205,10 @@ def test_load_one_dimensional_empty_slide_is_called_empty():
 def test_load_opposite_infinities_warns_not():
     with pytest.raises(BagError, match="2 NaN or infinite"):
         Bag([[np.inf, -np.inf]]).load()
+
+
+@pytest.mark.parametrize("missing", [None, float("nan"), pd.NA, pd.NaT])
+def test_bag_missing_ids_are_none(missing):
+    bag = Bag(np.ones((1, 2)), bag_id=missing, patient_id=missing)
+    assert bag.bag_id is None
+    assert bag.patient_id is None

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from sk_momkd import Bag, BagSequence, cache_bags, read_bags
+from sk_momkd import Bag, BagSequence, cache_bags, patient_bags, read_bags
 from sk_momkd.data import cache
 from sk_momkd.data.readers import SlideFile
 from sk_momkd.exceptions import BagError, BagFileError
@@ -211,3 +211,25 @@ def test_what_cannot_be_cached_is_explained(bags, tmp_path):
     (tmp_path / "S1.h5").unlink()
     with pytest.raises(BagFileError, match=r"S1\.h5 does not exist"):
         cache_bags(bags, tmp_path / "cache")[0].load()
+
+
+def test_cache_of_patients_caches_their_slides(bags, tmp_path):
+    shutil.copy(bags[0].source.path, tmp_path / "S2.h5")
+    slides = read_bags(tmp_path)
+    bags = patient_bags([Bag(b.source, bag_id=b.bag_id, patient_id="P") for b in slides])
+    cached = cache_bags(bags, tmp_path / "cache", dtype="float32")
+    for one, other in zip(cached[0].load(), bags[0].load(), strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert len(list((tmp_path / "cache").glob("*.raw"))) == 1  # both files have one content
+
+
+def test_cache_folder_that_cannot_be_made_or_vanishes(bags, tmp_path):
+    with pytest.raises(BagFileError, match="cannot be a folder of copies"):
+        cache_bags(bags, tmp_path / "S1.h5")
+    cached = cache_bags(bags, tmp_path / "cache")
+    (tmp_path / "cache").rmdir()
+    assert cached[0].load().features.shape == bags[0].shape
+    (tmp_path / "cache").rename(tmp_path / "gone")
+    (tmp_path / "cache").touch()
+    with pytest.raises(BagFileError, match=r"copy .* cannot be written.*without cache_bags"):
+        cached[0].load()

@@ -301,7 +301,8 @@ def test_slide_to_anndata_round_trip_with_scores(tmp_path):
     stored = anndata.read_h5ad(tmp_path / "S1.h5ad")
     np.testing.assert_array_equal(stored.obs["attention"], np.arange(12.0))
     assert stored.obsm["affinity"].shape == (12, 4)
-    assert dict(stored.uns["bag"]) == {"bag_id": "S1", "patient_id": "P1", "format": "memory"}
+    said = {"bag_id": "S1", "patient_id": "P1", "format": "memory"}
+    assert dict(stored.uns["bag"]) == said | {"unit": "level-0 px", "anchor": "top-left"}
     (again,) = read_bags(tmp_path)
     np.testing.assert_array_equal(again.features, X)
     assert set(map(tuple, again.edge_index.T)) == set(map(tuple, edges.T))

@@ -104,10 +104,30 @@ def test_join_array_with_nan_raises_naming_bag_and_gene():
         table.rows(rows)
 
 
-def test_match_prefers_the_patient_and_falls_back_to_the_bag():
-    bags = bags_of("P1", "P9", None, "P8", ids=["P2", "P3", "P4", "S3"])
+def test_match_takes_the_patient_and_falls_back_to_the_bag():
+    bags = bags_of("P1", "P9", None, "P8", ids=["S1", "P3", "P4", "S3"])
     table = as_omics(expression("P4", "P3", "P2", "P1"))
     assert table.match(bags).tolist() == [3, 1, 0, -1]
+
+
+def test_match_two_rows_for_a_bag_raise():
+    bags = bags_of("P2", "P1", ids=["P1", "P2"])  # slides and patients have the same ids
+    with pytest.raises(OmicsError, match=r"2 bags have one omics row .* 'P1' of patient 'P2'"):
+        align_omics(expression("P1", "P2"), bags)
+
+
+def test_as_omics_index_that_counts_rows_raises():
+    with pytest.raises(OmicsError, match="counts the rows, so it holds no ids"):
+        as_omics(pd.DataFrame({"case_id": [1, 2, 3], "ERBB2": [1.0, 2.0, 3.0]}))
+
+
+@pytest.mark.parametrize("values", [["x", "y"], [1j, 2j], pd.to_datetime(["2020", "2021"])])
+def test_as_omics_other_than_numbers_raises(values):
+    with pytest.raises(OmicsError, match=r"must be numbers.*'A'"):
+        as_omics(pd.DataFrame({"A": values}, index=["P0", "P1"]))
+    if not isinstance(values, pd.DatetimeIndex):
+        with pytest.raises(OmicsError, match="must be numbers, got dtype"):
+            as_omics(AnnData(np.array(values)[:, None]))
 
 
 def test_match_integer_ids_are_compared_as_text():

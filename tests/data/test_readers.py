@@ -5,8 +5,10 @@ import pickle
 import h5py
 import numpy as np
 import pytest
+import torch
+from torch_geometric.data import Data
 
-from sk_momkd import Bag
+from sk_momkd import Bag, read_bags
 from sk_momkd.data.readers import SlideFile
 from sk_momkd.exceptions import BagError, BagFileError
 
@@ -182,3 +184,41 @@ def test_read_dataset_without_a_dataspace_raises_naming_the_file(tmp_path):
         file["features"] = h5py.Empty("f4")
     with pytest.raises(BagError, match="S1"):
         Bag(SlideFile(str(tmp_path / "S1.h5")), bag_id="S1").load()
+
+
+def test_read_folder_passes_over_hidden_files_and_folders(tmp_path):
+    for name in ("S1.h5", "._S1.h5"):
+        (tmp_path / name).touch()
+    (tmp_path / "S2.h5").mkdir()
+    assert read_bags(tmp_path).ids.tolist() == ["S1"]
+
+
+def test_read_same_path_twice_raises(tmp_path):
+    (tmp_path / "S1.h5").touch()
+    with pytest.raises(BagFileError, match="Two files are of slide 'S1'"):
+        read_bags([tmp_path / "S1.h5", tmp_path / "S1.h5"])
+
+
+def test_read_accents_of_any_composition_are_one_id(tmp_path):
+    (tmp_path / "Mu\u0308.h5").touch()  # as macOS writes it
+    assert read_bags(tmp_path).ids.tolist() == ["M\u00fc"]
+
+
+def test_read_pyg_without_positions(tmp_path):
+    torch.save(Data(x=torch.ones(2, 3)), tmp_path / "S1.pt")
+    (bag,) = read_bags(tmp_path)
+    assert bag.info.keys == ("x",)
+    assert bag.coords is None
+
+
+def test_read_sparse_tensor_raises_naming_the_file(tmp_path):
+    torch.save(torch.eye(3).to_sparse(), tmp_path / "S1.pt")
+    with pytest.raises(BagFileError, match=r"S1\.pt holds no dense tensor"):
+        read_bags(tmp_path)[0].load()
+
+
+def test_read_code_in_a_torch_file_is_refused_without_bad_advice(tmp_path):
+    torch.save(print, tmp_path / "S1.pt")
+    with pytest.raises(BagFileError, match=r"S1\.pt is not a readable torch file") as raised:
+        read_bags(tmp_path)[0].load()
+    assert "Re-running" not in str(raised.value)

@@ -1,7 +1,6 @@
 """Split files: written whole, read against the bags, and no patient torn unseen."""
 
 import os
-from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -318,8 +317,7 @@ def test_write_splits_that_fails_leaves_the_old_file(tmp_path, bags, monkeypatch
     def fail(source, target):
         raise OSError("disk full")
 
-    fake = SimpleNamespace(replace=fail, getpid=os.getpid, PathLike=os.PathLike)
-    monkeypatch.setattr("sk_momkd.data.split_files.os", fake)
+    monkeypatch.setattr(os, "replace", fail)
     with pytest.raises(OSError, match="disk full"):
         write_splits(tmp_path, [(SPLIT[1], SPLIT[0], SPLIT[2])], bags)
     assert path.read_text() == before

@@ -7,6 +7,8 @@ from tokenize import TokenError
 from zipfile import BadZipFile
 from zlib import error as ZlibError
 
+from anndata._io.specs.registry import IORegistryError  # anndata has no public name for it
+
 # What h5py, torch, anndata and numpy raise on files whose bytes are wrong, depending on where.
 DAMAGE = (
     OSError,
@@ -27,4 +29,5 @@ DAMAGE = (
     LZMAError,
     SyntaxError,
     TokenError,
+    IORegistryError,
 )

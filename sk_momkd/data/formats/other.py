@@ -12,7 +12,7 @@ from scipy import sparse
 
 from ...exceptions import BagFileError
 from ..arrays import BagArrays, to_numpy
-from ..info import BagInfo, number
+from ..info import GEOMETRY, BagInfo, number
 from . import DAMAGE
 
 
@@ -36,8 +36,14 @@ class TorchBag:
         if hasattr(content, "edge_index"):
             parts = (content.pos, content.edge_index)
             coords, edges = (None if part is None else to_numpy(part) for part in parts)
-            return BagArrays(to_numpy(content.x), coords, edges)
-        return BagArrays(to_numpy(content), self._slideflow_centres(), None)
+            return BagArrays(self._dense(content.x), coords, edges)
+        return BagArrays(self._dense(content), self._slideflow_centres(), None)
+
+    def _dense(self, features: Any) -> NDArray:
+        try:
+            return to_numpy(features)
+        except DAMAGE as error:
+            raise BagFileError(f"{self.path} holds no dense tensor of numbers: {error}") from error
 
     def coords(self) -> NDArray | None:
         """Coordinates where the format has them."""
@@ -51,7 +57,7 @@ class TorchBag:
     def info(self) -> BagInfo:
         """What the file says about itself."""
         if hasattr(content := self._load(), "edge_index"):
-            keys = tuple(k for k in ("x", "pos", "edge_index") if content[k] is not None)
+            keys = tuple(k for k in ("x", "pos", "edge_index") if content.get(k) is not None)
             return BagInfo("pyg", keys, unit="level-0 px" if "pos" in keys else None)
         if self._index.exists():
             keys = ("tensor", self._index.name)
@@ -84,7 +90,8 @@ class TorchBag:
         except FileNotFoundError as error:
             raise BagFileError(f"{self.path} does not exist.") from error
         except DAMAGE as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            # torch goes on to recommend weights_only=False, which runs any code in the file.
+            reason = str(error).splitlines()[0].split(". ")[0] if str(error) else repr(error)
             raise BagFileError(
                 f"{self.path} is not a readable torch file of a tensor or Data: {reason}"
             ) from error
@@ -133,7 +140,11 @@ class AnnDataBag:
         spec = slide.uns.get("tile_spec", {})
         size = spec.get("base_width") if isinstance(spec, dict) else None
         unit = "level-0 px" if "spatial" in slide.obsm else None
-        return BagInfo("anndata", tuple(keys), unit=unit, patch_size=number(size))
+        said = slide.uns.get("bag", {})  # as slide_to_anndata writes it
+        known = {k: said[k] for k in GEOMETRY if k in said} if isinstance(said, dict) else {}
+        if "patch_size" in known:
+            known["patch_size"] = number(known["patch_size"])
+        return BagInfo("anndata", tuple(keys), **{"unit": unit, "patch_size": number(size)} | known)
 
     def _load(self) -> anndata.AnnData:
         try:

@@ -1,0 +1,64 @@
+"""What the writers make of bags that are not slides with corners in level-0 pixels."""
+
+import os
+from stat import S_IMODE
+
+import h5py
+import numpy as np
+import pytest
+import torch
+
+from sk_momkd import Bag, patient_bags, read_bags, slide_to_anndata, write_trident
+from sk_momkd.exceptions import BagError
+
+
+@pytest.fixture
+def stamp(tmp_path):
+    with h5py.File(tmp_path / "S1.h5", "w") as file:
+        file["feats"], file["coords"] = np.ones((2, 3)), np.array([[0.5, 0], [256.5, 0]])
+        file.attrs.update(unit="um", tile_size_um=256.0, extractor="uni2")
+    return read_bags(tmp_path)[0]
+
+
+def test_write_trident_micrometres_raise(stamp, tmp_path):
+    with pytest.raises(BagError, match="'S1' has coordinates in micrometres"):
+        write_trident(tmp_path / "out.h5", stamp, patch_size_level0=512)
+    assert [path.name for path in tmp_path.iterdir()] == ["S1.h5"]
+
+
+def test_write_trident_centres_become_corners(tmp_path):
+    torch.save(torch.ones(2, 3), tmp_path / "S1.pt")
+    np.savez(tmp_path / "S1.index.npz", np.array([[256, 256], [768, 256]]))
+    write_trident(tmp_path / "out.h5", read_bags(tmp_path)[0], patch_size_level0=512)
+    assert read_bags(tmp_path / "out.h5")[0].coords.tolist() == [[0, 0], [512, 0]]
+
+
+def test_write_trident_too_large_for_float16_raises(tmp_path):
+    bag = Bag([[1e6, 1.0]], [[0, 0]], bag_id="S1")
+    with pytest.raises(BagError, match="'S1' has features too large for float16"):
+        write_trident(tmp_path / "out.h5", bag, patch_size_level0=512, dtype="float16")
+    assert not list(tmp_path.iterdir())
+
+
+def test_writers_several_slides_raise(tmp_path):
+    slides = [Bag(np.ones((2, 2)), [[0, 0], [1, 1]], bag_id=s, patient_id="P") for s in "AB"]
+    (bag,) = patient_bags(slides)
+    with pytest.raises(BagError, match="'P' is of 2 slides"):
+        write_trident(tmp_path / "out.h5", bag, patch_size_level0=512)
+    with pytest.raises(BagError, match="'P' is of 2 slides"):
+        slide_to_anndata(bag)
+
+
+def test_slide_to_anndata_keeps_unit_patch_size_and_encoder(stamp, tmp_path):
+    slide_to_anndata(stamp).write_h5ad(tmp_path / "out.h5ad")
+    info = read_bags(tmp_path / "out.h5ad")[0].info
+    assert (info.unit, info.patch_size, info.encoder) == ("um", 256, "uni2")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no such rights")
+def test_written_files_have_the_rights_of_new_files(tmp_path):
+    (tmp_path / "new").touch()
+    bag = Bag([[1.0]], [[0, 0]])
+    write_trident(tmp_path / "out.h5", bag, patch_size_level0=512)
+    rights = [S_IMODE((tmp_path / name).stat().st_mode) for name in ("new", "out.h5")]
+    assert rights[0] == rights[1]
