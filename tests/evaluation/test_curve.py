@@ -1,0 +1,41 @@
+"""Nested shares of the training patients."""
+
+import numpy as np
+import pytest
+
+from sk_momkd.evaluation.curve import learning_curve, thinned
+from sk_momkd.evaluation.evaluate import evaluate
+from sk_momkd.evaluation.plan import make_plan
+from sk_momkd.evaluation.study import as_study
+
+
+def test_smaller_shares_lie_within_larger_and_keep_patients_whole(noisy_cohort):
+    study = as_study(*noisy_cohort[:2])
+    plan = make_plan(study, 4, 2, 0)
+    shares = [thinned(plan, study, fraction) for fraction in (0.2, 0.5, 1.0)]
+    for repeat in range(2):
+        for fold in range(4):
+            trains = [set(plan.splits[repeat][fold][0].tolist()) for plan in shares]
+            assert trains[0] < trains[1] < trains[2] == set(plan.splits[repeat][fold][0].tolist())
+            small = shares[0].splits[repeat][fold][0]
+            chosen = study.patients(small)
+            assert np.bincount(study.labels[chosen]).tolist() == [3, 3]
+            assert np.isin(study.patient_of[plan.splits[repeat][fold][0]], chosen).sum() == len(
+                small
+            )
+
+
+def test_curve_ends_at_the_full_evaluation(noisy_cohort, pooled_lr):
+    bags, y, _ = noisy_cohort
+    points = learning_curve(pooled_lr, bags, y, fractions=[1, 0.3], cv=4, n_bootstrap=50).points
+    assert points.index.tolist() == [0.3, 1.0]
+    assert points["n_train"].tolist() == [10, 30]
+    whole = evaluate(pooled_lr, bags, y, cv=4, n_bootstrap=50).summary
+    assert points["auroc"][1.0] == whole["value"]["auroc"]
+    assert points["fold_high"][1.0] == whole["high"]["fold_auroc"]
+
+
+@pytest.mark.parametrize("fractions", [[], [0.0, 1.0], [1.5]])
+def test_unusable_fractions_are_refused(fractions, noisy_cohort, pooled_lr):
+    with pytest.raises(ValueError, match="fractions"):
+        learning_curve(pooled_lr, *noisy_cohort[:2], fractions=fractions)

@@ -1,0 +1,70 @@
+"""Fitted models on a cohort from elsewhere."""
+
+import numpy as np
+import pytest
+from conftest import make_bags
+from sklearn.metrics import roc_auc_score
+
+from sk_momkd.evaluation.evaluate import evaluate
+from sk_momkd.evaluation.external import evaluate_external
+from sk_momkd.exceptions import LeakageError
+
+
+@pytest.fixture
+def here(recorder):
+    bags, y = make_bags(24)
+    return evaluate(recorder, bags, y, cv=3, n_bootstrap=20, keep_models=True)
+
+
+@pytest.fixture
+def elsewhere():
+    return make_bags(20, seed=5, patients=[f"X{i // 2}" for i in range(20)])[0], np.arange(
+        20
+    ) // 2 % 2
+
+
+def test_table_is_the_mean_over_models_and_their_ensemble(here, elsewhere):
+    result = evaluate_external(here, *elsewhere, n_bootstrap=50)
+    table = result.predictions
+    assert len(table) == 10
+    each = [roc_auc_score(table["y"], table[f"p_1_model{i}"]) for i in range(3)]
+    assert result.summary["value"]["auroc"] == pytest.approx(np.mean(each))
+    assert result.summary["std"]["auroc"] == pytest.approx(np.std(each, ddof=1))
+    np.testing.assert_allclose(result.by_model["auroc"], each)
+    columns = [f"p_1_model{i}" for i in range(3)]
+    np.testing.assert_allclose(table["p_1"], table[columns].mean(axis=1))
+    ensemble = roc_auc_score(table["y"], table["p_1"])
+    assert result.summary["ensemble"]["auroc"] == pytest.approx(ensemble)
+    assert "3 fitted Recorder on 10 external patients" in str(result)
+
+
+def test_list_of_models_gives_the_same_numbers(here, elsewhere):
+    one = evaluate_external(here, *elsewhere, n_bootstrap=20).summary
+    other = evaluate_external(list(here.models), *elsewhere, n_bootstrap=20).summary
+    assert one.equals(other)
+
+
+def test_thresholds_come_from_the_models(recorder, elsewhere):
+    bags, y = make_bags(24)
+    recorder.set_params(threshold=0.3)
+    here = evaluate(recorder, bags, y, cv=2, n_bootstrap=20, keep_models=True)
+    sites = np.array([f"s{i // 4}" for i in range(20)])
+    result = evaluate_external(here, *elsewhere, groups=sites, n_bootstrap=20)
+    assert result.by_model["threshold"].tolist() == [0.3, 0.3]
+    called = result.predictions["p_1"] >= 0.3
+    value = (called == (result.predictions["y"] == 1)).mean()
+    assert result.summary["ensemble"]["accuracy_tuned"] == pytest.approx(value)
+    assert {"low_sites", "ensemble_high_sites"} <= set(result.summary)
+
+
+def test_patient_of_the_training_cohort_raises(here):
+    bags, y = make_bags(4)
+    with pytest.raises(LeakageError, match="'P00', 'P01'"):
+        evaluate_external(here, bags, y)
+
+
+def test_evaluation_without_models_says_how_to_keep_them(recorder, elsewhere):
+    bags, y = make_bags(12)
+    result = evaluate(recorder, bags, y, cv=2, n_bootstrap=20)
+    with pytest.raises(ValueError, match="keep_models=True"):
+        evaluate_external(result, *elsewhere)

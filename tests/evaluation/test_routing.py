@@ -1,0 +1,81 @@
+"""Omics, groups and seeds reach the classifier inside pipelines and searches."""
+
+import numpy as np
+import pytest
+from conftest import quick_classifier
+from sklearn.calibration import CalibratedClassifierCV
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
+
+from sk_momkd import InstanceStandardizer, PatientStratifiedKFold
+from sk_momkd.evaluation.routing import (
+    final_step,
+    fit_arguments,
+    set_seeds,
+    takes,
+    warn_of_torn_patients,
+)
+
+
+def names(estimator):
+    return set(fit_arguments(estimator, "omics", np.zeros(3), np.zeros(3)))
+
+
+def test_arguments_of_a_classifier(recorder):
+    assert names(recorder) == {"omics", "groups"}
+    assert names(quick_classifier()) == {"omics", "groups"}
+
+
+def test_arguments_of_a_pipeline_go_to_its_last_step(recorder):
+    assert names(make_pipeline("passthrough", recorder)) == {"recorder__omics", "recorder__groups"}
+
+
+def test_arguments_of_a_search_go_through_it(recorder):
+    search = GridSearchCV(recorder, {}, cv=PatientStratifiedKFold(2))
+    assert names(search) == {"omics", "groups"}  # these groups are for its own folds
+    piped = GridSearchCV(make_pipeline("passthrough", recorder), {}, cv=2)
+    assert names(piped) == {"recorder__omics", "recorder__groups"}
+    assert names(make_pipeline("passthrough", search)) == {
+        "gridsearchcv__omics",
+        "gridsearchcv__groups",
+    }
+
+
+def test_search_keeps_patients_whole_where_there_are_no_sites(recorder):
+    search = GridSearchCV(recorder, {}, cv=PatientStratifiedKFold(2))
+    found = fit_arguments(search, None, None, np.array([4, 4, 5]))
+    assert found["groups"].tolist() == [4, 4, 5]
+
+
+def test_arguments_pass_a_calibrator(recorder):
+    assert names(CalibratedClassifierCV(recorder)) == {"omics", "groups"}
+
+
+def test_omics_that_nobody_takes_is_an_error(pooled_lr):
+    assert not takes(pooled_lr, "omics")
+    with pytest.raises(TypeError, match=r"LogisticRegression\.fit takes no omics"):
+        fit_arguments(pooled_lr, "omics", None, None)
+    assert fit_arguments(pooled_lr, None, np.zeros(2), np.zeros(2)) == {}
+
+
+def test_final_step_is_the_classifier_inside():
+    search = GridSearchCV(make_pipeline("passthrough", LogisticRegression()), {})
+    assert isinstance(final_step(make_pipeline("passthrough", search)), LogisticRegression)
+
+
+def test_seeds_reach_every_random_state():
+    pipe = make_pipeline(InstanceStandardizer(), quick_classifier())
+    one = set_seeds(pipe, 3).get_params()["momkdclassifier__random_state"]
+    assert one == set_seeds(pipe, 3).get_params()["momkdclassifier__random_state"]
+    assert one != set_seeds(pipe, 4).get_params()["momkdclassifier__random_state"]
+
+
+def test_search_that_parts_slides_is_warned_of(recorder, recwarn):
+    with pytest.warns(UserWarning, match="parts the slides"):
+        warn_of_torn_patients(GridSearchCV(recorder, {}, cv=3), 10, 5)
+    recwarn.clear()
+    warn_of_torn_patients(GridSearchCV(recorder, {}, cv=PatientStratifiedKFold()), 10, 5)
+    warn_of_torn_patients(GridSearchCV(recorder, {}, cv=3), 5, 5)
+    warn_of_torn_patients(recorder, 10, 5)
+    assert not recwarn.list
