@@ -15,42 +15,80 @@ from .data.splits import check_leakage
 from .data.tables import stamp_table
 from .data.tcga import omics_by_patient, tissue_source_site
 from .data.writers import slide_to_anndata, write_trident
+from .estimators.abmil import ABMILClassifier
 from .estimators.background import BackgroundDetector
+from .estimators.bag_pooling import BagPooling
+from .estimators.discovery import all_estimators
+from .estimators.dsmil import DSMILClassifier
+from .estimators.dtfd import DTFDMILClassifier
+from .estimators.ghanet import GHANetClassifier
 from .estimators.instance_filter import InstanceFilter
 from .estimators.instance_standardizer import InstanceStandardizer
 from .estimators.instance_transformer import InstanceTransformer
+from .estimators.mkd import MKDClassifier
 from .estimators.momkd import MoMKDClassifier
 from .estimators.omics_transformer import GeneSelector, LogCounts
+from .estimators.tdc import TDCClassifier
 from .estimators.tissue_mask import TissueMaskFilter
+from .estimators.transmil import TransMILClassifier
+from .estimators.wikg import WiKGClassifier
+from .evaluation.checks import permutation_check, seed_spread
+from .evaluation.compare import compare
+from .evaluation.curve import learning_curve
+from .evaluation.evaluate import evaluate
+from .evaluation.external import evaluate_external
+from .evaluation.inference import delong_test, holm
+from .evaluation.omics_gain import compare_omics
+from .evaluation.power import detectable_difference
 from .versions import show_versions
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "ABMILClassifier",
     "BackgroundDetector",
     "Bag",
+    "BagPooling",
     "BagSequence",
+    "DSMILClassifier",
+    "DTFDMILClassifier",
+    "GHANetClassifier",
     "GeneSelector",
     "InstanceFilter",
     "InstanceStandardizer",
     "InstanceTransformer",
     "LogCounts",
+    "MKDClassifier",
     "MoMKDClassifier",
     "OmicsTable",
     "PatientStratifiedKFold",
     "SlideFile",
+    "TDCClassifier",
     "TissueMaskFilter",
+    "TransMILClassifier",
+    "WiKGClassifier",
     "align_omics",
+    "all_estimators",
     "as_bags",
     "cache_bags",
     "check_leakage",
+    "compare",
+    "compare_omics",
+    "delong_test",
+    "detectable_difference",
+    "evaluate",
+    "evaluate_external",
     "geometry",
+    "holm",
+    "learning_curve",
     "load_cohort",
     "omics_by_patient",
     "patient_bags",
     "patient_labels",
+    "permutation_check",
     "read_bags",
     "read_splits",
+    "seed_spread",
     "show_versions",
     "simulate_cohort",
     "slide_to_anndata",

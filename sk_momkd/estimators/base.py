@@ -3,85 +3,70 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator
-from numbers import Integral, Real
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Self
 
 import numpy as np
+import pandas as pd
 import torch
 from numpy.typing import NDArray
-from sklearn.base import BaseEstimator, ClassifierMixin, clone
-from sklearn.utils import check_random_state
-from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
+from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
-from ..data.graph import EDGE_FLOWS, GRAPHS
-from ..data.omics import join_omics
 from ..data.sequence import BagSequence
 from ..exceptions import BagError
 from ..nn.blocks import whole
 from ..nn.initialise import initialise
 from ..nn.workspace import clear_workspaces
 from ..training.batches import BagDataset, GraphSpec, forward, open_graph, single
-from ..training.net import (
-    Objective,
-    TrainingConfig,
-    fresh_callbacks,
-    resolve_device,
-    resolve_precision,
-    train,
-)
-from .omics_transformer import default_omics_transformer
-from .privileged import PrivilegedOmics, fit_omics
+from ..training.config import Objective, TrainingConfig
+from ..training.net import fresh_callbacks, resolve_device, resolve_precision, train
+from .fold import Fold, Streams
+from .parameters import TRAINING, UNIFIED, write_docstring
+from .privileged import PrivilegedOmics
 from .validation import check_bags, encode_labels, inner_split
-
-positive_int = [Interval(Integral, 1, None, closed="left")]
-positive = [Interval(Real, 0, None, closed="neither")]
-weight = [Interval(Real, 0, None, closed="left")]
 
 _BLOCK_SIZE = 8192  # instances of a large slide that are in memory at once, in prediction
 
-# Every use of chance has a stream of its own, so that switching one off leaves the others alone.
-_STREAMS = ("split", "weights", "omics_weights", "sampling", "dropout", "omics_dropout", "model")
 
-
+@dataclass(kw_only=True, eq=False, repr=False)
 class BaseMILClassifier(ClassifierMixin, BaseEstimator):
-    """Classifier of bags that may learn from privileged omics.
+    """Classifier of bags: fit in the fold, predict bag by bag.
 
-    A subclass says what is its own in two hooks, `_make_module` and `_make_objective` (and, if
-    it needs them, `_make_callbacks`); its ``__init__`` declares its parameters and those below.
+    A subclass is a dataclass of the same kind: a field is a parameter, a field repeated is
+    another default. It says what is its own in two hooks, `_make_module` and `_make_objective`
+    (and, if it needs them, `_make_callbacks`, or `_learn` for stages), and has a public ``fit``.
     """
 
-    _presets: ClassVar[dict[str, dict[str, Any]]] = {}
+    max_epochs: int = 100
+    batch_size: int = 1
+    accumulation_steps: int = 1
+    optimizer: str = "adamw"
+    learning_rate: float = 2e-4
+    weight_decay: float = 1e-4
+    lr_schedule: str | None = "plateau"
+    sampler: str = "balanced"
+    max_grad_norm: float | None = 16.0
+    early_stopping: bool = True
+    validation_fraction: float = 0.125
+    validation_split: Any = None
+    monitor: str = "auc"
+    patience: int = 15
+    min_epochs: int = 10
+    callbacks: list[Any] | None = None
+    device: str = "auto"
+    precision: str = "float32"
+    random_state: Any = None
+    verbose: int = 0
 
-    _parameter_constraints: ClassVar[dict[str, Any]] = {
-        "graph": [StrOptions(set(GRAPHS))],
-        "n_neighbors": positive_int,
-        "edge_flow": [StrOptions(set(EDGE_FLOWS))],
-        "n_genes": positive_int,
-        "omics_transformer": [HasMethods(["fit", "transform"]), None],
-        "max_epochs": positive_int,
-        "batch_size": positive_int,
-        "accumulation_steps": positive_int,
-        "learning_rate": positive,
-        "weight_decay": weight,
-        "lr_schedule": [StrOptions({"plateau", "cosine"}), None],
-        "sampler": [StrOptions({"balanced", "shuffle"})],
-        "max_grad_norm": [*positive, None],
-        "clip": [StrOptions({"global", "branch"})],
-        "early_stopping": ["boolean"],
-        "validation_fraction": [Interval(Real, 0, 0.5, closed="right")],
-        "validation_split": ["cv_object", None],
-        "monitor": [StrOptions({"auc", "loss"})],
-        "patience": positive_int,
-        "min_epochs": positive_int,
-        "callbacks": [list, None],
-        "device": [str],
-        "precision": [StrOptions({"float32", "bfloat16", "auto"})],
-        "random_state": ["random_state"],
-        "verbose": ["verbose"],
-    }
+    _presets: ClassVar[dict[str, dict[str, Any]]] = {"original": {}, "unified": UNIFIED}
+    _parameter_constraints: ClassVar[dict[str, Any]] = TRAINING
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        write_docstring(cls)
 
     @classmethod
     def preset(cls, name: str, **overrides: Any) -> Self:
@@ -101,66 +86,6 @@ class BaseMILClassifier(ClassifierMixin, BaseEstimator):
         if name not in cls._presets:
             raise ValueError(f"preset must be one of {sorted(cls._presets)}, got {name!r}.")
         return cls(**(cls._presets[name] | overrides))
-
-    def fit(self, X: Any, y: Any, omics: Any = None, groups: Any = None) -> Self:
-        """Train on bags, their labels and, where patients have it, their omics.
-
-        Parameters
-        ----------
-        X : BagSequence, list of Bag, of arrays, of (features, coords) or of PyG ``Data``, array \
-of shape (n_bags, n_instances, n_features) or (n_bags, n_features)
-        y : array-like of shape (n_bags,)
-            Class labels of any kind.
-        omics : AnnData, DataFrame with ids as index, OmicsTable, array in bag order, or None
-            Joined to the bags by patient id and then by bag id, never by position (an array has
-            no ids and must have a row per bag). Bags without omics train the histology side
-            alone; ``None`` trains without omics.
-        groups : array-like of shape (n_bags,), optional
-            The inner validation part takes whole groups (e.g. sites); by default patients.
-
-        Returns
-        -------
-        self
-
-        Raises
-        ------
-        BagError, OmicsError, LeakageError, ValueError
-            Naming the bag, patient or gene, what came, what was expected and how to mend it.
-        """
-        self._validate_params()
-        self._forget()
-        self.device_ = resolve_device(self.device)
-        self.precision_ = resolve_precision(self.precision, self.device_)
-        user_callbacks = fresh_callbacks(self.callbacks)
-        bags = check_bags(self, X, reset=True)
-        self.classes_, labels = encode_labels(self, y, bags)
-        drawn = check_random_state(self.random_state).randint(2**31 - 1, size=len(_STREAMS))
-        seeds = dict(zip(_STREAMS, map(int, drawn), strict=True))
-
-        training, validation = self._split(bags, labels, groups, seeds["split"])
-        privileged = self._fit_omics(omics, bags, labels, training)
-        data = (
-            self._dataset(bags[training], labels[training], privileged),
-            None if validation is None else self._dataset(bags[validation], labels[validation]),
-        )
-        module = self._build_module(privileged, seeds)
-        generators = {
-            name: torch.Generator(self.device_ if "dropout" in name else "cpu").manual_seed(seed)
-            for name, seed in seeds.items()
-        }
-        self.history_ = train(
-            module,
-            self._make_objective(),
-            data,
-            self._training_config(),
-            generators,
-            model_callbacks=self._make_callbacks(generators["model"]),
-            user_callbacks=user_callbacks,
-        )
-        self.callbacks_ = user_callbacks
-        self.module_ = module
-        self.n_iter_ = len(self.history_)
-        return self
 
     def decision_function(self, X: Any) -> NDArray:
         """Logits of shape (n_bags, n_classes); for two classes their difference, (n_bags,)."""
@@ -199,6 +124,48 @@ of shape (n_bags, n_instances, n_features) or (n_bags, n_features)
         """Callbacks that belong to the method."""
         return []
 
+    def _fit(self, X: Any, y: Any, groups: Any, omics: Any = None) -> Self:
+        self._validate_params()
+        self._forget()
+        self.device_ = resolve_device(self.device)
+        self.precision_ = resolve_precision(self.precision, self.device_)
+        user_callbacks = fresh_callbacks(self.callbacks)
+        bags = check_bags(self, X, reset=True)
+        self.classes_, labels = encode_labels(self, y, bags)
+        streams = Streams(self.random_state, self.device_)
+
+        training, validation = self._split(bags, labels, groups, streams.seeds["split"])
+        taught, checked = self._fit_omics(omics, bags, labels, (training, validation))
+        fold = Fold(
+            self._dataset(bags[training], labels[training], taught),
+            None
+            if validation is None
+            else self._dataset(bags[validation], labels[validation], checked),
+            0 if taught is None else taught.vectors.shape[1],
+            streams,
+            user_callbacks,
+        )
+        module, self.history_ = self._learn(fold)
+        self.callbacks_ = user_callbacks
+        self.module_ = module
+        self.n_iter_ = len(self.history_)
+        self.validation_ = None
+        if validation is not None:
+            self.validation_ = self._predicted(bags[validation], labels[validation])
+        return self
+
+    def _predicted(self, bags: BagSequence, labels: NDArray) -> pd.DataFrame:
+        """Ids, labels and probabilities of bags, for a threshold that tests nothing."""
+        proba = {
+            f"p_{c}": p for c, p in zip(self.classes_, self.predict_proba(bags).T, strict=True)
+        }
+        known = {
+            "bag_id": [bag.bag_id for bag in bags],
+            "patient_id": [bag.patient_id for bag in bags],
+            "y": self.classes_[labels],
+        }
+        return pd.DataFrame(known | proba)
+
     def _forget(self) -> None:
         """Drop what an earlier fit learned; a fit that fails leaves no model behind."""
         for name in [name for name in vars(self) if name.endswith("_") and name[0] != "_"]:
@@ -219,21 +186,14 @@ of shape (n_bags, n_instances, n_features) or (n_bags, n_features)
         )
 
     def _fit_omics(
-        self, omics: Any, bags: BagSequence, labels: NDArray, training: NDArray
-    ) -> PrivilegedOmics | None:
-        self.n_paired_ = 0
-        if omics is None:
-            return None
-        table, rows = join_omics(omics, bags)
-        self.omics_transformer_ = (
-            default_omics_transformer(self.n_genes)
-            if self.omics_transformer is None
-            else clone(self.omics_transformer)
-        )
-        privileged = fit_omics(self.omics_transformer_, table, rows[training], labels[training])
-        self.genes_ = privileged.genes
-        self.n_paired_ = int(privileged.paired.sum())
-        return privileged
+        self,
+        omics: Any,
+        bags: BagSequence,
+        labels: NDArray,
+        parts: tuple[NDArray, NDArray | None],
+    ) -> tuple[PrivilegedOmics | None, PrivilegedOmics | None]:
+        """Omics vectors of the training and of the validation part."""
+        return None, None
 
     def _dataset(
         self, bags: BagSequence, labels: NDArray, privileged: PrivilegedOmics | None = None
@@ -245,23 +205,44 @@ of shape (n_bags, n_instances, n_features) or (n_bags, n_features)
         spec = self._graph_spec()
         return BagDataset(bags, labels, spec, self.n_features_in_, dtype=dtype, **known)
 
-    def _build_module(self, privileged: PrivilegedOmics | None, seeds: dict[str, int]) -> nn.Module:
-        n_genes = 0 if privileged is None else privileged.vectors.shape[1]
+    def _learn(self, fold: Fold) -> tuple[nn.Module, pd.DataFrame]:
+        """The trained network and its history."""
+        module = self._build(self._make_module, fold.n_genes, fold.streams)
+        callbacks = self._make_callbacks(fold.streams.generator("model"))
+        return module, self._train(module, self._make_objective(), fold, callbacks)
+
+    def _build(
+        self, make: Callable[[int, int, int], nn.Module], n_genes: int, streams: Streams
+    ) -> nn.Module:
         with torch.random.fork_rng(devices=[]):  # the caller's random state stays untouched
-            module = self._make_module(self.n_features_in_, n_genes, len(self.classes_))
-        initialise(module, torch.Generator().manual_seed(seeds["weights"]))
+            module = make(self.n_features_in_, n_genes, len(self.classes_))
+        initialise(module, streams.generator("weights"))
         # With a stream of its own, the omics branch leaves the start of histology as it is.
         omics_branch = getattr(module, "omics_branch", None)
         if omics_branch is not None:
-            initialise(omics_branch, torch.Generator().manual_seed(seeds["omics_weights"]))
+            initialise(omics_branch, streams.generator("omics_weights"))
         return module
 
+    def _train(
+        self, module: nn.Module, objective: Objective, fold: Fold, callbacks: Sequence[Any] = ()
+    ) -> pd.DataFrame:
+        return train(
+            module,
+            objective,
+            (fold.training, fold.validation),
+            self._training_config(),
+            fold.streams.generators(),
+            model_callbacks=callbacks,
+            user_callbacks=fold.callbacks,
+        )
+
     def _graph_spec(self) -> GraphSpec:
-        return GraphSpec(self.graph, self.n_neighbors, self.edge_flow)
+        return GraphSpec("none")
 
     def _training_config(self) -> TrainingConfig:
-        names = (name for name in TrainingConfig.__annotations__ if name != "device")
-        return TrainingConfig(device=self.device_, **{name: getattr(self, name) for name in names})
+        names = {field.name for field in fields(TrainingConfig)} & set(self.get_params(deep=False))
+        settings = {name: getattr(self, name) for name in names}
+        return TrainingConfig(**(settings | {"device": self.device_}))
 
     @torch.no_grad()
     def _forward(self, X: Any) -> Iterator[Any]:

@@ -59,6 +59,20 @@ def fit_omics(
         )
     once = pd.DataFrame({"row": rows[paired], "label": labels[paired]}).drop_duplicates()
     transformer.fit(table.rows(once["row"].to_numpy()), once["label"].to_numpy())
+    return transform_omics(transformer, table, rows)
+
+
+def transform_omics(transformer: Any, table: OmicsTable, rows: NDArray) -> PrivilegedOmics:
+    """Vectors of bags by a transformer that is fitted; none has to be paired.
+
+    Raises
+    ------
+    OmicsError
+        If the transformer's output is not finite.
+    """
+    paired = rows >= 0
+    if not paired.any():
+        return PrivilegedOmics(np.zeros((len(rows), 0), np.float32), paired, np.array([], object))
     values = _finite_table(transformer.transform(table.rows(rows[paired])), int(paired.sum()))
     vectors = np.zeros((len(rows), values.shape[1]), dtype=np.float32)
     vectors[paired] = values

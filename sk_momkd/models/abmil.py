@@ -5,7 +5,9 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..nn.blocks import Blocks
 from ..nn.dropout import Dropout
+from ..nn.embedding import embed
 from ..nn.gated_attention import GatedAttention
 from ..nn.segment import segment_pool, segment_softmax
 from ..output import MILOutput
@@ -56,7 +58,7 @@ class ABMIL(nn.Module):
 
     def forward(
         self,
-        x: Tensor,  # (n, in_features)
+        x: Tensor | Blocks,  # (n, in_features), float32 or bfloat16
         edge_index: Tensor,  # not used
         batch: Tensor,  # (n,)
         n_bags: int,
@@ -65,7 +67,7 @@ class ABMIL(nn.Module):
         omics: Tensor | None = None,
         paired: Tensor | None = None,
     ) -> MILOutput:
-        embedding = self.dropout(F.relu(self.embedding(x)))  # h (n, M)
+        embedding = self.dropout(F.relu(embed(x, self.embedding)))  # h (n, M)
         scores = self.attention(embedding)  # s (n, 1)
         attention = segment_softmax(scores, batch, n_bags)  # a (n, 1)
         slide = segment_pool(attention, embedding, batch, n_bags)[:, 0]  # z (B, M)

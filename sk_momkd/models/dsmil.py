@@ -9,7 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..nn.blocks import Blocks, whole
 from ..nn.dropout import Dropout
+from ..nn.embedding import Embedding, embed
 from ..nn.initialise import initialise_orthogonal
 from ..nn.segment import segment_pool, segment_softmax, segment_split
 from ..output import MILOutput
@@ -78,13 +80,13 @@ class DSMIL(nn.Module):
         super().__init__()
         self.average_streams = average_streams
         self.instance = nn.Linear(in_features, n_classes)
-        self.query = nn.Sequential(
+        self.query = Embedding(
             nn.Linear(in_features, query_dim), nn.ReLU(), nn.Linear(query_dim, query_dim), nn.Tanh()
         )
         self.value: nn.Module = nn.Identity()
         if value_layer:
-            layer = nn.Linear(in_features, in_features)
-            self.value = nn.Sequential(Dropout(dropout), layer, nn.ReLU())
+            layer = Embedding(nn.Linear(in_features, in_features), nn.ReLU())
+            self.value = nn.Sequential(Dropout(dropout), layer)
         self.head = nn.Conv1d(n_classes, n_classes, kernel_size=in_features)
 
     def reset_parameters(self, generator: torch.Generator) -> None:
@@ -93,7 +95,7 @@ class DSMIL(nn.Module):
 
     def forward(
         self,
-        x: Tensor,  # (n, D)
+        x: Tensor | Blocks,  # (n, D), float32 or bfloat16
         edge_index: Tensor,  # not used
         batch: Tensor,  # (n,), ascending
         n_bags: int,
@@ -102,7 +104,8 @@ class DSMIL(nn.Module):
         omics: Tensor | None = None,
         paired: Tensor | None = None,
     ) -> DSMILOutput:
-        scores = self.instance(x)  # c (n, K)
+        x = whole(x)  # it is read three times
+        scores = embed(x, self.instance)  # c (n, K)
         critical = _argmax(scores.detach(), batch, n_bags)  # m (B, K)
         max_logits = scores.gather(0, critical)  # (B, K)
 

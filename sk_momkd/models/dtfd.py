@@ -9,7 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..nn.blocks import Blocks
 from ..nn.dropout import Dropout
+from ..nn.embedding import embed
 from ..nn.gated_attention import GatedAttention
 from ..nn.random_split import Chunks, RandomSplit
 from ..nn.segment import segment_mean, segment_softmax, segment_sum
@@ -109,7 +111,7 @@ class DTFD(nn.Module):
 
     def forward(
         self,
-        x: Tensor,  # (n, in_features)
+        x: Tensor | Blocks,  # (n, in_features), float32 or bfloat16
         edge_index: Tensor,  # not used
         batch: Tensor,  # (n,), ascending
         n_bags: int,
@@ -118,7 +120,7 @@ class DTFD(nn.Module):
         omics: Tensor | None = None,
         paired: Tensor | None = None,
     ) -> DTFDOutput:
-        features = F.relu(self.reduction(x))  # f (n, m)
+        features = F.relu(embed(x, self.reduction))  # f (n, m)
         scores = self.attention(features)  # (n, 1)
         splits = self.split(batch, n_bags)  # one in training, n_shuffles at inference
         tiers = [self._tiers(features, scores, chunks, n_bags) for chunks in splits]

@@ -9,8 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..nn.blocks import Blocks, whole
 from ..nn.cross_attention import GatedFeedForward, MultiHeadAttention, Tokens
 from ..nn.dropout import Dropout
+from ..nn.embedding import embed
 from ..nn.gated_attention import GatedAttention
 from ..nn.segment import segment_split
 from ..output import MILOutput
@@ -119,7 +121,7 @@ class GHANet(nn.Module):
 
     def forward(
         self,
-        x: Tensor,  # (n, in_features)
+        x: Tensor | Blocks,  # (n, in_features), float32 or bfloat16
         edge_index: Tensor,  # not used
         batch: Tensor,  # (n,), ascending
         n_bags: int,
@@ -128,9 +130,8 @@ class GHANet(nn.Module):
         omics: Tensor | None = None,  # (P, n_genes), rows of the paired bags in order
         paired: Tensor | None = None,  # (B,) bool
     ) -> GHANetOutput:
-        logits, tokens, hyper_edges = zip(
-            *(self._slide(slide) for slide in segment_split(x, batch, n_bags)), strict=True
-        )
+        slides = [x] if n_bags == 1 else segment_split(whole(x), batch, n_bags)
+        logits, tokens, hyper_edges = zip(*map(self._slide, slides), strict=True)
         seen = torch.zeros(n_bags, dtype=torch.bool, device=x.device) if paired is None else paired
         target = reconstruction = None
         sizes: tuple[int, ...] = ()
@@ -148,7 +149,7 @@ class GHANet(nn.Module):
             group_sizes=sizes,
         )
 
-    def _slide(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _slide(self, x: Tensor | Blocks) -> tuple[Tensor, Tensor, Tensor]:
         tokens, scores = self.recover(x)  # R (T, d), M (T, n)
         edges, hyper_edges = self.predict(x, scores)  # Y' (T, d), G (T, n)
         return self.head((edges + tokens) / 2), tokens, hyper_edges
@@ -168,11 +169,11 @@ class CrossAttentionBranch(nn.Module):
         self.ffn0, self.ffn1 = (GatedFeedForward(dim, dropout) for _ in range(2))
         self.norms = nn.ModuleList(nn.LayerNorm(dim) for _ in range(6))
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor | Blocks) -> tuple[Tensor, Tensor]:
         """(n, in_features) -> R (T, d) and M (T, n), the second pass' scores, mean over heads."""
         ln1, ln2, ln3, ln4, ln5, ln6 = self.norms
         tokens = self.tokens.rows  # T (T, d)
-        patches = ln2(self.dropout(F.relu(self.fc(x))))  # LN2(P) (n, d)
+        patches = ln2(self.dropout(F.relu(embed(x, self.fc))))  # LN2(P) (n, d)
         r1, _ = self.attention(ln1(tokens), patches)  # (T, d)
         r1 = self.ffn0(ln3(r1)) + r1
         r2, scores = self.attention(ln4(tokens + r1), patches)  # (T, d), (heads, T, n)
@@ -195,9 +196,9 @@ class HyperEdgeBranch(nn.Module):
         self.linears = nn.ModuleList(nn.Linear(dim, dim) for _ in range(2))
         self.norms = nn.ModuleList(nn.LayerNorm(dim) for _ in range(2))
 
-    def forward(self, x: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor | Blocks, scores: Tensor) -> tuple[Tensor, Tensor]:
         """(n, in_features), M (T, n) -> Y' (T, d), G (T, n)."""
-        h = self.dropout(F.relu(self.norm(self.fc(x))))  # H (n, d)
+        h = self.dropout(F.relu(self.norm(embed(x, self.fc))))  # H (n, d)
         e1 = self.gate(h).T.softmax(dim=1)  # (1, n)
         e2 = strongest(scores.detach(), self.keep).softmax(dim=1)  # (T, n), no gradient
         hyper_edges = (e1 + e2) / 2  # G (T, n)

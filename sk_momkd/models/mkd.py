@@ -8,7 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..nn.blocks import Blocks, whole
 from ..nn.dropout import Dropout
+from ..nn.embedding import Embedding
 from ..nn.kronecker import GatedOuterProduct
 from ..nn.pairing import paired_instances
 from ..nn.path_student import PathStudent
@@ -115,7 +117,7 @@ class MKD(nn.Module):
 
     def forward(
         self,
-        x: Tensor,  # (n, in_features)
+        x: Tensor | Blocks,  # (n, in_features), float32 or bfloat16
         edge_index: Tensor,  # not used
         batch: Tensor,  # (n,)
         n_bags: int,
@@ -129,7 +131,7 @@ class MKD(nn.Module):
         f_g = z_g = f_m = z_m = None
         if omics is not None and len(omics) and self.omics_branch is not None:
             f_g, z_g = self.omics_branch.omics(omics)  # (P, d), (P, K)
-            patches, owner = paired_instances(x, batch, seen)
+            patches, owner = paired_instances(whole(x), batch, seen)
             f_m, z_m = self.omics_branch.joint(patches, owner, omics)  # (P, d), (P, K)
         return MKDOutput(
             logits=logits,
@@ -162,7 +164,7 @@ class Teachers(nn.Module):
     ) -> None:
         super().__init__()
         tokens, own_tokens = (OmicsTokens(n_genes, n_tokens, dim, dropout) for _ in range(2))
-        path = nn.Sequential(nn.Linear(in_features, dim), nn.ReLU(), Dropout(dropout))
+        path = Embedding(nn.Linear(in_features, dim), nn.ReLU(), Dropout(dropout))
         bilinear = fusion == "bilinear"
         fused = KroneckerFusion(dim, gate_dim, dim, dropout) if bilinear else ConcatFusion(dim)
         self.omics = OmicsTeacher(tokens, n_classes, attention_dim, dropout)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from ..nn.blocks import Blocks, whole
 from ..nn.contrast import Contrast, ContrastMemory
 from ..nn.moving_average import MovingAverage
 from ..nn.pairing import paired_instances
@@ -156,7 +157,7 @@ class TDC(nn.Module):
 
     def forward(
         self,
-        x: Tensor,  # (n, in_features)
+        x: Tensor | Blocks,  # (n, in_features), float32 or bfloat16
         edge_index: Tensor,  # not used
         batch: Tensor,  # (n,), ascending
         n_bags: int,
@@ -169,7 +170,7 @@ class TDC(nn.Module):
         feature, logits, attention = self.student(x, batch, n_bags)  # f_S, z_S, (n, 1)
         lessons: dict[str, Lesson] = {}
         if self.training and index is not None:
-            lessons = self.omics_branch(feature, index, x, batch, omics=omics, paired=paired)
+            lessons = self.omics_branch(feature, index, whole(x), batch, omics=omics, paired=paired)
         return TDCOutput(logits, attention, batch, feature, lessons)
 
 

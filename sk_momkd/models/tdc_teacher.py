@@ -16,6 +16,7 @@ from ..nn.kronecker import Bilinear, GatedOuterProduct
 from ..nn.moving_average import MovingAverage
 from ..nn.pairing import paired_instances
 from ..nn.path_student import PathStudent
+from ..nn.precision import wide
 from ..nn.self_normalizing import AlphaDropout, normal_weights
 from ..nn.views import RandomView, highest, highest_in_bags
 from ..output import MILOutput
@@ -98,6 +99,8 @@ class TDCTeacher(nn.Module):
     Zhang et al. Comprehensive learning and adaptive teaching: Distilling multi-modal knowledge
     for pathological glioma grading. Medical Image Analysis 91:102990, 2024.
     """
+
+    reads_omics = True  # the engine passes them at validation, too
 
     def __init__(
         self,
@@ -184,7 +187,7 @@ class TDCTeacher(nn.Module):
             self.net.train()
         loss = F.cross_entropy(logits, y, reduction="sum")  # bags do not mix in eval mode
         by_patch, by_gene = torch.autograd.grad(loss, (x, omics))
-        return by_patch.sum(dim=1), by_gene
+        return wide(by_patch).sum(dim=1), by_gene
 
 
 class MultimodalNet(nn.Module):

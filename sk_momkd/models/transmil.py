@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..nn.blocks import Blocks
+from ..nn.embedding import embed
 from ..nn.initialise import initialise
 from ..nn.nystrom import NystromAttention
 from ..nn.segment import segment_split
@@ -73,7 +75,7 @@ class TransMIL(nn.Module):
 
     def forward(
         self,
-        x: Tensor,  # (n, in_features)
+        x: Tensor | Blocks,  # (n, in_features), float32 or bfloat16
         edge_index: Tensor,  # not used
         batch: Tensor,  # (n,), ascending
         n_bags: int,
@@ -82,7 +84,7 @@ class TransMIL(nn.Module):
         omics: Tensor | None = None,
         paired: Tensor | None = None,
     ) -> MILOutput:
-        embedding = F.relu(self.embedding(x))  # h (n, d)
+        embedding = F.relu(embed(x, self.embedding))  # h (n, d)
         slides = [self._slide(h) for h in segment_split(embedding, batch, n_bags)]
         tokens = torch.stack([token for token, _ in slides])  # (B, d)
         attention = torch.cat([weights for _, weights in slides]).unsqueeze(1)  # (n, 1)

@@ -8,7 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..nn.blocks import Blocks
 from ..nn.dropout import Dropout
+from ..nn.embedding import embed
 from ..nn.segment import segment_mean, segment_pool, segment_softmax, segment_split
 from ..output import MILOutput
 
@@ -84,7 +86,7 @@ class WiKG(nn.Module):
 
     def forward(
         self,
-        x: Tensor,  # (n, in_features)
+        x: Tensor | Blocks,  # (n, in_features), float32 or bfloat16
         edge_index: Tensor,  # not used: the graph is learned
         batch: Tensor,  # (n,), ascending
         n_bags: int,
@@ -93,9 +95,9 @@ class WiKG(nn.Module):
         omics: Tensor | None = None,
         paired: Tensor | None = None,
     ) -> MILOutput:
-        x = F.leaky_relu(self.embedding(x))  # (n, d)
-        x = (x + segment_mean(x, batch, n_bags)[batch]) / 2  # (n, d)
-        head, tail = self.head(x), self.tail(x)  # h, t (n, d)
+        patches = F.leaky_relu(embed(x, self.embedding))  # (n, d)
+        patches = (patches + segment_mean(patches, batch, n_bags)[batch]) / 2  # (n, d)
+        head, tail = self.head(patches), self.tail(patches)  # h, t (n, d)
         slides = (segment_split(part, batch, n_bags) for part in (head, tail))
         message = torch.cat([self._messages(h, t) for h, t in zip(*slides, strict=True)])  # e
 

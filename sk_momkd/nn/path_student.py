@@ -6,7 +6,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .blocks import Blocks
 from .dropout import Dropout
+from .embedding import embed
 from .pooling import AttentionPool
 from .self_normalizing import normal_weights
 
@@ -45,8 +47,10 @@ class PathStudent(nn.Module):
         """N(0, 1/fan_in) weights, zero biases."""
         normal_weights(self, generator)
 
-    def forward(self, x: Tensor, batch: Tensor, n_bags: int) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(
+        self, x: Tensor | Blocks, batch: Tensor, n_bags: int
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """(n, in_features), (n,) -> feature (B, dim), logits (B, K), attention (n, 1)."""
-        h = self.dropout(F.relu(self.fc(x)))  # (n, dim)
+        h = self.dropout(F.relu(embed(x, self.fc)))  # (n, dim)
         feature, attention = self.pool(h, batch, n_bags)  # (B, dim), (n, 1)
         return feature, self.head(self.head_dropout(feature)), attention

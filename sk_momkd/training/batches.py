@@ -85,7 +85,7 @@ class FlatBatch:
         """The same batch on another device; itself where it is there already."""
         if self.x.device == torch.device(device):
             return self
-        names = ("edges", "batch", "y", "paired")
+        names = ("edges", "batch", "index", "y", "paired")
         moved: dict[str, Any] = {name: getattr(self, name).to(device) for name in names}
         omics = None if self.omics is None else self.omics.to(device)
         return replace(self, x=whole(self.x).to(device), omics=omics, **moved)
@@ -240,8 +240,16 @@ def collate(items: Sequence[FlatBatch]) -> tuple[FlatBatch, Tensor]:
 
 
 def forward(module: torch.nn.Module, batch: FlatBatch, *, training: bool) -> Any:
-    """Call `module` on a batch; labels and omics go in only while training."""
-    known: dict[str, Any] = {"y": batch.y, "paired": batch.paired} if training else {}
-    if training and batch.omics is not None:
-        known["omics"] = batch.omics
+    """Call `module` on a batch; labels and omics go in only while training.
+
+    A module that ``needs_index`` is told the bags' places in the training set, too. One that
+    ``reads_omics`` (a teacher, never a model that predicts) has omics at validation as well.
+    """
+    known: dict[str, Any] = {"y": batch.y} if training else {}
+    if training or getattr(module, "reads_omics", False):
+        known["paired"] = batch.paired
+        if batch.omics is not None:
+            known["omics"] = batch.omics
+    if training and getattr(module, "needs_index", False):
+        known["index"] = batch.index
     return module(batch.x, batch.edges, batch.batch, batch.n_bags, **known)

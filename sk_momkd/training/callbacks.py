@@ -78,11 +78,21 @@ class BestEpoch(Callback):
         Stop after this many epochs without progress ...
     min_epochs : int
         ... but not before this many epochs have run.
+    first_best : int, default=1
+        Epochs before this one are passed over: not the best, and no lack of progress either.
     """
 
-    def __init__(self, monitor: str, sign: int, patience: int, min_epochs: int) -> None:
+    def __init__(
+        self,
+        monitor: str,
+        sign: int,
+        patience: int,
+        min_epochs: int,
+        first_best: int = 1,
+    ) -> None:
         self.monitor, self.sign = monitor, sign
         self.patience, self.min_epochs = patience, min_epochs
+        self.first_best = first_best
 
     def on_train_begin(self, net: NeuralNet, **kwargs: Any) -> None:
         self.best_ = -np.inf
@@ -91,13 +101,14 @@ class BestEpoch(Callback):
 
     def on_epoch_end(self, net: NeuralNet, **kwargs: Any) -> None:
         score = self.sign * net.history[-1, self.monitor]
-        progress = score >= self.best_
+        eligible = len(net.history) >= self.first_best
+        progress = eligible and score >= self.best_
         net.history.record("best_so_far", bool(progress))
         net.history.record(f"{self.monitor}_best", bool(progress))  # where skorch looks for it
         if progress:
             self.best_, self.waited_ = score, 0
             self.weights_ = copy.deepcopy(net.module_.state_dict())
-        else:
+        elif eligible:
             self.waited_ += 1
 
     def should_stop(self, n_epochs: int) -> bool:
@@ -134,6 +145,16 @@ class ClipGradients(Callback):
             groups = list(net.module_.branches().values())
         for group in groups:
             torch.nn.utils.clip_grad_norm_(group, self.max_norm)
+
+
+class StartMasking(Callback):
+    """Set ``module.masking`` from an epoch on, counted from 0 (first stage of TDC)."""
+
+    def __init__(self, first_epoch: int) -> None:
+        self.first_epoch = first_epoch
+
+    def on_epoch_begin(self, net: NeuralNet, **kwargs: Any) -> None:
+        net.module_.masking = len(net.history) > self.first_epoch
 
 
 class Progress(Callback):

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
@@ -12,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from sklearn.base import clone
 from skorch import NeuralNet
-from skorch.callbacks import Callback, LRScheduler
+from skorch.callbacks import Callback
 from skorch.helper import predefined_split
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -25,43 +24,16 @@ from ..nn.precision import native_bfloat16
 from ..nn.workspace import clear_workspaces
 from .batches import BagDataset, forward
 from .callbacks import BestEpoch, ClipGradients, LossTerms, Progress, StopEarly, ValidationScores
+from .config import Objective, TrainingConfig
 from .loader import BagLoader, InstanceBudget, balanced_weights
-
-Terms = Callable[[Any, Tensor], Mapping[str, Tensor]]
-
-
-@dataclass(frozen=True)
-class Objective:
-    """Named loss terms of a model's output and labels, and their weights."""
-
-    terms: Terms
-    weights: Mapping[str, float]
-
-
-@dataclass(frozen=True)
-class TrainingConfig:
-    """Settings of the loop; named and documented as the estimator's parameters."""
-
-    max_epochs: int
-    batch_size: int
-    accumulation_steps: int
-    learning_rate: float
-    weight_decay: float
-    lr_schedule: str | None
-    sampler: str
-    max_grad_norm: float | None
-    clip: str
-    monitor: str
-    patience: int
-    min_epochs: int
-    device: str
-    verbose: int
+from .optimizers import optimizer_settings, schedule
 
 
 class MILNet(NeuralNet):
     """`NeuralNet` for flat graph batches, named loss terms and gradient accumulation.
 
-    A KeyboardInterrupt ends `fit` as an error, unless a callback raises it at the end of an
+    A module with an ``update_average`` has it called before the first and after every step. A
+    KeyboardInterrupt ends `fit` as an error, unless a callback raises it at the end of an
     epoch, which is skorch's way to stop early.
     """
 
@@ -116,6 +88,7 @@ class MILNet(NeuralNet):
         """Train to the end or to an early stop."""
         self.initialize()
         self.terms_ = {}
+        self._update_average()
         self.notify("on_train_begin", X=dataset, y=None)
         with suppress(_EarlyStop):
             self.fit_loop(dataset)
@@ -151,6 +124,12 @@ class MILNet(NeuralNet):
         self.optimizer_.step()
         self.optimizer_.zero_grad()
         self.accumulated_ = 0
+        self._update_average()
+
+    def _update_average(self) -> None:
+        update = getattr(self.module_, "update_average", None)
+        if update is not None:
+            update()
 
 
 class _EarlyStop(Exception):
@@ -188,10 +167,6 @@ def train(
     net = MILNet(
         module,
         criterion=objective,
-        optimizer=torch.optim.AdamW,
-        lr=config.learning_rate,
-        optimizer__weight_decay=config.weight_decay,
-        optimizer__fused=True,
         max_epochs=config.max_epochs,
         accumulation_steps=config.accumulation_steps,
         train_split=None if validation is None else predefined_split(validation),
@@ -201,6 +176,7 @@ def train(
         verbose=0,
         train_batches=_train_batches(training.y, config, generators["sampling"]),
         valid_batches=None if validation is None else InstanceBudget(validation.sizes),
+        **optimizer_settings(config),
     )
     set_dropout_generator(module, generators["dropout"])
     omics_branch = getattr(module, "omics_branch", None)
@@ -226,10 +202,10 @@ def _callbacks(
     monitored, sign = "train_loss", -1
     if has_validation:
         monitored, sign = ("valid_auc", 1) if config.monitor == "auc" else ("valid_loss", -1)
-        best = BestEpoch(monitored, sign, config.patience, config.min_epochs)
+        best = BestEpoch(monitored, sign, config.patience, config.min_epochs, config.first_best)
         callbacks += [ValidationScores(), best]
         last = [("stop_early", StopEarly(best))]
-    callbacks += _schedule(config, monitored, sign)
+    callbacks += schedule(config, monitored, sign)
     callbacks += [Progress(config.max_epochs)] if config.verbose else []
     return [(f"engine_{i}", callback) for i, callback in enumerate(callbacks)], last
 
@@ -283,22 +259,6 @@ def _train_batches(y: NDArray, config: TrainingConfig, generator: torch.Generato
     else:
         sampler = RandomSampler(y, generator=generator)
     return BatchSampler(sampler, config.batch_size, drop_last=False)
-
-
-def _schedule(config: TrainingConfig, monitored: str, sign: int) -> list[Callback]:
-    if config.lr_schedule == "plateau":
-        return [
-            LRScheduler(
-                torch.optim.lr_scheduler.ReduceLROnPlateau,
-                monitor=monitored,
-                mode="max" if sign > 0 else "min",
-                factor=0.2,
-                patience=5,
-            )
-        ]
-    if config.lr_schedule == "cosine":
-        return [LRScheduler(torch.optim.lr_scheduler.CosineAnnealingLR, T_max=config.max_epochs)]
-    return []
 
 
 def _history(net: NeuralNet) -> pd.DataFrame:

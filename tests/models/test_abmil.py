@@ -15,7 +15,8 @@ ATTENTION += [0.145457579]
 def reference(*, gated):
     """The original's attention on given embeddings and one sigmoid output."""
     model = ABMIL(500, 1, dim=500, gated=gated, dropout=0)
-    model.embedding = nn.Identity()
+    nn.init.eye_(model.embedding.weight)
+    nn.init.zeros_(model.embedding.bias)
     attention = model.attention
     parts = [attention.content, attention.gate, attention.score, model.head]
     ordered = [p for part in parts if part is not None for p in part.parameters()]

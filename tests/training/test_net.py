@@ -29,9 +29,9 @@ class History(list):
         list.__getitem__(self, -1)[name] = value
 
 
-def replay(scores, patience, min_epochs):
+def replay(scores, patience, min_epochs, **options):
     """Epochs run, and the weight that is restored when epoch e ends with weight e."""
-    net, best = FakeNet(), BestEpoch("valid_auc", 1, patience, min_epochs)
+    net, best = FakeNet(), BestEpoch("valid_auc", 1, patience, min_epochs, **options)
     stop = StopEarly(best)
     best.on_train_begin(net)
     for epoch, score in enumerate(scores):
@@ -58,6 +58,11 @@ def replay(scores, patience, min_epochs):
 )
 def test_stopper_follows_patience_and_restores_best(scores, patience, min_epochs, n_run, restored):
     assert replay(scores, patience, min_epochs) == (n_run, restored)
+
+
+def test_epochs_before_the_first_that_may_be_best_are_passed_over():
+    assert replay([0.9, 0.9, 0.6, 0.7, 0.5], 2, 1, first_best=3) == (5, 3)
+    assert replay([0.9, 0.9, 0.6, 0.5, 0.5], 2, 1, first_best=3) == (5, 2)
 
 
 def test_release_preset_stops_like_the_published_script():

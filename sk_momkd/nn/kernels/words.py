@@ -14,7 +14,7 @@ ONE, ZERO = np.float32(1), np.float32(0)
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     """Compile when first called, and keep the result on disk where there is a place for it."""
-    options = {
+    options: dict[str, Any] = {
         "nogil": True,
         "error_model": "numpy",
         # Sums may be reordered, but NaN and infinity keep their meaning.

@@ -1,0 +1,166 @@
+"""Out-of-fold AUC of the histology methods on small public cohorts: does each of them learn?
+
+    python benchmarks/learning.py --data DATA [--cohorts ...] [--models ...] [--presets ...]
+                                  [--seeds 0] [--n-splits 10] [--n-jobs 1]
+
+`DATA` (or the environment variable SK_MOMKD_DATA) holds the folders `mil_classic` and
+`ucsb_breast`. Each cross-validation is a row of `docs/results/learning.csv`; rows that are there
+are not run again, so a stopped run goes on where it was. `docs/results/learning.md` is the table.
+"""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import os
+import platform
+import time
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from joblib import Parallel, delayed
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score
+from sklearn.model_selection import StratifiedGroupKFold
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer, StandardScaler
+
+from sk_momkd import Bag, BagPooling, BagSequence, InstanceTransformer, all_estimators, load_cohort
+
+RESULTS = Path(__file__).parents[1] / "docs" / "results"
+CLASSIC = ("musk1", "elephant", "fox", "tiger")
+COHORTS = ("ucsb_breast", *CLASSIC)
+POOLINGS = {"pooled mean+std": "mean+std", "pooled mean+max": "mean+max"}
+METHODS = {
+    name.removesuffix("Classifier"): cls
+    for name, cls in all_estimators("classifier")
+    if "omics" not in inspect.signature(cls.fit).parameters
+}
+PRESETS = ("unified", "original")
+
+
+def read_cohort(data: Path, name: str):
+    """Bags, labels, and the groups that folds keep together."""
+    if name in CLASSIC:
+        path = next(p for p in (data / "mil_classic").glob("*.npz") if p.stem.lower() == name)
+        with np.load(path) as file:
+            X, bag, y = file["X"], file["bag"], file["y"]
+        numbers = np.unique(bag)
+        bags = BagSequence(
+            Bag(X[bag == i].astype(np.float32), bag_id=f"{name}{i}") for i in numbers
+        )
+        return bags, y.astype(int), np.arange(len(y))
+    table = data / name / "labels.csv"
+    bags, y, _, _ = load_cohort(table, data / name / "features", label="label")
+    return bags, (y == np.unique(y)[1]).astype(int), np.array(bags.patient_ids, dtype=str)
+
+
+def make_model(name: str, preset: str, random_state: int):
+    """Pipeline of the method; patches, or pooled bags, are standardised in the fold."""
+    clip = FunctionTransformer(np.clip, kw_args={"a_min": -6, "a_max": 6})
+    if name in POOLINGS:
+        regression = LogisticRegression(C=0.01, max_iter=2000, class_weight="balanced")
+        return make_pipeline(BagPooling(POOLINGS[name]), StandardScaler(), clip, regression)
+    clf = METHODS[name].preset(preset, random_state=random_state)
+    return make_pipeline(InstanceTransformer(make_pipeline(StandardScaler(), clip)), clf)
+
+
+def one_fold(bags, y, split, name, preset, random_state):
+    """Scores of the test fold, epochs, and the training AUC."""
+    torch.set_num_threads(1)
+    train, test = split
+    model = make_model(name, preset, random_state).fit(bags[train], y[train])
+    return {
+        "scores": model.predict_proba(bags[test])[:, 1],
+        "train": roc_auc_score(y[train], model.predict_proba(bags[train])[:, 1]),
+        "epochs": getattr(model[-1], "history_", ()),
+    }
+
+
+def run(options: argparse.Namespace) -> None:
+    """Fit what is missing and write both tables after each row."""
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    path = RESULTS / "learning.csv"
+    rows = pd.read_csv(path).to_dict("records") if path.exists() else []
+    done = {(r["cohort"], r["model"], r["preset"], r["seed"]) for r in rows}
+    jobs = [(model, preset) for model, preset in product(options.models, options.presets)]
+    jobs = [(model, "-") for model in POOLINGS] + jobs
+    for seed, cohort in product(options.seeds, options.cohorts):
+        bags, y, groups = read_cohort(options.data, cohort)
+        folds = StratifiedGroupKFold(options.n_splits, shuffle=True, random_state=seed)
+        splits = list(folds.split(y, y, groups))
+        for name, preset in jobs:
+            if (cohort, name, preset, seed) in done:
+                continue
+            start = time.perf_counter()
+            fits = Parallel(options.n_jobs)(
+                delayed(one_fold)(bags, y, split, name, preset, seed) for split in splits
+            )
+            key = {"cohort": cohort, "model": name, "preset": preset, "seed": seed}
+            rows.append(
+                key
+                | summary(y, splits, fits)
+                | {
+                    "seconds": round(time.perf_counter() - start, 1),
+                    "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+                }
+            )
+            print(rows[-1], flush=True)
+            pd.DataFrame(rows).to_csv(path, index=False)
+            (RESULTS / "learning.md").write_text(as_markdown(pd.DataFrame(rows)))
+
+
+def summary(y, splits, fits) -> dict:
+    """AUC of all out-of-fold scores, each fold's ranked within itself, and of training."""
+    ranked, within = np.empty(len(y)), []
+    for (_, test), fit in zip(splits, fits, strict=True):
+        ranked[test] = pd.Series(fit["scores"]).rank(pct=True)
+        if len(np.unique(y[test])) == 2:
+            within.append(roc_auc_score(y[test], fit["scores"]))
+    return {
+        "bags": len(y),
+        "auc_mean": round(float(np.mean(within)), 4),
+        "auc_sd": round(float(np.std(within, ddof=1)), 4),
+        "auc_ranked": round(float(roc_auc_score(y, ranked)), 4),
+        "auc_train": round(float(np.mean([fit["train"] for fit in fits])), 4),
+        "epochs": round(float(np.mean([len(fit["epochs"]) for fit in fits])), 1),
+    }
+
+
+def as_markdown(rows: pd.DataFrame) -> str:
+    """A line per method and preset, a column per cohort: mean over seeds of the mean over folds."""
+    mean = rows.pivot_table("auc_mean", ["model", "preset"], "cohort", sort=False)
+    lines = ["| " + " | ".join(["model", "preset", *mean.columns]) + " |"]
+    lines.append("|" + "---|" * (2 + len(mean.columns)))
+    for (model, preset), values in mean.iterrows():
+        cells = ["" if np.isnan(v) else f"{v:.3f}".lstrip("0") for v in values]
+        lines.append("| " + " | ".join([model, preset, *cells]) + " |")
+    seeds = ", ".join(map(str, sorted(rows["seed"].unique())))
+    return (
+        "# Does every method learn?\n\n"
+        "AUC within test folds, mean over folds (10, whole TMA blocks of `ucsb_breast` together) "
+        f"and seeds ({seeds}). Features are standardised in the fold and clipped at 6. The pooled "
+        "rows are logistic regressions (`BagPooling`). Each cross-validation is a row of "
+        "`learning.csv`, with training AUC, epochs and seconds.\n\n"
+        + "\n".join(lines)
+        + f"\n\nMachine: {rows['machine'].iloc[0]}. "
+        "Command: `python benchmarks/learning.py --data DATA`.\n"
+    )
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, default=os.environ.get("SK_MOMKD_DATA", ""))
+    parser.add_argument("--cohorts", nargs="+", default=list(COHORTS), choices=COHORTS)
+    parser.add_argument("--models", nargs="*", default=list(METHODS), choices=list(METHODS))
+    parser.add_argument("--presets", nargs="+", default=list(PRESETS), choices=PRESETS)
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0])
+    parser.add_argument("--n-splits", type=int, default=10)
+    parser.add_argument("--n-jobs", type=int, default=1)
+    options = parser.parse_args()
+    if not options.data.is_dir():
+        parser.error("give --data or set SK_MOMKD_DATA")
+    run(options)

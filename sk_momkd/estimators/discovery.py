@@ -1,0 +1,53 @@
+"""All estimators of the package, found by looking."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from inspect import getattr_static, getmembers, isclass
+from pkgutil import iter_modules
+from typing import Any
+
+from sklearn.base import BaseEstimator
+
+_MARKS = {None: "fit", "classifier": "predict_proba", "transformer": "transform"}
+
+
+def all_estimators(kind: str | None = None) -> list[tuple[str, type[BaseEstimator]]]:
+    """Names and classes of all public estimators, in alphabetical order.
+
+    Parameters
+    ----------
+    kind : {"classifier", "transformer"}, optional
+        Only these; a classifier that also transforms is both.
+
+    Returns
+    -------
+    list of (str, class)
+
+    Raises
+    ------
+    ValueError
+        If `kind` is none of these.
+
+    Examples
+    --------
+    >>> from sk_momkd import all_estimators
+    >>> [name for name, _ in all_estimators("classifier")][:2]
+    ['ABMILClassifier', 'DSMILClassifier']
+    """
+    if kind not in _MARKS:
+        raise ValueError(f"kind must be 'classifier', 'transformer' or None, got {kind!r}.")
+    package = import_module("..estimators", __package__)
+    found: dict[str, type[BaseEstimator]] = {}
+    for module in iter_modules(package.__path__, f"{package.__name__}."):
+        found |= getmembers(import_module(module.name), _is_estimator)
+    return sorted((name, cls) for name, cls in found.items() if hasattr(cls, _MARKS[kind]))
+
+
+def _is_estimator(member: Any) -> bool:
+    """Whether `member` is a class of this package that is whole, and no base of others."""
+    if not isclass(member) or not issubclass(member, BaseEstimator):
+        return False
+    parts = (getattr_static(member, name) for name in dir(member))
+    abstract = any(getattr(part, "__isabstractmethod__", False) for part in parts)
+    return member.__module__.startswith(f"{__package__}.") and not abstract

@@ -1,0 +1,50 @@
+"""What the loop is told: the objective, and the settings that all methods share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+Terms = Callable[[Any, Tensor], Mapping[str, Tensor]]
+
+
+@dataclass(frozen=True)
+class Objective:
+    """Named loss terms of a model's output and labels, and their weights."""
+
+    terms: Terms
+    weights: Mapping[str, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingConfig:
+    """Settings of the loop; named and documented as the estimators' parameters.
+
+    Those with a default belong to single methods.
+    """
+
+    max_epochs: int
+    batch_size: int
+    accumulation_steps: int
+    optimizer: str
+    learning_rate: float
+    weight_decay: float
+    lr_schedule: str | None
+    sampler: str
+    max_grad_norm: float | None
+    monitor: str
+    patience: int
+    min_epochs: int
+    device: str
+    verbose: int
+    clip: str = "global"
+    betas: tuple[float, float] = (0.9, 0.999)
+    best_after: float = 0.0
+
+    @property
+    def first_best(self) -> int:
+        """The first epoch that may be the best, counted from 1."""
+        return int(self.best_after * self.max_epochs) + 1

@@ -1,0 +1,91 @@
+"""Optimisers and schedules against their definitions."""
+
+import numpy as np
+import pytest
+import torch
+from conftest import make_bags, quick_classifier
+
+from sk_momkd.training.config import TrainingConfig
+from sk_momkd.training.optimizers import LookaheadRAdam, optimizer_settings
+
+
+def config(**settings):
+    given = {
+        "max_epochs": 1,
+        "batch_size": 1,
+        "accumulation_steps": 1,
+        "optimizer": "adamw",
+        "learning_rate": 0.1,
+        "weight_decay": 0.5,
+        "lr_schedule": None,
+        "sampler": "shuffle",
+        "max_grad_norm": None,
+        "monitor": "auc",
+        "patience": 1,
+        "min_epochs": 1,
+        "device": "cpu",
+        "verbose": 0,
+    }
+    return TrainingConfig(**(given | settings))
+
+
+def first_step(name):
+    """Where a weight of 1 with gradient 1e-3 goes in one step."""
+    settings = optimizer_settings(config(optimizer=name))
+    kind, rate = settings.pop("optimizer"), settings.pop("lr")
+    weight = torch.nn.Parameter(torch.ones(1))
+    given = {key.removeprefix("optimizer__"): value for key, value in settings.items()}
+    optimizer = kind([weight], lr=rate, **given)
+    weight.grad = torch.full((1,), 1e-3)
+    optimizer.step()
+    return weight.item()
+
+
+def test_weight_decay_is_coupled_in_adam_alone():
+    # A first step of Adam is the learning rate, whatever the gradient's size.
+    assert first_step("adam") == pytest.approx(0.9, abs=1e-4)
+    assert first_step("adamw") == pytest.approx(1 - 0.1 * 0.5 - 0.1, abs=1e-4)
+    # The first steps of RAdam are plain: no division by the second moment.
+    assert first_step("lookahead_radam") == pytest.approx(1 - 0.1 * 0.5 - 0.1 * 1e-3, abs=1e-6)
+
+
+def test_lookahead_goes_half_of_the_way_every_sixth_step():
+    def run(kind, n_steps, **settings):
+        weight = torch.nn.Parameter(torch.ones(3))
+        optimizer = kind([weight], lr=0.1, **settings)
+        for _ in range(n_steps):
+            weight.grad = weight.detach().clone()
+            optimizer.step()
+        return weight.detach()
+
+    plain = run(torch.optim.RAdam, 6, decoupled_weight_decay=True)
+    torch.testing.assert_close(
+        run(LookaheadRAdam, 5), run(torch.optim.RAdam, 5, decoupled_weight_decay=True)
+    )
+    torch.testing.assert_close(run(LookaheadRAdam, 6), (1 + plain) / 2)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "expected"),
+    [
+        ("linear", 10 * (1 - (np.arange(10) + 1) / 11)),
+        ("step", np.repeat([10, 2], 5)),
+        ("cosine", 5 * (1 + np.cos(np.pi * np.arange(10) / 10))),
+    ],
+)
+def test_schedule_follows_its_formula(schedule, expected):
+    clf = quick_classifier(max_epochs=10, early_stopping=False, lr_schedule=schedule)
+    rates = clf.set_params(learning_rate=1e-7).fit(*make_bags()).history_["learning_rate"]
+    np.testing.assert_allclose(rates * 1e8, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "lookahead_radam"])
+def test_every_optimizer_learns(optimizer):
+    bags, y = make_bags(40)
+    clf = quick_classifier(max_epochs=20, optimizer=optimizer, lr_schedule=None, batch_size=4)
+    assert clf.fit(bags, y).score(bags, y) >= 0.9
+
+
+def test_best_after_counts_epochs_from_a_share_of_them():
+    assert config(max_epochs=200, best_after=0.8).first_best == 161
+    assert config(max_epochs=10).first_best == 1
