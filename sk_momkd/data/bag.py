@@ -250,7 +250,8 @@ class BagBlocks(NamedTuple):
 def _blocks(rows: Any, n: int, size: int, name: str) -> Iterator[NDArray]:
     for start in range(0, n, size):
         stop = min(start + size, n)
-        yield check_features(rows[start:stop], f"{name}, instances {start} to {stop - 1}")
+        part = name if n <= size else f"{name}, instances {start} to {stop - 1}"
+        yield check_features(rows[start:stop], part)
 
 
 def _is_source(values: Any) -> TypeGuard[BagSource]:

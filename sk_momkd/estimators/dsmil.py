@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any, ClassVar
 
 from torch import nn
@@ -92,10 +93,13 @@ class DSMILClassifier(HistologyClassifier):
         "value_layer": ["boolean"],
         "average_streams": ["boolean"],
         "dropout": share,
-        "betas": [tuple],
+        "betas": [tuple, list],
     }
 
     def _make_module(self, n_features: int, n_genes: int, n_classes: int) -> nn.Module:
+        sound = [isinstance(beta, Real) and 0 <= beta < 1 for beta in self.betas]
+        if sound != [True, True]:
+            raise ValueError(f"betas must be two numbers in [0, 1), got {self.betas!r}.")
         return DSMIL(
             n_features,
             n_classes,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -156,7 +156,8 @@ def _groups_by_name(groups: Any) -> dict[str, Sequence[str]]:
     if not isinstance(groups, Mapping):
         groups = {str(i): genes for i, genes in enumerate(groups)}
     for name, genes in groups.items():
-        if isinstance(genes, str) or not all(isinstance(gene, str) for gene in genes):
+        listed = isinstance(genes, Iterable) and not isinstance(genes, str)
+        if not listed or not all(isinstance(gene, str) for gene in genes):
             raise ValueError(
                 f"gene_groups must hold lists of gene names; group {name!r} is {genes!r}."
             )

@@ -31,7 +31,8 @@ class MKDClassifier(TaughtClassifier):
     attention_dim : int, default=128
         Hidden width of every attention.
     n_tokens : int, default=6
-        The genes, as the omics transformer orders them, are cut into this many tokens.
+        The genes, as the omics transformer orders them, are cut into this many tokens, at the
+        end filled up with zeros. The default transformer keeps the order of the omics table.
     fusion : {"bilinear", "concat"}, default="bilinear"
         How the multimodal teacher joins its two streams.
     gate_dim : int, default=32
@@ -60,11 +61,11 @@ class MKDClassifier(TaughtClassifier):
     of which there must be two. Therefore ``preset("unified")`` keeps batches of 16.
 
     Ours: expression alone, of genes chosen in the fold by Welch's t instead of by Cox models
-    outside of it, cut into 6 tokens instead of 16; bags without omics, which train the student
-    alone. Differs from the original in the choice of the epoch (the student's AUC, not the mean
-    of the three), in ties, which count as progress here, in at most 50 epochs, where its cosine
-    ends, and in the last and smaller batch of an epoch, which counts here. Both teachers are
-    dropped after `fit`.
+    outside of it, cut into 6 tokens instead of 16, in the order of the omics table instead of that
+    of their rank; bags without omics, which train the student alone. Differs from the original in
+    the choice of the epoch (the student's AUC, not the mean of the three), in ties, which count as
+    progress here, in at most 50 epochs, where its cosine ends, and in the last and smaller batch
+    of an epoch, which counts here. Both teachers are dropped after `fit`.
 
     References
     ----------

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from numbers import Real
+from numbers import Integral, Real
 from typing import Any, ClassVar, cast
 
 import pandas as pd
@@ -89,8 +89,9 @@ class TDCClassifier(TaughtClassifier):
 
     Ours: whole slides and attention in place of single images and a convolutional network;
     a random part of the patches as a view; patches in place of superpixels; as many masked genes
-    in proportion; teachers in eval mode (`teacher_eval`); bags without omics, which learn from
-    their labels and the average alone; epochs chosen on a validation part, which in the original
+    in proportion; teachers in eval mode (`teacher_eval`); the contrast with the average weighed by
+    the average's own discrepancy; bags without omics, which learn from their labels and the
+    average alone; epochs chosen on a validation part, which in the original
     was the test part; the last and smaller batch of an epoch, which counts here. Teachers and
     memory banks are dropped after `fit`.
 
@@ -173,6 +174,9 @@ class TDCClassifier(TaughtClassifier):
         return module.net
 
     def _make_teacher(self, n_features: int, n_genes: int, n_classes: int) -> nn.Module:
+        widths = self.omics_hidden_dims
+        if not all(isinstance(width, Integral) and width > 0 for width in widths):
+            raise ValueError(f"omics_hidden_dims must be positive whole numbers, got {widths!r}.")
         return TDCTeacher(
             n_features,
             n_genes,

@@ -57,7 +57,7 @@ class MKD(nn.Module):
     attention_dim : int, default=128
         Hidden width of every attention pooling.
     n_tokens : int, default=6
-        The omics vector is cut into this many tokens in its own order, the last one filled up
+        The omics vector is cut into this many tokens in its own order, at its end filled up
         with zeros; the order of the genes is part of the model.
     fusion : {"bilinear", "concat"}, default="bilinear"
         How the multimodal teacher joins its two streams.

@@ -75,8 +75,9 @@ class WiKG(nn.Module):
         self.tail = nn.Linear(dim, dim)
         self.of_sum = nn.Linear(dim, dim)  # W_1
         self.of_product = nn.Linear(dim, dim)  # W_2
+        half = max(1, dim // 2)
         self.readout = (
-            nn.Sequential(nn.Linear(dim, dim // 2), nn.LeakyReLU(), nn.Linear(dim // 2, 1))
+            nn.Sequential(nn.Linear(dim, half), nn.LeakyReLU(), nn.Linear(half, 1))
             if readout == "attention"
             else None
         )

@@ -38,7 +38,8 @@ class Blocks:
 
     def tensor(self) -> Tensor:
         """All rows at once."""
-        return torch.cat(list(self))
+        blocks = list(self)
+        return blocks[0] if len(blocks) == 1 else torch.cat(blocks)
 
 
 def as_tensor(values: NDArray) -> Tensor:

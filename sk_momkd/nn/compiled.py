@@ -53,6 +53,7 @@ class CompiledLayers(torch.autograd.Function):
         workspace: Workspace,
         *weights: Tensor,
     ) -> Tensor:
+        ctx.save_for_backward(x, *weights)
         out, *ctx.layers = _forward(x, edges, masks, workspace, weights, keep=True)
         return out
 
@@ -61,6 +62,7 @@ class CompiledLayers(torch.autograd.Function):
     def backward(ctx: Any, d_out: Tensor) -> Any:
         if not ctx.layers:
             raise RuntimeError("The compiled graph encoder goes backward once per forward pass.")
+        _ = ctx.saved_tensors  # raises if one was written over; the layers read their memory
         layer1, layer2 = ctx.layers
         ctx.layers = []
         d_weights2 = layer2.backward((d_out.contiguous(), 0))
@@ -154,7 +156,8 @@ class _Layer:
         self.dim = len(weights.bias)
         self.n_linear = len(weights.linear)
         self.weights = weights
-        self.att, self.bias, self.gain, self.shift = map(_array, weights[2:])
+        vectors = (vector.float() for vector in weights[2:])
+        self.att, self.bias, self.gain, self.shift = map(_array, vectors)
         self.att = self.att[0]
         self.incoming = (_array(edges.in_offsets), _array(edges.sender))
         self.outgoing = tuple(map(_array, (edges.out_offsets, edges.receiver, edges.place)))

@@ -38,9 +38,27 @@ class Edges:
 
     @classmethod
     def of(cls, edge_index: Tensor | Edges, n_nodes: int) -> Edges:
-        """From ``edge_index`` (2, n_edges), row 0 sending to row 1."""
+        """From ``edge_index`` (2, n_edges), row 0 sending to row 1.
+
+        Raises
+        ------
+        ValueError
+            If the edges are of another graph; compiled loops would read beyond the features.
+        """
         if isinstance(edge_index, Edges):
+            if edge_index.n_nodes != n_nodes:
+                raise ValueError(
+                    f"The edges are of a graph of {edge_index.n_nodes} nodes, the features of "
+                    f"{n_nodes}."
+                )
             return edge_index
+        if edge_index.numel():
+            lowest, highest = (int(node) for node in edge_index.aminmax())
+            if lowest < 0 or highest >= n_nodes:
+                raise ValueError(
+                    f"edge_index names nodes {lowest} to {highest}, the graph has nodes 0 to "
+                    f"{n_nodes - 1}."
+                )
         others = edge_index[:, edge_index[0] != edge_index[1]]
         loops = torch.arange(n_nodes, device=edge_index.device).expand(2, -1)
         sender, receiver = torch.cat([others, loops], dim=1)

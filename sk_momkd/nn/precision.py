@@ -21,7 +21,7 @@ def wide(x: Tensor) -> Tensor:
 def native_bfloat16(device: str) -> bool:
     """Whether matrix products in bfloat16 have instructions of their own on `device`."""
     if device.startswith("cuda"):
-        return torch.cuda.is_bf16_supported()
+        return torch.cuda.get_device_capability(device) >= (8, 0)  # older ones emulate it
     if device != "cpu":
         return False
     checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")

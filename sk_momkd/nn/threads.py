@@ -53,7 +53,8 @@ def _share(pieces: list[tuple[int, int]], work: Callable[[int, tuple[int, int]],
     if n_threads == 1:
         drain()
     elif (openmp := _openmp()) is not None:
-        openmp.GOMP_parallel(_Body(lambda _: drain()), None, n_threads, 0)
+        # All of the team: threads left out of a smaller one would end, and be started anew.
+        openmp.GOMP_parallel(_Body(lambda _: drain()), None, torch.get_num_threads(), 0)
     else:
         others = [_pool().submit(drain) for _ in range(n_threads - 1)]
         drain()

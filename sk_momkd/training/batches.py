@@ -113,12 +113,14 @@ def open_graph(
     Its features come in blocks while this is open.
     """
     with bag.opened(block_size, name) as opened:
-        if opened is None or opened.shape[0] <= block_size or spec.graph == "features":
+        if opened is None or spec.graph == "features":
             x, edges = read_graph(bag, name, spec, n_features)
             yield x.to(dtype), edges
         else:
             _check_width(opened.shape[1], name, n_features)
-            yield Blocks(opened.shape, dtype, opened.read), _connect(opened.frame, name, spec)
+            edges = _connect(opened.frame, name, spec)
+            blocks = Blocks(opened.shape, dtype, opened.read)
+            yield blocks if len(blocks) > block_size else blocks.tensor(), edges
 
 
 def _check_width(found: int, name: str, expected: int) -> None:
@@ -204,8 +206,8 @@ class BagDataset(Dataset):
             self.sizes[i] = len(x)
             self._edges.append(edges)
             x = x.to(dtype)
-            cache_bytes -= x.nbytes
-            if cache_bytes > 0:
+            if x.nbytes <= cache_bytes:
+                cache_bytes -= x.nbytes
                 self._features[i] = x
 
     @property

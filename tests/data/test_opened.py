@@ -85,3 +85,19 @@ def test_opened_file_is_closed_afterwards(tmp_path, features):
         next(opened.read())
     with h5py.File(path, "a") as file:  # a handle left open would refuse to be written
         file["more"] = 1
+
+
+def test_error_of_the_reader_is_not_blamed_on_the_file(tmp_path, features):
+    write(tmp_path / "S.h5", features)
+    with pytest.raises(RuntimeError, match=r"^out of memory$"), read_bags(tmp_path)[0].opened(5):
+        raise RuntimeError("out of memory")
+
+
+def test_opened_coords_that_do_not_fit_raise_as_load_does(tmp_path, features):
+    write(tmp_path / "S.h5", features, coords=np.zeros((3, 2)))
+    bag = read_bags(tmp_path)[0]
+    with pytest.raises(BagError) as of_load:
+        bag.load()
+    with pytest.raises(BagError) as of_opened, bag.opened(5):
+        pass
+    assert str(of_opened.value) == str(of_load.value)

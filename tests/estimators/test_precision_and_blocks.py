@@ -1,5 +1,7 @@
 """Precision, backends and prediction in blocks: different ways to the same result."""
 
+import threading
+
 import h5py
 import numpy as np
 import pytest
@@ -8,13 +10,18 @@ from conftest import make_bags, quick_classifier
 from torch.nn import functional as F
 
 from sk_momkd import read_bags
+from sk_momkd.data.formats.other import TorchBag
+from sk_momkd.data.sequence import as_bags
+from sk_momkd.exceptions import BagError
 from sk_momkd.losses.momkd import momkd_terms
 from sk_momkd.losses.total import weighted_total
 from sk_momkd.models.momkd import MoMKD
 from sk_momkd.nn.backend import numba_version
 from sk_momkd.nn.dropout import set_dropout_generator
 from sk_momkd.nn.initialise import initialise
+from sk_momkd.nn.precision import native_bfloat16
 from sk_momkd.training.batches import BagDataset, GraphSpec, forward, read_graph, single
+from sk_momkd.training.loader import BagLoader
 
 needs_numba = pytest.mark.skipif(numba_version() is None, reason="numba is absent or disabled")
 
@@ -81,6 +88,48 @@ def test_fit_data_beyond_memory_gives_the_same_model(cohort, monkeypatch):
     monkeypatch.setitem(BagDataset.__init__.__kwdefaults__, "cache_bytes", 0)
     read = quick_classifier().fit(bags, y, omics=omics).predict_proba(bags)
     assert np.array_equal(kept, read)
+
+
+@pytest.mark.parametrize(
+    ("cache_bytes", "kept"), [(0, []), (199, [1]), (200, [1, 2]), (1e9, [0, 1, 2])]
+)
+def test_dataset_keeps_the_features_that_fit(cache_bytes, kept):
+    bags = as_bags([np.ones((n, 5)) for n in (40, 5, 5)])
+    data = BagDataset(bags, np.zeros(3), GraphSpec("none"), 5, cache_bytes=cache_bytes)
+    assert list(data._features) == kept
+
+
+def test_loader_broken_file_raises_naming_the_bag_and_leaves_no_thread(large_bags):
+    data = BagDataset(large_bags, np.zeros(3), GraphSpec(), 6, cache_bytes=0)
+    with h5py.File(large_bags[1].source.path, "a") as file:
+        file["features"][7, 2] = np.nan
+    batches = iter(BagLoader(data, [[0], [1], [2]]))
+    next(batches)
+    with pytest.raises(BagError, match=r"bag 'S1': 1 NaN"):
+        next(batches)
+    for _ in BagLoader(data, [[0], [2], [0]]):
+        break
+    assert not [t for t in threading.enumerate() if t.name.startswith("sk_momkd-read")]
+
+
+def test_predict_file_of_other_width_is_not_called_damaged(large_bags):
+    clf = quick_classifier().fit(*make_bags(n_features=5))
+    with pytest.raises(BagError, match=r"^X has 6 features in bag 'S0'"):
+        clf.predict_proba(large_bags)
+
+
+def test_predict_small_file_is_read_once(large_bags, tmp_path, monkeypatch):
+    torch.save(torch.ones(9, 6), tmp_path / "T.pt")
+    clf, reads, read = quick_classifier().fit(*make_bags()), [], TorchBag.read
+    monkeypatch.setattr(TorchBag, "read", lambda self: reads.append(self.path) or read(self))
+    clf.predict_proba(read_bags(tmp_path / "T.pt"))
+    assert len(reads) == 1
+
+
+def test_native_bfloat16_of_a_gpu_that_emulates_it_is_false(monkeypatch):
+    for capability, native in (((7, 5), False), ((8, 0), True)):
+        monkeypatch.setattr("torch.cuda.get_device_capability", lambda _, c=capability: c)
+        assert native_bfloat16("cuda") is native
 
 
 def encoder_gradient(x, edges, dtype):

@@ -178,6 +178,7 @@ def test_gene_groups_that_cannot_be_used_are_named(cohort, groups, options, mess
         ({"gene_groups": []}, "empty"),
         ({"gene_groups": ["G0", "G1"]}, "lists of gene names"),
         ({"gene_groups": [[0, 1]]}, "lists of gene names"),
+        ({"gene_groups": {"signature": 5}}, "lists of gene names; group 'signature' is 5"),
         ({"n_heads": 3}, "n_heads=3 must divide dim=16"),
         ({"n_genes": 4}, "n_groups=6 is more than the 4 genes"),
     ],
@@ -192,6 +193,26 @@ def test_transmil_width_that_cannot_be_shared_is_explained(cohort):
     bags, y, _ = cohort
     with pytest.raises(ValueError, match=r"dim=16 must be a multiple of twice n_heads=3"):
         quick("TransMILClassifier", n_heads=3).fit(bags, y)
+
+
+@pytest.mark.parametrize("betas", [(0.5,), (0.5, 1.0), ("a", "b"), (0.5, 0.9, 0.9)])
+def test_dsmil_betas_that_are_no_two_shares_are_explained(cohort, betas):
+    bags, y, _ = cohort
+    with pytest.raises(ValueError, match=r"betas must be two numbers in \[0, 1\), got"):
+        quick("DSMILClassifier", betas=betas).fit(bags, y)
+
+
+def test_dsmil_betas_may_be_a_list(cohort):
+    bags, y, _ = cohort
+    fits = [quick("DSMILClassifier", max_epochs=1, betas=b) for b in ([0.5, 0.9], (0.5, 0.9))]
+    assert torch.equal(*(weights(clf.fit(bags, y)) for clf in fits))
+
+
+@pytest.mark.parametrize("widths", [(0,), (-3,), ("a",), (4.0,)])
+def test_tdc_widths_that_are_no_counts_are_explained(cohort, widths):
+    bags, y, omics = cohort
+    with pytest.raises(ValueError, match="omics_hidden_dims must be positive whole numbers"):
+        quick("TDCClassifier", omics_hidden_dims=widths).fit(bags, y, omics=omics)
 
 
 # --- TDC's stages --------------------------------------------------------------------------

@@ -4,7 +4,13 @@ import pytest
 import torch
 from mkd_reference import WEIGHTS, close, f64, reference_model, run
 
-from sk_momkd.losses.mkd import mkd_terms, soft_label_loss
+from sk_momkd.losses.mkd import (
+    coral_loss,
+    mkd_terms,
+    overlap_loss,
+    similarity_loss,
+    soft_label_loss,
+)
 from sk_momkd.losses.total import weighted_total
 
 
@@ -61,6 +67,22 @@ def test_terms_of_a_group_reference_fill_match_original(group):
     warmer = mkd_terms(*group, temperature=6.0)
     assert warmer["clod"].mean().item() == pytest.approx(0.0404427276, abs=2e-9)
     assert weighted_total(warmer, WEIGHTS).item() == pytest.approx(3.1682049298, abs=2e-9)
+
+
+def test_pairs_of_a_group_reference_fill_match_original(group):
+    output, _ = group
+    p, g, m = output.feature, output.omics_feature, output.joint_feature
+    z_p, z_g, z_m = output.logits, output.omics_logits, output.joint_logits
+    pairs, routes = ((m, p), (g, p), (g, m)), ((z_m, z_p), (z_p, z_m), (z_g, z_p), (z_p, z_g))
+    found = [4 * similarity_loss(p, f) for f in (m, g)]
+    found += [overlap_loss(*pair) for pair in pairs]
+    found += [coral_loss(*pair) for pair in pairs]
+    found += [soft_label_loss(*route, temperature=4.0).mean() for route in routes]
+    expected = [0.0087068049, 0.5645206478]
+    expected += [1.334423066, 1.039228087, 0.3504857452]
+    expected += [0.0127473409, 0.0223572300, 0.0115792966]
+    expected += [0.0140242587, 0.0140268535, 0.0061930086, 0.0061937676]
+    close(torch.stack(found), expected)
 
 
 def test_gradient_of_the_total_matches_original(model, group):

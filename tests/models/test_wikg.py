@@ -44,6 +44,12 @@ def test_parameter_count_at_1536_features_is_the_originals_without_the_unused(re
     assert n_parameters(WiKG(1536, 2, readout=readout)) == count - UNUSED
 
 
+def test_width_of_one_has_a_gate_of_one():
+    model = WiKG(5, 2, dim=1).double().eval()
+    assert model.readout[0].out_features == 1
+    assert call(model, features(3)).logits.isfinite().all()
+
+
 def dense(model, x):
     """Messages by the N x N matrix, as the original has them."""
     x = F.leaky_relu(model.embedding(x))

@@ -2,7 +2,11 @@
 
 import copy
 import pickle
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -197,6 +201,53 @@ def test_encoder_second_backward_raises():
         out.backward()
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_encoder_features_too_large_for_float32_give_nan(backend):
+    with torch.no_grad():
+        out = encoder(backend)(features() * 1e25, graph("plain"))
+    assert out.isnan().all()
+
+
+@needs_numba
+def test_encoder_forward_without_backward_leaves_no_buffer_lent():
+    module = encoder("numba")
+    for _ in range(2):
+        module(features(), graph("plain"))
+    assert len(module.workspace._lent) == 0
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("name", ["gat1.att", "norm2.weight", "gat2.lin_l.weight"])
+def test_encoder_weight_written_over_before_backward_raises(backend, name):
+    module = encoder(backend)
+    out = module(features(), graph("plain")).sum()
+    with torch.no_grad():
+        module.get_parameter(name).add_(1)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        out.backward()
+
+
+@needs_numba
+def test_encoder_with_bfloat16_weights_reads_them_as_numbers():
+    module, x = encoder("numba").bfloat16(), features().bfloat16()
+    short, _ = backward(module, x, graph("plain"))
+    wide, _ = backward(module.float(), x, graph("plain"))  # the same numbers
+    torch.testing.assert_close(short, wide)
+
+
+@pytest.mark.parametrize(
+    ("edges", "message"),
+    [
+        (torch.tensor([[0], [N]]), f"names nodes 0 to {N}"),
+        (torch.tensor([[-1], [0]]), "names nodes -1 to 0"),
+        (Edges.of(torch.tensor([[0], [1]]), N + 1), f"graph of {N + 1} nodes.*of {N}"),
+    ],
+)
+def test_encoder_edges_of_another_graph_raise(edges, message):
+    with pytest.raises(ValueError, match=message):
+        encoder("auto")(features(), edges)
+
+
 def test_encoder_copies_and_pickles_without_buffers():
     module = encoder("auto")
     out = module(features(), graph("plain")).detach()
@@ -290,6 +341,28 @@ def test_workspace_lends_no_memory_twice_and_reuses_what_came_back():
     assert larger.shape == (100, 10)
     assert larger.dtype == torch.bfloat16
     assert pickle.loads(pickle.dumps(workspace))._free == []
+    with pytest.raises(KeyError):
+        workspace.give(a, a)
+
+
+def test_workspace_shared_by_threads_lends_no_memory_twice():
+    workspace = Workspace()
+
+    def work(number):
+        for _ in range(1000):
+            buffer = workspace.take((8,), torch.float32)
+            buffer.fill_(number)
+            time.sleep(0)  # the others' turn
+            assert (buffer == number).all()
+            workspace.give(buffer)
+
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(work, range(4)))
+    finally:
+        sys.setswitchinterval(before)
 
 
 @needs_numba
@@ -326,6 +399,27 @@ def test_rows_are_shared_among_threads_each_once(monkeypatch, openmp):
     assert covered[0][0] == 0
     assert covered[-1][1] == 5000
     assert all(a[1] == b[0] for a, b in pairwise(covered))
+
+
+@needs_numba
+def test_rows_few_pieces_still_ask_for_the_whole_team(monkeypatch):
+    from sk_momkd.nn import threads
+
+    teams, seen, before = [], [], torch.get_num_threads()
+
+    def parallel(body, _, n_threads, flags):
+        teams.append(n_threads)
+        body(None)
+
+    monkeypatch.setattr(threads, "_openmp", lambda: SimpleNamespace(GOMP_parallel=parallel))
+    torch.set_num_threads(4)
+    try:
+        threads.over_rows(seen.append, 300)
+        threads.over_rows(seen.append, 200)  # one piece needs no team
+    finally:
+        torch.set_num_threads(before)
+    assert teams == [4]
+    assert seen == [(0, 256), (256, 300), (0, 200)]
 
 
 def _interrupt(rows):

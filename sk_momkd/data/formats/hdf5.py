@@ -79,13 +79,15 @@ class Hdf5Bag:
     @contextmanager
     def opened(self) -> Iterator[BagArrays]:
         """Likewise, but the features are read as they are sliced, while the file is open."""
-        with self._open() as file:
-            layout = self._layout(file)
-            coords = self._values(file, "coords") if "coords" in file else None
-            edges = None if layout.edges is None else self._values(file, layout.edges)
-            # A patch shall receive from its own nearest patches, as in graphs built here.
-            edges = edges if edges is None or not edges.ndim else edges[::-1]
-            yield BagArrays(_Rows(self, file, layout.features), coords, edges)  # type: ignore[arg-type]
+        with self._file() as file:
+            with self._blamed():  # but not for errors of those who read
+                layout = self._layout(file)
+                coords = self._values(file, "coords") if "coords" in file else None
+                edges = None if layout.edges is None else self._values(file, layout.edges)
+                # A patch shall receive from its own nearest patches, as in graphs built here.
+                edges = edges if edges is None or not edges.ndim else edges[::-1]
+                rows = _Rows(self, file, layout.features)
+            yield BagArrays(rows, coords, edges)  # type: ignore[arg-type]
 
     def coords(self) -> NDArray | None:
         """Coordinates alone; None where the file has none."""
@@ -120,21 +122,28 @@ class Hdf5Bag:
 
     @contextmanager
     def _open(self) -> Iterator[h5py.File]:
+        with self._file() as file, self._blamed():
+            yield file
+
+    def _file(self) -> h5py.File:
         try:
-            file = h5py.File(self.path, "r")
+            return h5py.File(self.path, "r")
         except FileNotFoundError as error:
             raise BagFileError(f"{self.path} does not exist.") from error
         except OSError as error:
             raise BagFileError(
                 f"{self.path} is not a readable HDF5 file (truncated, or another format): {error}"
             ) from error
-        with file:
-            try:
-                yield file
-            except BagFileError:
-                raise
-            except DAMAGE as error:
-                raise BagFileError(f"{self.path} is damaged: {error!r}") from error
+
+    @contextmanager
+    def _blamed(self) -> Iterator[None]:
+        """What goes wrong meanwhile is the file's fault."""
+        try:
+            yield
+        except BagFileError:
+            raise
+        except DAMAGE as error:
+            raise BagFileError(f"{self.path} is damaged: {error!r}") from error
 
     def _layout(self, file: h5py.File) -> Hdf5Layout:
         wanted = [x for x in LAYOUTS if self.format in ("auto", x.format)]

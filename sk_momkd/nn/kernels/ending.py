@@ -22,7 +22,8 @@ def _moments(row: Any) -> Any:
     square = ZERO
     for c in range(row.size):
         square += (row[c] - mean) * (row[c] - mean)
-    return mean, ONE / np.float32(math.sqrt(square / np.float32(row.size) + EPS))
+    scale = ONE / np.float32(math.sqrt(square / np.float32(row.size) + EPS))
+    return mean, scale if scale > ZERO else np.float32(np.nan)  # overflow, seen in what follows
 
 
 @compiled
