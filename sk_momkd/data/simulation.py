@@ -35,7 +35,13 @@ def simulate_cohort(
     n_genes: int = 1000,
     n_signature: int = 40,
     effect: float = 1.0,
+    omics_only: float = 0.0,
+    omics_effect: float = 1.0,
+    label_noise: float = 0.0,
+    largest_share: float = 0.3,
     stain_shift: float = 0.0,
+    n_sites: int = 1,
+    site_shift: float = 0.0,
     omics_fraction: float = 1.0,
     prefix: str = "SIM",
     random_state: int | None = None,
@@ -46,7 +52,8 @@ def simulate_cohort(
     covered by one connected region of aggressive tumour, and, less noisily, the expression of
     `n_signature` genes. The label is aggressive where severity is above zero. The biology (how
     tissues look, which genes answer) is the same in every call with equal widths, so one call
-    gives a training cohort and another, with `stain_shift`, a cohort from elsewhere.
+    gives a training cohort and another, with `stain_shift`, a cohort from elsewhere. The dials
+    leave everything else as it is: the same seed with another `label_noise` has the same slides.
 
     Parameters
     ----------
@@ -57,8 +64,24 @@ def simulate_cohort(
     n_features, n_genes, n_signature : int
     effect : float, default=1.0
         How strongly severity shows in morphology; 0 for not at all.
+    omics_only : float, default=0.0
+        Share of the variance of severity, in [0, 1], that morphology does not show: only
+        expression and the label know it. At 1 slides say nothing of the label.
+    omics_effect : float, default=1.0
+        How strongly severity shows in expression; 0 for not at all.
+    label_noise : float, default=0.0
+        Share of patients, in [0, 1], whose label in the table is the wrong one. Neither
+        morphology nor expression follows the error.
+    largest_share : float, default=0.3
+        Share of a slide, in (0, 1], that the aggressive region comes near in the severest
+        patients: the informative patches.
     stain_shift : float, default=0.0
         Size of a change that all patches of the cohort share, in standard deviations of noise.
+    n_sites : int, default=1
+        Patients are dealt to so many sites, whatever their label; more than one are named in the
+        column ``site`` of the table.
+    site_shift : float, default=0.0
+        Size of a change that all patches of a site share, another at each site, in the same unit.
     omics_fraction : float, default=1.0
         Share of patients with expression.
     prefix : str, default="SIM"
@@ -71,6 +94,11 @@ def simulate_cohort(
         ``table, features, omics``. The truth is stored beside the data: dataset ``planted`` in
         each bag file, columns ``severity`` in the table and ``signature`` in ``adata.var``.
 
+    Raises
+    ------
+    ValueError
+        If a share lies outside its range, or there is not a patient for each site.
+
     Examples
     --------
     >>> from tempfile import mkdtemp
@@ -79,10 +107,14 @@ def simulate_cohort(
     >>> sorted(p.name for p in paths.features.iterdir())[0]
     'SIM-000-01Z-00-DX1.h5'
     """
+    _check_shares(omics_only, label_noise, omics_fraction, largest_share)
+    if not 1 <= n_sites <= n_patients:
+        raise ValueError(f"n_sites must be 1 to {n_patients} (one patient each), got {n_sites!r}.")
     folder = Path(folder)
     features = folder / "features"
     features.mkdir(parents=True, exist_ok=True)
     random = np.random.default_rng(random_state)
+    dials = random.spawn(1)[0]  # what it draws leaves the draws of everything else alone
     biology = np.random.default_rng([n_features, n_genes, n_signature])
     looks = biology.normal(size=(len(_TISSUES), n_features))
     # Aggressive tumour looks like tumour with a difference, not like something else.
@@ -91,26 +123,61 @@ def simulate_cohort(
     shift = stain_shift * random.normal(size=n_features)
 
     severity = random.permutation(np.linspace(-1.5, 1.5, n_patients) + 1e-6)
-    patients = [f"{prefix}-{i:03d}" for i in range(n_patients)]
-    slides = [f"{patient}-01Z-00-DX1" for patient in patients]
-    for slide, s in zip(slides, severity, strict=True):
-        share = 0.3 / (1 + np.exp(-3 * effect * (s + 0.4 * random.normal())))
+    site = dials.permutation(n_patients) % n_sites
+    shifts = shift + site_shift * dials.normal(size=(n_sites, n_features))
+    shown = _shown_severity(dials, severity, omics_only)
+    table = _table(dials, severity, site, prefix, label_noise)
+    for slide, s, at in zip(table["slide_id"], shown, site, strict=True):
+        share = largest_share / (1 + np.exp(-3 * effect * (s + 0.4 * random.normal())))
         coords, tissue = _tissue_map(random, n_patches, share)
-        values = looks[tissue] + random.normal(size=(len(tissue), n_features)) + shift
+        values = looks[tissue] + random.normal(size=(len(tissue), n_features)) + shifts[at]
         values += 0.2 * random.normal(size=n_features)  # this slide's own staining
         _write_bag(features / f"{slide}.h5", values, coords, tissue == len(_TISSUES) - 1)
 
-    table = pd.DataFrame({"slide_id": slides, "case_id": patients, "severity": severity})
-    table["subtype"] = np.where(severity > 0, "aggressive", "indolent")
     table.to_csv(folder / "slides.csv", index=False)
     has_omics = random.permutation(n_patients) < round(omics_fraction * n_patients)
-    counts = _counts(random, severity[has_omics], base, slope)
-    adata = AnnData(sparse.csr_matrix(counts))
-    adata.obs_names = np.array(patients)[has_omics]
+    slope = omics_effect * slope
+    adata = AnnData(sparse.csr_matrix(_counts(random, severity[has_omics], base, slope)))
+    adata.obs_names = table["case_id"].to_numpy()[has_omics]
     adata.var_names = [f"GENE{j:05d}" for j in range(n_genes)]
     adata.var["signature"] = slope != 0
     adata.write_h5ad(folder / "expression.h5ad")
     return CohortPaths(folder / "slides.csv", features, folder / "expression.h5ad")
+
+
+def _check_shares(
+    omics_only: float, label_noise: float, omics_fraction: float, largest_share: float
+) -> None:
+    shares = {
+        "omics_only": omics_only,
+        "label_noise": label_noise,
+        "omics_fraction": omics_fraction,
+    }
+    for name, value in shares.items():
+        if not 0 <= value <= 1:
+            raise ValueError(f"{name} must lie in [0, 1], got {value!r}.")
+    if not 0 < largest_share <= 1:
+        raise ValueError(f"largest_share must lie in (0, 1], got {largest_share!r}.")
+
+
+def _shown_severity(dials: np.random.Generator, severity: NDArray, hidden: float) -> NDArray:
+    """What morphology knows of severity: of equal variance, `hidden` of it chance."""
+    chance = severity.std() * dials.normal(size=len(severity))
+    return np.sqrt(1 - hidden) * severity + np.sqrt(hidden) * chance
+
+
+def _table(
+    dials: np.random.Generator, severity: NDArray, site: NDArray, prefix: str, noise: float
+) -> pd.DataFrame:
+    """Slides, patients, severity, label and, where there are several, sites."""
+    patients = [f"{prefix}-{i:03d}" for i in range(len(severity))]
+    slides = [f"{patient}-01Z-00-DX1" for patient in patients]
+    table = pd.DataFrame({"slide_id": slides, "case_id": patients, "severity": severity})
+    wrong = dials.permutation(len(severity)) < round(noise * len(severity))
+    table["subtype"] = np.where((severity > 0) ^ wrong, "aggressive", "indolent")
+    if site.any():
+        table["site"] = [f"{prefix}{at:02d}" for at in site]
+    return table
 
 
 def _tissue_map(
