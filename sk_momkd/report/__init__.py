@@ -1,0 +1,1 @@
+"""Pictures of results and models, and a page that holds them all."""

@@ -1,0 +1,264 @@
+"""A value for each patch of a slide, drawn where the patch lies."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..data.bag import Bag
+from ..data.geometry import geometry
+from ..data.info import BagInfo
+from ..data.sequence import BagSequence
+from ..exceptions import BagError
+from ..inspection.attention import patch_attention
+from .slide_image import open_slide
+from .style import SCALE, axes, styled
+
+_MISSING = "#F2F2F2"  # where the slide has no patch
+_WIDE = 6.2  # inches
+
+
+@dataclass
+class AttentionMapDisplay:
+    """Values of patches as squares of their true size, over the slide's picture if there is one.
+
+    Parameters
+    ----------
+    xy : ndarray of shape (n_patches, 2)
+        Top-left corners in `unit`.
+    values : ndarray of shape (n_patches,)
+    patch_size : float
+        Width of a patch in `unit`; for coordinates in level-0 pixels its ``patch_size_level0``,
+        which at 20x on a slide scanned at 40x is twice the number of pixels the encoder saw.
+    unit : {"px", "um"}, default="px"
+        Level-0 pixels or micrometres.
+    mpp : float, optional
+        Micrometres per level-0 pixel; with it axes and scale bar are in micrometres.
+    image : path, OpenSlide, TiffSlide, optional
+        The slide, whose thumbnail is drawn below the values. Also gives `mpp`.
+    label : str, default="value"
+        Of the colour bar.
+    title : str, default=""
+
+    Attributes
+    ----------
+    figure_, ax_ : matplotlib Figure and Axes
+    patches_ : matplotlib PolyCollection
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sk_momkd.report.attention_map import AttentionMapDisplay
+    >>> xy = np.array([[0, 0], [512, 0], [0, 512]])
+    >>> display = AttentionMapDisplay(xy, np.array([0.2, 0.5, 0.3]), 512, mpp=0.25).plot()
+    >>> display.ax_.get_xlabel(), display.ax_.get_xlim()
+    ('µm', (0.0, 256.0))
+    """
+
+    xy: NDArray
+    values: NDArray
+    patch_size: float
+    unit: str = "px"
+    mpp: float | None = None
+    image: Any = field(default=None, repr=False)
+    label: str = "value"
+    title: str = ""
+    figure_: Any = field(default=None, repr=False)
+    ax_: Any = field(default=None, repr=False)
+    patches_: Any = field(default=None, repr=False)
+
+    @classmethod
+    def from_estimator(
+        cls,
+        clf: Any,
+        bag: Bag,
+        *,
+        column: str | None = None,
+        patch_size: float | None = None,
+        mpp: float | None = None,
+        image: Any = None,
+        ax: Any = None,
+    ) -> Self:
+        """Draw where a classifier looks in a slide.
+
+        Parameters
+        ----------
+        clf : fitted classifier with attention, or pipeline that ends in one
+        bag : Bag
+            With coordinates.
+        column : str, optional
+            Which column of :func:`sk_momkd.patch_attention`; by default ``attention``, or of
+            several maps the last, that of the positive class. Attention is shown as multiples of
+            an even share: 1 is what each patch had if all counted alike.
+        patch_size : float, optional
+            In the unit of the coordinates; by default what the bag's file says, else the
+            commonest step between its patches.
+        mpp : float, optional
+            Micrometres per level-0 pixel.
+        image : path, OpenSlide, TiffSlide, optional
+        ax : matplotlib Axes, optional
+
+        Raises
+        ------
+        BagError
+            If the bag has no coordinates, or neither patch size nor step is known.
+        TypeError
+            If the classifier has no attention.
+        """
+        table = patch_attention(clf, BagSequence([bag]))
+        xy = table[["x", "y"]].to_numpy(dtype=float)
+        if not np.isfinite(xy).all():
+            raise BagError(f"{bag.name} has no coordinates, so it cannot be drawn as a map.")
+        maps = [c for c in table.columns if str(c).startswith("attention")]
+        column = maps[-1] if column is None else column
+        values = table[column].to_numpy(dtype=float)
+        label = column
+        if column in maps:
+            values, label = values * len(values), f"{column} / even share"
+        info = bag.info
+        return cls(
+            xy,
+            values,
+            patch_width(bag, info) if patch_size is None else patch_size,
+            unit="um" if info.unit == "um" else "px",
+            mpp=mpp,
+            image=image,
+            label=label,
+            title=bag.bag_id or "",
+        ).plot(ax)
+
+    def plot(
+        self,
+        ax: Any = None,
+        *,
+        cmap: str = SCALE,
+        alpha: float | None = None,
+        percentiles: tuple[float, float] = (1, 99),
+    ) -> Self:
+        """Draw into `ax`, or into a new figure.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, optional
+        cmap : str, default="viridis"
+        alpha : float, optional
+            Opacity; by default 1, and 0.55 over a picture.
+        percentiles : tuple of float, default=(1, 99)
+            Of the values, between which colours change.
+
+        Returns
+        -------
+        self
+        """
+        slide = None if self.image is None else open_slide(self.image)
+        mpp = slide.mpp if self.mpp is None and slide is not None else self.mpp
+        scale, unit = (1.0, "µm") if self.unit == "um" else (mpp or 1.0, "µm" if mpp else "px")
+        if slide is not None and self.unit == "um" and not mpp:
+            raise ValueError("Coordinates in micrometres need mpp to be drawn over a picture.")
+        with styled():
+            if ax is None:
+                ax = axes(None, self._size(slide))[0]
+            self.ax_, self.figure_ = ax, ax.figure
+            if slide is not None:
+                wide, high = (side * (mpp or 1.0) for side in slide.size)
+                ax.imshow(slide.thumbnail(), extent=(0, wide, high, 0))
+            opacity = (0.55 if slide is not None else 1.0) if alpha is None else alpha
+            self.patches_ = self._squares(scale, cmap, opacity, percentiles)
+            self._frame(slide, scale, unit)
+        return self
+
+    def _size(self, slide: Any) -> tuple[float, float]:
+        """Inches, in the proportions of what is drawn, with room for the colour bar."""
+        wide, high = np.ptp(self.xy, axis=0) + self.patch_size if slide is None else slide.size
+        return _WIDE, float(np.clip((_WIDE - 1.6) * high / wide + 0.9, 2.4, 9))
+
+    def _squares(
+        self, scale: float, cmap: str, alpha: float, percentiles: tuple[float, float]
+    ) -> Any:
+        from matplotlib.cm import ScalarMappable
+        from matplotlib.collections import PolyCollection
+
+        corners = np.array([[0, 0], [1, 0], [1, 1], [0, 1]]) * self.patch_size
+        squares = PolyCollection(
+            (self.xy[:, None] + corners) * scale,
+            array=self.values,
+            cmap=cmap,
+            alpha=alpha,
+            linewidths=0,
+            antialiaseds=False,  # else pale seams show between neighbours
+            rasterized=True,
+        )
+        low, high = np.nanpercentile(self.values, percentiles)
+        squares.set_clim(low, high if high > low else low + 1e-12)
+        self.ax_.add_collection(squares)
+        beyond = (self.values.min() < low, self.values.max() > high)
+        extend = {(0, 0): "neither", (1, 0): "min", (0, 1): "max", (1, 1): "both"}[beyond]
+        opaque = ScalarMappable(squares.norm, cmap)  # of full colour also over a picture
+        bar = self.figure_.colorbar(
+            opaque, ax=self.ax_, label=self.label, extend=extend, shrink=0.8, aspect=30, pad=0.02
+        )
+        bar.outline.set_visible(False)
+        return squares
+
+    def _frame(self, slide: Any, scale: float, unit: str) -> None:
+        from matplotlib.ticker import MaxNLocator
+
+        low, high = self.xy.min(axis=0) * scale, (self.xy.max(axis=0) + self.patch_size) * scale
+        if slide is not None:
+            per_pixel = scale if self.unit == "px" else slide.mpp or self.mpp
+            low, high = np.zeros(2), np.array(slide.size) * per_pixel
+        self.ax_.set(xlim=(low[0], high[0]), ylim=(high[1], low[1]), aspect="equal")
+        self.ax_.set(xlabel=unit, ylabel=unit, title=shortened(self.title), facecolor=_MISSING)
+        self.ax_.xaxis.set_major_locator(MaxNLocator(4))
+        self.ax_.yaxis.set_major_locator(MaxNLocator(5))
+        _scale_bar(self.ax_, high[0] - low[0], unit)
+
+
+def patch_width(bag: Bag, info: BagInfo) -> float:
+    """Width of a patch in the unit of the coordinates: what the file says, else the step.
+
+    Raises
+    ------
+    BagError
+        If neither is known.
+    """
+    width = info.patch_size or geometry(BagSequence([bag]))["step"].iloc[0]
+    if not np.isfinite(width) or width <= 0:
+        raise BagError(f"The patch size of {bag.name} is unknown; give patch_size=.")
+    return float(width)
+
+
+def shortened(name: str, longest: int = 48) -> str:
+    """`name`, its middle left out where it is long: the ends of slide ids tell them apart.
+
+    Examples
+    --------
+    >>> shortened("TCGA-A2-A04P-01Z-00-DX1", 12)
+    'TCGA-…00-DX1'
+    """
+    if len(name) <= longest:
+        return name
+    front = (longest - 1) // 2
+    return f"{name[:front]}…{name[front - longest + 1 :]}"
+
+
+def _scale_bar(ax: Any, width: float, unit: str) -> None:
+    """A bar of a round length, about a fifth of the width, at the lower left."""
+    goal = width / 5
+    power = 10.0 ** np.floor(np.log10(goal))
+    length = max(step * power for step in (1, 2, 5) if step * power <= goal)
+    left, bottom = 0.03, 0.03
+    plate = {"facecolor": "white", "alpha": 0.8, "edgecolor": "none", "pad": 2.5}
+    ax.text(
+        left, bottom + 0.02, f"{length:g} {unit}", va="bottom", fontsize=9, bbox=plate,
+        transform=ax.transAxes,
+    )  # fmt: skip
+    ends = [left, left + length / width]
+    for colour, thick in (("white", 6), ("black", 3)):
+        ax.plot(
+            ends, [bottom, bottom], color=colour, linewidth=thick, solid_capstyle="butt",
+            transform=ax.transAxes, label="_scale",
+        )  # fmt: skip

@@ -1,0 +1,189 @@
+"""ROC and precision-recall curves of an evaluation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+from sklearn.metrics import (
+    PrecisionRecallDisplay,
+    RocCurveDisplay,
+    average_precision_score,
+    precision_recall_curve,
+    roc_auc_score,
+    roc_curve,
+)
+
+from .predicted import Predicted, predicted, with_interval
+from .style import GREY, axes, colour, styled
+
+_SIZE = (4.6, 4.6)
+
+
+@dataclass
+class _CurveDisplay:
+    """Curves of each class, one per repeat of the evaluation.
+
+    Attributes
+    ----------
+    curves : dict of str to list
+        scikit-learn's displays by label of the curve.
+    figure_, ax_
+        Where it was drawn.
+    """
+
+    curves: dict[str, list[Any]]
+    figure_: Any = field(default=None, repr=False)
+    ax_: Any = field(default=None, repr=False)
+
+    @classmethod
+    def from_result(cls, result: Any, *, ax: Any = None) -> Self:
+        """Draw the curves of a result.
+
+        Parameters
+        ----------
+        result : Evaluation or ExternalEvaluation
+            Of two classes, the curve of the positive one; of more, one class against the rest.
+        ax : matplotlib Axes, optional
+
+        Raises
+        ------
+        TypeError
+            If `result` has no predictions of patients.
+        """
+        repeats, classes = predicted(result), result.classes
+        curves = {}
+        for k in [1] if len(classes) == 2 else range(len(classes)):
+            drawn = [d for p in repeats if (d := cls._curve(p, k)) is not None]
+            if drawn:
+                curves[cls._label(result, k, drawn)] = drawn
+        return cls(curves).plot(ax)
+
+    @classmethod
+    def _curve(cls, part: Predicted, k: int) -> Any:
+        raise NotImplementedError
+
+    @classmethod
+    def _label(cls, result: Any, k: int, drawn: list[Any]) -> str:
+        raise NotImplementedError
+
+    def _finish(self, ax: Any) -> None:
+        raise NotImplementedError
+
+    def plot(self, ax: Any = None) -> Self:
+        """Draw into `ax`, or into a new figure.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, optional
+
+        Returns
+        -------
+        self
+        """
+        with styled():
+            self.ax_ = axes(ax, _SIZE)[0]
+            self.figure_ = self.ax_.figure
+            for number, (label, repeats) in enumerate(self.curves.items()):
+                for repeat, display in enumerate(repeats):
+                    display.plot(
+                        ax=self.ax_,
+                        curve_kwargs={
+                            "label": label if repeat == 0 else "_nolegend_",
+                            "color": colour(number),
+                            "linewidth": 1.8 if len(repeats) == 1 else 1.1,
+                        },
+                    )
+            self._finish(self.ax_)
+            self.ax_.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal")
+        return self
+
+
+class ROCDisplay(_CurveDisplay):
+    """ROC curves of the pooled out-of-fold predictions, a thin line for each repeat.
+
+    Parameters
+    ----------
+    curves : dict of str to list of sklearn.metrics.RocCurveDisplay
+        By label; made by :meth:`from_result`.
+
+    Attributes
+    ----------
+    figure_, ax_ : matplotlib Figure and Axes
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn.linear_model import LogisticRegression
+    >>> from sklearn.pipeline import make_pipeline
+    >>> from sk_momkd import Bag, BagPooling, BagSequence, evaluate
+    >>> from sk_momkd.report.curves import ROCDisplay
+    >>> random, y = np.random.default_rng(0), np.arange(40) % 2
+    >>> bags = BagSequence(Bag(random.normal(label, 2, size=(5, 3))) for label in y)
+    >>> result = evaluate(make_pipeline(BagPooling(), LogisticRegression()), bags, y)
+    >>> ROCDisplay.from_result(result).ax_.get_xlabel()
+    '1 - specificity'
+    """
+
+    @classmethod
+    def _curve(cls, part: Predicted, k: int) -> RocCurveDisplay | None:
+        positive = part.y == k
+        if positive.all() or not positive.any():
+            return None
+        fpr, tpr, _ = roc_curve(positive, part.proba[:, k])
+        return RocCurveDisplay(fpr=fpr, tpr=tpr, roc_auc=roc_auc_score(positive, part.proba[:, k]))
+
+    @classmethod
+    def _label(cls, result: Any, k: int, drawn: list[Any]) -> str:
+        if len(result.classes) == 2:
+            return "AUROC {:.3f} [{:.3f}, {:.3f}]".format(*with_interval(result, "auroc"))
+        mean = sum(d.roc_auc for d in drawn) / len(drawn)
+        return f"{result.classes[k]} against the rest, AUROC {mean:.3f}"
+
+    def _finish(self, ax: Any) -> None:
+        ax.plot([0, 1], [0, 1], color=GREY, linewidth=1, linestyle=":", label="guessing")
+        ax.set(xlabel="1 - specificity", ylabel="sensitivity")
+        ax.legend(loc="lower right")
+
+
+class PRDisplay(_CurveDisplay):
+    """Precision-recall curves; the dotted line is the share of the class, what guessing gives.
+
+    Parameters
+    ----------
+    curves : dict of str to list of sklearn.metrics.PrecisionRecallDisplay
+        By label; made by :meth:`from_result`.
+
+    Attributes
+    ----------
+    figure_, ax_ : matplotlib Figure and Axes
+    """
+
+    @classmethod
+    def _curve(cls, part: Predicted, k: int) -> PrecisionRecallDisplay | None:
+        positive = part.y == k
+        if not positive.any():
+            return None
+        precision, recall, _ = precision_recall_curve(positive, part.proba[:, k])
+        return PrecisionRecallDisplay(
+            precision,
+            recall,
+            average_precision=average_precision_score(positive, part.proba[:, k]),
+            prevalence_pos_label=positive.mean(),
+        )
+
+    @classmethod
+    def _label(cls, result: Any, k: int, drawn: list[Any]) -> str:
+        if len(result.classes) == 2:
+            return "AUPRC {:.3f} [{:.3f}, {:.3f}]".format(*with_interval(result, "auprc"))
+        mean = sum(d.average_precision for d in drawn) / len(drawn)
+        return f"{result.classes[k]} against the rest, AUPRC {mean:.3f}"
+
+    def _finish(self, ax: Any) -> None:
+        for number, drawn in enumerate(self.curves.values()):
+            share = drawn[0].prevalence_pos_label
+            style = {"color": GREY if len(self.curves) == 1 else colour(number), "linestyle": ":"}
+            label = "guessing" if number == 0 else "_nolegend_"
+            ax.axhline(share, linewidth=1, label=label, **style)
+        ax.set(xlabel="recall (sensitivity)", ylabel="precision")
+        ax.legend(loc="best")

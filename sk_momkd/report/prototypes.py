@@ -1,0 +1,176 @@
+"""The patches that each memory component matches best (Fig. 4)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from os import PathLike
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from ..data.bag import Bag
+from ..data.sequence import BagSequence, as_bags
+from ..inspection.top_patches import top_patches
+from .attention_map import patch_width
+from .slide_image import open_slide
+from .style import axes, styled
+
+_PIXELS = 88  # of a cell
+_GAP = 8  # pixels between cells
+_TISSUE, _HERE = (205, 205, 205), (213, 94, 0)
+_SUFFIXES = (".svs", ".tif", ".tiff", ".ndpi", ".mrxs", ".scn", ".vms", ".svslide", ".bif")
+
+
+@dataclass
+class PrototypeDisplay:
+    """Top patches of each memory component, a row per component and a block per class.
+
+    A patch is cut from its slide where an image can be opened, else the slide's patches are drawn
+    in grey and the one that is meant in orange. Below it stands its cosine with the component.
+
+    Parameters
+    ----------
+    patches : DataFrame
+        As :func:`sk_momkd.top_patches` gives it.
+    pictures : list of ndarray of shape (pixels, pixels, 3)
+        Of each row of `patches`; uint8.
+
+    Attributes
+    ----------
+    figure_, ax_ : matplotlib Figure and Axes
+    """
+
+    patches: pd.DataFrame
+    pictures: list[NDArray] = field(repr=False)
+    figure_: Any = field(default=None, repr=False)
+    ax_: Any = field(default=None, repr=False)
+
+    @classmethod
+    def from_estimator(
+        cls,
+        clf: Any,
+        bags: Any,
+        *,
+        n: int = 3,
+        images: Mapping[str, Any] | str | PathLike | None = None,
+        ax: Any = None,
+    ) -> Self:
+        """Find and draw the top patches of a fitted MoMKD.
+
+        Parameters
+        ----------
+        clf : fitted MoMKDClassifier, or pipeline that ends in one
+        bags : BagSequence or whatever `as_bags` reads
+        n : int, default=3
+            Patches per component.
+        images : dict of slide id to path or open slide, or folder, optional
+            In a folder, the file named by the slide id.
+        ax : matplotlib Axes, optional
+
+        Raises
+        ------
+        TypeError
+            If the classifier has no memory.
+        BagError
+            If patches have no coordinates and there are no images to cut them from.
+        """
+        bags = as_bags(bags)
+        patches = top_patches(clf, bags, n=n)
+        return cls(patches, patch_pictures(patches, bags, images)).plot(ax)
+
+    def plot(self, ax: Any = None) -> Self:
+        """Draw into `ax`, or into a new figure; returns itself."""
+        blocks = {c: part for c, part in self.patches.groupby("class", sort=False)}
+        n_rows = self.patches["component"].nunique()
+        n_columns = int(self.patches["rank"].max()) + (1 - int(self.patches["rank"].min()))
+        step = _PIXELS + _GAP
+        wide, high = (len(blocks) * (n_columns + 1) - 1) * step, n_rows * step
+        canvas = np.full((high, wide, 3), 255, dtype=np.uint8)
+        with styled():
+            self.ax_ = axes(ax, (wide / 80 + 0.8, high / 80 + 0.6))[0]
+            self.figure_ = self.ax_.figure
+            rows = {c: i for i, c in enumerate(self.patches["component"].unique())}
+            for number, (name, part) in enumerate(blocks.items()):
+                left = number * (n_columns + 1) * step
+                self._label(part, str(name), left, left + n_columns * step, rows)
+                for place, patch in part.iterrows():
+                    column = int(patch["rank"] - self.patches["rank"].min())
+                    y, x = rows[patch["component"]] * step, left + column * step
+                    canvas[y : y + _PIXELS, x : x + _PIXELS] = self.pictures[place]
+                    self._caption(x, y, patch["affinity"])
+            self.ax_.imshow(canvas, interpolation="nearest")
+            self.ax_.set_axis_off()
+            self.ax_.set(xlim=(-0.4 * step, wide), ylim=(high + 4, -0.4 * step))
+        return self
+
+    def _label(
+        self, part: pd.DataFrame, name: str, left: int, right: int, rows: dict[Any, int]
+    ) -> None:
+        step = _PIXELS + _GAP
+        self.ax_.text((left + right) / 2, -0.15 * step, f"class {name}", ha="center", fontsize=11)
+        for component in part["component"].unique():
+            y = rows[component] * step + _PIXELS / 2
+            self.ax_.text(left - 5, y, str(component), ha="right", va="center", fontsize=9)
+
+    def _caption(self, x: int, y: int, affinity: float) -> None:
+        plate = {"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 0.8}
+        self.ax_.text(
+            x + 3, y + _PIXELS - 3, f"{affinity:.2f}", fontsize=6.5, va="bottom", bbox=plate
+        )
+
+
+def patch_pictures(patches: pd.DataFrame, bags: BagSequence, images: Any) -> list[NDArray]:
+    """A square picture of each row of `patches`: cut from the slide, else where it lies in it."""
+    by_id = {bags.name(i) if b.bag_id is None else b.bag_id: b for i, b in enumerate(bags)}
+    pictures: dict[int, NDArray] = {}
+    for bag_id, part in patches.reset_index(drop=True).groupby("bag_id"):
+        bag = by_id[bag_id]
+        width = patch_width(bag, bag.info)
+        image = image_of(bag_id, images)
+        slide = None if image is None else open_slide(image)
+        outline = None if slide is not None else _outline(bag, width)
+        for place, x, y in part[["x", "y"]].itertuples():
+            if slide is not None:
+                pictures[place] = slide.patch(x, y, width, _PIXELS)
+            elif outline is not None:
+                pictures[place] = _location(*outline, (x, y), width)
+    return [pictures[i] for i in range(len(patches))]
+
+
+def image_of(bag_id: str, images: Any) -> Any:
+    """The picture of a slide in a dict, or its file in a folder; None where there is none."""
+    if images is None:
+        return None
+    if isinstance(images, Mapping):
+        return images.get(bag_id)
+    files = [Path(images) / f"{bag_id}{suffix}" for suffix in _SUFFIXES]
+    return next((path for path in files if path.is_file()), None)
+
+
+def _outline(bag: Bag, width: float) -> tuple[NDArray, NDArray, float]:
+    """The slide's patches in grey, their corner, and pixels per unit."""
+    corners = bag.coords if bag.info.anchor != "centre" else bag.coords - width / 2
+    low = corners.min(axis=0)
+    scale = _PIXELS / float(np.max(np.ptp(corners, axis=0)) + width)
+    cell = np.full((_PIXELS, _PIXELS, 3), 255, dtype=np.uint8)
+    for x, y in np.unique(((corners - low) * scale).astype(int), axis=0):
+        _fill(cell, x, y, width * scale, _TISSUE)
+    return cell, low, scale
+
+
+def _location(cell: NDArray, low: NDArray, scale: float, xy: Any, width: float) -> NDArray:
+    cell = cell.copy()
+    x, y = (np.asarray(xy) - low) * scale
+    side = max(width * scale, 5.0)  # a patch of a large slide would be too small to see
+    middle = (width * scale - side) / 2
+    _fill(cell, x + middle, y + middle, side, _HERE)
+    return cell
+
+
+def _fill(cell: NDArray, x: float, y: float, side: float, colour: tuple[int, int, int]) -> None:
+    left, top = max(0, round(x)), max(0, round(y))
+    cell[top : round(y + side) + (side < 1), left : round(x + side) + (side < 1)] = colour
