@@ -40,6 +40,11 @@ from .evaluation.external import evaluate_external
 from .evaluation.inference import delong_test, holm
 from .evaluation.omics_gain import compare_omics
 from .evaluation.power import detectable_difference
+from .inspection.attention import patch_attention
+from .inspection.exports import to_geojson
+from .inspection.genes import gene_attributions
+from .inspection.memory import memory_prototypes, memory_usage
+from .inspection.patches import patch_affinities, top_patches
 from .versions import show_versions
 
 __version__ = "0.1.0"
@@ -78,11 +83,16 @@ __all__ = [
     "detectable_difference",
     "evaluate",
     "evaluate_external",
+    "gene_attributions",
     "geometry",
     "holm",
     "learning_curve",
     "load_cohort",
+    "memory_prototypes",
+    "memory_usage",
     "omics_by_patient",
+    "patch_affinities",
+    "patch_attention",
     "patient_bags",
     "patient_labels",
     "permutation_check",
@@ -94,6 +104,8 @@ __all__ = [
     "slide_to_anndata",
     "stamp_table",
     "tissue_source_site",
+    "to_geojson",
+    "top_patches",
     "write_splits",
     "write_trident",
 ]

@@ -1,0 +1,1 @@
+"""What a fitted classifier saw: attention, memory, genes. Reads estimators, draws nothing."""

@@ -1,0 +1,270 @@
+"""The memory of a fitted MoMKD: its directions, and how much of it slides use."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from anndata import AnnData
+from numpy.typing import NDArray
+from sklearn.utils import column_or_1d
+from torch import Tensor
+
+from ..data.sequence import as_bags
+from ..estimators.momkd import MoMKDClassifier
+from ..nn.diagnostics import active_ratio, perplexity
+from .fitted import SeenBag, momkd_of, momkd_output, seen_bags
+
+VARIANTS = ("slide", "patch", "attention", "own_class")
+
+
+def component_table(model: MoMKDClassifier) -> pd.DataFrame:
+    """``class, component`` of each memory row, in the order of the columns of `transform`."""
+    n = model._memory().rows.shape[1]
+    return pd.DataFrame(
+        {
+            "class": np.repeat(model.classes_, n),
+            "component": np.tile(np.arange(n), len(model.classes_)),
+        },
+        index=pd.Index(model.get_feature_names_out(), name=None),
+    )
+
+
+def memory_prototypes(clf: Any) -> AnnData:
+    """The directions of the memory, and how they lie to each other.
+
+    Parameters
+    ----------
+    clf : fitted MoMKDClassifier, or a Pipeline that ends in one
+
+    Returns
+    -------
+    AnnData of shape (n_classes * n_components, projection_dim)
+        ``X`` rows of length one, named ``memory_<class>_<component>``. ``obs``: ``class``,
+        ``component``, ``norm`` of the row itself, ``cosine_within`` and ``cosine_across``, its
+        largest cosine with another row of its class and with a row of another class (NaN where
+        there is none). ``obsp["cosine"]``: all pairs. ``uns["cosine"]``: mean and largest absolute
+        cosine of different rows ``within_<class>`` and ``across`` classes.
+
+    Raises
+    ------
+    TypeError
+        If `clf` has no memory.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sk_momkd import MoMKDClassifier, memory_prototypes
+    >>> random = np.random.default_rng(0)
+    >>> bags = [random.normal(2 * (i % 2), size=(5, 4)) for i in range(20)]
+    >>> clf = MoMKDClassifier(hidden_dim=8, n_components=3, max_epochs=1, random_state=0)
+    >>> memory_prototypes(clf.fit(bags, np.arange(20) % 2)).obs_names[:4].to_list()
+    ['memory_0_0', 'memory_0_1', 'memory_0_2', 'memory_1_0']
+    """
+    model = momkd_of(clf)
+    memory = model._memory()
+    directions = memory.directions().detach().flatten(0, 1).double().numpy()
+    obs = component_table(model)
+    cosine = directions @ directions.T
+    own = obs["class"].to_numpy()[:, None] == obs["class"].to_numpy()[None]
+    other = own & ~np.eye(len(obs), dtype=bool)
+    obs["norm"] = memory.rows.detach().flatten(0, 1).norm(dim=1).double().numpy()
+    obs["cosine_within"] = _largest(cosine, other)
+    obs["cosine_across"] = _largest(cosine, ~own)
+    prototypes = AnnData(directions, obs=obs)
+    prototypes.obsp["cosine"] = cosine
+    prototypes.uns["cosine"] = {
+        f"within_{c}": _size(cosine[other & (obs["class"].to_numpy() == c)[:, None]])
+        for c in model.classes_
+    } | {"across": _size(cosine[~own])}
+    return prototypes
+
+
+def _largest(cosine: NDArray, among: NDArray) -> NDArray:
+    best = np.where(among, cosine, -np.inf).max(axis=1)
+    return np.where(np.isfinite(best), best, np.nan)
+
+
+def _size(cosine: NDArray) -> dict[str, float]:
+    if not cosine.size:
+        return {"mean": np.nan, "max": np.nan}
+    return {"mean": float(np.abs(cosine).mean()), "max": float(np.abs(cosine).max())}
+
+
+@dataclass(frozen=True)
+class ComponentUsage:
+    """How much of the memory a cohort uses; see :func:`memory_usage`.
+
+    Attributes
+    ----------
+    components : DataFrame, a row per memory component
+        ``class, component``, and the usage u by each variant; of a class they sum to one.
+    summary : DataFrame, index variant
+        ``active_ratio`` (share of components with u > 1/(10 n)), ``ever_used`` (u > 0),
+        ``perplexity_<class>`` in [1, n], ``normalised_<class>`` (that over n), and
+        ``effective_components``, the joint number in [n_classes, n_classes * n].
+    bags : DataFrame, a row per bag
+        ``bag_id, patient_id, n_patches``, ``attention_entropy`` over its largest value (1 is
+        uniform; with several maps their mean, NaN for a single patch) and ``cosine_<class>``, the
+        slide's largest cosine with a component of the class.
+    """
+
+    components: pd.DataFrame
+    summary: pd.DataFrame
+    bags: pd.DataFrame = field(repr=False)
+
+    def __str__(self) -> str:
+        n = self.components.groupby("class", sort=False).size().iloc[0]
+        return (
+            f"Memory usage of {len(self.bags)} bags, {n} components per class\n"
+            f"{self.summary.to_string(float_format='{:.3f}'.format, na_rep='')}"
+        )
+
+
+def memory_usage(clf: Any, bags: Any, y: Any = None) -> ComponentUsage:
+    """Which components the patches of a cohort match best, and how evenly (Fig. 3).
+
+    A patch counts for one component of each class's memory: the one with the largest cosine.
+
+    Parameters
+    ----------
+    clf : fitted MoMKDClassifier, or a Pipeline that ends in one
+    bags : bags in any form that `fit` accepts
+        Any cohort: training, validation, external. Each bag counts once.
+    y : array-like of shape (n_bags,), optional
+        Labels, for the variant ``own_class``.
+
+    Returns
+    -------
+    ComponentUsage
+        By four variants. ``slide``: each slide counts the same. ``patch``: each patch does, so
+        that large slides dominate. ``attention``: patches count by their attention (with a map
+        per class, by that of the memory's class). ``own_class``: as ``slide``, over the bags of
+        the memory's class alone, which is what the commitment loss sees; NaN without `y`.
+
+    Raises
+    ------
+    TypeError
+        If `clf` has no memory.
+    ValueError
+        If `y` has another length, or labels that `clf` was not fitted on.
+
+    Notes
+    -----
+    The definitions behind the paper's Figure 3 are in a supplement that is not public; these are
+    ours. ``history_`` has the same numbers for each epoch of training.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sk_momkd import MoMKDClassifier, memory_usage
+    >>> random = np.random.default_rng(0)
+    >>> bags = [random.normal(2 * (i % 2), size=(5, 4)) for i in range(20)]
+    >>> clf = MoMKDClassifier(hidden_dim=8, n_components=3, max_epochs=1, random_state=0)
+    >>> usage = memory_usage(clf.fit(bags, np.arange(20) % 2), bags)
+    >>> usage.components.groupby("class")["slide"].sum().round(6).to_list()
+    [1.0, 1.0]
+    """
+    model = momkd_of(clf)
+    bags = as_bags(bags)
+    labels = _label_numbers(model, y, len(bags))
+    counted = _counted(seen_bags(clf, bags, model), labels, model._memory().rows.shape[:2])
+    components = component_table(model)
+    for name in VARIANTS:
+        components[name] = counted.usage[name].flatten().numpy()
+    names = [str(c) for c in model.classes_]
+    summary = pd.DataFrame.from_dict(
+        {name: _summary(counted.usage[name], names) for name in VARIANTS}, orient="index"
+    )
+    rows = pd.DataFrame(counted.rows)
+    rows = rows.rename(columns={f"cosine{k}": f"cosine_{c}" for k, c in enumerate(names)})
+    return ComponentUsage(components, summary.rename_axis("variant"), rows)
+
+
+@dataclass(frozen=True)
+class _Counted:
+    usage: dict[str, Tensor]
+    rows: list[dict[str, Any]]
+
+
+def _label_numbers(model: MoMKDClassifier, y: Any, n_bags: int) -> NDArray | None:
+    if y is None:
+        return None
+    y = column_or_1d(y)
+    if len(y) != n_bags:
+        raise ValueError(f"y has {len(y)} labels, but there are {n_bags} bags.")
+    place = {c: k for k, c in enumerate(model.classes_.tolist())}
+    foreign = [label for label in y.tolist() if label not in place]
+    if foreign:
+        raise ValueError(
+            f"y holds {foreign[0]!r}; the classifier was fitted on {list(place)}. Leave these bags "
+            "out, or pass y=None."
+        )
+    return np.array([place[label] for label in y.tolist()], dtype=int)
+
+
+def _counted(bags: Iterable[SeenBag], labels: NDArray | None, shape: tuple[int, ...]) -> _Counted:
+    n_classes = shape[0]
+    sums = {name: torch.zeros(shape, dtype=torch.float64) for name in VARIANTS}
+    weight = {name: torch.zeros(n_classes, 1, dtype=torch.float64) for name in VARIANTS}
+    rows = []
+    for i, seen in enumerate(bags):
+        output = momkd_output(seen.output)
+        chosen = torch.nn.functional.one_hot(output.affinity.argmax(dim=2), shape[1]).double()
+        maps = output.attention.double()  # (n, 1) or (n, K)
+        by_attention = (chosen * maps.unsqueeze(2)).sum(dim=0)
+        count = chosen.sum(dim=0)  # (K, m)
+        own = torch.ones(n_classes, 1, dtype=torch.float64)
+        if labels is not None:
+            own = (torch.arange(n_classes) == int(labels[i])).double().unsqueeze(1)
+        share = count / len(chosen)
+        for name, part, w in (
+            ("slide", share, 1.0),
+            ("patch", count, float(len(chosen))),
+            ("attention", by_attention, 1.0),
+            ("own_class", share * own, own if labels is not None else 0.0),
+        ):
+            sums[name] += part
+            weight[name] += w
+        rows.append(_row(seen, maps))
+    return _Counted({name: _share(sums[name], weight[name]) for name in VARIANTS}, rows)
+
+
+def _share(total: Tensor, weight: Tensor) -> Tensor:
+    return torch.where(weight > 0, total / weight.clamp(min=1e-300), torch.nan)
+
+
+def _row(seen: SeenBag, maps: Tensor) -> dict[str, Any]:
+    output = momkd_output(seen.output)
+    n = len(maps)
+    entropy = torch.special.entr(maps).sum(dim=0).mean()
+    rows = torch.nn.functional.normalize(output.memory.detach(), dim=2)
+    nearest = torch.einsum("d,kmd->km", output.slide_projection[0], rows).amax(dim=1)
+    return {
+        "bag_id": seen.bag_id,
+        "patient_id": seen.bag.patient_id,
+        "n_patches": n,
+        "attention_entropy": float(entropy) / np.log(n) if n > 1 else np.nan,
+    } | {f"cosine{k}": float(value) for k, value in enumerate(nearest)}
+
+
+def _summary(usage: Tensor, classes: list[str]) -> dict[str, float]:
+    if bool(usage.isnan().any()):
+        usage = torch.full_like(usage, torch.nan)
+    known = not bool(usage.isnan().any())
+    effective = perplexity(usage)
+    joint = len(effective) * effective.log().mean().exp()
+    return {
+        "active_ratio": active_ratio(usage) if known else np.nan,
+        "ever_used": active_ratio(usage, 0.0) if known else np.nan,
+        **{f"perplexity_{c}": float(v) for c, v in zip(classes, effective, strict=True)},
+        **{
+            f"normalised_{c}": float(v) / usage.shape[1]
+            for c, v in zip(classes, effective, strict=True)
+        },
+        "effective_components": float(joint),
+    }
