@@ -1,0 +1,347 @@
+"""The paper's experiments on any cohort: Tables 1 to 4, Fig. S1, the numbers of Fig. 3.
+
+    python benchmarks/paper.py --table slides.csv --features features/ --omics rna.h5ad \
+        --labels her2 pr --groups site [--external-table ... --external-features ...] \
+        [--tables 1 2 3 4 s1 fig3] [--seeds 0 1 2] [--n-splits 5] [--batch-size 16] ...
+    python benchmarks/paper.py --simulate [...]
+
+Each fit is a row of `paper_<name>_fits.csv` under `docs/results` as soon as it is done, with what
+it predicted; fits that are there are not run again, so a killed run goes on where it was. From
+these rows the tables are written, `paper_<name>.md` and `paper_<name>_table<n>.csv`, after each
+table of each seed. `--simulate` makes three cohorts by the simulator's dials, each with another
+one from elsewhere. Machines and seconds stand in the rows.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import csv
+import datetime
+import hashlib
+import io
+import json
+import os
+import platform
+import sys
+import tempfile
+from itertools import product
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+from joblib import Parallel, delayed
+from numpy.typing import NDArray
+from paper_methods import METHODS, PRIVILEGED, TABLES, Protocol, learns_from_omics
+from paper_tables import write_tables
+
+from sk_momkd import Bag, BagSequence, PatientStratifiedKFold, load_cohort, simulate_cohort
+from sk_momkd.data.simulation import CohortPaths
+from sk_momkd.evaluation.fitting import bag_probabilities, run
+from sk_momkd.evaluation.plan import Plan, make_plan
+from sk_momkd.evaluation.study import Study, as_study
+
+RESULTS = Path(__file__).parents[1] / "docs" / "results"
+SIMULATED = {
+    "visible": {},
+    "half hidden": {"omics_only": 0.5},
+    "wrong labels": {"label_noise": 0.2},
+}
+FIELDS = (
+    *("task", "method", "settings", "seed", "fold", "tested", "threshold", "epochs"),
+    *("fit_seconds", "predict_seconds", "machine", "date", "p", "p_external", "history"),
+)
+
+
+class Task(NamedTuple):
+    """One label of a cohort, and the same label elsewhere."""
+
+    name: str
+    study: Study
+    external: Study | None
+
+
+def read_study(paths: CohortPaths, label: str, options: argparse.Namespace) -> Study:
+    """Bags with a label, their groups, and omics where there is any."""
+    ids = dict.fromkeys((options.slide_id, options.patient_id), str)
+    table = pd.read_csv(paths.table, dtype=ids)
+    table = table[table[label].notna()]
+    columns = {"slide_id": options.slide_id, "patient_id": options.patient_id}
+    bags, y, omics, report = load_cohort(
+        table, paths.features, paths.omics, label=label, positive=options.positive, **columns
+    )
+    print(f"{label}: {report}", flush=True)
+    groups = None
+    if options.groups in table:
+        groups = table.set_index(options.slide_id)[options.groups].astype(str)
+        groups = groups.loc[list(bags.ids)].to_numpy()
+    if options.in_memory:
+        bags = BagSequence(
+            Bag(bag.features, bag.coords, bag_id=bag.bag_id, patient_id=bag.patient_id)
+            for bag in bags
+        )
+    return as_study(bags, y.astype(int), omics=omics, groups=groups)
+
+
+def tasks_from_files(options: argparse.Namespace) -> list[Task]:
+    here = CohortPaths(options.table, options.features, options.omics)
+    there = CohortPaths(options.external_table, options.external_features, None)
+    return [
+        Task(
+            label,
+            read_study(here, label, options),
+            read_study(there, label, options) if options.external_table else None,
+        )
+        for label in options.labels
+    ]
+
+
+def simulated_tasks(options: argparse.Namespace) -> list[Task]:
+    """Cohorts whose label is visible, half hidden from morphology, and sometimes wrong."""
+    size = {"n_patients": options.patients, "n_patches": options.patches, "n_features": 32}
+    size |= {"n_genes": 300, "effect": 0.5, "site_shift": 0.3, "n_sites": 10}
+    with tempfile.TemporaryDirectory() as folder:
+        options.in_memory, options.groups = True, "site"
+        options.slide_id, options.patient_id = "slide_id", "case_id"
+        options.positive = "aggressive"
+        tasks = []
+        for i, (name, dials) in enumerate(SIMULATED.items()):
+            if name not in options.labels:
+                continue
+            here, there = (
+                simulate_cohort(
+                    Path(folder, f"{name}{where}"),
+                    prefix=f"S{i}{where}",
+                    stain_shift=shift,
+                    random_state=10 * i + j,
+                    **size,
+                    **dials,
+                )
+                for j, (where, shift) in enumerate({"TRN": 0.0, "EXT": 0.4}.items())
+            )
+            studies = [read_study(paths, "subtype", options) for paths in (here, there)]
+            tasks.append(Task(name, *studies))
+    return tasks
+
+
+def folds(study: Study, n_splits: int, seed: int) -> Plan:
+    """Folds of patients, or of whole groups, stratified by label."""
+    return make_plan(study, PatientStratifiedKFold(n_splits, random_state=seed), 1, seed)
+
+
+def tested(study: Study, split: tuple[NDArray, NDArray]) -> str:
+    """What tells the test patients of a fold from others."""
+    names = "\n".join(map(str, study.names[study.patients(split[1])]))
+    return hashlib.sha256(names.encode()).hexdigest()[:12]
+
+
+def one_fit(
+    task: Task, method: str, fold: tuple[int, int], protocol: Protocol, options: argparse.Namespace
+) -> None:
+    """Fit on one fold, predict its test patients and the other cohort, and append the row."""
+    torch.set_num_threads(1)
+    seed, number = fold
+    plan, study = folds(task.study, options.n_splits, seed), task.study
+    split, fit_seed = plan.splits[0][number], plan.seeds[0][number]
+    model = protocol.model(method, study.omics)
+    omics = study.omics if learns_from_omics(method, model) else None
+    alone = Plan([[split]], [[fit_seed]])
+    outcome = run(study, model, alone, omics=[omics], keep_models=True)[0]
+    history = getattr(outcome.model[-1], "history_", None)
+    elsewhere = None if method == PRIVILEGED else task.external  # no omics is read of those
+    external = [] if elsewhere is None else predict(outcome.model, elsewhere)
+    row = {
+        "task": task.name,
+        "method": method,
+        "settings": str(protocol),
+        "seed": seed,
+        "fold": number,
+        "tested": tested(study, split),
+        "threshold": f"{outcome.threshold:.6g}",
+        "epochs": 0 if history is None else len(history),
+        "fit_seconds": f"{outcome.fit_seconds:.2f}",
+        "predict_seconds": f"{outcome.predict_seconds:.2f}",
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+        "date": datetime.date.today().isoformat(),
+        "p": numbers(outcome.proba[:, 1]),
+        "p_external": numbers(external),
+        "history": memory_history(history),
+    }
+    append(options.fits, row)
+    print(method, task.name, f"seed {seed} fold {number}", row["fit_seconds"], "s", flush=True)
+
+
+def predict(model: Any, study: Study) -> NDArray:
+    """Probability of the positive class of each patient."""
+    proba = bag_probabilities(model, study.bags, study.classes)
+    return study.mean_over_bags(np.arange(len(study.bags)), proba)[:, 1]
+
+
+def numbers(values: Any) -> str:
+    return " ".join(f"{v:.6g}" for v in values)
+
+
+def memory_history(history: pd.DataFrame | None) -> str:
+    """What the epochs told of the memory, and the losses that shape it, as JSON by column."""
+    if history is None or "memory_active_ratio" not in history:
+        return ""
+    named = history.filter(regex="memory|align|^ce$|valid_auc")
+    return json.dumps({c: [float(f"{v:.4g}") for v in named[c]] for c in named})
+
+
+def append(path: Path, row: dict[str, Any]) -> None:
+    """One line by one write: runs in parallel do not tear each other's rows."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    line = io.StringIO()
+    csv.DictWriter(line, FIELDS, lineterminator="\n").writerow(row)
+    text = line.getvalue() if path.exists() else ",".join(FIELDS) + "\n" + line.getvalue()
+    file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    try:
+        os.write(file, text.encode())
+        os.fsync(file)
+    finally:
+        os.close(file)
+
+
+def read_fits(path: Path) -> pd.DataFrame:
+    """The rows that are there; a last one that a killed run left unfinished is cut off."""
+    if not path.exists():
+        return pd.DataFrame(columns=FIELDS)
+    content = path.read_bytes()
+    whole = content[: content.rfind(b"\n") + 1]
+    if len(whole) < len(content):
+        print(f"{path.name}: the last row is unfinished and is run again", flush=True)
+        path.write_bytes(whole)
+    text = {"p": str, "p_external": str, "history": str, "tested": str}
+    rows = pd.read_csv(
+        io.BytesIO(whole), dtype=text, keep_default_na=False, na_values={"threshold": "nan"}
+    )
+    return rows.drop_duplicates(["task", "method", "settings", "seed", "fold"])
+
+
+def known_fits(options: argparse.Namespace, tasks: list[Task], protocol: Protocol) -> pd.DataFrame:
+    """Rows of these settings; an error if their folds are not those of today."""
+    rows = read_fits(options.fits)
+    rows = rows[rows["settings"] == str(protocol)]
+    for task, seed in product(tasks, options.seeds):
+        plan = folds(task.study, options.n_splits, seed)
+        mine = rows[(rows["task"] == task.name) & (rows["seed"] == seed)]
+        for fold, split in enumerate(plan.splits[0]):
+            there = set(mine.loc[mine["fold"] == fold, "tested"])
+            if there - {tested(task.study, split)}:
+                raise SystemExit(
+                    f"{options.fits.name} has fits of {task.name}, seed {seed}, fold {fold} on "
+                    "other test patients than those of this call: another cohort or other "
+                    "folds. Choose another --name, or delete the file."
+                )
+    return rows
+
+
+def missing_fits(
+    rows: pd.DataFrame, tasks: list[Task], methods: list[str], seed: int, n_splits: int
+) -> list[tuple[Task, str, tuple[int, int]]]:
+    done = set(zip(rows["task"], rows["method"], rows["seed"], rows["fold"], strict=True))
+    every = product(methods, tasks, range(n_splits))
+    return [(t, m, (seed, f)) for m, t, f in every if (t.name, m, seed, f) not in done]
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Fit what is missing, table by table, and write the tables."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    options = parse(arguments)
+    protocol = Protocol(
+        options.preset,
+        options.batch_size,
+        options.max_epochs,
+        options.patience,
+        options.n_genes,
+        dict(options.sizes),
+    )
+    rows_of = {
+        table: [m for m in TABLES[table] if m in options.methods] for table in options.tables
+    }
+    protocol.refuse_unusable(sorted({m for rows in rows_of.values() for m in rows}))
+    tasks = simulated_tasks(options) if options.simulate else tasks_from_files(options)
+    options.fits = options.results / f"paper_{options.name}_fits.csv"
+    for seed, table in product(options.seeds, options.tables):
+        rows = known_fits(options, tasks, protocol)
+        missing = missing_fits(rows, tasks, rows_of[table], seed, options.n_splits)
+        Parallel(options.n_jobs)(delayed(one_fit)(*fit, protocol, options) for fit in missing)
+        if missing or (seed, table) == (options.seeds[-1], options.tables[-1]):
+            plans = {
+                (task.name, s): folds(task.study, options.n_splits, s)
+                for task in tasks
+                for s in options.seeds
+            }
+            rows = known_fits(options, tasks, protocol)
+            write_tables(rows, tasks, plans, rows_of, options, command=shown_command(arguments))
+
+
+def shown_command(arguments: list[str]) -> str:
+    """The call without the paths of the machine it ran on."""
+    data, shown = os.environ.get("SK_MOMKD_DATA"), list(arguments)
+    if "--results" in shown:
+        del shown[(at := shown.index("--results")) : at + 2]
+    if data:
+        shown = [a.replace(str(Path(data)), "$SK_MOMKD_DATA") for a in shown]
+    shown = [Path(a).name if Path(a).is_absolute() else a for a in shown]
+    return " ".join(["python benchmarks/paper.py", *(f"'{a}'" if " " in a else a for a in shown)])
+
+
+def size(text: str) -> tuple[str, Any]:
+    """``dim=16`` as a parameter of every method that has it."""
+    name, _, value = text.partition("=")
+    return name, ast.literal_eval(value)
+
+
+def parse(arguments: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    files = parser.add_argument_group("cohort")
+    for name in ("table", "features", "omics", "external-table", "external-features"):
+        files.add_argument(f"--{name}", type=Path)
+    files.add_argument("--labels", nargs="+", help="columns; with --simulate, names of cohorts")
+    files.add_argument("--positive", default="1", help="the labels' positive value")
+    files.add_argument("--groups", help="column that folds keep whole, e.g. site")
+    files.add_argument("--slide-id", default="slide_id")
+    files.add_argument("--patient-id", default="case_id")
+    files.add_argument("--in-memory", action="store_true", help="read all bags once")
+    files.add_argument("--simulate", action="store_true")
+    files.add_argument("--patients", type=int, default=150, help="of each simulated cohort")
+    files.add_argument("--patches", type=int, default=40, help="per simulated slide")
+    what = parser.add_argument_group("experiments")
+    what.add_argument("--tables", nargs="+", default=["1"], choices=list(TABLES))
+    what.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS))
+    what.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], help="of folds and fits")
+    what.add_argument("--n-splits", type=int, default=5)
+    what.add_argument("--n-jobs", type=int, default=1, help="folds fitted at once")
+    how = parser.add_argument_group("training, the same for all methods")
+    how.add_argument("--preset", default="unified", choices=["unified", "original"])
+    how.add_argument("--batch-size", type=int, help="slides per step; default: the preset's")
+    how.add_argument("--max-epochs", type=int)
+    how.add_argument("--patience", type=int)
+    how.add_argument("--n-genes", type=int, default=768)
+    how.add_argument("--set", dest="sizes", nargs="+", type=size, default=[], metavar="NAME=VALUE")
+    parser.add_argument("--n-bootstrap", type=int, default=2000)
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--name", help="of the cohort, in the names of the results")
+    options = parser.parse_args(arguments)
+    if options.simulate:
+        options.labels, options.name = (
+            options.labels or list(SIMULATED),
+            options.name or "simulated",
+        )
+        if unknown := set(options.labels) - set(SIMULATED):
+            parser.error(f"--simulate has {list(SIMULATED)}, not {sorted(unknown)}")
+    elif not (
+        options.table and options.features and options.omics and options.labels and options.name
+    ):
+        parser.error("give --table, --features, --omics, --labels and --name, or --simulate")
+    elif "2" in options.tables and not (options.external_table and options.external_features):
+        parser.error("table 2 needs --external-table and --external-features")
+    return options
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,208 @@
+"""What the paper's tables compare: methods, ablations, and the two logistic regressions."""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import FunctionTransformer, StandardScaler
+from torch import Tensor, nn
+
+from sk_momkd import (
+    ABMILClassifier,
+    BagPooling,
+    BagSequence,
+    DSMILClassifier,
+    DTFDMILClassifier,
+    GHANetClassifier,
+    InstanceTransformer,
+    MKDClassifier,
+    MoMKDClassifier,
+    OmicsTable,
+    TDCClassifier,
+    TransMILClassifier,
+    WiKGClassifier,
+)
+from sk_momkd.estimators.omics_transformer import default_omics_transformer
+from sk_momkd.evaluation.routing import takes
+from sk_momkd.losses.cross_entropy import cross_entropy_terms
+from sk_momkd.nn.edges import Edges
+from sk_momkd.nn.pooling import AttentionPool
+from sk_momkd.output import MILOutput
+from sk_momkd.training.config import Objective
+
+_ATTENTION_DIM = 128  # as ABMIL's
+
+
+class GatedPooling(nn.Module):
+    """MoMKD's encoder and head with gated attention between them: no memory, no omics."""
+
+    def __init__(self, encoder: nn.Module, head: nn.Module, dim: int) -> None:
+        super().__init__()
+        self.encoder, self.head = encoder, head
+        self.pool = AttentionPool(dim, _ATTENTION_DIM)
+
+    def forward(
+        self, x: Tensor, edge_index: Tensor | Edges, batch: Tensor, n_bags: int, **_: Any
+    ) -> MILOutput:
+        pooled, attention = self.pool(self.encoder(x, edge_index), batch, n_bags)  # (B, D), (n, 1)
+        return MILOutput(self.head(pooled), attention, batch)
+
+
+class WSISolely(MoMKDClassifier):
+    """The baseline of Table 3, whose pooling the paper leaves open: here gated attention."""
+
+    def _make_module(self, n_features: int, n_genes: int, n_classes: int) -> nn.Module:
+        momkd = super()._make_module(n_features, 0, n_classes)
+        return GatedPooling(momkd.encoder, momkd.head, self.hidden_dim)
+
+    def _make_objective(self) -> Objective:
+        return Objective(cross_entropy_terms, {"ce": self.lambda_ce})
+
+    def _make_callbacks(self, generator: Any) -> list[Any]:
+        return []
+
+
+class OmicsRegression(ClassifierMixin, BaseEstimator):
+    """Logistic regression on the omics of the bags' patients, in prediction too.
+
+    What a method that sees the slide alone cannot have: the privileged upper reference. Patients
+    without omics are left out of training, and are predicted at the mean expression.
+    """
+
+    def __init__(self, omics: OmicsTable, n_genes: int = 768) -> None:
+        self.omics = omics
+        self.n_genes = n_genes
+
+    def fit(self, X: BagSequence, y: NDArray) -> Self:
+        rows = self.omics.match(X)
+        known = rows >= 0
+        genes, self.regression_ = default_omics_transformer(self.n_genes), regression()
+        self.genes_ = genes.fit(self.omics.rows(rows[known]), y[known])
+        self.regression_.fit(self.genes_.transform(self.omics.rows(rows[known])), y[known])
+        self.classes_ = self.regression_.classes_
+        return self
+
+    def predict_proba(self, X: BagSequence) -> NDArray:
+        rows = self.omics.match(X)
+        known = rows >= 0
+        z = np.zeros((len(rows), self.regression_.n_features_in_))
+        if known.any():
+            z[known] = self.genes_.transform(self.omics.rows(rows[known]))
+        return self.regression_.predict_proba(z)
+
+
+def regression() -> LogisticRegression:
+    return LogisticRegression(C=0.01, max_iter=5000, class_weight="balanced")
+
+
+class Method(NamedTuple):
+    """A row of a table: a classifier, and what is its own."""
+
+    estimator: type
+    own: dict[str, Any] = {}  # noqa: RUF012 - never changed
+    omics: bool = True
+
+
+POOLED, PRIVILEGED, MOMKD = "LR on pooled bags", "LR on omics (privileged)", "MoMKD"
+METHODS: dict[str, Method] = {
+    MOMKD: Method(MoMKDClassifier),
+    "ABMIL": Method(ABMILClassifier),
+    "DSMIL": Method(DSMILClassifier),
+    "TransMIL": Method(TransMILClassifier),
+    "DTFD-MIL": Method(DTFDMILClassifier),
+    "WiKG": Method(WiKGClassifier),
+    "G-HANet": Method(GHANetClassifier),
+    "MKD": Method(MKDClassifier),
+    "TDC": Method(TDCClassifier),
+    POOLED: Method(LogisticRegression),
+    PRIVILEGED: Method(OmicsRegression),
+    "WSI solely": Method(WSISolely, omics=False),
+    "alpha_omics = 0": Method(MoMKDClassifier, {"alpha_omics": 0.0}),
+    "alpha_wsi = 0": Method(MoMKDClassifier, {"alpha_wsi": 0.0}),
+    "without reconstruction": Method(MoMKDClassifier, {"lambda_mse": 0.0}),
+    "fixed memory": Method(MoMKDClassifier, {"update": "fixed"}),
+    "EMA memory": Method(MoMKDClassifier, {"update": "ema"}),
+    **{
+        f"{n} components": Method(MoMKDClassifier, {"n_components": n})
+        for n in (4, 8, 32, 64)  # 16 is MoMKD itself
+    },
+}
+
+_NINE = list(METHODS)[:9]
+# Of each table the rows in order; the first is what the others are compared with.
+TABLES: dict[str, list[str]] = {
+    "1": [*_NINE, POOLED, PRIVILEGED],
+    "2": [*_NINE, POOLED],
+    "3": ["WSI solely", "alpha_omics = 0", "alpha_wsi = 0", "without reconstruction", MOMKD],
+    "4": ["fixed memory", MOMKD, "EMA memory"],
+    "s1": [MOMKD, "4 components", "8 components", "32 components", "64 components"],
+    "fig3": [MOMKD],
+}
+TITLES = {
+    "1": "Table 1. Methods",
+    "2": "Table 2. The fold models on another cohort",
+    "3": "Table 3. What MoMKD is made of",
+    "4": "Table 4. What moves the memory (MoMKD: the gradient)",
+    "s1": "Fig. S1. Memory components per class (MoMKD: 16)",
+    "fig3": "Fig. 3. How much of the memory is used",
+}
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """What all methods of a table share; None leaves a method its own value."""
+
+    preset: str = "unified"
+    batch_size: int | None = None
+    max_epochs: int | None = None
+    patience: int | None = None
+    n_genes: int = 768
+    sizes: dict[str, Any] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        values = {**vars(self), **self.sizes}
+        del values["sizes"]
+        return " ".join(f"{k}={v}" for k, v in values.items() if v is not None)
+
+    def model(self, name: str, omics: OmicsTable | None) -> Pipeline:
+        """Pipeline of a method; patches are z-scores of the fold, clipped at six."""
+        method, clip = METHODS[name], {"a_min": -6, "a_max": 6}
+        if name == PRIVILEGED:
+            return make_pipeline(OmicsRegression(omics, self.n_genes))
+        scale = make_pipeline(StandardScaler(), FunctionTransformer(np.clip, kw_args=clip))
+        scale = InstanceTransformer(scale)
+        if name == POOLED:
+            return make_pipeline(scale, BagPooling(), StandardScaler(), regression())
+        return make_pipeline(scale, self._classifier(method))
+
+    def _classifier(self, method: Method) -> Any:
+        cls = method.estimator
+        chosen = {k: getattr(self, k) for k in ("batch_size", "max_epochs", "patience")}
+        chosen = {k: v for k, v in chosen.items() if v is not None}
+        chosen |= {"n_genes": self.n_genes, **self.sizes}
+        known = inspect.signature(cls).parameters
+        chosen = {k: v for k, v in chosen.items() if k in known} | method.own
+        ours = self.preset == "original" and issubclass(cls, MoMKDClassifier)
+        return cls.preset("paper" if ours else self.preset, device="cpu", **chosen)
+
+    def refuse_unusable(self, methods: list[str]) -> None:
+        """Raise if a size belongs to no method, or to what a method is about."""
+        rows = [METHODS[name] for name in methods]
+        known = {name for row in rows for name in inspect.signature(row.estimator).parameters}
+        fixed = {name for row in rows for name in row.own}
+        for name in self.sizes:
+            if name not in known or name in fixed:
+                why = "a row of the tables varies it" if name in fixed else "no method has it"
+                raise ValueError(f"--set {name}: {why}.")
+
+
+def learns_from_omics(name: str, model: Pipeline) -> bool:
+    """Whether `fit` gets omics; the privileged regression has its own."""
+    return METHODS[name].omics and takes(model, "omics")

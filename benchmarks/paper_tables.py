@@ -1,0 +1,390 @@
+"""From the rows of fits to the paper's tables, as CSV and as one Markdown page."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping, Sequence
+from functools import cache, cached_property
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from paper_methods import POOLED, PRIVILEGED, TITLES
+
+from sk_momkd.evaluation.fitting import FoldOutcome
+from sk_momkd.evaluation.outoffold import OutOfFold, mean_fold_auroc, mean_of_known, pooled
+from sk_momkd.evaluation.plan import Plan
+from sk_momkd.evaluation.result import Bootstrap
+from sk_momkd.evaluation.study import Study
+
+_EPOCHS = (1, 2, 3, 5, 10, 15, 20, 30, 50, 100)  # of Fig. 3 on the page; all are in the CSV
+_FIG3 = {
+    "memory_active_ratio": "active ratio",
+    "memory_ever_used": "ever used",
+    "memory_effective_components": "effective components",
+    "valid_memory_active_ratio": "active ratio, validation",
+    "valid_memory_effective_components": "effective components, validation",
+    "memory_drift": "drift",
+    "train_align_omics": "omics alignment loss",
+    "train_align_wsi": "slide alignment loss",
+}
+
+
+class Results:
+    """Predictions of all methods on one task, within folds or on the other cohort."""
+
+    def __init__(self, task: Any, rows: pd.DataFrame, plans: Mapping[Any, Plan]) -> None:
+        self.task, self.study = task, task.study
+        self.rows = rows[rows["task"] == task.name]
+        self.plans = {seed: plan for (name, seed), plan in plans.items() if name == task.name}
+        self.auc = cache(self._auc)
+
+    def seeds(self, method: str) -> tuple[int, ...]:
+        """Seeds of which all folds are there."""
+        done = self.rows[self.rows["method"] == method].groupby("seed")["fold"].nunique()
+        return tuple(s for s, p in self.plans.items() if done.get(s, 0) == len(p.splits[0]))
+
+    def fits(self, method: str, seeds: Sequence[int]) -> pd.DataFrame:
+        """Rows of a method, seed by seed and fold by fold."""
+        mine = self.rows[(self.rows["method"] == method) & self.rows["seed"].isin(seeds)]
+        return mine.sort_values(["seed", "fold"])
+
+    def repeats(self, method: str, seeds: tuple[int, ...]) -> list[OutOfFold]:
+        """Out-of-fold predictions of each seed."""
+        outcomes = [
+            self._outcome(seeds.index(fit.seed), fit)
+            for fit in self.fits(method, seeds).itertuples()
+        ]
+        return pooled(outcomes, self.study.labels)
+
+    def _outcome(self, repeat: int, fit: Any) -> FoldOutcome:
+        train, test = self.plans[fit.seed].splits[0][fit.fold]
+        positive = as_numbers(fit.p)
+        return FoldOutcome(
+            repeat,
+            fit.fold,
+            self.study.patients(train),
+            self.study.patients(test),
+            np.stack([1 - positive, positive], axis=1),
+            np.unique(self.study.patient_of[test], return_counts=True)[1],
+            float(fit.threshold),
+            fit.fit_seconds,
+            fit.predict_seconds,
+            None,
+        )
+
+    def spread(self, method: str, seeds: tuple[int, ...]) -> float:
+        """SD of the AUROC over seeds and folds."""
+        once = np.ones((1, len(self.study.names)))
+        found = [
+            part.take(part.fold == f).auroc(once)[0]
+            for part in self.repeats(method, seeds)
+            for f in np.unique(part.fold)
+        ]
+        return float(pd.Series(found).std())
+
+    def other_metrics(self, method: str, seeds: tuple[int, ...]) -> dict[str, float]:
+        """Of the pooled predictions, mean over seeds."""
+        once = np.ones((1, len(self.study.names)))
+        scores = [part.scores(once) for part in self.repeats(method, seeds)]
+        names = {"auroc": "auc_pooled", "auprc": "auprc", "brier": "brier"}
+        names["balanced_accuracy_tuned"] = "balanced_accuracy_tuned"
+        return {new: float(np.mean([s[old][0] for s in scores])) for old, new in names.items()}
+
+    def kinds(self) -> tuple[str, ...]:
+        return ("auc",)
+
+    def _auc(self, kind: str, method: str, seeds: tuple[int, ...], *, drawn: bool) -> NDArray:
+        return mean_fold_auroc(self.repeats(method, seeds), self.weights(drawn=drawn))
+
+    def weights(self, *, drawn: bool) -> NDArray:
+        """Once each patient, or the draws that all tasks share."""
+        return self.draws if drawn else np.ones((1, len(self.study.names)))
+
+    draws: NDArray
+
+
+class ExternalResults(Results):
+    """Predictions of the fold models on patients from elsewhere: their mean, and the ensemble."""
+
+    def __init__(self, task: Any, rows: pd.DataFrame, plans: Mapping[Any, Plan]) -> None:
+        super().__init__(task, rows, plans)
+        self.study = task.external
+
+    def kinds(self) -> tuple[str, ...]:
+        return ("auc", "ensemble")
+
+    def models(self, method: str, seeds: tuple[int, ...]) -> NDArray:
+        """(n_seeds, n_folds, n_patients)"""
+        found = [as_numbers(p) for p in self.fits(method, seeds)["p_external"]]
+        return np.stack(found).reshape(len(seeds), -1, len(self.study.names))
+
+    def _auc(self, kind: str, method: str, seeds: tuple[int, ...], *, drawn: bool) -> NDArray:
+        models = self.models(method, seeds)
+        models = models.mean(axis=1) if kind == "ensemble" else models.reshape(-1, models.shape[2])
+        weights = self.weights(drawn=drawn)
+        return mean_of_known([self._single(p).auroc(weights) for p in models])
+
+    def spread(self, method: str, seeds: tuple[int, ...]) -> float:
+        once, models = self.weights(drawn=False), self.models(method, seeds)
+        aucs = [self._single(p).auroc(once)[0] for p in models.reshape(-1, models.shape[2])]
+        return float(pd.Series(aucs).std())
+
+    def other_metrics(self, method: str, seeds: tuple[int, ...]) -> dict[str, float]:
+        return {}
+
+    def _single(self, positive: NDArray) -> OutOfFold:
+        n = len(self.study.names)
+        proba, zeros = np.stack([1 - positive, positive], axis=1), np.zeros(n, dtype=int)
+        n_bags = np.bincount(self.study.patient_of, minlength=n)
+        nowhere = np.full(n, np.nan)
+        return OutOfFold(np.arange(n), zeros, self.study.labels, proba, nowhere, n_bags)
+
+
+def as_numbers(text: str) -> NDArray:
+    return np.array(text.split(), dtype=float)
+
+
+def share_draws(results: Sequence[Results], bootstrap: Bootstrap) -> None:
+    """The same patients for every task and method: a mean over tasks has an interval, too."""
+    names = sorted({str(name) for r in results for name in r.study.names})
+    place = {name: i for i, name in enumerate(names)}
+    weights = bootstrap.patients(len(names))
+    for r in results:
+        r.draws = weights[:, [place[str(name)] for name in r.study.names]]
+
+
+class Table:
+    """Rows of a table: AUC of each method and task, and its difference to the first method."""
+
+    def __init__(self, methods: list[str], results: list[Results], bootstrap: Bootstrap) -> None:
+        self.methods, self.results, self.bootstrap = methods, results, bootstrap
+        share_draws(results, bootstrap)
+
+    @cached_property
+    def rows(self) -> pd.DataFrame:
+        rows = [
+            self._row(result, method)
+            for result in self.results
+            for method in self.methods
+            if result.seeds(method)
+        ]
+        return pd.DataFrame([*rows, *self._means()])
+
+    def _row(self, result: Results, method: str) -> dict[str, Any]:
+        seeds = result.seeds(method)
+        fits = result.fits(method, seeds)
+        row: dict[str, Any] = {"task": result.task.name, "method": method}
+        row |= {"seeds": " ".join(map(str, seeds)), "fits": len(fits)}
+        row |= {k: result.auc(k, method, seeds, drawn=False)[0] for k in result.kinds()}
+        row |= {"sd": result.spread(method, seeds)} | self._differences([result], method)
+        row |= result.other_metrics(method, seeds)
+        row["epochs"] = fits["epochs"].mean()
+        return row | {"fit_seconds": fits["fit_seconds"].mean()}
+
+    def _means(self) -> list[dict[str, Any]]:
+        """Means over the tasks that a method has seeds of, if these are all."""
+        rows = []
+        for method in self.methods:
+            seeds = [r.seeds(method) for r in self.results]
+            if len(self.results) < 2 or not all(seeds):
+                continue
+            row: dict[str, Any] = {"task": "mean", "method": method}
+            for kind in self.results[0].kinds():
+                pairs = zip(self.results, seeds, strict=True)
+                row[kind] = np.mean([r.auc(kind, method, s, drawn=False)[0] for r, s in pairs])
+            rows.append(row | self._differences(self.results, method))
+        return rows
+
+    def _differences(self, results: Sequence[Results], method: str) -> dict[str, float]:
+        """To the first method, over the seeds that both have, mean over the tasks."""
+        first, found = self.methods[0], {}
+        shared = [tuple(s for s in r.seeds(method) if s in r.seeds(first)) for r in results]
+        if method == first or not all(shared):
+            return {}
+        for kind in results[0].kinds():
+            once, drawn = (
+                np.mean(
+                    [
+                        r.auc(kind, method, s, drawn=d) - r.auc(kind, first, s, drawn=d)
+                        for r, s in zip(results, shared, strict=True)
+                    ],
+                    axis=0,
+                )
+                for d in (False, True)
+            )
+            low, high = self.bootstrap.interval(drawn)
+            prefix = "" if kind == "auc" else f"{kind}_"
+            found |= {f"{prefix}difference": once[0], f"{prefix}low": low, f"{prefix}high": high}
+        return found
+
+    def markdown(self) -> str:
+        """A line per method; a column per task, and their mean."""
+        tasks = list(dict.fromkeys(self.rows["task"]))
+        by = self.rows.set_index(["task", "method"])
+        kinds = self.results[0].kinds()
+        head = [f"{task}, {k}" if len(kinds) > 1 else task for task in tasks for k in kinds]
+        lines = [line(["", *head, "s per fit"]), "|" + "---|" * (len(head) + 2)]
+        for method in self.methods:
+            cells = [
+                cell(by.loc[(task, method)], kind) if (task, method) in by.index else ""
+                for task in tasks
+                for kind in kinds
+            ]
+            seconds = self.rows.loc[self.rows["method"] == method, "fit_seconds"].mean()
+            lines.append(line([method, *cells, "" if np.isnan(seconds) else f"{seconds:.1f}"]))
+        return "\n".join(lines)
+
+
+def cell(row: pd.Series, kind: str) -> str:
+    """``.612 (.041) +.012 [-.003, +.027]``"""
+    prefix = "" if kind == "auc" else f"{kind}_"
+    text = short(row[kind])
+    if kind == "auc" and np.isfinite(row.get("sd", np.nan)):
+        text += f" ({short(row['sd'])})"
+    if np.isfinite(row.get(f"{prefix}difference", np.nan)):
+        values = [short(row[prefix + k], sign="+") for k in ("difference", "low", "high")]
+        text += "<br>{} [{}, {}]".format(*values)
+    return text
+
+
+def short(value: float, sign: str = "") -> str:
+    return f"{value:{sign}.3f}".replace("0.", ".", 1) if abs(value) < 1 else f"{value:{sign}.3f}"
+
+
+def line(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+def memory_numbers(rows: pd.DataFrame, methods: Sequence[str]) -> pd.DataFrame:
+    """Mean over fits of what each epoch told; fits that had stopped by then are left out."""
+    kept = rows[rows["method"].isin(methods) & (rows["history"] != "")]
+    parts = []
+    for fit in kept.itertuples():
+        history = pd.DataFrame(json.loads(fit.history))
+        epoch = np.arange(1, len(history) + 1)
+        parts.append(history.assign(task=fit.task, method=fit.method, epoch=epoch))
+    if not parts:
+        return pd.DataFrame()
+    by_epoch = pd.concat(parts).groupby(["task", "method", "epoch"])
+    return by_epoch.mean().assign(fits=by_epoch.size()).reset_index()
+
+
+def memory_page(numbers: pd.DataFrame) -> str:
+    shown = numbers[numbers["epoch"].isin(_EPOCHS)]
+    columns = {k: v for k, v in _FIG3.items() if k in shown}
+    lines = [
+        line(["task", "method", "epoch", "fits", *columns.values()]),
+        "|" + "---|" * (len(columns) + 4),
+    ]
+    for row in shown.to_dict("records"):
+        values = [f"{row[c]:.3g}" for c in columns]
+        named = [row["task"], row["method"], str(row["epoch"]), str(row["fits"])]
+        lines.append(line([*named, *values]))
+    return "\n".join(lines)
+
+
+def write_tables(
+    rows: pd.DataFrame,
+    tasks: Sequence[Any],
+    plans: Mapping[Any, Plan],
+    methods: Mapping[str, list[str]],
+    options: argparse.Namespace,
+    *,
+    command: str,
+) -> None:
+    """Write what the rows give: a CSV per table, and the page of all."""
+    bootstrap = Bootstrap(options.n_bootstrap, 0.95, 0)
+    page = [heading(rows, tasks, options, command)]
+    for table, names in methods.items():
+        stem = options.results / f"paper_{options.name}_table{table}"
+        if table == "fig3":
+            numbers = memory_numbers(rows, names)
+            if len(numbers):
+                numbers.round(4).to_csv(
+                    stem.with_name(f"paper_{options.name}_fig3.csv"), index=False
+                )
+                page += [f"## {TITLES[table]}", MEMORY_NOTE, memory_page(numbers)]
+            continue
+        kind = ExternalResults if table == "2" else Results
+        one = Table(names, [kind(task, rows, plans) for task in tasks], bootstrap)
+        if len(one.rows):
+            one.rows.round(5).to_csv(stem.with_suffix(".csv"), index=False)
+            page += [f"## {TITLES[table]}", note(table, names), one.markdown()]
+    path = options.results / f"paper_{options.name}.md"
+    path.write_text("\n\n".join(page) + "\n", encoding="utf-8")
+
+
+MEMORY_NOTE = (
+    "Means over fits. Training columns are over the stream of slides that the sampler drew, with "
+    "dropout; validation columns over each slide of the inner validation part once, without. "
+    "Active: used by more than 1/(10 n) of a slide's patches on average over slides (n components "
+    "per class); ever used: by any; effective components: twice the geometric mean of the two "
+    "memories' perplexities, at most 2 n; drift: mean 1 - cosine with the start."
+)
+
+
+def note(table: str, methods: Sequence[str]) -> str:
+    if table == "2":
+        return (
+            "AUC on the other cohort: mean (SD) over all fold models, and of the mean probability "
+            f"of the fold models of a seed (ensemble). Below: difference to {methods[0]} with 95 % "
+            "interval."
+        )
+    text = (
+        "AUC within test folds: mean (SD over seeds and folds). Below: difference to "
+        f"{methods[0]} with 95 % interval."
+    )
+    if "WSI solely" in methods:
+        text += (
+            " WSI solely: MoMKD's encoder and head with gated attention (hidden width 128) in "
+            "place of the memory, which the paper leaves open; no omics, cross-entropy alone."
+        )
+    if PRIVILEGED in methods:
+        text += (
+            f" {PRIVILEGED} needs RNA of the patient who is predicted: an upper reference, no "
+            f"competitor. {POOLED}: mean over the instances. Baselines other than MoMKD are this "
+            "library's adaptations (`docs/methods.md`)."
+        )
+    return text
+
+
+def heading(
+    rows: pd.DataFrame, tasks: Sequence[Any], options: argparse.Namespace, command: str
+) -> str:
+    """Protocol, patients, machine, command, time."""
+    whole = "patients" if tasks[0].study.groups is None else f"groups (`{options.groups}`)"
+    seeds = " ".join(map(str, sorted(rows["seed"].unique())))
+    machines = "; ".join(sorted(rows["machine"].unique()))
+    hours = rows["fit_seconds"].sum() / 3600
+    parts = [
+        f"# The paper's tables on `{options.name}`",
+        f"{options.n_splits} folds of whole {whole}, seeds {seeds or '-'} for folds and fits; the "
+        "inner validation part of whole groups, too. Features are z-scores over the instances of the "
+        "training part, clipped at 6; genes are chosen in the training part. All methods: "
+        f"`{rows['settings'].iloc[0] if len(rows) else '-'}`; what is not named is the method's "
+        "own in this preset. Intervals: patients drawn again "
+        f"({options.n_bootstrap} times, the same for all methods and tasks); chance in training "
+        "is not in them.",
+        "; ".join(described(task) for task in tasks) + ".",
+        f"{len(rows)} fits, {hours:.2f} h of training on one thread each, with other work on the "
+        f"machine ({machines}). Command: `{command}`",
+    ]
+    return "\n\n".join(parts)
+
+
+def described(task: Any) -> str:
+    parts = [f"{task.name}: {counted(task.study)}"]
+    if task.study.omics is not None:
+        paired = (task.study.omics.match(task.study.bags) >= 0).sum()
+        parts.append(f"{paired} bags with omics")
+    if task.external is not None:
+        parts.append(f"elsewhere {counted(task.external)}")
+    return ", ".join(parts)
+
+
+def counted(study: Study) -> str:
+    groups = "" if study.sites is None else f" of {len(np.unique(study.sites))} groups"
+    return f"{len(study.names)} patients{groups}, {int(study.labels.sum())} positive"
