@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -11,12 +12,18 @@ from torch.nn import functional as F
 from .dropout import Dropout
 
 
-class Landmarks(NamedTuple):
-    """Landmarks of one head, (m, c) each; ``core`` is Z, their attention inverted, (m, m)."""
+class Counted(NamedTuple):
+    """Rows of which the first stands for several equal ones.
 
-    query: Tensor
-    key: Tensor
-    core: Tensor
+    Attributes
+    ----------
+    rows : Tensor of shape (n, dim)
+    bias : Tensor of shape (n,) or None
+        Logarithm of how often each row counts in a softmax; None where it is once.
+    """
+
+    rows: Tensor
+    bias: Tensor | None
 
 
 class NystromAttention(nn.Module):
@@ -26,6 +33,10 @@ class NystromAttention(nn.Module):
     pseudo-inverse of A2. Both outer products are attentions of their own, so that with fused
     kernels no (n, m) matrix is ever stored. The sequence is padded on the left with zeros to a
     multiple of m; as in the original, the padding is not masked.
+
+    Where whole landmarks are padding, they are all alike, and so are the padded tokens. One of
+    each is computed and counted as often as it stands there, which changes no value: 10 tokens
+    and 256 landmarks need matrices of 11 x 11.
 
     Parameters
     ----------
@@ -80,64 +91,83 @@ class NystromAttention(nn.Module):
 
         (n, dim) -> (n, dim), (n,)
         """
-        # The zeros stand on the left, so the tokens are the last n positions.
-        tokens, row = self.positions(x)
-        return tokens[-len(x) :], row[-len(x) :]
-
-    def positions(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """`forward` at every position, the padding's too: (n, dim) -> (n', dim), (n',)."""
-        padded = F.pad(x, (0, 0, -len(x) % self.n_landmarks, 0))  # (n', dim)
+        n, n_padding = len(x), -len(x) % self.n_landmarks
+        size = (n + n_padding) // self.n_landmarks  # tokens per landmark
+        n_empty = n_padding // size  # landmarks of nothing but padding
+        tokens = _after_zeros(x, n_padding, together=n_empty > 1)  # n' rows
+        means = F.pad(x, (0, 0, n_padding % size, 0)).unflatten(0, (-1, size)).mean(dim=1)
+        landmarks = _after_zeros(means, n_empty, together=True)  # m' rows
         # One head at a time: a slide of 100,000 patches has 200 MB per (n', dim) matrix.
+        queries, keys, cores = self._cores(landmarks)
         heads = [
-            self._head(padded, len(padded) - len(x), h, landmarks)
-            for h, landmarks in enumerate(self._landmarks(padded))
+            self._head(tokens, n, h, (query, landmarks._replace(rows=key), core))
+            for h, (query, key, core) in enumerate(zip(queries, keys, cores, strict=True))
         ]
         mixed, rows = zip(*heads, strict=True)
-        tokens = self.dropout(self.out(torch.cat(mixed, dim=1)))  # (n', dim)
-        return tokens, torch.stack(rows).mean(dim=0)
+        return self.dropout(self.out(torch.cat(mixed, dim=1))), torch.stack(rows).mean(dim=0)
 
-    def _landmarks(self, padded: Tensor) -> list[Landmarks]:
-        """Landmarks of each head; a mean of tokens projected is the mean of their projections."""
-        means = padded.unflatten(0, (self.n_landmarks, -1)).mean(dim=1)  # (m, dim)
-        split = self.qkv(means).view(self.n_landmarks, 3, self.n_heads, -1)  # (m, 3, heads, c)
-        query, key, _ = split.permute(1, 2, 0, 3)  # (heads, m, c) each
-        core = pseudo_inverse(self._softmax(query, key), self.n_iterations)  # Z (heads, m, m)
-        return [Landmarks(*of_head) for of_head in zip(query, key, core, strict=True)]
+    def _cores(self, landmarks: Counted) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries and keys of the landmarks, (heads, m', c), and Z, (heads, m', m').
+
+        A mean of tokens projected is the mean of their projections.
+        """
+        split = self.qkv(landmarks.rows).unflatten(1, (3, self.n_heads, -1))  # (m', 3, heads, c)
+        query, key, _ = split.permute(1, 2, 0, 3)
+        a = self._softmax(query, key, landmarks.bias)
+        return query, key, pseudo_inverse(a, self.n_iterations, landmarks.bias)
 
     def _head(
-        self, padded: Tensor, first: int, h: int, landmarks: Landmarks
+        self, tokens: Counted, n: int, h: int, landmarks: tuple[Tensor, Counted, Tensor]
     ) -> tuple[Tensor, Tensor]:
-        """What head h gives each position, (n', c), and the row of position `first`, (n',)."""
+        """What head h gives each of the last n tokens, (n, c), and the row of the first, (n,)."""
         weight = self.qkv.weight.unflatten(0, (3, self.n_heads, -1))[:, h].flatten(0, 1)
-        query, key, value = F.linear(padded, weight).chunk(3, dim=1)  # (n', c) each
-        read = self._attend(landmarks.query, key, value)  # A3 v (m, c)
-        mixed = self._attend(query, landmarks.key, landmarks.core @ read)  # (n', c)
+        query, key, value = F.linear(tokens.rows, weight).chunk(3, dim=1)  # (n', c) each
+        # The zeros stand on the left, so the tokens are the last n positions.
+        query, (marks, marked, core) = query[-n:], landmarks
+        read = self._attend(marks, Counted(key, tokens.bias), value)  # A3 v (m', c)
+        mixed = self._attend(query, marked, core @ read)  # (n, c)
         # The same taps for each of the c columns; one channel alone would be slow on a CPU.
         taps = self.along.weight[h, :, :, 0].expand(value.shape[1], 1, -1)  # (c, 1, taps)
-        half, columns = taps.shape[2] // 2, value.T[None]  # (1, c, n')
-        along = F.conv1d(columns, taps, padding=half, groups=len(taps))[0].T  # (n', c)
+        half, columns = taps.shape[2] // 2, value[-n:].T[None]  # (1, c, n); zeros stand before
+        along = F.conv1d(columns, taps, padding=half, groups=len(taps))[0].T  # (n, c)
         with torch.no_grad():
-            through = self._softmax(query[first : first + 1], landmarks.key) @ landmarks.core
-            row = (through @ self._softmax(landmarks.query, key))[0]  # (n',)
+            through = self._softmax(query[:1], marked.rows, marked.bias) @ core  # (1, m')
+            row = (through @ self._softmax(marks, key, tokens.bias))[0, -n:]  # (n,)
         return along.add_(mixed), row
 
-    def _softmax(self, query: Tensor, key: Tensor) -> Tensor:
-        return (query @ key.transpose(-1, -2)).mul_(self.scale).softmax(dim=-1)
+    def _softmax(self, query: Tensor, key: Tensor, bias: Tensor | None) -> Tensor:
+        scores = (query @ key.transpose(-1, -2)).mul_(self.scale)
+        return (scores if bias is None else scores.add_(bias)).softmax(dim=-1)
 
-    def _attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        """``softmax(query key' / sqrt(c)) value`` for one head, by a fused kernel."""
-        query, key, value = (part[None, None] for part in (query, key, value))
-        return F.scaled_dot_product_attention(query, key, value, scale=self.scale)[0, 0]
+    def _attend(self, query: Tensor, keys: Counted, value: Tensor) -> Tensor:
+        """``softmax(query keys' / sqrt(c)) value`` for one head, by a fused kernel."""
+        query, key, value = (part[None, None] for part in (query, keys.rows, value))
+        bias = None if keys.bias is None else keys.bias.expand(1, 1, query.shape[2], -1)
+        attend = F.scaled_dot_product_attention
+        return attend(query, key, value, attn_mask=bias, scale=self.scale)[0, 0]
 
 
-def pseudo_inverse(a: Tensor, n_iterations: int) -> Tensor:
+def _after_zeros(x: Tensor, n_zeros: int, *, together: bool) -> Counted:
+    """`x` behind rows of zeros, or behind one that counts for all of them."""
+    if n_zeros < 2 or not together:
+        return Counted(F.pad(x, (0, 0, n_zeros, 0)), None)
+    bias = x.new_zeros(1 + len(x))
+    bias[0] = math.log(n_zeros)
+    return Counted(F.pad(x, (0, 0, 1, 0)), bias)
+
+
+def pseudo_inverse(a: Tensor, n_iterations: int, bias: Tensor | None = None) -> Tensor:
     """Pseudo-inverse of row-stochastic matrices by a cubic iteration: (heads, m, m).
 
     ``Z <- Z (13 I - A Z (15 I - A Z (7 I - A Z))) / 4`` from ``A' / (max row-sum max column-sum)``;
-    as in the original, the maxima are taken over all heads.
+    as in the original, the maxima are taken over all heads. With `bias`, the logarithm of D, a
+    row and column of `a` stands for D equal ones whose columns are summed up: `a` is ``B D`` and
+    the result ``Z D``, B and Z one of each. The start is then ``B' D = D^-1 (B D)' D``.
     """
     eye = torch.eye(a.shape[-1], dtype=a.dtype, device=a.device)
-    z = a.transpose(-1, -2) / (a.sum(dim=-1).max() * a.sum(dim=-2).max())
+    count = a.new_ones(len(eye)) if bias is None else bias.exp()  # D
+    columns = (count.unsqueeze(1) * a).sum(dim=-2) / count  # column sums of every row there is
+    z = a.transpose(-1, -2) / count.unsqueeze(1) * count / (a.sum(dim=-1).max() * columns.max())
     for _ in range(n_iterations):
         az = a @ z
         z = z @ (13 * eye - az @ (15 * eye - az @ (7 * eye - az))) / 4

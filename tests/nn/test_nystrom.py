@@ -35,9 +35,11 @@ def dense(layer, x):
     return out[-n:], whole.mean(dim=0)[-n, -n:]
 
 
-@pytest.mark.parametrize("n", [1, 2, 4, 5, 13])
-def test_forward_equals_dense_matrices_with_gradients(n):
-    layer, x = attention(), features(n, 8)
+@pytest.mark.parametrize("n_landmarks", [4, 16])
+@pytest.mark.parametrize("n", [1, 2, 4, 5, 13, 19, 33, 34])
+def test_forward_equals_dense_matrices_with_gradients(n, n_landmarks):
+    # Of 16 landmarks 15, 14, 12, 11, 3, 6, 5 and 4 are padding alone.
+    layer, x = attention(n_landmarks), features(n, 8)
     weights = features(n, 8, seed=2)
     out, row = layer(x)
     expected, expected_row = dense(layer, x)
