@@ -41,10 +41,13 @@ from .evaluation.inference import delong_test, holm
 from .evaluation.omics_gain import compare_omics
 from .evaluation.power import detectable_difference
 from .inspection.attention import patch_attention
+from .inspection.background import background_report
 from .inspection.exports import to_geojson
 from .inspection.genes import gene_attributions
 from .inspection.memory import memory_prototypes, memory_usage
 from .inspection.patches import patch_affinities, top_patches
+from .inspection.prediction import explain_prediction
+from .inspection.tables import cohort_scores, prediction_table, slide_scores, to_stamp
 from .versions import show_versions
 
 __version__ = "0.1.0"
@@ -75,14 +78,17 @@ __all__ = [
     "align_omics",
     "all_estimators",
     "as_bags",
+    "background_report",
     "cache_bags",
     "check_leakage",
+    "cohort_scores",
     "compare",
     "compare_omics",
     "delong_test",
     "detectable_difference",
     "evaluate",
     "evaluate_external",
+    "explain_prediction",
     "gene_attributions",
     "geometry",
     "holm",
@@ -96,15 +102,18 @@ __all__ = [
     "patient_bags",
     "patient_labels",
     "permutation_check",
+    "prediction_table",
     "read_bags",
     "read_splits",
     "seed_spread",
     "show_versions",
     "simulate_cohort",
+    "slide_scores",
     "slide_to_anndata",
     "stamp_table",
     "tissue_source_site",
     "to_geojson",
+    "to_stamp",
     "top_patches",
     "write_splits",
     "write_trident",

@@ -20,7 +20,9 @@ def require_shap() -> ModuleType:
         If it is not installed; says how to install it.
     """
     try:
-        import shap
+        with warnings.catch_warnings():  # its colour maps use what matplotlib will drop one day
+            warnings.simplefilter("ignore", PendingDeprecationWarning)
+            import shap
     except ImportError as error:
         raise ImportError(
             "Attributions need shap, which is not installed: pip install 'sk_momkd[explain]'."
