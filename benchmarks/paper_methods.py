@@ -194,9 +194,9 @@ class Protocol:
 
     def refuse_unusable(self, methods: list[str]) -> None:
         """Raise if a size belongs to no method, or to what a method is about."""
-        rows = [METHODS[name] for name in methods]
-        known = {name for row in rows for name in inspect.signature(row.estimator).parameters}
-        fixed = {name for row in rows for name in row.own}
+        classes = {method.estimator for method in METHODS.values()}
+        known = {name for cls in classes for name in inspect.signature(cls).parameters}
+        fixed = {name for row in methods for name in METHODS[row].own}
         for name in self.sizes:
             if name not in known or name in fixed:
                 why = "a row of the tables varies it" if name in fixed else "no method has it"

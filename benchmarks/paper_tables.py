@@ -362,8 +362,8 @@ def heading(
     parts = [
         f"# The paper's tables on `{options.name}`",
         f"{options.n_splits} folds of whole {whole}, seeds {seeds or '-'} for folds and fits; the "
-        "inner validation part of whole groups, too. Features are z-scores over the instances of the "
-        "training part, clipped at 6; genes are chosen in the training part. All methods: "
+        "inner validation part is of whole groups, too. Features are z-scores over the instances "
+        "of the training part, clipped at 6; genes are chosen in the training part. All methods: "
         f"`{rows['settings'].iloc[0] if len(rows) else '-'}`; what is not named is the method's "
         "own in this preset. Intervals: patients drawn again "
         f"({options.n_bootstrap} times, the same for all methods and tasks); chance in training "

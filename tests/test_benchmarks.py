@@ -1,0 +1,160 @@
+"""The paper's tables, scaled down: rows, resumption, and what the pages say."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.metrics import roc_auc_score
+
+sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
+import paper
+import paper_methods
+
+CALL = [
+    *("--simulate", "--labels", "visible", "--patients", "24", "--patches", "6"),
+    *("--seeds", "0", "--n-splits", "2", "--batch-size", "8", "--max-epochs", "1"),
+    *("--n-bootstrap", "50", "--set", "hidden_dim=8", "projection_dim=4", "dim=16"),
+    *("omics_hidden_dim=8", "head_hidden_dim=8", "kmeans_samples=50"),
+]
+TABLES = ("1", "2", "3", "4", "fig3")
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    """Folder of a run of all tables."""
+    folder = tmp_path_factory.mktemp("results")
+    paper.main([*CALL, "--tables", *TABLES, "--results", str(folder)])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def task():
+    """The simulated task of the run, for computing its numbers otherwise."""
+    return paper.simulated_tasks(paper.parse(CALL))[0]
+
+
+def fits(folder):
+    return paper.read_fits(folder / "paper_simulated_fits.csv")
+
+
+def probabilities(folder, method, column="p"):
+    rows = fits(folder)
+    mine = rows[rows["method"] == method].sort_values("fold")
+    return [np.array(text.split(), dtype=float) for text in mine[column]]
+
+
+def table(folder, name):
+    rows = pd.read_csv(folder / f"paper_simulated_table{name}.csv")
+    return rows.set_index("method")
+
+
+def test_paper_writes_one_row_per_method_and_fold(results):
+    rows = fits(results)
+    methods = {m for name in TABLES for m in paper_methods.TABLES[name]}
+    expected = {(method, fold) for method in methods for fold in (0, 1)}
+    assert len(rows) == len(expected)
+    assert set(zip(rows["method"], rows["fold"], strict=True)) == expected
+    assert rows["settings"].str.contains("batch_size=8 max_epochs=1").all()
+    assert (rows["fit_seconds"] > 0).all()
+
+
+def test_paper_predicts_every_patient_once_and_the_other_cohort_with_every_fold(results):
+    for method in ("ABMIL", "LR on pooled bags"):
+        assert sum(map(len, probabilities(results, method))) == 24
+        assert [len(p) for p in probabilities(results, method, "p_external")] == [24, 24]
+
+
+def test_paper_table_1_has_the_aucs_of_scikit_learn(results, task):
+    plan = paper.folds(task.study, 2, 0)
+    for method in ("MoMKD", "WiKG", "LR on omics (privileged)"):
+        aucs = [
+            roc_auc_score(task.study.labels[task.study.patients(test)], p)
+            for (_, test), p in zip(plan.splits[0], probabilities(results, method), strict=True)
+        ]
+        row = table(results, "1").loc[method]
+        assert row["auc"] == pytest.approx(np.mean(aucs), abs=1e-5)
+        assert row["sd"] == pytest.approx(np.std(aucs, ddof=1), abs=1e-5)
+
+
+def test_paper_differences_are_to_the_first_row_and_lie_in_their_intervals(results):
+    rows = table(results, "1")
+    assert np.isnan(rows.loc["MoMKD", "difference"])
+    others = rows.drop(index="MoMKD")
+    np.testing.assert_allclose(
+        others["difference"], others["auc"] - rows.loc["MoMKD", "auc"], atol=2e-5
+    )
+    assert (others["low"] <= others["difference"]).all()
+    assert (others["difference"] <= others["high"]).all()
+
+
+def test_paper_table_2_has_the_mean_of_the_fold_models_and_their_ensemble(results, task):
+    models, labels = probabilities(results, "DSMIL", "p_external"), task.external.labels
+    row = table(results, "2").loc["DSMIL"]
+    assert row["auc"] == pytest.approx(
+        np.mean([roc_auc_score(labels, p) for p in models]), abs=1e-5
+    )
+    assert row["ensemble"] == pytest.approx(roc_auc_score(labels, np.mean(models, 0)), abs=1e-5)
+
+
+def test_paper_page_has_every_table_and_says_how_it_was_made(results):
+    page = (results / "paper_simulated.md").read_text()
+    for name in TABLES:
+        assert f"## {paper_methods.TITLES[name]}" in page
+    for method in paper_methods.METHODS:
+        shown = not method.endswith("components")
+        assert (f"| {method} |" in page) == shown
+    assert "`python benchmarks/paper.py --simulate" in page
+    assert str(results) not in page
+
+
+def test_paper_figure_3_follows_the_memory_over_epochs(results):
+    numbers = pd.read_csv(results / "paper_simulated_fig3.csv")
+    assert numbers[["epoch", "fits"]].to_numpy().tolist() == [[1, 2]]
+    assert 0 < numbers["memory_active_ratio"].item() <= 1
+    assert 1 <= numbers["memory_perplexity_0"].item() <= 16
+
+
+def test_paper_killed_run_goes_on_and_repeats_only_what_is_missing(results, tmp_path, capsys):
+    whole = (results / "paper_simulated_fits.csv").read_text().splitlines(keepends=True)
+    last = fits(results).iloc[-1]
+    path = tmp_path / "paper_simulated_fits.csv"
+    path.write_text("".join(whole[:-1]) + whole[-1][:40])  # killed while writing its last row
+    paper.main([*CALL, "--tables", "4", "--results", str(tmp_path)])
+    again = path.read_text().splitlines(keepends=True)
+    assert again[:-1] == whole[:-1]
+    assert "run again" in capsys.readouterr().out
+    redone = fits(tmp_path).iloc[-1]
+    same = ["task", "method", "seed", "fold", "tested", "p", "p_external", "history"]
+    assert redone[same].to_list() == last[same].to_list()
+
+
+def test_paper_other_patients_under_the_same_name_are_refused(results):
+    others = [*CALL, "--patients", "20", "--results", str(results)]
+    with pytest.raises(SystemExit, match="other test patients"):
+        paper.main(others)
+
+
+def test_paper_other_settings_are_other_rows(results, task):
+    options = paper.parse([*CALL, "--results", str(results)])
+    options.fits = results / "paper_simulated_fits.csv"
+    other = paper_methods.Protocol(batch_size=4)
+    assert paper.known_fits(options, [task], other).empty
+
+
+@pytest.mark.parametrize(
+    ("size", "why"), [("no_such_size=3", "no method has it"), ("alpha_wsi=1", "varies it")]
+)
+def test_paper_size_that_does_not_apply_raises(tmp_path, size, why):
+    call = [*CALL, size, "--tables", "3", "--results", str(tmp_path)]
+    with pytest.raises(ValueError, match=why):
+        paper.main(call)
+
+
+def test_wsi_solely_has_neither_memory_nor_omics(task):
+    model = paper_methods.Protocol(max_epochs=1, sizes={"hidden_dim": 8}).model("WSI solely", None)
+    model.fit(task.study.bags, task.study.y)
+    names = dict(model[-1].module_.named_parameters())
+    assert not [n for n in names if "memory" in n or "omics" in n]
+    assert set(model[-1].history_.filter(regex="^train_(?!loss)")) <= {"train_ce"}
