@@ -36,11 +36,12 @@ def show_versions() -> None:
     >>> show_versions()  # doctest: +ELLIPSIS
     python           3...
     """
-    for name, value in _facts().items():
+    for name, value in facts().items():
         sys.stdout.write(f"{name:<16} {value}\n")
 
 
-def _facts() -> dict[str, str]:
+def facts() -> dict[str, str]:
+    """The same as a dict, for reports."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     name = torch.cuda.get_device_name() if device == "cuda" else platform.machine()
     numba = numba_version() or "not used: absent, or NUMBA_DISABLE_JIT is set"

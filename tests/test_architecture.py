@@ -30,8 +30,8 @@ MAY_IMPORT = {
     "evaluation": _ANSWERS,
     "inspection": _ANSWERS,
     "persistence": _ANSWERS,
-    "report": _PICTURES,
-    "cli": _PICTURES | {"report"},
+    "report": _PICTURES | {"versions"},
+    "cli": _PICTURES | {"report", "versions"},
     "versions": {"nn"},
     "__main__": {"cli"},
 }

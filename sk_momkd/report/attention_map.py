@@ -18,7 +18,7 @@ from .slide_image import open_slide
 from .style import SCALE, axes, styled
 
 _MISSING = "#F2F2F2"  # where the slide has no patch
-_WIDE = 6.2  # inches
+WIDE = 6.2  # inches
 
 
 @dataclass
@@ -80,6 +80,7 @@ class AttentionMapDisplay:
         patch_size: float | None = None,
         mpp: float | None = None,
         image: Any = None,
+        width: float = WIDE,
         ax: Any = None,
     ) -> Self:
         """Draw where a classifier looks in a slide.
@@ -99,6 +100,8 @@ class AttentionMapDisplay:
         mpp : float, optional
             Micrometres per level-0 pixel.
         image : path, OpenSlide, TiffSlide, optional
+        width : float, default=6.2
+            Of a new figure, in inches.
         ax : matplotlib Axes, optional
 
         Raises
@@ -128,7 +131,7 @@ class AttentionMapDisplay:
             image=image,
             label=label,
             title=bag.bag_id or "",
-        ).plot(ax)
+        ).plot(ax, width=width)
 
     def plot(
         self,
@@ -137,6 +140,7 @@ class AttentionMapDisplay:
         cmap: str = SCALE,
         alpha: float | None = None,
         percentiles: tuple[float, float] = (1, 99),
+        width: float = WIDE,
     ) -> Self:
         """Draw into `ax`, or into a new figure.
 
@@ -148,6 +152,8 @@ class AttentionMapDisplay:
             Opacity; by default 1, and 0.55 over a picture.
         percentiles : tuple of float, default=(1, 99)
             Of the values, between which colours change.
+        width : float, default=6.2
+            Of a new figure, in inches.
 
         Returns
         -------
@@ -160,7 +166,7 @@ class AttentionMapDisplay:
             raise ValueError("Coordinates in micrometres need mpp to be drawn over a picture.")
         with styled():
             if ax is None:
-                ax = axes(None, self._size(slide))[0]
+                ax = axes(None, self._size(slide, width))[0]
             self.ax_, self.figure_ = ax, ax.figure
             if slide is not None:
                 wide, high = (side * (mpp or 1.0) for side in slide.size)
@@ -170,10 +176,10 @@ class AttentionMapDisplay:
             self._frame(slide, scale, unit)
         return self
 
-    def _size(self, slide: Any) -> tuple[float, float]:
+    def _size(self, slide: Any, width: float) -> tuple[float, float]:
         """Inches, in the proportions of what is drawn, with room for the colour bar."""
         wide, high = np.ptp(self.xy, axis=0) + self.patch_size if slide is None else slide.size
-        return _WIDE, float(np.clip((_WIDE - 1.6) * high / wide + 0.9, 2.4, 9))
+        return width, float(np.clip((width - 1.5) * high / wide + 0.8, 2.4, 1.5 * width))
 
     def _squares(
         self, scale: float, cmap: str, alpha: float, percentiles: tuple[float, float]
@@ -183,7 +189,7 @@ class AttentionMapDisplay:
 
         corners = np.array([[0, 0], [1, 0], [1, 1], [0, 1]]) * self.patch_size
         squares = PolyCollection(
-            (self.xy[:, None] + corners) * scale,
+            list((self.xy[:, None] + corners) * scale),
             array=self.values,
             cmap=cmap,
             alpha=alpha,
@@ -253,12 +259,22 @@ def _scale_bar(ax: Any, width: float, unit: str) -> None:
     left, bottom = 0.03, 0.03
     plate = {"facecolor": "white", "alpha": 0.8, "edgecolor": "none", "pad": 2.5}
     ax.text(
-        left, bottom + 0.02, f"{length:g} {unit}", va="bottom", fontsize=9, bbox=plate,
+        left,
+        bottom + 0.02,
+        f"{length:g} {unit}",
+        va="bottom",
+        fontsize=9,
+        bbox=plate,
         transform=ax.transAxes,
-    )  # fmt: skip
+    )
     ends = [left, left + length / width]
     for colour, thick in (("white", 6), ("black", 3)):
         ax.plot(
-            ends, [bottom, bottom], color=colour, linewidth=thick, solid_capstyle="butt",
-            transform=ax.transAxes, label="_scale",
-        )  # fmt: skip
+            ends,
+            [bottom, bottom],
+            color=colour,
+            linewidth=thick,
+            solid_capstyle="butt",
+            transform=ax.transAxes,
+            label="_scale",
+        )

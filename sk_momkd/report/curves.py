@@ -17,7 +17,7 @@ from sklearn.metrics import (
 from .predicted import Predicted, predicted, with_interval
 from .style import GREY, axes, colour, styled
 
-_SIZE = (4.6, 4.6)
+_SIZE = (4.0, 4.0)
 
 
 @dataclass

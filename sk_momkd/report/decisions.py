@@ -74,22 +74,22 @@ class ReliabilityDisplay:
     def plot(self, ax: Any = None) -> Self:
         """Draw into `ax`, or into a new figure; returns itself."""
         with styled():
-            self.ax_ = axes(ax, (4.6, 4.6))[0]
+            self.ax_ = axes(ax, (4.0, 4.1))[0]
             self.figure_ = self.ax_.figure
             centres = (np.clip((self.stated * N_BINS).astype(int), 0, N_BINS - 1) + 0.5) / N_BINS
-            heights = 0.2 * self.count / self.count.max()
+            heights = 0.15 * self.count / self.count.max()
             self.ax_.bar(centres, heights, 0.9 / N_BINS, color="#D9D9D9", zorder=0)
             for x, height, n in zip(centres, heights, self.count, strict=True):
-                self.ax_.text(x, height + 0.01, f"{n:g}" if n == round(n) else f"{n:.1f}",
-                              ha="center", fontsize=7, color=GREY)  # fmt: skip
+                self.ax_.text(x, height + 0.01, f"{n:.0f}", ha="center", fontsize=7, color=GREY)
             low, high = _wilson(self.observed, self.count)
             self.ax_.vlines(self.stated, low, high, color=colour(0), linewidth=1.2)
             CalibrationDisplay(self.observed, self.stated, self.stated).plot(
-                ax=self.ax_, color=colour(0), name=self.note or "observed"
+                ax=self.ax_, color=colour(0), name="observed"
             )
             self.ax_.set(xlabel="stated probability", ylabel="observed frequency", aspect="equal")
             self.ax_.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01))
-            self.ax_.legend(loc="upper left")
+            self.ax_.set_title(self.note, fontsize=9)
+            self.ax_.get_legend().remove()
         return self
 
 
@@ -163,11 +163,17 @@ class DecisionCurveDisplay:
     def plot(self, ax: Any = None) -> Self:
         """Draw into `ax`, or into a new figure; returns itself."""
         with styled():
-            self.ax_ = axes(ax, (5.4, 4.2))[0]
+            self.ax_ = axes(ax, (4.3, 4.0))[0]
             self.figure_ = self.ax_.figure
             self.ax_.plot(self.thresholds, self.model, color=colour(0), label="by the model")
-            self.ax_.plot(self.thresholds, self.everyone, color=colour(1), linestyle="--",
-                          linewidth=1.3, label="act on all")  # fmt: skip
+            self.ax_.plot(
+                self.thresholds,
+                self.everyone,
+                color=colour(1),
+                linestyle="--",
+                linewidth=1.3,
+                label="act on all",
+            )
             self.ax_.axhline(0, color=GREY, linewidth=1, linestyle=":", label="act on none")
             top = max(self.model.max(), self.everyone.max(), 0.01)
             if len(self.chosen):
@@ -243,7 +249,7 @@ class ConfusionDisplay:
     def plot(self, ax: Any = None) -> Self:
         """Draw into `ax`, or into a new figure; returns itself."""
         with styled():
-            self.ax_ = axes(ax, (4.4, 4.0))[0]
+            self.ax_ = axes(ax, (4.0, 3.8))[0]
             self.figure_ = self.ax_.figure
             total = self.counts.sum(axis=1, keepdims=True)
             share = np.divide(
@@ -251,15 +257,22 @@ class ConfusionDisplay:
             )
             labels = [_short(str(c)) for c in self.classes]
             ConfusionMatrixDisplay(share, display_labels=labels).plot(
-                ax=self.ax_, cmap="Blues", colorbar=False, include_values=False,
+                ax=self.ax_,
+                cmap="Blues",
+                colorbar=False,
+                include_values=False,
                 im_kw={"vmin": 0, "vmax": 1},
                 xticks_rotation=30 if max(map(len, labels)) > 9 else "horizontal",
-            )  # fmt: skip
+            )
             for (row, column), n in np.ndenumerate(self.counts):
                 self.ax_.text(
-                    column, row, f"{n:.4g}\n{share[row, column]:.0%}", ha="center", va="center",
+                    column,
+                    row,
+                    f"{n:.4g}\n{share[row, column]:.0%}",
+                    ha="center",
+                    va="center",
                     color="white" if share[row, column] > 0.5 else "black",
-                )  # fmt: skip
+                )
             self.ax_.set(xlabel=f"predicted, {self.note}" if self.note else "predicted")
             self.ax_.set(ylabel="true")
             for spine in self.ax_.spines.values():

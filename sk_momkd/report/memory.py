@@ -126,6 +126,10 @@ def _line(ax: Any, history: pd.DataFrame, column: str, number: int, label: str) 
     validation = f"valid_{column}"
     if validation in history:
         ax.plot(
-            history["epoch"], history[validation], linestyle="--", linewidth=1.2,
-            color=colour(number), gid="validation",
-        )  # fmt: skip
+            history["epoch"],
+            history[validation],
+            linestyle="--",
+            linewidth=1.2,
+            color=colour(number),
+            gid="validation",
+        )

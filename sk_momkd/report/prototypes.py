@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 
 from ..data.bag import Bag
 from ..data.sequence import BagSequence, as_bags
-from ..inspection.top_patches import top_patches
+from ..inspection.patches import top_patches
 from .attention_map import patch_width
 from .slide_image import open_slide
-from .style import axes, styled
+from .style import GREY, axes, styled
 
 _PIXELS = 88  # of a cell
-_GAP = 8  # pixels between cells
+_GAP = 16  # pixels between cells, where the caption stands
 _TISSUE, _HERE = (205, 205, 205), (213, 94, 0)
 _SUFFIXES = (".svs", ".tif", ".tiff", ".ndpi", ".mrxs", ".scn", ".vms", ".svslide", ".bif")
 
@@ -84,21 +84,22 @@ class PrototypeDisplay:
 
     def plot(self, ax: Any = None) -> Self:
         """Draw into `ax`, or into a new figure; returns itself."""
-        blocks = {c: part for c, part in self.patches.groupby("class", sort=False)}
-        n_rows = self.patches["component"].nunique()
-        n_columns = int(self.patches["rank"].max()) + (1 - int(self.patches["rank"].min()))
+        patches = self.patches.reset_index(drop=True)
+        blocks = dict(list(patches.groupby("class", sort=False)))
+        n_rows = patches["component"].nunique()
+        n_columns = int(patches["rank"].max()) + (1 - int(patches["rank"].min()))
         step = _PIXELS + _GAP
         wide, high = (len(blocks) * (n_columns + 1) - 1) * step, n_rows * step
         canvas = np.full((high, wide, 3), 255, dtype=np.uint8)
         with styled():
             self.ax_ = axes(ax, (wide / 80 + 0.8, high / 80 + 0.6))[0]
             self.figure_ = self.ax_.figure
-            rows = {c: i for i, c in enumerate(self.patches["component"].unique())}
+            rows = {c: i for i, c in enumerate(patches["component"].unique())}
             for number, (name, part) in enumerate(blocks.items()):
                 left = number * (n_columns + 1) * step
                 self._label(part, str(name), left, left + n_columns * step, rows)
-                for place, patch in part.iterrows():
-                    column = int(patch["rank"] - self.patches["rank"].min())
+                for place, patch in zip(part.index, part.to_dict("records"), strict=True):
+                    column = int(patch["rank"] - patches["rank"].min())
                     y, x = rows[patch["component"]] * step, left + column * step
                     canvas[y : y + _PIXELS, x : x + _PIXELS] = self.pictures[place]
                     self._caption(x, y, patch["affinity"])
@@ -117,10 +118,7 @@ class PrototypeDisplay:
             self.ax_.text(left - 5, y, str(component), ha="right", va="center", fontsize=9)
 
     def _caption(self, x: int, y: int, affinity: float) -> None:
-        plate = {"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 0.8}
-        self.ax_.text(
-            x + 3, y + _PIXELS - 3, f"{affinity:.2f}", fontsize=6.5, va="bottom", bbox=plate
-        )
+        self.ax_.text(x, y + _PIXELS + 2, f"{affinity:.2f}", fontsize=7, va="top", color=GREY)
 
 
 def patch_pictures(patches: pd.DataFrame, bags: BagSequence, images: Any) -> list[NDArray]:
@@ -128,9 +126,9 @@ def patch_pictures(patches: pd.DataFrame, bags: BagSequence, images: Any) -> lis
     by_id = {bags.name(i) if b.bag_id is None else b.bag_id: b for i, b in enumerate(bags)}
     pictures: dict[int, NDArray] = {}
     for bag_id, part in patches.reset_index(drop=True).groupby("bag_id"):
-        bag = by_id[bag_id]
+        bag = by_id[str(bag_id)]
         width = patch_width(bag, bag.info)
-        image = image_of(bag_id, images)
+        image = image_of(str(bag_id), images)
         slide = None if image is None else open_slide(image)
         outline = None if slide is not None else _outline(bag, width)
         for place, x, y in part[["x", "y"]].itertuples():
@@ -153,24 +151,24 @@ def image_of(bag_id: str, images: Any) -> Any:
 
 def _outline(bag: Bag, width: float) -> tuple[NDArray, NDArray, float]:
     """The slide's patches in grey, their corner, and pixels per unit."""
-    corners = bag.coords if bag.info.anchor != "centre" else bag.coords - width / 2
+    corners = np.asarray(bag.coords, dtype=float)
+    corners = corners - (width / 2 if bag.info.anchor == "centre" else 0)
     low = corners.min(axis=0)
-    scale = _PIXELS / float(np.max(np.ptp(corners, axis=0)) + width)
+    scale = _PIXELS / float(np.ptp(corners, axis=0).max() + width)
     cell = np.full((_PIXELS, _PIXELS, 3), 255, dtype=np.uint8)
-    for x, y in np.unique(((corners - low) * scale).astype(int), axis=0):
-        _fill(cell, x, y, width * scale, _TISSUE)
+    starts = np.floor((corners - low) * scale).astype(int)
+    ends = np.ceil((corners - low + width) * scale).astype(int)
+    for (left, top), (right, bottom) in np.unique(np.stack([starts, ends], axis=1), axis=0):
+        cell[top:bottom, left:right] = _TISSUE
     return cell, low, scale
 
 
 def _location(cell: NDArray, low: NDArray, scale: float, xy: Any, width: float) -> NDArray:
+    """`cell` with the patch at `xy` in colour, no smaller than can be seen."""
     cell = cell.copy()
-    x, y = (np.asarray(xy) - low) * scale
-    side = max(width * scale, 5.0)  # a patch of a large slide would be too small to see
-    middle = (width * scale - side) / 2
-    _fill(cell, x + middle, y + middle, side, _HERE)
+    centre = (np.asarray(xy) - low + width / 2) * scale
+    half = max(width * scale, 6.0) / 2
+    left, top = np.clip(np.round(centre - half), 0, None).astype(int)
+    right, bottom = np.round(centre + half).astype(int)
+    cell[top:bottom, left:right] = _HERE
     return cell
-
-
-def _fill(cell: NDArray, x: float, y: float, side: float, colour: tuple[int, int, int]) -> None:
-    left, top = max(0, round(x)), max(0, round(y))
-    cell[top : round(y + side) + (side < 1), left : round(x + side) + (side < 1)] = colour

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from types import ModuleType
 from typing import Any
 
@@ -36,6 +37,19 @@ def matplotlib() -> ModuleType:
     return module
 
 
+_OFF_SCREEN = ContextVar("off_screen", default=False)
+
+
+@contextmanager
+def off_screen() -> Iterator[None]:
+    """Within it, new figures belong to no window, and nobody has to close them."""
+    token = _OFF_SCREEN.set(True)
+    try:
+        yield
+    finally:
+        _OFF_SCREEN.reset(token)
+
+
 @contextmanager
 def styled() -> Iterator[None]:
     """Within it, figures have the package's look; the user's settings return afterwards."""
@@ -53,13 +67,21 @@ def axes(ax: Any, size: tuple[float, float], n: int = 1) -> list[Any]:
     """
     matplotlib()
     if ax is None:
-        from matplotlib import pyplot
-
-        _, ax = pyplot.subplots(1, n, figsize=size, layout="constrained")
+        ax = _new_figure(size).subplots(1, n)
     given = list(ax.flat) if hasattr(ax, "flat") else list(ax) if isinstance(ax, list) else [ax]
     if len(given) != n:
         raise ValueError(f"ax must hold {n} axes, got {len(given)}.")
     return given
+
+
+def _new_figure(size: tuple[float, float]) -> Any:
+    if _OFF_SCREEN.get():
+        from matplotlib.figure import Figure
+
+        return Figure(figsize=size, layout="constrained")
+    from matplotlib import pyplot
+
+    return pyplot.figure(figsize=size, layout="constrained")
 
 
 def colour(number: int) -> str:
