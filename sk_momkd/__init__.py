@@ -48,28 +48,44 @@ from .inspection.memory import memory_prototypes, memory_usage
 from .inspection.patches import patch_affinities, top_patches
 from .inspection.prediction import explain_prediction
 from .inspection.tables import cohort_scores, prediction_table, slide_scores, to_stamp
+from .report.attention_map import AttentionMapDisplay
+from .report.curves import PRDisplay, ROCDisplay
+from .report.decisions import ConfusionDisplay, DecisionCurveDisplay, ReliabilityDisplay
+from .report.genes import GeneAttributionDisplay
+from .report.memory import MemoryUsageDisplay
+from .report.page import report
+from .report.prototypes import PrototypeDisplay
 from .versions import show_versions
 
 __version__ = "0.1.0"
 
 __all__ = [
     "ABMILClassifier",
+    "AttentionMapDisplay",
     "BackgroundDetector",
     "Bag",
     "BagPooling",
     "BagSequence",
+    "ConfusionDisplay",
     "DSMILClassifier",
     "DTFDMILClassifier",
+    "DecisionCurveDisplay",
     "GHANetClassifier",
+    "GeneAttributionDisplay",
     "GeneSelector",
     "InstanceFilter",
     "InstanceStandardizer",
     "InstanceTransformer",
     "LogCounts",
     "MKDClassifier",
+    "MemoryUsageDisplay",
     "MoMKDClassifier",
     "OmicsTable",
+    "PRDisplay",
     "PatientStratifiedKFold",
+    "PrototypeDisplay",
+    "ROCDisplay",
+    "ReliabilityDisplay",
     "SlideFile",
     "TDCClassifier",
     "TissueMaskFilter",
@@ -105,6 +121,7 @@ __all__ = [
     "prediction_table",
     "read_bags",
     "read_splits",
+    "report",
     "seed_spread",
     "show_versions",
     "simulate_cohort",
