@@ -145,32 +145,37 @@ def gene_attributions(
     x = torch.from_numpy(inputs)
     found = expected_gradients(target, x, x[np.sort(drawn)], n_samples=n_samples, seed=seed)
     with torch.no_grad():
-        explained = target(x).double().numpy()
-        base = target(x[np.sort(drawn)]).double().numpy().mean(axis=0)
-    values = _as_anndata(model, by, table, inputs, found, explained)
-    summed = found.sum(axis=1)  # (n_patients, n_targets)
+        explained = target(x).double().numpy()  # (n_patients, n_targets)
+    if target.is_mirrored:
+        found, explained = (np.concatenate([-v, v], axis=-1) for v in (found, explained))
+    base = explained[drawn].mean(axis=0)
     return GeneAttributions(
         _by_class(model, inputs, found) if by == "class" else _by_component(model, inputs, found),
-        values,
-        _explained_share(explained - base, summed),
+        _as_anndata(_target_names(model, by), model.genes_, table, inputs, (found, explained)),
+        _explained_share(explained - base, found.sum(axis=1)),
     )
 
 
 class _Target(nn.Module):
-    """Expression -> Delta of each class (Eq. 4), or cosine with each component."""
+    """Expression -> Delta of each class (Eq. 4), or cosine with each component.
+
+    Of two classes, Delta of the first is minus that of the second, which alone is computed.
+    """
 
     def __init__(self, branch: OmicsBranch, model: MoMKDClassifier, by: str) -> None:
         super().__init__()
         self.branch, self.by, self.tau_agg = branch, by, model.tau_agg
         self.memory: Tensor = model._memory().rows.detach().clone()
+        self.is_mirrored = by == "class" and len(self.memory) == 2
 
     def forward(self, omics: Tensor) -> Tensor:
         """(n, n_genes) -> (n, n_targets)."""
         f = nn.functional.normalize(self.branch.projector(self.branch.encoder(omics)), dim=1)
         if self.by == "component":
             return f @ nn.functional.normalize(self.memory, dim=2).flatten(0, 1).T
-        classes = [torch.full((len(f),), c, device=f.device) for c in range(len(self.memory))]
-        deltas = [alignment_margin(f, self.memory, y, tau_agg=self.tau_agg) for y in classes]
+        classes = [1] if self.is_mirrored else range(len(self.memory))
+        y = [torch.full((len(f),), c, device=f.device) for c in classes]
+        deltas = [alignment_margin(f, self.memory, c, tau_agg=self.tau_agg) for c in y]
         return torch.stack(deltas, dim=1)
 
 
@@ -204,18 +209,17 @@ def _branch_inputs(model: MoMKDClassifier, table: OmicsTable) -> NDArray:
 
 
 def _as_anndata(
-    model: MoMKDClassifier,
-    by: str,
+    names: Sequence[str],
+    genes: NDArray,
     table: OmicsTable,
     inputs: NDArray,
-    found: NDArray,
-    explained: NDArray,
+    results: tuple[NDArray, NDArray],
 ) -> AnnData:
-    names = _target_names(model, by)
+    found, explained = results
     values = AnnData(
         inputs,
         obs=pd.DataFrame(index=table.ids.astype(str)),
-        var=pd.DataFrame(index=model.genes_.astype(str)),
+        var=pd.DataFrame(index=genes.astype(str)),
     )
     for t, name in enumerate(names):
         values.layers[name] = found[:, :, t].astype(np.float32)

@@ -72,8 +72,8 @@ def explain_prediction(
     the network itself and no surrogate: a component takes part by telling patches apart. Where it
     does not, each patch has the slide's mean affinity with it. If no component takes part, all
     patches count the same, and the probability is ``uniform``; if all do, it is that of
-    ``predict_proba``. The difference is shared among the components by Shapley values (shap), and
-    the shares sum to it exactly.
+    ``predict_proba``. The difference is shared among the components as Shapley values, and the
+    shares sum to it exactly.
 
     Parameters
     ----------
@@ -98,8 +98,6 @@ def explain_prediction(
         If `clf` has no memory.
     ValueError
         If `target` is no class, or `n_permutations` is less than 1.
-    ImportError
-        If shap is not installed.
 
     Notes
     -----
@@ -132,9 +130,10 @@ def explain_prediction(
             proba = seen.output.logits.double().softmax(dim=1)[0].numpy()
             which = _target(proba, None if target is None else classes.index(target))
             value = _game(network, seen, embedding[0], which)
-            seed = int(random.randint(2**31 - 1))
-            found = shapley_values(value, len(components), n_permutations=n_permutations, seed=seed)
-            uniform = float(value(np.zeros((1, len(components))))[0])
+            found = shapley_values(
+                value, len(components), n_permutations=n_permutations, random=random
+            )
+            uniform = float(value(np.zeros((1, len(components)), dtype=bool))[0])
             tables.append(_components(model, seen, components, found))
             rows.append(
                 {
@@ -201,8 +200,7 @@ def _game(
 
     @torch.no_grad()
     def value(coalitions: NDArray) -> NDArray:
-        present = torch.from_numpy(np.asarray(coalitions) > 0.5)
-        parts = [_probability(chunk) for chunk in present.split(at_once)]
+        parts = [_probability(chunk) for chunk in torch.from_numpy(coalitions).split(at_once)]
         return torch.cat(parts).double().numpy()
 
     def _probability(present: Tensor) -> Tensor:

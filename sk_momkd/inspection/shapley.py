@@ -1,4 +1,4 @@
-"""Attributions by shap, which is imported where it is needed."""
+"""Attributions: expected gradients by shap, and Shapley values of a game."""
 
 from __future__ import annotations
 
@@ -54,28 +54,32 @@ def expected_gradients(
 
 
 def shapley_values(
-    value: Callable[[NDArray], NDArray], n_players: int, *, n_permutations: int, seed: int
+    value: Callable[[NDArray], NDArray],
+    n_players: int,
+    *,
+    n_permutations: int,
+    random: np.random.RandomState,
 ) -> NDArray:
-    """Shapley values of a game by antithetic permutations; their sum is exact.
+    """Shapley values of a game, estimated from orders in which the players join.
+
+    Each order is taken forward and backward. What the players add along an order sums to the
+    value of all minus that of none, so the sum of the estimates is exact.
 
     Parameters
     ----------
     value : callable
-        Coalitions (n, n_players) of 0 and 1 -> values (n,).
-    n_players, n_permutations, seed : int
+        Coalitions, booleans of shape (n, n_players), -> values (n,).
+    n_players, n_permutations : int
+    random : RandomState
 
     Returns
     -------
     ndarray of shape (n_players,)
     """
-    shap = require_shap()
-    masker = shap.maskers.Independent(np.zeros((1, n_players)))
-    explainer = shap.explainers.Permutation(value, masker, seed=seed)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)
-        found = explainer(
-            np.ones((1, n_players)),
-            max_evals=n_permutations * (2 * n_players + 1),
-            silent=True,
-        )
-    return np.asarray(found.values[0], dtype=float)
+    total = np.zeros(n_players)
+    joined = np.tri(n_players + 1, n_players, -1, dtype=bool)  # row i: the first i of an order
+    for _ in range(n_permutations):
+        forward = random.permutation(n_players)
+        for order in (forward, forward[::-1]):
+            total[order] += np.diff(value(joined[:, np.argsort(order)]))
+    return total / (2 * n_permutations)

@@ -1,0 +1,234 @@
+import json
+
+import numpy as np
+import pytest
+from conftest import make_bags, make_omics
+from quick import CLASSIFIERS, quick, takes_omics
+from sklearn.exceptions import NotFittedError
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from sk_momkd import (
+    BackgroundDetector,
+    Bag,
+    BagPooling,
+    BagSequence,
+    InstanceFilter,
+    InstanceTransformer,
+    MoMKDClassifier,
+    patch_attention,
+    read_bags,
+    to_geojson,
+    write_trident,
+)
+from sk_momkd.data.arrays import BagArrays
+from sk_momkd.data.info import BagInfo
+
+KEYS = ["bag_id", "patient_id", "patch", "x", "y"]
+
+
+def mass_inside(attention, planted):
+    """Share of each slide's attention in the planted region, and of its area."""
+    rows = [
+        (own["attention"].to_numpy()[planted[bag]].sum(), planted[bag].mean())
+        for bag, own in attention.groupby("bag_id", sort=False)
+    ]
+    return np.array(rows).T
+
+
+@pytest.mark.parametrize("name", CLASSIFIERS)
+def test_attention_of_every_classifier_sums_to_one_in_each_bag(name):
+    bags, y = make_bags()
+    omics = {"omics": make_omics(y)} if takes_omics(name) else {}
+    clf = quick(name, max_epochs=1, early_stopping=False).fit(bags, y, **omics)
+    table = patch_attention(clf, bags[:3])
+    assert list(table.columns[:5]) == KEYS
+    maps = [c for c in table if c.startswith("attention")]
+    assert len(maps) == len([c for c in table if c.startswith("score")]) >= 1
+    sums = table.groupby("bag_id")[maps].sum()
+    np.testing.assert_allclose(sums, 1, atol=1e-5)
+    assert len(table) == sum(bag.n_instances for bag in bags[:3])
+
+
+def test_attention_with_a_map_per_class_has_a_column_per_class():
+    bags, y = make_bags()
+    labels = np.array(["wt", "mut"])[y]
+    clf = quick("DSMILClassifier", max_epochs=1, early_stopping=False).fit(bags, labels)
+    named = {"attention_mut", "score_mut", "attention_wt", "score_wt"}
+    assert set(patch_attention(clf, bags[:1])) == {*KEYS, *named}
+
+
+def test_attention_of_named_gene_groups_has_their_names():
+    bags, y = make_bags()
+    omics = make_omics(y)
+    groups = {"first": list(omics.columns[:6]), "second": list(omics.columns[6:])}
+    clf = quick("GHANetClassifier", max_epochs=1, early_stopping=False, gene_groups=groups)
+    table = patch_attention(clf.fit(bags, y, omics=omics), bags[:1])
+    assert list(table.columns[5:]) == [
+        "attention_group_first",
+        "score_group_first",
+        "attention_group_second",
+        "score_group_second",
+    ]
+
+
+def test_score_of_momkd_is_equation_6_and_gives_the_attention(momkd, unseen):
+    bag = unseen.bags[0]
+    table = patch_attention(momkd, [bag])
+    (output,) = momkd._forward(BagSequence([bag]))
+    affinity = output.affinity.double().numpy()
+    score = affinity[:, 1].max(axis=1) - affinity[:, 0].max(axis=1)
+    np.testing.assert_allclose(table["score"], score, atol=1e-6)
+    weights = np.exp(score / momkd.tau)
+    np.testing.assert_allclose(table["attention"], weights / weights.sum(), rtol=1e-4)
+    np.testing.assert_array_equal(table[["x", "y"]], bag.coords)
+    assert table["patch"].to_list() == list(range(bag.n_instances))
+    assert set(table["patient_id"]) == {bag.patient_id}
+
+
+def test_score_without_memory_is_zero_for_an_average_patch():
+    bags, y = make_bags()
+    clf = quick("ABMILClassifier", max_epochs=1, early_stopping=False).fit(bags, y)
+    table = patch_attention(clf, bags[:1])
+    np.testing.assert_allclose(np.exp(table["score"]) / len(table), table["attention"])
+
+
+def test_attention_mass_lies_on_the_planted_region_beyond_its_area(momkd, unseen):
+    mass, area = mass_inside(patch_attention(momkd, unseen.bags), unseen.planted)
+    positive = np.asarray(unseen.y) == 1
+    assert 0.2 < area[positive].mean() < 0.3
+    assert mass[positive].mean() > 2 * area[positive].mean()
+    assert mass.mean() > 2.5 * area.mean()
+
+
+@pytest.mark.parametrize(("magnification", "size"), [(40, 512), (20, 256)])
+def test_attention_and_geojson_lie_on_the_planted_region_at_20x_and_40x(
+    momkd, unseen, tmp_path, magnification, size
+):
+    bag = unseen.bags[int(np.flatnonzero(np.asarray(unseen.y) == 1)[0])]
+    scaled = Bag(bag.features, bag.coords // 512 * size, bag_id=bag.bag_id)
+    write_trident(
+        tmp_path / f"{bag.bag_id}.h5",
+        scaled,
+        patch_size_level0=size,
+        level0_magnification=magnification,
+    )
+    (slide,) = read_bags(tmp_path)
+    table = patch_attention(momkd, [slide])
+    np.testing.assert_allclose(
+        table["attention"], patch_attention(momkd, [bag])["attention"], rtol=1e-5
+    )
+    path = to_geojson(table, tmp_path / "S.geojson", bag=slide)
+    planted = {tuple(corner) for corner in scaled.coords[unseen.planted[bag.bag_id]].tolist()}
+    inside = sum(tile["attention"] for corner, tile in squares(path, size) if corner in planted)
+    assert inside > 2 * unseen.planted[bag.bag_id].mean()
+
+
+def squares(path, size):
+    """Corner and measurements of each tile, all of which must be `size` wide."""
+    for feature in json.loads(path.read_text())["features"]:
+        ring = np.array(feature["geometry"]["coordinates"][0])
+        assert (np.ptp(ring, axis=0) == size).all()
+        yield tuple(ring.min(axis=0)), feature["properties"]["measurements"]
+
+
+def test_attention_of_a_pipeline_is_that_of_the_transformed_bags(momkd, unseen):
+    scale = InstanceTransformer(StandardScaler()).fit(unseen.bags[:4])
+    model = make_pipeline(scale, momkd)
+    through = patch_attention(model, unseen.bags[:2])
+    direct = patch_attention(momkd, scale.transform(unseen.bags[:2]))
+    np.testing.assert_array_equal(through["attention"], direct["attention"])
+
+
+def with_glass(n_glass=20, coords=True, seed=0):
+    """Bags of two classes, each with a crowd of near-identical patches in the middle."""
+    random = np.random.default_rng(seed)
+    bags, y = [], np.arange(12) % 2
+    for i, label in enumerate(y):
+        tissue = random.normal(label, size=(40, 8))
+        glass = 5 + 0.01 * random.normal(size=(n_glass, 8))
+        features = np.concatenate([tissue[:20], glass, tissue[20:]])
+        where = np.stack([np.arange(len(features)), np.full(len(features), i)], axis=1) * 256
+        bags.append(Bag(features, where if coords else None, bag_id=f"S{i:02d}"))
+    return BagSequence(bags), y
+
+
+@pytest.mark.parametrize("coords", [True, False])
+def test_patch_numbers_behind_a_filter_are_those_of_the_bag_as_given(coords):
+    bags, y = with_glass(coords=coords)
+    clf = quick("ABMILClassifier", max_epochs=1, early_stopping=False)
+    model = make_pipeline(InstanceFilter(BackgroundDetector(), random_state=0), clf).fit(bags, y)
+    table = patch_attention(model, bags[:1])
+    kept = [*range(20), *range(40, 60)]
+    assert table["patch"].to_list() == (kept if coords else [-1] * 40)
+    assert table["attention"].sum() == pytest.approx(1, abs=1e-5)
+
+
+def test_large_slide_in_a_file_is_read_in_blocks_with_the_same_attention(momkd, tmp_path):
+    random = np.random.default_rng(0)
+    n = 9000
+    coords = np.stack(np.divmod(np.arange(n), 100), axis=1) * 512
+    bag = Bag(random.normal(size=(n, 32)), coords, bag_id="large")
+    write_trident(tmp_path / "large.h5", bag, patch_size_level0=512)
+    (lazy,) = read_bags(tmp_path)
+    lazy_table, table = patch_attention(momkd, [lazy]), patch_attention(momkd, [bag])
+    np.testing.assert_allclose(lazy_table["attention"], table["attention"], rtol=1e-4)
+    np.testing.assert_array_equal(lazy_table[["patch", "x", "y"]], table[["patch", "x", "y"]])
+
+
+class Source:
+    """A slide whose file describes its geometry."""
+
+    shape = (2, 6)
+
+    def __init__(self, **info):
+        self.info_ = BagInfo("custom", **info)
+
+    def read(self):
+        return BagArrays(np.ones((2, 6)), np.array([[100, 200], [300, 200]]), None)
+
+    def info(self):
+        return self.info_
+
+
+@pytest.mark.parametrize(
+    ("info", "x"),
+    [
+        ({"unit": "level-0 px", "patch_size": 50.0}, [100, 300]),
+        ({"unit": "level-0 px", "patch_size": 50.0, "anchor": "centre"}, [75, 275]),
+        ({"unit": "level-0 px", "anchor": "centre"}, [np.nan, np.nan]),
+        ({"unit": "um", "patch_size": 50.0}, [100, 300]),
+    ],
+)
+def test_corners_follow_what_the_file_says_about_its_coordinates(info, x):
+    bags, y = make_bags()
+    clf = quick("ABMILClassifier", max_epochs=1, early_stopping=False).fit(bags, y)
+    table = patch_attention(clf, [Bag(Source(**info), bag_id="S1")])
+    np.testing.assert_array_equal(table["x"], x)
+
+
+def test_bags_without_ids_and_coordinates_are_named_by_their_place():
+    bags, y = make_bags()
+    clf = quick("ABMILClassifier", max_epochs=1, early_stopping=False).fit(bags, y)
+    table = patch_attention(clf, [np.ones((2, 6)), np.zeros((3, 6))])
+    assert table["bag_id"].to_list() == ["bag 0"] * 2 + ["bag 1"] * 3
+    assert table[["x", "y"]].isna().all(axis=None)
+
+
+def test_attention_of_another_classifier_names_those_that_have_it():
+    bags, y = make_bags()
+    model = make_pipeline(BagPooling("mean"), LogisticRegression()).fit(bags, y)
+    with pytest.raises(TypeError, match=r"LogisticRegression has no attention.*ABMILClassifier"):
+        patch_attention(model, bags)
+
+
+def test_attention_before_fit_says_so():
+    bags, _ = make_bags(n=2)
+    with pytest.raises(NotFittedError):
+        patch_attention(MoMKDClassifier(), bags)
+
+
+def test_attention_of_no_bags_says_so(momkd):
+    with pytest.raises(ValueError, match="no bags to inspect"):
+        patch_attention(momkd, BagSequence([]))
