@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Self
 
@@ -32,3 +33,14 @@ class MILOutput:
         tensors = {f.name: getattr(self, f.name) for f in fields(self)}
         moved = {k: v.to(device) for k, v in tensors.items() if isinstance(v, Tensor)}
         return replace(self, **moved)
+
+
+def mean_output(outputs: Sequence[MILOutput]) -> MILOutput:
+    """One record of several models: mean logits and attention, all else the first model's."""
+    if len(outputs) == 1:
+        return outputs[0]
+    return replace(
+        outputs[0],
+        logits=torch.stack([output.logits for output in outputs]).mean(dim=0),
+        attention=torch.stack([output.attention for output in outputs]).mean(dim=0),
+    )

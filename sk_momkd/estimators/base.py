@@ -20,9 +20,11 @@ from ..exceptions import BagError
 from ..nn.blocks import whole
 from ..nn.initialise import initialise
 from ..nn.workspace import clear_workspaces
+from ..output import mean_output
 from ..training.batches import BagDataset, GraphSpec, forward, open_graph, single
 from ..training.config import Objective, TrainingConfig
 from ..training.net import fresh_callbacks, resolve_device, resolve_precision, train
+from .ensemble import learn_models
 from .fold import Fold, Streams
 from .parameters import TRAINING, UNIFIED, write_docstring
 from .privileged import PrivilegedOmics
@@ -55,6 +57,10 @@ class BaseMILClassifier(ClassifierMixin, BaseEstimator):
     monitor: str = "auc"
     patience: int = 15
     min_epochs: int = 10
+    input_dropout: float = 0.0
+    instance_dropout: float = 0.0
+    average_after: float | None = None
+    n_models: int = 1
     callbacks: list[Any] | None = None
     device: str = "auto"
     precision: str = "float32"
@@ -135,7 +141,8 @@ class BaseMILClassifier(ClassifierMixin, BaseEstimator):
         streams = Streams(self.random_state, self.device_)
 
         training, validation = self._split(bags, labels, groups, streams.seeds["split"])
-        taught, checked = self._fit_omics(omics, bags, labels, (training, validation))
+        parts, seed = (training, validation), streams.seeds["soft_labels"]
+        taught, checked = self._fit_omics(omics, bags, labels, parts, groups=groups, seed=seed)
         fold = Fold(
             self._dataset(bags[training], labels[training], taught),
             None
@@ -145,10 +152,10 @@ class BaseMILClassifier(ClassifierMixin, BaseEstimator):
             streams,
             user_callbacks,
         )
-        module, self.history_ = self._learn(fold)
-        self.callbacks_ = user_callbacks
-        self.module_ = module
-        self.n_iter_ = len(self.history_)
+        learned = learn_models(self._learn, fold, self.n_models)
+        self.modules_, self.history_ = learned.modules, learned.history
+        self.n_iter_, self.callbacks_ = learned.n_epochs, learned.callbacks
+        self.module_ = self.modules_[0]
         self.validation_ = None
         if validation is not None:
             self.validation_ = self._predicted(bags[validation], labels[validation])
@@ -191,6 +198,9 @@ class BaseMILClassifier(ClassifierMixin, BaseEstimator):
         bags: BagSequence,
         labels: NDArray,
         parts: tuple[NDArray, NDArray | None],
+        *,
+        groups: Any,
+        seed: int,
     ) -> tuple[PrivilegedOmics | None, PrivilegedOmics | None]:
         """Omics vectors of the training and of the validation part."""
         return None, None
@@ -200,7 +210,11 @@ class BaseMILClassifier(ClassifierMixin, BaseEstimator):
     ) -> BagDataset:
         known: dict[str, Any] = {}
         if privileged is not None:
-            known = {"omics": privileged.vectors, "paired": privileged.paired}
+            known = {
+                "omics": privileged.vectors,
+                "paired": privileged.paired,
+                "teacher": privileged.teacher,
+            }
         dtype = getattr(torch, self.precision_)
         spec = self._graph_spec()
         return BagDataset(bags, labels, spec, self.n_features_in_, dtype=dtype, **known)
@@ -244,28 +258,35 @@ class BaseMILClassifier(ClassifierMixin, BaseEstimator):
         settings = {name: getattr(self, name) for name in names}
         return TrainingConfig(**(settings | {"device": self.device_}))
 
-    @torch.no_grad()
     def _forward(self, X: Any) -> Iterator[Any]:
-        """`MILOutput` of each bag; alone in its batch, a bag cannot depend on the others."""
+        """`MILOutput` of each bag, logits and attention the mean over the models."""
+        return map(mean_output, self._forward_models(X))
+
+    @torch.no_grad()
+    def _forward_models(self, X: Any) -> Iterator[list[Any]]:
+        """What each model says of each bag; alone in its batch, a bag depends on no other."""
         check_is_fitted(self)
         bags, spec = check_bags(self, X, reset=False), self._graph_spec()
         device, dtype = resolve_device(self.device), getattr(torch, self.precision_)
-        module = self.module_.to(device).eval()
+        modules = [module.to(device).eval() for module in self.modules_]
         try:
             for i, bag in enumerate(bags):
                 name, width = bags.name(i), self.n_features_in_
                 with open_graph(bag, name, spec, width, dtype, block_size=_BLOCK_SIZE) as graph:
                     batch = single(*graph).to(device)
-                    output = forward(module, batch, training=False).to("cpu")
-                    if not output.logits.isfinite().all():
+                    outputs = [
+                        forward(module, batch, training=False).to("cpu") for module in modules
+                    ]
+                    if not all(output.logits.isfinite().all() for output in outputs):
                         raise BagError(
                             f"{name}: the prediction is not finite; its features reach "
                             f"{float(whole(batch.x).abs().max()):.3g}. Scale them as in training."
                         )
-                yield output
+                yield outputs
         finally:
-            clear_workspaces(module)
-            module.to("cpu")  # so that the estimator can be unpickled where there is no GPU
+            for module in modules:
+                clear_workspaces(module)
+                module.to("cpu")  # so that the estimator can be unpickled where there is no GPU
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "module_")

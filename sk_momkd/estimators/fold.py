@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 from sklearn.utils import check_random_state
 
 from ..training.batches import BagDataset
+from ..training.net import fresh_callbacks
 
 # Every use of chance has a stream of its own, so that switching one off leaves the others alone.
 _USES = (
@@ -20,6 +22,8 @@ _USES = (
     "omics_dropout",
     "model",
     "teacher",
+    "thinning",
+    "soft_labels",
 )
 
 
@@ -51,6 +55,13 @@ class Streams:
         """Streams of a network that is trained within a fit, such as a teacher."""
         return Streams(self.seeds[use], self.device)
 
+    def of_model(self, number: int) -> Streams:
+        """Streams of a further model of an ensemble; those of model 0 are these."""
+        if number == 0:
+            return self
+        seed = np.random.SeedSequence([self.seeds["weights"], number]).generate_state(1)[0]
+        return Streams(int(seed), self.device)
+
 
 @dataclass(frozen=True)
 class Fold:
@@ -72,6 +83,11 @@ class Fold:
     n_genes: int
     streams: Streams
     callbacks: list[Any]
+
+    def of_model(self, number: int) -> Fold:
+        """The same data for a further model of an ensemble."""
+        callbacks = self.callbacks if number == 0 else fresh_callbacks(self.callbacks)
+        return replace(self, streams=self.streams.of_model(number), callbacks=callbacks)
 
     def for_teacher(self) -> Fold:
         """The same data for a network that is trained first, out of the user's sight."""

@@ -4,31 +4,25 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from numbers import Integral, Real
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from sklearn.base import TransformerMixin
-from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
-from ..data.graph import EDGE_FLOWS, GRAPHS
+from ..data.omics import OmicsTable
 from ..losses.momkd import momkd_terms
 from ..models.momkd import MoMKD
-from ..nn.backend import BACKENDS
 from ..nn.memory import ClassMemory
 from ..training.batches import GraphSpec
 from ..training.config import Objective
 from ..training.memory import InitialMemory, MemoryUsage, MovingMemory
-from .parameters import UNIFIED, clipping, positive, positive_int, share, switch, weight
+from .momkd_parameters import CONSTRAINTS, PRESETS
+from .soft_labels import cross_fitted_labels
 from .taught import TaughtClassifier
-
-_SIZES = ("hidden_dim", "projection_dim", "head_hidden_dim", "omics_hidden_dim")
-_reduction = [StrOptions({"mean", "sum"})]
-_COUNTS = ("n_components", "n_heads", "n_neighbors", "kmeans_samples")
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -96,6 +90,16 @@ class MoMKDClassifier(TransformerMixin, TaughtClassifier):
         is Eq. 10 as printed.
     ortho_memories : {"label", "all"}, default="label"
         Whose components a bag keeps apart: those of its class, or all.
+    label_smoothing : float, default=0
+        Share of the label that is spread over all classes, in the cross-entropy.
+    lambda_teacher : float, default=0
+        Share of the soft label of an omics teacher in the target of bags with omics; ours.
+    teacher : scikit-learn classifier or None, default=None
+        Cross-fitted on the omics of the training part; None is a logistic regression on all genes.
+    teacher_temperature : float, default=0.5
+        Of its logits, in units of their standard deviation over the patients.
+    teacher_alignment : bool, default=False
+        Whether the alignment of slides aims at the soft labels, too.
     clip : {"global", "branch"}, default="global"
         Of the gradient: over all parameters, or within histology, memory and omics apart.
     backend : {"auto", "numba", "torch"}, default="auto"
@@ -171,46 +175,19 @@ class MoMKDClassifier(TransformerMixin, TaughtClassifier):
     commit_reduction: str = "mean"
     ortho_reduction: str = "mean"
     ortho_memories: str = "label"
+    label_smoothing: float = 0.0
+    lambda_teacher: float = 0.0
+    teacher: Any = None
+    teacher_temperature: float = 0.5
+    teacher_alignment: bool = False
     clip: str = "global"
     backend: str = "auto"
 
-    _presets: ClassVar[dict[str, dict[str, Any]]] = {
-        "paper": {},
-        "unified": UNIFIED,
-        "release": {
-            "hidden_dim": 512,
-            "projection_dim": 64,
-            "edge_flow": "release",
-            "kmeans_samples": 50_000,
-            "assignment": "euclidean",
-            "lambda_mse": 0.05,
-            "learn_tau": True,
-            "patience": 1,
-            "min_epochs": 3,
-        },
-    }
+    _presets: ClassVar[dict[str, dict[str, Any]]] = PRESETS
     _keeps_omics_branch: ClassVar[bool] = True
     _parameter_constraints: ClassVar[dict[str, Any]] = {
         **TaughtClassifier._parameter_constraints,
-        "graph": [StrOptions(set(GRAPHS))],
-        "edge_flow": [StrOptions(set(EDGE_FLOWS))],
-        "clip": clipping,
-        **dict.fromkeys(_SIZES + _COUNTS, positive_int),
-        **dict.fromkeys(("dropout", "head_dropout", "omics_dropout"), share),
-        "head": [StrOptions({"mlp", "linear"})],
-        "update": [StrOptions({"gradient", "ema", "fixed"})],
-        "momentum": [Interval(Real, 0, 1, closed="both")],
-        "kmeans_init": [StrOptions({"random", "k-means++"})],
-        "memory_warmup": [Interval(Integral, 0, None, closed="left")],
-        **dict.fromkeys(("reseed_unused", "renormalize_memory", "learn_tau"), switch),
-        "assignment": [StrOptions({"cosine", "euclidean"})],
-        **dict.fromkeys(("lambda_mse", "lambda_mem", "alpha_omics", "alpha_wsi"), weight),
-        **dict.fromkeys(("lambda_ce", "beta", "tau_agg"), positive),
-        "margin": [Interval(Real, None, None, closed="neither")],
-        "tau": [Interval(Real, 0.01, 2, closed="both")],
-        **dict.fromkeys(("commit_reduction", "ortho_reduction"), _reduction),
-        "ortho_memories": [StrOptions({"label", "all"})],
-        "backend": [StrOptions(set(BACKENDS))],
+        **CONSTRAINTS,
     }
 
     def transform(self, X: Any) -> NDArray:
@@ -222,18 +199,30 @@ class MoMKDClassifier(TransformerMixin, TaughtClassifier):
 
         Returns
         -------
-        ndarray of shape (n_bags, n_classes * n_components)
+        ndarray of shape (n_bags, n_models * n_classes * n_components)
             In [-1, 1]; columns as `get_feature_names_out` names them.
         """
         check_is_fitted(self)
-        rows = self._memory().directions().detach().flatten(0, 1)
-        return np.concatenate([(out.slide_projection @ rows.T).numpy() for out in self._forward(X)])
+        memories = [module.memory.directions().detach().flatten(0, 1) for module in self.modules_]
+        rows = [
+            [
+                output.slide_projection @ memory.T
+                for output, memory in zip(bag, memories, strict=True)
+            ]
+            for bag in self._forward_models(X)
+        ]
+        return np.concatenate([torch.cat(row, dim=1).numpy() for row in rows])
 
     def get_feature_names_out(self, input_features: Any = None) -> NDArray:
-        """Names ``memory_<class>_<component>`` of the columns of `transform`."""
+        """Names ``memory_<class>_<component>`` of the columns of `transform`.
+
+        Of several models, ``model<i>_memory_<class>_<component>``.
+        """
         check_is_fitted(self)
         n_components = self._memory().rows.shape[1]
         names = [f"memory_{c}_{j}" for c in self.classes_ for j in range(n_components)]
+        if len(self.modules_) > 1:
+            names = [f"model{i}_{name}" for i in range(len(self.modules_)) for name in names]
         return np.array(names, dtype=object)
 
     def _memory(self) -> ClassMemory:
@@ -282,6 +271,9 @@ class MoMKDClassifier(TransformerMixin, TaughtClassifier):
             commit_reduction=self.commit_reduction,
             ortho_reduction=self.ortho_reduction,
             ortho_memories=self.ortho_memories,
+            label_smoothing=self.label_smoothing,
+            lambda_teacher=self.lambda_teacher,
+            teacher_alignment=self.teacher_alignment,
         )
         weights = {
             "ce": self.lambda_ce,
@@ -291,6 +283,21 @@ class MoMKDClassifier(TransformerMixin, TaughtClassifier):
             "align_wsi": self.alpha_wsi,
         }
         return Objective(terms, weights)
+
+    def _soft_labels(
+        self, table: OmicsTable, rows: NDArray, labels: NDArray, groups: NDArray, *, seed: int
+    ) -> NDArray | None:
+        if not self.lambda_teacher:
+            return None
+        return cross_fitted_labels(
+            self.teacher,
+            table,
+            rows,
+            labels,
+            groups,
+            temperature=self.teacher_temperature,
+            random_state=seed,
+        )
 
     def _make_callbacks(self, generator: torch.Generator) -> list[Any]:
         start = InitialMemory(self.kmeans_samples, self.kmeans_init, self.memory_warmup, generator)

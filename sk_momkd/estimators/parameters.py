@@ -34,6 +34,10 @@ TRAINING: dict[str, list[Any]] = {
     "monitor": [StrOptions({"auc", "loss"})],
     "patience": positive_int,
     "min_epochs": positive_int,
+    "input_dropout": share,
+    "instance_dropout": share,
+    "average_after": [*share, None],
+    "n_models": positive_int,
     "callbacks": [list, None],
     "device": [str],
     "precision": [StrOptions({"float32", "bfloat16", "auto"})],
@@ -102,6 +106,17 @@ _TRAINING_WORDS = {
     "monitor": ('{"auc", "loss"}', 'What "best" means on the validation part.'),
     "patience": ("int", "Stop after this many epochs without progress ..."),
     "min_epochs": ("int", "... but not before this many."),
+    "input_dropout": ("float", "Share of patch features set to zero in each training step."),
+    "instance_dropout": ("float", "Share of patches left out of each training step."),
+    "average_after": (
+        "float or None",
+        "Predict with the mean of the weights after each epoch that follows this share of "
+        "`max_epochs`, in place of the last or the best weights.",
+    ),
+    "n_models": (
+        "int",
+        "Models trained from different seeds on the same data; their logits are averaged.",
+    ),
     "callbacks": (
         "list of skorch callbacks or (name, callback) pairs",
         "Cloned; the clones are in ``callbacks_`` after `fit`. They see ``net.history`` with the "
@@ -130,12 +145,13 @@ _OMICS_WORDS = {
 _FITTED_WORDS = {
     "classes_": ("ndarray of shape (n_classes,)", ""),
     "n_features_in_": ("int", ""),
-    "module_": ("torch module", "The fitted network."),
+    "module_, modules_": ("torch module, list of them", "The (first) fitted network, and all."),
     "history_": (
         "DataFrame",
-        "One row per epoch: losses by name (unweighted), learning rate, validation loss and AUC.",
+        "One row per epoch: losses by name (unweighted), learning rate, validation loss and AUC; "
+        "of several models, column ``model`` numbers them.",
     ),
-    "n_iter_": ("int", "Epochs run."),
+    "n_iter_": ("int", "Epochs run, at most, by a model."),
     "validation_": (
         "DataFrame or None",
         "The inner validation part as the fitted model sees it: ids, label, probabilities.",

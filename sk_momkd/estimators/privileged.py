@@ -24,11 +24,14 @@ class PrivilegedOmics:
         Rows of bags without omics mean nothing; see `paired`.
     paired : bool ndarray of shape (n_bags,)
     genes : ndarray of str, shape (n_genes,)
+    teacher : float32 ndarray of shape (n_bags, n_classes) or None
+        Soft labels of the paired bags.
     """
 
     vectors: NDArray
     paired: NDArray
     genes: NDArray
+    teacher: NDArray | None = None
 
 
 def fit_omics(

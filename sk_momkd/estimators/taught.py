@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
 from numpy.typing import NDArray
 from sklearn.base import clone
 
-from ..data.omics import join_omics
+from ..data.omics import OmicsTable, join_omics
+from ..data.patients import patients_and_groups
 from ..data.sequence import BagSequence
 from .base import BaseMILClassifier
 from .omics_transformer import default_omics_transformer
@@ -54,7 +55,8 @@ of shape (n_bags, n_instances, n_features) or (n_bags, n_features)
         """
         self._fit(X, y, groups, omics)
         if not self._keeps_omics_branch:
-            self.module_.omics_branch = None  # type: ignore[assignment]
+            for module in self.modules_:
+                module.omics_branch = None  # type: ignore[assignment]
         return self
 
     def _fit_omics(
@@ -63,6 +65,9 @@ of shape (n_bags, n_instances, n_features) or (n_bags, n_features)
         bags: BagSequence,
         labels: NDArray,
         parts: tuple[NDArray, NDArray | None],
+        *,
+        groups: Any,
+        seed: int,
     ) -> tuple[PrivilegedOmics | None, PrivilegedOmics | None]:
         self.n_paired_ = 0
         if omics is None:
@@ -75,8 +80,17 @@ of shape (n_bags, n_instances, n_features) or (n_bags, n_features)
             else clone(self.omics_transformer)
         )
         taught = fit_omics(self.omics_transformer_, table, rows[training], labels[training])
+        _, group_of_bag = patients_and_groups(bags, bags, groups)
+        known = (rows[training], labels[training], group_of_bag[training])
+        taught = replace(taught, teacher=self._soft_labels(table, *known, seed=seed))
         self.genes_ = taught.genes
         self.n_paired_ = int(taught.paired.sum())
         if validation is None or not self._validates_with_omics:
             return taught, None
         return taught, transform_omics(self.omics_transformer_, table, rows[validation])
+
+    def _soft_labels(
+        self, table: OmicsTable, rows: NDArray, labels: NDArray, groups: NDArray, *, seed: int
+    ) -> NDArray | None:
+        """Soft labels of the training bags, for a method that learns from them."""
+        return None

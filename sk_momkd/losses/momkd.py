@@ -39,6 +39,40 @@ def alignment_loss(
     return F.softplus(beta * (margin - delta))
 
 
+def soft_labels(
+    y: Tensor,
+    n_classes: int,
+    *,
+    smoothing: float = 0.0,
+    teacher: Tensor | None = None,
+    paired: Tensor | None = None,
+    weight: float = 0.0,
+) -> Tensor:
+    """What the cross-entropy aims at: (1 - w) t + w s, with t = (1 - e) onehot(y) + e / K.
+
+    The teacher's s counts for the paired bags alone. (B,), (P, K), (B,) -> (B, K)
+    """
+    target = F.one_hot(y, n_classes).float() * (1 - smoothing) + smoothing / n_classes
+    if teacher is not None and paired is not None and weight:
+        target[paired] = (1 - weight) * target[paired] + weight * teacher
+    return target
+
+
+def soft_alignment_loss(
+    f: Tensor, memory: Tensor, target: Tensor, *, margin: float, beta: float, tau_agg: float
+) -> Tensor:
+    """sum_c t_c softplus(beta (margin - Delta_c)): the alignment with a soft label; ours.
+
+    (B, D_N), (K, m, D_N), (B, K) -> (B,)
+    """
+    align = {"margin": margin, "beta": beta, "tau_agg": tau_agg}
+    losses = [
+        alignment_loss(f, memory, torch.full_like(target[:, 0], c, dtype=torch.int64), **align)
+        for c in range(len(memory))
+    ]
+    return (target * torch.stack(losses, dim=1)).sum(dim=1)
+
+
 def reconstruction_loss(omics: Tensor, reconstruction: Tensor) -> Tensor:
     """Mean squared error over the genes, L_mse: (P, G), (P, G) -> (P,)."""
     return (omics - reconstruction).square().mean(dim=1)
@@ -102,6 +136,9 @@ def momkd_terms(
     commit_reduction: str = "mean",
     ortho_reduction: str = "mean",
     ortho_memories: str = "label",
+    label_smoothing: float = 0.0,
+    lambda_teacher: float = 0.0,
+    teacher_alignment: bool = False,
 ) -> dict[str, Tensor]:
     """Every term of the objective, unweighted; the omics terms cover the paired bags only.
 
@@ -124,9 +161,20 @@ def momkd_terms(
     orthogonality = orthogonality_loss(
         memory, y, reduction=ortho_reduction, memories=ortho_memories
     )
+    target = soft_labels(
+        y,
+        len(memory),
+        smoothing=label_smoothing,
+        teacher=output.teacher,
+        paired=output.paired,
+        weight=lambda_teacher,
+    )
+    slide = output.slide_projection
     terms = {
-        "ce": F.cross_entropy(output.logits, y, reduction="none"),
-        "align_wsi": alignment_loss(output.slide_projection, memory, y, **align),
+        "ce": F.cross_entropy(output.logits, target.to(output.logits.dtype), reduction="none"),
+        "align_wsi": soft_alignment_loss(slide, memory, target, **align)
+        if teacher_alignment
+        else alignment_loss(slide, memory, y, **align),
         "memory": commitment + orthogonality,
     }
     if output.omics_projection is not None:

@@ -38,6 +38,8 @@ class MoMKDOutput(MILOutput):
     omics, reconstruction : Tensor of shape (P, n_genes) or None
     omics_projection : Tensor of shape (P, projection_dim) or None
         F_N-omics, length one.
+    teacher : Tensor of shape (P, K) or None
+        Soft labels of an omics teacher.
     """
 
     projection: Tensor
@@ -48,6 +50,7 @@ class MoMKDOutput(MILOutput):
     omics: Tensor | None = None
     reconstruction: Tensor | None = None
     omics_projection: Tensor | None = None
+    teacher: Tensor | None = None
 
 
 class MoMKD(nn.Module):
@@ -128,6 +131,7 @@ class MoMKD(nn.Module):
         y: Tensor | None = None,  # (B,), given in training
         omics: Tensor | None = None,  # (P, n_genes), rows of the paired bags in order
         paired: Tensor | None = None,  # (B,) bool
+        teacher: Tensor | None = None,  # (P, K) soft labels
     ) -> MoMKDOutput:
         embedding = self.encoder(x, edge_index)  # F (n, D)
         projection = wide(linear_as(embedding, self.patch_projector))
@@ -154,6 +158,7 @@ class MoMKD(nn.Module):
             omics=omics,
             reconstruction=reconstruction,
             omics_projection=omics_projection,
+            teacher=teacher,
         )
 
     def tau(self) -> Tensor:

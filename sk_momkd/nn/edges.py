@@ -106,6 +106,14 @@ class Edges:
         """The same edges on another device."""
         return type(self)(*(getattr(self, field.name).to(device) for field in fields(self)))
 
+    def among(self, kept: Tensor) -> Edges:
+        """The edges between the nodes of a mask (n,), numbered anew in their order."""
+        senders, receivers = self.pairs()
+        both = kept[senders] & kept[receivers]
+        number = kept.cumsum(0) - 1
+        index = torch.stack([number[senders[both]], number[receivers[both]]])
+        return Edges.of(index, int(kept.sum()))
+
     def pairs(self, start: int = 0, stop: int | None = None) -> tuple[Tensor, Tensor]:
         """Senders and receivers of the edges into nodes start:stop, (E,) each, by receiver.
 

@@ -49,6 +49,8 @@ class FlatBatch:
     paired : bool Tensor of shape (B,)
     omics : Tensor of shape (P, n_genes) or None
         Rows of the paired bags; the others add no row, they are not filled with zeros.
+    teacher : Tensor of shape (P, n_classes) or None
+        Soft labels of the paired bags, where an omics teacher gives them.
     """
 
     x: Tensor | Blocks
@@ -59,6 +61,7 @@ class FlatBatch:
     y: Tensor
     paired: Tensor
     omics: Tensor | None = None
+    teacher: Tensor | None = None
 
     @classmethod
     def join(cls, bags: Sequence[FlatBatch]) -> FlatBatch:
@@ -66,7 +69,6 @@ class FlatBatch:
         if len(bags) == 1:
             return bags[0]
         sizes = torch.tensor([len(bag.x) for bag in bags])
-        omics = [bag.omics for bag in bags if bag.omics is not None]
         return cls(
             x=torch.cat([whole(bag.x) for bag in bags]),
             edges=Edges.join([bag.edges for bag in bags]),
@@ -75,7 +77,8 @@ class FlatBatch:
             index=torch.cat([bag.index for bag in bags]),
             y=torch.cat([bag.y for bag in bags]),
             paired=torch.cat([bag.paired for bag in bags]),
-            omics=torch.cat(omics) if omics else None,
+            omics=_stack([bag.omics for bag in bags]),
+            teacher=_stack([bag.teacher for bag in bags]),
         )
 
     def __len__(self) -> int:
@@ -87,8 +90,15 @@ class FlatBatch:
             return self
         names = ("edges", "batch", "index", "y", "paired")
         moved: dict[str, Any] = {name: getattr(self, name).to(device) for name in names}
-        omics = None if self.omics is None else self.omics.to(device)
-        return replace(self, x=whole(self.x).to(device), omics=omics, **moved)
+        for name in ("omics", "teacher"):
+            rows = getattr(self, name)
+            moved[name] = None if rows is None else rows.to(device)
+        return replace(self, x=whole(self.x).to(device), **moved)
+
+
+def _stack(parts: Sequence[Tensor | None]) -> Tensor | None:
+    rows = [part for part in parts if part is not None]
+    return torch.cat(rows) if rows else None
 
 
 def read_graph(bag: Bag, name: str, spec: GraphSpec, n_features: int) -> tuple[Tensor, Edges]:
@@ -149,6 +159,7 @@ def single(
     y: int = 0,
     paired: bool = False,
     omics: Tensor | None = None,
+    teacher: Tensor | None = None,
 ) -> FlatBatch:
     """A batch of one bag; its features are not copied."""
     return FlatBatch(
@@ -160,6 +171,7 @@ def single(
         y=torch.tensor([y]),
         paired=torch.tensor([paired]),
         omics=omics,
+        teacher=teacher,
     )
 
 
@@ -177,7 +189,9 @@ class BagDataset(Dataset):
     n_features : int
     omics : float32 ndarray of shape (n_bags, n_genes), optional
     paired : bool ndarray of shape (n_bags,), optional
-        Which rows of `omics` mean anything; by default none.
+        Which rows of `omics` and `teacher` mean anything; by default none.
+    teacher : float32 ndarray of shape (n_bags, n_classes), optional
+        Soft labels.
     dtype : torch.dtype, default=float32
         In which the features are kept and given out.
     cache_bytes : int, default=1 GiB
@@ -192,10 +206,11 @@ class BagDataset(Dataset):
         *,
         omics: NDArray | None = None,
         paired: NDArray | None = None,
+        teacher: NDArray | None = None,
         dtype: torch.dtype = torch.float32,
         cache_bytes: int = 2**30,
     ) -> None:
-        self.bags, self.y, self.omics = bags, y, omics
+        self.bags, self.y, self.omics, self.teacher = bags, y, omics, teacher
         self.paired = np.zeros(len(bags), dtype=bool) if paired is None else paired
         self.spec, self.n_features, self.dtype = spec, n_features, dtype
         self.sizes = np.zeros(len(bags), dtype=int)
@@ -219,17 +234,21 @@ class BagDataset(Dataset):
         return len(self.bags)
 
     def __getitem__(self, i: int) -> FlatBatch:
-        omics = None
-        if self.omics is not None:
-            omics = torch.from_numpy(self.omics[i : i + 1][self.paired[i : i + 1]])
         return single(
             self._features[i] if i in self._features else self._read(i),
             self._edges[i],
             index=i,
             y=int(self.y[i]),
             paired=bool(self.paired[i]),
-            omics=omics,
+            omics=self._row(self.omics, i),
+            teacher=self._row(self.teacher, i),
         )
+
+    def _row(self, table: NDArray | None, i: int) -> Tensor | None:
+        """The bag's row of a table, of no rows where the bag is not paired."""
+        if table is None:
+            return None
+        return torch.from_numpy(table[i : i + 1][self.paired[i : i + 1]])
 
     def _read(self, i: int) -> Tensor:
         return as_tensor(self.bags[i].load(self.bags.name(i)).features).to(self.dtype)
@@ -252,6 +271,8 @@ def forward(module: torch.nn.Module, batch: FlatBatch, *, training: bool) -> Any
         known["paired"] = batch.paired
         if batch.omics is not None:
             known["omics"] = batch.omics
+    if training and batch.teacher is not None:
+        known["teacher"] = batch.teacher
     if training and getattr(module, "needs_index", False):
         known["index"] = batch.index
     return module(batch.x, batch.edges, batch.batch, batch.n_bags, **known)

@@ -120,6 +120,41 @@ class BestEpoch(Callback):
             net.module_.load_state_dict(self.weights_)
 
 
+class AverageWeights(Callback):
+    """Replace the weights, at the end, by their mean over the last epochs.
+
+    Stands after `BestEpoch`, whose choice it overrules.
+
+    Parameters
+    ----------
+    first : int
+        The first epoch that counts, from 1. A training that ends earlier keeps its last weights.
+    """
+
+    def __init__(self, first: int) -> None:
+        self.first = first
+
+    def on_train_begin(self, net: NeuralNet, **kwargs: Any) -> None:
+        self.n_averaged_ = 0
+        self.mean_: dict[str, Tensor] = {}
+
+    def on_epoch_end(self, net: NeuralNet, **kwargs: Any) -> None:
+        weights = net.module_.state_dict()
+        if len(net.history) <= self.first:
+            self.mean_, self.n_averaged_ = copy.deepcopy(weights), 1
+            return
+        self.n_averaged_ += 1
+        for name, mean in self.mean_.items():
+            if mean.is_floating_point():
+                mean.lerp_(weights[name], 1 / self.n_averaged_)
+            else:
+                mean.copy_(weights[name])
+
+    def on_train_end(self, net: NeuralNet, **kwargs: Any) -> None:
+        if self.mean_:
+            net.module_.load_state_dict(self.mean_)
+
+
 class StopEarly(Callback):
     """Stop when a `BestEpoch` says so; last in line, so that every callback sees the epoch."""
 

@@ -23,7 +23,7 @@ class Objective:
 class TrainingConfig:
     """Settings of the loop; named and documented as the estimators' parameters.
 
-    Those with a default belong to single methods.
+    Those with a default are off, or belong to single methods.
     """
 
     max_epochs: int
@@ -40,6 +40,9 @@ class TrainingConfig:
     min_epochs: int
     device: str
     verbose: int
+    input_dropout: float = 0.0
+    instance_dropout: float = 0.0
+    average_after: float | None = None
     clip: str = "global"
     betas: tuple[float, float] = (0.9, 0.999)
     best_after: float = 0.0
@@ -48,3 +51,8 @@ class TrainingConfig:
     def first_best(self) -> int:
         """The first epoch that may be the best, counted from 1."""
         return int(self.best_after * self.max_epochs) + 1
+
+    @property
+    def first_averaged(self) -> int | None:
+        """The first epoch whose weights enter the average, counted from 1; None for no average."""
+        return None if self.average_after is None else int(self.average_after * self.max_epochs) + 1

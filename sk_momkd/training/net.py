@@ -23,10 +23,19 @@ from ..nn.dropout import set_dropout_generator
 from ..nn.precision import native_bfloat16
 from ..nn.workspace import clear_workspaces
 from .batches import BagDataset, forward
-from .callbacks import BestEpoch, ClipGradients, LossTerms, Progress, StopEarly, ValidationScores
+from .callbacks import (
+    AverageWeights,
+    BestEpoch,
+    ClipGradients,
+    LossTerms,
+    Progress,
+    StopEarly,
+    ValidationScores,
+)
 from .config import Objective, TrainingConfig
 from .loader import BagLoader, InstanceBudget, balanced_weights
 from .optimizers import optimizer_settings, schedule
+from .thinning import Thinning
 
 
 class MILNet(NeuralNet):
@@ -43,11 +52,13 @@ class MILNet(NeuralNet):
         accumulation_steps: int = 1,
         train_batches: Any = None,
         valid_batches: Any = None,
+        thinning: Any = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
         self.accumulation_steps = accumulation_steps
         self.train_batches, self.valid_batches = train_batches, valid_batches
+        self.thinning = thinning
 
     def get_iterator(self, dataset: BagDataset, training: bool = False) -> BagLoader:
         return BagLoader(dataset, self.train_batches if training else self.valid_batches)
@@ -58,7 +69,10 @@ class MILNet(NeuralNet):
         return self
 
     def infer(self, x: Any, **fit_params: Any) -> Any:
-        return forward(self.module_, x.to(self.device), training=self.module_.training)
+        batch, training = x.to(self.device), self.module_.training
+        if training and self.thinning is not None:
+            batch = self.thinning(batch)
+        return forward(self.module_, batch, training=training)
 
     def get_loss(self, y_pred: Any, y_true: Tensor, X: Any = None, training: bool = False) -> Any:
         y_true = y_true.to(self.device)
@@ -155,7 +169,7 @@ def train(
     data : (training set, validation set or None)
         With a validation set the best epoch is restored and training may stop early.
     config : TrainingConfig
-    generators : mapping with keys "sampling", "dropout" and "omics_dropout"
+    generators : mapping with keys "sampling", "thinning", "dropout" and "omics_dropout"
     model_callbacks, user_callbacks : sequence of skorch callbacks
 
     Returns
@@ -174,6 +188,7 @@ def train(
         callbacks__print_log=None,
         device=config.device,
         verbose=0,
+        thinning=Thinning(config.input_dropout, config.instance_dropout, generators["thinning"]),
         train_batches=_train_batches(training.y, config, generators["sampling"]),
         valid_batches=None if validation is None else InstanceBudget(validation.sizes),
         **optimizer_settings(config),
@@ -205,6 +220,8 @@ def _callbacks(
         best = BestEpoch(monitored, sign, config.patience, config.min_epochs, config.first_best)
         callbacks += [ValidationScores(), best]
         last = [("stop_early", StopEarly(best))]
+    if config.first_averaged is not None:
+        callbacks += [AverageWeights(config.first_averaged)]
     callbacks += schedule(config, monitored, sign)
     callbacks += [Progress(config.max_epochs)] if config.verbose else []
     return [(f"engine_{i}", callback) for i, callback in enumerate(callbacks)], last
