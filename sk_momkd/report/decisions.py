@@ -149,11 +149,13 @@ class DecisionCurveDisplay:
 
         Raises
         ------
+        TypeError
+            If `result` has no predictions of patients.
         ValueError
             If there are more than two classes.
         """
-        require_two_classes(result, "A decision curve")
         repeats = predicted(result)
+        require_two_classes(result, "A decision curve")
         model = [net_benefit(p.y == 1, p.proba[:, 1], _THRESHOLDS) for p in repeats]
         share = np.mean(repeats[0].y == 1)
         everyone = share - (1 - share) * _THRESHOLDS / (1 - _THRESHOLDS)
