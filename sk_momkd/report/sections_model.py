@@ -109,7 +109,8 @@ def slides_section(subject: Subject) -> Section:
     blocks: list[Block] = [
         Paragraph(
             "Attention as a multiple of an even share: 1 is what each patch had if all counted "
-            "alike. Attention tells where the model looked, not that a region caused the prediction.",
+            "alike. Attention tells where the model looked, not that a region caused the "
+            "prediction.",
             "note",
         )
     ]
@@ -140,8 +141,8 @@ def genes_section(subject: Subject) -> Section:
         title,
         [
             Paragraph(
-                f"How genes pull the profiles of {len(some.ids)} patients toward a class in the memory of "
-                f"{subject.first_fold}. This describes the model, not biology: correlated genes "
+                f"How genes pull the profiles of {len(some.ids)} patients toward a class in the "
+                f"memory of {subject.first_fold}. This describes the model, not biology: correlated genes "
                 "share credit. Prediction does not use genes."
             ),
             Pictures([chart(lambda: GeneAttributionDisplay(found.genes).plot(), "Genes", caption)]),

@@ -148,7 +148,8 @@ def test_heat_map_lies_on_the_tissue_to_within_a_patch(cmu):
     inner &= corners[:, 1] < 2967 - 3 * size  # above the scale bar
 
     def fit(dx, dy):
-        below = [tissue[t + dy : b + dy, l + dx : r + dx].mean() for l, r, t, b in box[inner]]
+        moved = box[inner] + [dx, dx, dy, dy]
+        below = [tissue[up:down, west:east].mean() for west, east, up, down in moved]
         return np.corrcoef(light[inner], below)[0, 1]
 
     shifts = [(dx, dy) for dx in range(-patch, patch + 1, 3) for dy in range(-patch, patch + 1, 3)]
