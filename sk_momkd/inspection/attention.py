@@ -44,6 +44,10 @@ def patch_attention(clf: Any, bags: Any) -> pd.DataFrame:
             (whose attention is the mean over its models), the log of attention over 1/n: 0 is a
             patch that counts as the average does.
 
+        ``slide_id``
+            Only where a bag is of several slides (:func:`patient_bags`), whose coordinates
+            overlap.
+
         Where a classifier has several maps, both columns come for each:
         ``attention_<class>``, or ``attention_group_<group>`` for groups of genes.
 

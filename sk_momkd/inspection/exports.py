@@ -44,7 +44,7 @@ def to_geojson(
     path : path
         The file appears whole or not at all.
     bag : Bag
-        The slide, which tells unit and patch size.
+        The slide, which tells unit and patch size; of a patient's bag, one of ``bag.slides``.
     scores : str or sequence of str, optional
         Columns to write; by default every column of numbers but ids and coordinates. Values that
         are not finite are left out.
@@ -112,11 +112,18 @@ def _rows_of(frame: pd.DataFrame, bag: Bag) -> pd.DataFrame:
         raise ValueError(f"The frame has no columns {sorted(missing)}; take patch_attention's.")
     if "bag_id" not in frame:
         return frame
+    if "slide_id" in frame and (frame["slide_id"] == bag.bag_id).any():
+        return frame[frame["slide_id"] == bag.bag_id]
     of_one = bag.bag_id is None and frame["bag_id"].nunique() == 1
     rows = frame if of_one else frame[frame["bag_id"] == bag.bag_id]
     if rows.empty:
         raise BagError(
             f"The frame has no row of {bag.name}; it has {frame['bag_id'].unique()[:3].tolist()}."
+        )
+    if len(bag.slides) > 1:
+        raise BagError(
+            f"{bag.name} is of {len(bag.slides)} slides, whose coordinates overlap. Write a file "
+            "for each: bag=bag.slides[0], and so on."
         )
     return rows
 

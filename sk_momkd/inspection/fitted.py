@@ -41,6 +41,8 @@ class SeenBag:
         pipeline dropped patches of a bag without coordinates of their own.
     corners : ndarray of shape (n_instances, 2)
         Top-left corner (x, y), in the unit of the bag; NaN where it is unknown.
+    slide_ids : ndarray of shape (n_instances,) or None
+        Slide of each patch, where the bag is of several.
     output : MILOutput
     """
 
@@ -48,19 +50,21 @@ class SeenBag:
     bag_id: str
     positions: NDArray
     corners: NDArray
+    slide_ids: NDArray | None
     output: MILOutput
 
     def frame(self) -> pd.DataFrame:
-        """A row per patch: ``bag_id, patient_id, patch, x, y``."""
-        return pd.DataFrame(
-            {
-                "bag_id": self.bag_id,
-                "patient_id": self.bag.patient_id,
-                "patch": self.positions,
-                "x": self.corners[:, 0],
-                "y": self.corners[:, 1],
-            }
-        )
+        """A row per patch: ``bag_id, patient_id, patch, x, y``, and of several slides which."""
+        columns: dict[str, Any] = {
+            "bag_id": self.bag_id,
+            "patient_id": self.bag.patient_id,
+            "patch": self.positions,
+            "x": self.corners[:, 0],
+            "y": self.corners[:, 1],
+        }
+        if self.slide_ids is not None:
+            columns["slide_id"] = self.slide_ids
+        return pd.DataFrame(columns)
 
 
 def classifier_of(clf: Any) -> BaseMILClassifier:
@@ -163,6 +167,7 @@ def seen_bags(clf: Any, bags: Any, model: BaseMILClassifier | None = None) -> It
             given.name(i) if bag.bag_id is None else bag.bag_id,
             _positions(bag, arrays, given.name(i)),
             _corners(seen[i], arrays),
+            _slide_ids(bag, arrays),
             output,
         )
 
@@ -241,3 +246,10 @@ def _corners(bag: Bag, arrays: BagArrays) -> NDArray:
     if info.anchor != "centre":
         return coords
     return coords - (np.nan if info.patch_size is None else info.patch_size / 2)
+
+
+def _slide_ids(bag: Bag, arrays: BagArrays) -> NDArray | None:
+    if arrays.slide_index is None:
+        return None
+    names = [f"slide {k}" if s.bag_id is None else s.bag_id for k, s in enumerate(bag.slides)]
+    return np.array(names, dtype=object)[np.asarray(arrays.slide_index)]

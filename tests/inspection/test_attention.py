@@ -2,6 +2,7 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from conftest import make_bags, make_omics
 from quick import CLASSIFIERS, quick, takes_omics
 from sklearn.exceptions import NotFittedError
@@ -17,7 +18,13 @@ from sk_momkd import (
     InstanceFilter,
     InstanceTransformer,
     MoMKDClassifier,
+    background_report,
+    cohort_scores,
+    explain_prediction,
+    memory_usage,
+    patch_affinities,
     patch_attention,
+    patient_bags,
     read_bags,
     to_geojson,
     write_trident,
@@ -232,3 +239,38 @@ def test_attention_before_fit_says_so():
 def test_attention_of_no_bags_says_so(momkd):
     with pytest.raises(ValueError, match="no bags to inspect"):
         patch_attention(momkd, BagSequence([]))
+
+
+def test_patches_of_a_patients_slides_are_told_apart(momkd, unseen, tmp_path):
+    one = [
+        Bag(bag.features, bag.coords, bag_id=bag.bag_id, patient_id="P") for bag in unseen.bags[:2]
+    ]
+    (patient,) = patient_bags(one)
+    table = patch_attention(momkd, [patient])
+    sizes = [bag.n_instances for bag in one]
+    assert table["slide_id"].to_list() == np.repeat([b.bag_id for b in one], sizes).tolist()
+    assert table["attention"].sum() == pytest.approx(1, abs=1e-5)
+    with pytest.raises(ValueError, match="is of 2 slides, whose coordinates overlap"):
+        to_geojson(table, tmp_path / "P.geojson", bag=patient, patch_size=512)
+    path = to_geojson(table, tmp_path / "S.geojson", bag=patient.slides[1], patch_size=512)
+    corners = [corner for corner, _ in squares(path, 512)]
+    np.testing.assert_array_equal(corners, one[1].coords)
+
+
+def test_ensemble_has_the_mean_attention_and_the_memory_of_its_first_model():
+    bags, y = make_bags()
+    settings = {"max_epochs": 1, "early_stopping": False, "n_models": 2}
+    clf = quick("MoMKDClassifier", **settings).fit(bags, y)
+    per_model = [[out.attention for out in outputs] for outputs in clf._forward_models(bags[:2])]
+    expected = torch.cat([(a + b) / 2 for a, b in per_model])[:, 0]
+    table = patch_attention(clf, bags[:2])
+    np.testing.assert_allclose(table["attention"], expected, atol=1e-6)
+    own = clf.transform(bags[:2])[:, :8]
+    np.testing.assert_allclose(cohort_scores(clf, bags[:2]).X, own, atol=1e-6)
+    affinities = patch_affinities(clf, bags[:2])
+    assert affinities.var_names[0] == "memory_0_0"
+    assert affinities.shape[1] == 8
+    assert len(memory_usage(clf, bags, y).components) == 8
+    assert background_report(clf, bags).components is None
+    explained = explain_prediction(clf, bags[:2], n_permutations=1, random_state=0)
+    assert explained.fidelity_error < 1e-5
