@@ -29,6 +29,23 @@ PRESETS: dict[str, dict[str, Any]] = {
         "patience": 1,
         "min_epochs": 3,
     },
+    "small": {  # ours, for some hundred patients; see docs/results/small_cohort.md
+        "hidden_dim": 64,
+        "projection_dim": 32,
+        "head_hidden_dim": 32,
+        "omics_hidden_dim": 64,
+        "dropout": 0.25,
+        "head_dropout": 0.25,
+        "input_dropout": 0.3,
+        "lambda_teacher": 0.7,
+        "batch_size": 32,
+        "learning_rate": 7e-4,
+        "weight_decay": 0.05,
+        "lr_schedule": "cosine",
+        "max_epochs": 25,
+        "early_stopping": False,
+        "average_after": 0.5,
+    },
 }
 CONSTRAINTS: dict[str, Any] = {
     "graph": [StrOptions(set(GRAPHS))],

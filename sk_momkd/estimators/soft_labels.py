@@ -74,9 +74,8 @@ def cross_fitted_labels(
     genes = table.rows(patients.index.to_numpy())
     logits = _held_out_logits(teacher, genes, y, folds)
     soft = np.zeros((len(rows), n_classes), dtype=np.float32)
-    spread = np.maximum(logits.std(axis=0).mean(), np.finfo(float).tiny)
     place = pd.Series(np.arange(len(patients)), index=patients.index)
-    soft[rows >= 0] = _softmax(logits / (temperature * spread))[place.loc[known["row"]]]
+    soft[rows >= 0] = _softmax(logits / (temperature * _spread(logits)))[place.loc[known["row"]]]
     return soft
 
 
@@ -117,16 +116,20 @@ def _held_out_logits(
     with config_context(enable_metadata_routing=False):
         values = cross_val_predict(model, genes, y, cv=folds, method=method)
     if method == "predict_proba":
-        smallest = np.finfo(np.float64).eps
-        values = np.log(np.clip(values, smallest, None))
-    values = np.stack([0 * values, values], axis=1) if values.ndim == 1 else values
-    if values.shape[1] == 2:  # the difference alone counts
-        values = np.stack([0 * values[:, 0], values[:, 1] - values[:, 0]], axis=1)
-        values -= values.mean(axis=1, keepdims=True)
+        values = np.log(np.clip(values, np.finfo(float).eps, None))
+    if values.ndim == 1:
+        values = np.stack([0 * values, values], axis=1)
     if not np.isfinite(values).all():
         bad = genes.index[~np.isfinite(values).all(axis=1)][0]
         raise OmicsError(f"The omics teacher's output for patient {bad!r} is not finite.")
     return values
+
+
+def _spread(logits: NDArray) -> float:
+    """Standard deviation of a class's logit against the others', mean over the classes."""
+    n_classes = logits.shape[1]
+    others = (logits.sum(axis=1, keepdims=True) - logits) / (n_classes - 1)
+    return max(float((logits - others).std(axis=0).mean()), np.finfo(float).tiny)
 
 
 def _softmax(logits: NDArray) -> NDArray:

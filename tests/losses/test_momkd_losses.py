@@ -12,6 +12,8 @@ from sk_momkd.losses.momkd import (
     commitment_loss,
     orthogonality_loss,
     reconstruction_loss,
+    soft_alignment_loss,
+    soft_labels,
 )
 from sk_momkd.losses.total import weighted_total
 
@@ -111,3 +113,25 @@ def test_total_weights_means_over_bags_and_skips_zero_weights():
     total = weighted_total(terms, {"a": 0.5, "b": 0.0})
     assert total.item() == 1.0
     assert not total.requires_grad
+
+
+def test_soft_labels_mix_the_smoothed_label_with_the_teacher_of_paired_bags():
+    target = soft_labels(
+        tensor([1, 0]),
+        2,
+        smoothing=0.2,
+        teacher=tensor([[0.4, 0.6]]),
+        paired=tensor([True, False]),
+        weight=0.5,
+    )
+    # t = (.1, .9), half of it and half of (.4, .6); the second bag has no omics
+    torch.testing.assert_close(target, tensor([[0.25, 0.75], [0.9, 0.1]]))
+
+
+def test_soft_alignment_of_a_hard_label_is_the_alignment():
+    align = {"margin": 0.3, "beta": 20.0, "tau_agg": 5.0}
+    f, y = F_EAST.repeat(2, 1), tensor([0, 1])
+    hard = alignment_loss(f, MEMORY, y, **align)
+    torch.testing.assert_close(soft_alignment_loss(f, MEMORY, torch.eye(2), **align), hard)
+    mixed = soft_alignment_loss(f, MEMORY, torch.full((2, 2), 0.5), **align)
+    torch.testing.assert_close(mixed, hard.mean().expand(2))
