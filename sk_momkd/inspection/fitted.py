@@ -80,7 +80,7 @@ def classifier_of(clf: Any) -> BaseMILClassifier:
         names = ", ".join(name for name, _ in all_estimators("classifier"))
         raise TypeError(
             f"{type(last).__name__} has no attention over patches. Expected one of {names}, or a "
-            "Pipeline that ends in one."
+            "Pipeline that ends in one; of a search, its best_estimator_."
         )
     check_is_fitted(last)
     return last
@@ -165,7 +165,9 @@ def seen_bags(clf: Any, bags: Any, model: BaseMILClassifier | None = None) -> It
         yield SeenBag(
             bag,
             given.name(i) if bag.bag_id is None else bag.bag_id,
-            _positions(bag, arrays, given.name(i)),
+            np.arange(len(arrays.features))
+            if bag is seen[i]
+            else _positions(bag, arrays, given.name(i)),
             _corners(seen[i], arrays),
             _slide_ids(bag, arrays),
             output,

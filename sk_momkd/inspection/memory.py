@@ -208,34 +208,29 @@ def _label_numbers(model: MoMKDClassifier, y: Any, n_bags: int) -> NDArray | Non
 
 
 def _counted(bags: Iterable[SeenBag], labels: NDArray | None, shape: tuple[int, ...]) -> _Counted:
-    n_classes = shape[0]
     sums = {name: torch.zeros(shape, dtype=torch.float64) for name in VARIANTS}
-    weight = {name: torch.zeros(n_classes, 1, dtype=torch.float64) for name in VARIANTS}
+    weights = {name: torch.zeros(shape[0], 1, dtype=torch.float64) for name in VARIANTS}
     rows = []
     for i, seen in enumerate(bags):
         output = momkd_output(seen.output)
-        chosen = torch.nn.functional.one_hot(output.affinity.argmax(dim=2), shape[1]).double()
         maps = output.attention.double()  # (n, 1) or (n, K)
-        by_attention = (chosen * maps.unsqueeze(2)).sum(dim=0)
-        count = chosen.sum(dim=0)  # (K, m)
-        own = torch.ones(n_classes, 1, dtype=torch.float64)
+        chosen = torch.nn.functional.one_hot(output.affinity.argmax(dim=2), shape[1]).double()
+        count, n = chosen.sum(dim=0), len(chosen)  # (K, m)
+        one = torch.ones(shape[0], 1, dtype=torch.float64)
+        own = torch.zeros_like(one)
         if labels is not None:
-            own = (torch.arange(n_classes) == int(labels[i])).double().unsqueeze(1)
-        share = count / len(chosen)
-        for name, part, w in (
-            ("slide", share, 1.0),
-            ("patch", count, float(len(chosen))),
-            ("attention", by_attention, 1.0),
-            ("own_class", share * own, own if labels is not None else 0.0),
+            own[labels[i]] = 1
+        for name, part, weight in (
+            ("slide", count / n, one),
+            ("patch", count, n * one),
+            ("attention", (chosen * maps.unsqueeze(2)).sum(dim=0), one),
+            ("own_class", own * count / n, own),
         ):
             sums[name] += part
-            weight[name] += w
+            weights[name] += weight
         rows.append(_row(seen, maps))
-    return _Counted({name: _share(sums[name], weight[name]) for name in VARIANTS}, rows)
-
-
-def _share(total: Tensor, weight: Tensor) -> Tensor:
-    return torch.where(weight > 0, total / weight.clamp(min=1e-300), torch.nan)
+    # A memory without a slide of its class has no usage: 0 / 0.
+    return _Counted({name: sums[name] / weights[name] for name in VARIANTS}, rows)
 
 
 def _row(seen: SeenBag, maps: Tensor) -> dict[str, Any]:
@@ -253,18 +248,14 @@ def _row(seen: SeenBag, maps: Tensor) -> dict[str, Any]:
 
 
 def _summary(usage: Tensor, classes: list[str]) -> dict[str, float]:
-    if bool(usage.isnan().any()):
-        usage = torch.full_like(usage, torch.nan)
-    known = not bool(usage.isnan().any())
     effective = perplexity(usage)
+    known = not usage.isnan().any()
     joint = len(effective) * effective.log().mean().exp()
+    shares = effective / usage.shape[1]
     return {
         "active_ratio": active_ratio(usage) if known else np.nan,
         "ever_used": active_ratio(usage, 0.0) if known else np.nan,
         **{f"perplexity_{c}": float(v) for c, v in zip(classes, effective, strict=True)},
-        **{
-            f"normalised_{c}": float(v) / usage.shape[1]
-            for c, v in zip(classes, effective, strict=True)
-        },
+        **{f"normalised_{c}": float(v) for c, v in zip(classes, shares, strict=True)},
         "effective_components": float(joint),
     }
