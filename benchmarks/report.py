@@ -4,7 +4,8 @@
 
 A cohort is simulated, MoMKD is cross-validated for one epoch in two folds (not timed), and the
 report is written with everything that fits in: heat maps, prototypes, memory, genes. A thousand
-slides have a tenth of the patches. The heat map is of one slide of 20,000 patches.
+slides have a tenth of the patches. The heat map is of one slide of 20,000 patches. Seconds of the
+processor are given beside those of the wall, for machines that do other things as well.
 """
 
 from __future__ import annotations
@@ -44,11 +45,11 @@ def of_cohort(folder: Path, n_slides: int, n_patches: int) -> tuple[dict, MoMKDC
         hidden_dim=64, projection_dim=32, max_epochs=1, batch_size=8, kmeans_samples=2_000
     )
     result = evaluate(clf, bags, y, omics=omics, cv=2, n_bootstrap=200, keep_models=True)
-    start = time.perf_counter()
+    start, cpu = time.perf_counter(), time.process_time()
     path = report(result, folder / "report.html", bags=bags, y=y, omics=omics, join=join, mpp=0.25)
-    seconds = time.perf_counter() - start
+    took = {"seconds": time.perf_counter() - start, "cpu_seconds": time.process_time() - cpu}
     row = {"what": "report", "slides": n_slides, "patches per slide": n_patches}
-    return row | {"seconds": seconds, "MB": path.stat().st_size / 1e6}, result.models[0]
+    return row | took | {"MB": path.stat().st_size / 1e6}, result.models[0]
 
 
 def heat_map(model: MoMKDClassifier, folder: Path) -> dict:
@@ -61,12 +62,12 @@ def heat_map(model: MoMKDClassifier, folder: Path) -> dict:
     coords = np.stack([place % side, place // side], axis=1) * 512
     features = np.random.default_rng(0).normal(size=(HEAT_MAP, N_FEATURES)).astype(np.float32)
     bag = Bag(features, coords, bag_id="large")
-    start = time.perf_counter()
+    start, cpu = time.perf_counter(), time.process_time()
     display = AttentionMapDisplay.from_estimator(model, bag, mpp=0.25)
     display.figure_.savefig(folder / "map.png", dpi=150)
-    seconds = time.perf_counter() - start
-    row = {"what": "heat map", "slides": 1, "patches per slide": HEAT_MAP, "seconds": seconds}
-    return row | {"MB": (folder / "map.png").stat().st_size / 1e6}
+    took = {"seconds": time.perf_counter() - start, "cpu_seconds": time.process_time() - cpu}
+    row = {"what": "heat map", "slides": 1, "patches per slide": HEAT_MAP}
+    return row | took | {"MB": (folder / "map.png").stat().st_size / 1e6}
 
 
 def main() -> None:

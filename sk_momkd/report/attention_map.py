@@ -54,8 +54,8 @@ class AttentionMapDisplay:
     >>> from sk_momkd.report.attention_map import AttentionMapDisplay
     >>> xy = np.array([[0, 0], [512, 0], [0, 512]])
     >>> display = AttentionMapDisplay(xy, np.array([0.2, 0.5, 0.3]), 512, mpp=0.25).plot()
-    >>> display.ax_.get_xlabel(), display.ax_.get_xlim()
-    ('µm', (0.0, 256.0))
+    >>> display.ax_.get_xlabel(), float(display.ax_.get_xlim()[1])
+    ('µm', 256.0)
     """
 
     xy: NDArray

@@ -110,7 +110,7 @@ def chart(draw: Callable[[], Any], alt: str, caption: str = "") -> Picture:
 
 
 def photograph(draw: Callable[[], Any], alt: str, caption: str = "") -> Picture:
-    """The same as PNG of at most 256 colours, for maps and tissue."""
+    """The same as PNG, for maps and tissue."""
     return _picture(draw, alt, caption, raster=True)
 
 
@@ -121,20 +121,11 @@ def _picture(draw: Callable[[], Any], alt: str, caption: str, *, raster: bool) -
         content = BytesIO()
         if raster:
             figure.savefig(content, format="png", dpi=_PER_INCH * _SHARPER)
-            content = _in_256_colours(content)
         else:
             figure.savefig(content, format="svg", metadata={"Date": None, "Creator": None})
     kind = "image/png" if raster else "image/svg+xml"
     encoded = base64.b64encode(content.getvalue()).decode()
     return Picture(f"data:{kind};base64,{encoded}", width, height, alt, caption)
-
-
-def _in_256_colours(png: BytesIO) -> BytesIO:
-    from PIL import Image  # comes with matplotlib
-
-    smaller = BytesIO()
-    Image.open(png).convert("RGB").quantize(256).save(smaller, format="png", optimize=True)
-    return smaller
 
 
 def listed(names: Sequence[Any], most: int = 5) -> str:

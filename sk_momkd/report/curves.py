@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
+from numpy.typing import NDArray
 from sklearn.metrics import (
-    PrecisionRecallDisplay,
-    RocCurveDisplay,
     average_precision_score,
     precision_recall_curve,
     roc_auc_score,
@@ -20,21 +19,41 @@ from .style import GREY, axes, colour, styled
 _SIZE = (4.0, 4.0)
 
 
+class Curve(NamedTuple):
+    """A curve of one class in one repeat.
+
+    Attributes
+    ----------
+    x, y : ndarray of shape (n_points,)
+    area : float
+        AUROC, or average precision.
+    share : float
+        Of the class among the patients.
+    """
+
+    x: NDArray
+    y: NDArray
+    area: float
+    share: float
+
+
 @dataclass
 class _CurveDisplay:
     """Curves of each class, one per repeat of the evaluation.
 
     Attributes
     ----------
-    curves : dict of str to list
-        scikit-learn's displays by label of the curve.
+    curves : dict of str to list of Curve
+        By label.
     figure_, ax_
         Where it was drawn.
     """
 
-    curves: dict[str, list[Any]]
+    curves: dict[str, list[Curve]]
     figure_: Any = field(default=None, repr=False)
     ax_: Any = field(default=None, repr=False)
+
+    _steps: ClassVar[str] = "default"
 
     @classmethod
     def from_result(cls, result: Any, *, ax: Any = None) -> Self:
@@ -54,17 +73,17 @@ class _CurveDisplay:
         repeats, classes = predicted(result), result.classes
         curves = {}
         for k in [1] if len(classes) == 2 else range(len(classes)):
-            drawn = [d for p in repeats if (d := cls._curve(p, k)) is not None]
+            drawn = [curve for p in repeats if (curve := cls._curve(p, k)) is not None]
             if drawn:
                 curves[cls._label(result, k, drawn)] = drawn
         return cls(curves).plot(ax)
 
     @classmethod
-    def _curve(cls, part: Predicted, k: int) -> Any:
+    def _curve(cls, part: Predicted, k: int) -> Curve | None:
         raise NotImplementedError
 
     @classmethod
-    def _label(cls, result: Any, k: int, drawn: list[Any]) -> str:
+    def _label(cls, result: Any, k: int, drawn: list[Curve]) -> str:
         raise NotImplementedError
 
     def _finish(self, ax: Any) -> None:
@@ -85,14 +104,14 @@ class _CurveDisplay:
             self.ax_ = axes(ax, _SIZE)[0]
             self.figure_ = self.ax_.figure
             for number, (label, repeats) in enumerate(self.curves.items()):
-                for repeat, display in enumerate(repeats):
-                    display.plot(
-                        ax=self.ax_,
-                        curve_kwargs={
-                            "label": label if repeat == 0 else "_nolegend_",
-                            "color": colour(number),
-                            "linewidth": 1.8 if len(repeats) == 1 else 1.1,
-                        },
+                for repeat, curve in enumerate(repeats):
+                    self.ax_.plot(
+                        curve.x,
+                        curve.y,
+                        label=label if repeat == 0 else "_nolegend_",
+                        color=colour(number),
+                        linewidth=1.8 if len(repeats) == 1 else 1.1,
+                        drawstyle=self._steps,
                     )
             self._finish(self.ax_)
             self.ax_.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal")
@@ -104,7 +123,7 @@ class ROCDisplay(_CurveDisplay):
 
     Parameters
     ----------
-    curves : dict of str to list of sklearn.metrics.RocCurveDisplay
+    curves : dict of str to list of Curve
         By label; made by :meth:`from_result`.
 
     Attributes
@@ -126,18 +145,18 @@ class ROCDisplay(_CurveDisplay):
     """
 
     @classmethod
-    def _curve(cls, part: Predicted, k: int) -> RocCurveDisplay | None:
+    def _curve(cls, part: Predicted, k: int) -> Curve | None:
         positive = part.y == k
         if positive.all() or not positive.any():
             return None
         fpr, tpr, _ = roc_curve(positive, part.proba[:, k])
-        return RocCurveDisplay(fpr=fpr, tpr=tpr, roc_auc=roc_auc_score(positive, part.proba[:, k]))
+        return Curve(fpr, tpr, roc_auc_score(positive, part.proba[:, k]), positive.mean())
 
     @classmethod
-    def _label(cls, result: Any, k: int, drawn: list[Any]) -> str:
+    def _label(cls, result: Any, k: int, drawn: list[Curve]) -> str:
         if len(result.classes) == 2:
             return "AUROC {:.3f} [{:.3f}, {:.3f}]".format(*with_interval(result, "auroc"))
-        mean = sum(d.roc_auc for d in drawn) / len(drawn)
+        mean = sum(d.area for d in drawn) / len(drawn)
         return f"{result.classes[k]} against the rest, AUROC {mean:.3f}"
 
     def _finish(self, ax: Any) -> None:
@@ -151,37 +170,42 @@ class PRDisplay(_CurveDisplay):
 
     Parameters
     ----------
-    curves : dict of str to list of sklearn.metrics.PrecisionRecallDisplay
+    curves : dict of str to list of Curve
         By label; made by :meth:`from_result`.
 
     Attributes
     ----------
     figure_, ax_ : matplotlib Figure and Axes
+
+    Examples
+    --------
+    >>> from sk_momkd.report.curves import Curve, PRDisplay
+    >>> curve = Curve(x=[1, 1, 0], y=[0.5, 1.0, 1.0], area=1.0, share=0.5)
+    >>> PRDisplay({"AUPRC 1.000": [curve]}).plot().ax_.get_ylabel()
+    'precision'
     """
 
+    _steps = "steps-post"  # precision between two points is that of the lower recall
+
     @classmethod
-    def _curve(cls, part: Predicted, k: int) -> PrecisionRecallDisplay | None:
+    def _curve(cls, part: Predicted, k: int) -> Curve | None:
         positive = part.y == k
         if not positive.any():
             return None
         precision, recall, _ = precision_recall_curve(positive, part.proba[:, k])
-        return PrecisionRecallDisplay(
-            precision,
-            recall,
-            average_precision=average_precision_score(positive, part.proba[:, k]),
-            prevalence_pos_label=positive.mean(),
-        )
+        area = average_precision_score(positive, part.proba[:, k])
+        return Curve(recall, precision, area, positive.mean())
 
     @classmethod
-    def _label(cls, result: Any, k: int, drawn: list[Any]) -> str:
+    def _label(cls, result: Any, k: int, drawn: list[Curve]) -> str:
         if len(result.classes) == 2:
             return "AUPRC {:.3f} [{:.3f}, {:.3f}]".format(*with_interval(result, "auprc"))
-        mean = sum(d.average_precision for d in drawn) / len(drawn)
+        mean = sum(d.area for d in drawn) / len(drawn)
         return f"{result.classes[k]} against the rest, AUPRC {mean:.3f}"
 
     def _finish(self, ax: Any) -> None:
         for number, drawn in enumerate(self.curves.values()):
-            share = drawn[0].prevalence_pos_label
+            share = drawn[0].share
             style = {"color": GREY if len(self.curves) == 1 else colour(number), "linestyle": ":"}
             label = "guessing" if number == 0 else "_nolegend_"
             ax.axhline(share, linewidth=1, label=label, **style)

@@ -128,6 +128,14 @@ class DecisionCurveDisplay:
     ----------
     Vickers, Elkin. Decision curve analysis: a novel method for evaluating prediction models.
     Medical Decision Making 26 (2006).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sk_momkd.report.decisions import DecisionCurveDisplay
+    >>> t = np.array([0.2, 0.5])
+    >>> DecisionCurveDisplay(t, np.array([0.3, 0.2]), np.array([0.2, 0.0])).plot().ax_.get_xlabel()
+    'threshold probability'
     """
 
     thresholds: NDArray
@@ -223,6 +231,14 @@ class ConfusionDisplay:
     Attributes
     ----------
     figure_, ax_ : matplotlib Figure and Axes
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sk_momkd.report.decisions import ConfusionDisplay
+    >>> display = ConfusionDisplay(np.array([[8, 2], [1, 9]]), ("wt", "mut")).plot()
+    >>> [text.get_text().split() for text in display.ax_.texts][:2]
+    [['8', '80%'], ['2', '20%']]
     """
 
     counts: NDArray

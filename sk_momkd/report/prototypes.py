@@ -42,6 +42,18 @@ class PrototypeDisplay:
     Attributes
     ----------
     figure_, ax_ : matplotlib Figure and Axes
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sk_momkd import Bag, MoMKDClassifier
+    >>> from sk_momkd.report.prototypes import PrototypeDisplay
+    >>> random, grid = np.random.default_rng(0), [[0, 0], [256, 0], [0, 256], [256, 256]]
+    >>> bags = [Bag(random.normal(i % 2, 1, (4, 3)), grid, bag_id=f"S{i}") for i in range(16)]
+    >>> clf = MoMKDClassifier(hidden_dim=8, n_components=2, max_epochs=1, random_state=0)
+    >>> clf = clf.fit(bags, np.arange(16) % 2)
+    >>> len(PrototypeDisplay.from_estimator(clf, bags, n=3).pictures)
+    12
     """
 
     patches: pd.DataFrame

@@ -142,8 +142,8 @@ def genes_section(subject: Subject) -> Section:
         [
             Paragraph(
                 f"How genes pull the profiles of {len(some.ids)} patients toward a class in the "
-                f"memory of {subject.first_fold}. This describes the model, not biology: correlated genes "
-                "share credit. Prediction does not use genes."
+                f"memory of {subject.first_fold}. This describes the model, not biology: "
+                "correlated genes share credit. Prediction does not use genes."
             ),
             Pictures([chart(lambda: GeneAttributionDisplay(found.genes).plot(), "Genes", caption)]),
             table(found.genes.head(100), "The first 100 genes", index=False, closed=True),

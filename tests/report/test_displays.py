@@ -67,7 +67,7 @@ def test_roc_has_a_curve_per_repeat_with_its_area_and_the_interval(demo):
     display = ROCDisplay.from_result(demo.result)
     ((label, curves),) = display.curves.items()
     expected = [roc_auc_score(p.y, p.proba[:, 1]) for p in predicted(demo.result)]
-    assert [c.roc_auc for c in curves] == pytest.approx(expected)
+    assert [c.area for c in curves] == pytest.approx(expected)
     row = demo.result.summary.loc["auroc"]
     assert label == f"AUROC {row['value']:.3f} [{row['low']:.3f}, {row['high']:.3f}]"
     x, y = display.ax_.lines[0].get_data()
