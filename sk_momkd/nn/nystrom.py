@@ -11,6 +11,8 @@ from torch.nn import functional as F
 
 from .dropout import Dropout
 
+_TOGETHER = 10_000  # tokens up to which all heads are computed at once; beyond, memory counts
+
 
 class Counted(NamedTuple):
     """Rows of which the first stands for several equal ones.
@@ -97,14 +99,15 @@ class NystromAttention(nn.Module):
         tokens = _after_zeros(x, n_padding, together=n_empty > 1)  # n' rows
         means = F.pad(x, (0, 0, n_padding % size, 0)).unflatten(0, (-1, size)).mean(dim=1)
         landmarks = _after_zeros(means, n_empty, together=True)  # m' rows
-        # One head at a time: a slide of 100,000 patches has 200 MB per (n', dim) matrix.
-        queries, keys, cores = self._cores(landmarks)
-        heads = [
-            self._head(tokens, n, h, (query, landmarks._replace(rows=key), core))
-            for h, (query, key, core) in enumerate(zip(queries, keys, cores, strict=True))
+        marks, keys, cores = self._cores(landmarks)
+        together = self.n_heads if n <= _TOGETHER else 1
+        heads = [slice(h, h + together) for h in range(0, self.n_heads, together)]
+        parts = [
+            self._read(tokens, n, h, (marks[h], landmarks._replace(rows=keys[h]), cores[h]))
+            for h in heads
         ]
-        mixed, rows = zip(*heads, strict=True)
-        return self.dropout(self.out(torch.cat(mixed, dim=1))), torch.stack(rows).mean(dim=0)
+        mixed, rows = zip(*parts, strict=True)
+        return self.dropout(self.out(torch.cat(mixed, dim=1))), torch.cat(rows).mean(dim=0)
 
     def _cores(self, landmarks: Counted) -> tuple[Tensor, Tensor, Tensor]:
         """Queries and keys of the landmarks, (heads, m', c), and Z, (heads, m', m').
@@ -116,35 +119,39 @@ class NystromAttention(nn.Module):
         a = self._softmax(query, key, landmarks.bias)
         return query, key, pseudo_inverse(a, self.n_iterations, landmarks.bias)
 
-    def _head(
-        self, tokens: Counted, n: int, h: int, landmarks: tuple[Tensor, Counted, Tensor]
+    def _read(
+        self, tokens: Counted, n: int, heads: slice, landmarks: tuple[Tensor, Counted, Tensor]
     ) -> tuple[Tensor, Tensor]:
-        """What head h gives each of the last n tokens, (n, c), and the row of the first, (n,)."""
-        weight = self.qkv.weight.unflatten(0, (3, self.n_heads, -1))[:, h].flatten(0, 1)
-        query, key, value = F.linear(tokens.rows, weight).chunk(3, dim=1)  # (n', c) each
-        # The zeros stand on the left, so the tokens are the last n positions.
-        query, (marks, marked, core) = query[-n:], landmarks
-        read = self._attend(marks, Counted(key, tokens.bias), value)  # A3 v (m', c)
-        mixed = self._attend(query, marked, core @ read)  # (n, c)
+        """What g heads give each of the last n tokens, (n, g c), and the row of the first, (g, n).
+
+        The zeros stand on the left, so the tokens are the last n positions.
+        """
+        marks, marked, core = landmarks
+        weight = self.qkv.weight.unflatten(0, (3, self.n_heads, -1))[:, heads]  # (3, g, c, dim)
+        split = F.linear(tokens.rows, weight.flatten(0, 2)).unflatten(1, weight.shape[:3])
+        query, key, value = split.permute(1, 2, 0, 3)  # (g, n', c) each
+        query = query[:, -n:]
+        read = self._attend(marks, Counted(key, tokens.bias), value)  # A3 v (g, m', c)
+        mixed = self._attend(query, marked, core @ read)  # (g, n, c)
         # The same taps for each of the c columns; one channel alone would be slow on a CPU.
-        taps = self.along.weight[h, :, :, 0].expand(value.shape[1], 1, -1)  # (c, 1, taps)
-        half, columns = taps.shape[2] // 2, value[-n:].T[None]  # (1, c, n); zeros stand before
-        along = F.conv1d(columns, taps, padding=half, groups=len(taps))[0].T  # (n, c)
+        taps = self.along.weight[heads, :, :, 0].repeat_interleave(value.shape[2], dim=0)
+        half, columns = taps.shape[2] // 2, value[:, -n:].transpose(1, 2).flatten(0, 1)  # (g c, n)
+        along = F.conv1d(columns[None], taps, padding=half, groups=len(taps))[0].T  # (n, g c)
         with torch.no_grad():
-            through = self._softmax(query[:1], marked.rows, marked.bias) @ core  # (1, m')
-            row = (through @ self._softmax(marks, key, tokens.bias))[0, -n:]  # (n,)
-        return along.add_(mixed), row
+            through = self._softmax(query[:, :1], marked.rows, marked.bias) @ core  # (g, 1, m')
+            row = (through @ self._softmax(marks, key, tokens.bias))[:, 0, -n:]  # (g, n)
+        return along.add_(mixed.transpose(0, 1).flatten(1)), row
 
     def _softmax(self, query: Tensor, key: Tensor, bias: Tensor | None) -> Tensor:
         scores = (query @ key.transpose(-1, -2)).mul_(self.scale)
         return (scores if bias is None else scores.add_(bias)).softmax(dim=-1)
 
     def _attend(self, query: Tensor, keys: Counted, value: Tensor) -> Tensor:
-        """``softmax(query keys' / sqrt(c)) value`` for one head, by a fused kernel."""
-        query, key, value = (part[None, None] for part in (query, keys.rows, value))
-        bias = None if keys.bias is None else keys.bias.expand(1, 1, query.shape[2], -1)
+        """``softmax(query keys' / sqrt(c)) value`` for g heads, by a fused kernel."""
+        query, key, value = (part[None] for part in (query, keys.rows, value))
+        bias = None if keys.bias is None else keys.bias.expand(*query.shape[:3], -1)
         attend = F.scaled_dot_product_attention
-        return attend(query, key, value, attn_mask=bias, scale=self.scale)[0, 0]
+        return attend(query, key, value, attn_mask=bias, scale=self.scale)[0]
 
 
 def _after_zeros(x: Tensor, n_zeros: int, *, together: bool) -> Counted:
