@@ -40,7 +40,8 @@ from paper_tables import write_tables
 from sk_momkd import Bag, BagSequence, PatientStratifiedKFold, load_cohort, simulate_cohort
 from sk_momkd.data.simulation import CohortPaths
 from sk_momkd.evaluation.fitting import bag_probabilities, run
-from sk_momkd.evaluation.plan import Plan, make_plan
+from sk_momkd.evaluation.omics_gain import permute_omics
+from sk_momkd.evaluation.plan import Plan, make_plan, shuffles
 from sk_momkd.evaluation.study import Study, as_study
 
 RESULTS = Path(__file__).parents[1] / "docs" / "results"
@@ -147,6 +148,8 @@ def one_fit(
     split, fit_seed = plan.splits[0][number], plan.seeds[0][number]
     model = protocol.model(method, study.omics)
     omics = study.omics if learns_from_omics(method, model) else None
+    if METHODS[method].omics == "permuted":
+        omics = permute_omics(study, shuffles(seed, number), within_class=True)
     alone = Plan([[split]], [[fit_seed]])
     outcome = run(study, model, alone, omics=[omics], keep_models=True)[0]
     history = getattr(outcome.model[-1], "history_", None)

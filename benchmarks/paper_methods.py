@@ -6,6 +6,7 @@ import inspect
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Self
 
+import h5py
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin
@@ -102,15 +103,40 @@ def regression() -> LogisticRegression:
     return LogisticRegression(C=0.01, max_iter=5000, class_weight="balanced")
 
 
+def join_instances(bags: BagSequence) -> NDArray:
+    """The instances of each bag side by side, for bags that hold the same ones in order."""
+    return np.stack([bag.features.ravel() for bag in bags])
+
+
+def slide_features(bags: BagSequence) -> NDArray:
+    """Measurements of the whole slide, stored beside its instances as ``slide_features``."""
+    rows = []
+    for bag in bags:
+        with h5py.File(bag.source.path) as file:
+            rows.append(file["slide_features"][:])
+    return np.stack(rows)
+
+
+def scale_rows() -> list[Any]:
+    clip = FunctionTransformer(np.clip, kw_args={"a_min": -6, "a_max": 6})
+    return [StandardScaler(), clip]
+
+
 class Method(NamedTuple):
-    """A row of a table: a classifier, and what is its own."""
+    """A row of a table: a classifier, and what is its own.
+
+    With a `preset` nothing is shared with the other rows. `omics`: with the patients' own,
+    without, or with those of other patients of the same label (``"permuted"``).
+    """
 
     estimator: type
     own: dict[str, Any] = {}  # noqa: RUF012 - never changed
-    omics: bool = True
+    omics: bool | str = True
+    preset: str | None = None
 
 
 POOLED, PRIVILEGED, MOMKD = "LR on pooled bags", "LR on omics (privileged)", "MoMKD"
+SMALL, JOINED, SLIDE = "small", "LR on joined instances", "LR on slide features"
 METHODS: dict[str, Method] = {
     MOMKD: Method(MoMKDClassifier),
     "ABMIL": Method(ABMILClassifier),
@@ -133,6 +159,14 @@ METHODS: dict[str, Method] = {
         f"{n} components": Method(MoMKDClassifier, {"n_components": n})
         for n in (4, 8, 32, 64)  # 16 is MoMKD itself
     },
+    "paper": Method(MoMKDClassifier, preset="paper"),
+    "paper, batches of 16": Method(MoMKDClassifier, {"batch_size": 16}, preset="paper"),
+    SMALL: Method(MoMKDClassifier, preset="small"),
+    "small, no omics": Method(MoMKDClassifier, omics=False, preset="small"),
+    "small, omics of others": Method(MoMKDClassifier, omics="permuted", preset="small"),
+    "five of small": Method(MoMKDClassifier, {"n_models": 5}, preset="small"),
+    JOINED: Method(LogisticRegression),
+    SLIDE: Method(LogisticRegression),
 }
 
 _NINE = list(METHODS)[:9]
@@ -144,6 +178,17 @@ TABLES: dict[str, list[str]] = {
     "4": ["fixed memory", MOMKD, "EMA memory"],
     "s1": [MOMKD, "4 components", "8 components", "32 components", "64 components"],
     "fig3": [MOMKD],
+    "small": [
+        SMALL,
+        "small, no omics",
+        "small, omics of others",
+        "five of small",
+        "paper",
+        "paper, batches of 16",
+        POOLED,
+        JOINED,
+        SLIDE,
+    ],
 }
 TITLES = {
     "1": "Table 1. Methods",
@@ -152,6 +197,7 @@ TITLES = {
     "4": "Table 4. What moves the memory (MoMKD: the gradient)",
     "s1": "Fig. S1. Memory components per class (MoMKD: 16)",
     "fig3": "Fig. 3. How much of the memory is used",
+    "small": "The preset for small cohorts",
 }
 
 
@@ -178,6 +224,9 @@ class Protocol:
             return make_pipeline(OmicsRegression(omics, self.n_genes))
         scale = make_pipeline(StandardScaler(), FunctionTransformer(np.clip, kw_args=clip))
         scale = InstanceTransformer(scale)
+        if name in (JOINED, SLIDE):
+            read = join_instances if name == JOINED else slide_features
+            return make_pipeline(FunctionTransformer(read), *scale_rows(), regression())
         if name == POOLED:
             return make_pipeline(scale, BagPooling(), StandardScaler(), regression())
         return make_pipeline(scale, self._classifier(method))
@@ -186,6 +235,8 @@ class Protocol:
         cls = method.estimator
         chosen = {k: getattr(self, k) for k in ("batch_size", "max_epochs", "patience")}
         chosen = {k: v for k, v in chosen.items() if v is not None}
+        if method.preset:
+            return cls.preset(method.preset, device="cpu", **method.own)
         chosen |= {"n_genes": self.n_genes, **self.sizes}
         known = inspect.signature(cls).parameters
         chosen = {k: v for k, v in chosen.items() if k in known} | method.own
@@ -205,4 +256,4 @@ class Protocol:
 
 def learns_from_omics(name: str, model: Pipeline) -> bool:
     """Whether `fit` gets omics; the privileged regression has its own."""
-    return METHODS[name].omics and takes(model, "omics")
+    return bool(METHODS[name].omics) and takes(model, "omics")
