@@ -107,10 +107,11 @@ class AttentionMapDisplay:
         Raises
         ------
         BagError
-            If the bag has no coordinates, or neither patch size nor step is known.
+            If the bag has no coordinates or several slides, or no patch size can be told.
         TypeError
             If the classifier has no attention.
         """
+        require_one_slide(bag)
         table = patch_attention(clf, BagSequence([bag]))
         xy = table[["x", "y"]].to_numpy(dtype=float)
         if not np.isfinite(xy).all():
@@ -163,7 +164,10 @@ class AttentionMapDisplay:
         mpp = slide.mpp if self.mpp is None and slide is not None else self.mpp
         scale, unit = (1.0, "µm") if self.unit == "um" else (mpp or 1.0, "µm" if mpp else "px")
         if slide is not None and self.unit == "um" and not mpp:
-            raise ValueError("Coordinates in micrometres need mpp to be drawn over a picture.")
+            raise BagError(
+                f"{self.title or 'The bag'} has coordinates in micrometres and its picture does "
+                "not tell its resolution; give mpp= to draw the one over the other."
+            )
         with styled():
             if ax is None:
                 ax = axes(None, self._size(slide, width))[0]
@@ -221,6 +225,15 @@ class AttentionMapDisplay:
         self.ax_.xaxis.set_major_locator(MaxNLocator(4))
         self.ax_.yaxis.set_major_locator(MaxNLocator(5))
         _scale_bar(self.ax_, high[0] - low[0], unit)
+
+
+def require_one_slide(bag: Bag) -> None:
+    """Raise for a patient's bag of several slides, whose coordinates lie on top of each other."""
+    if len(bag.slides) > 1:
+        raise BagError(
+            f"{bag.name} holds {len(bag.slides)} slides, whose coordinates overlap. Draw each of "
+            "bag.slides."
+        )
 
 
 def patch_width(bag: Bag, info: BagInfo) -> float:

@@ -16,6 +16,7 @@ from .style import off_screen, styled
 _ROWS_AT_ONCE = 100  # of a long table in one part that opens
 _MOST_ROWS = 2_000
 _PER_INCH = 96  # CSS pixels
+_HEAVY = 600_000  # bytes; a picture above that gets by with 256 colours
 _SHARPER = 1.5  # pixels of a picture per CSS pixel
 
 
@@ -121,11 +122,23 @@ def _picture(draw: Callable[[], Any], alt: str, caption: str, *, raster: bool) -
         content = BytesIO()
         if raster:
             figure.savefig(content, format="png", dpi=_PER_INCH * _SHARPER)
+            content = _lighter(content)
         else:
             figure.savefig(content, format="svg", metadata={"Date": None, "Creator": None})
     kind = "image/png" if raster else "image/svg+xml"
     encoded = base64.b64encode(content.getvalue()).decode()
     return Picture(f"data:{kind};base64,{encoded}", width, height, alt, caption)
+
+
+def _lighter(png: BytesIO) -> BytesIO:
+    if len(png.getvalue()) < _HEAVY:
+        return png
+    from PIL import Image  # comes with matplotlib
+
+    lighter = BytesIO()
+    picture = Image.open(png).convert("RGB")
+    picture.quantize(256, method=Image.Quantize.FASTOCTREE).save(lighter, format="png")
+    return lighter
 
 
 def listed(names: Sequence[Any], most: int = 5) -> str:

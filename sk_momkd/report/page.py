@@ -17,7 +17,7 @@ from ..evaluation.routing import final_step
 from ..versions import facts
 from .blocks import Section
 from .checklist import checklist_section
-from .predicted import with_interval
+from .predicted import interval_text, with_interval
 from .sections_model import genes_section, memory_section, prototypes_section, slides_section
 from .sections_result import (
     calibration_section,
@@ -226,7 +226,7 @@ def _cards(subject: Subject) -> list[tuple[str, str]]:
     for metric, words in [*wanted, ("calibration_error", "calibration error")]:
         if metric in summary.index:
             value, low, high = with_interval(result, metric)
-            cards.append((f"{value:.3f}", f"{words}, [{low:.3f}, {high:.3f}]"))
+            cards.append((f"{value:.3f}", f"{words} {interval_text(low, high)}"))
     return cards
 
 

@@ -81,6 +81,11 @@ def with_interval(result: Any, metric: str) -> tuple[float, float, float]:
     return value, low, high
 
 
+def interval_text(low: float, high: float) -> str:
+    """``[low, high]`` in one unbreakable piece; empty where unknown."""
+    return "" if low != low else f"[{low:.3f},\N{NO-BREAK SPACE}{high:.3f}]"
+
+
 def require_two_classes(result: Any, what: str) -> None:
     """Raise where there is no positive class."""
     if len(result.classes) != 2:

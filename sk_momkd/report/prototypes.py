@@ -13,10 +13,12 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ..data.bag import Bag
+from ..data.info import BagInfo
 from ..data.sequence import BagSequence, as_bags
+from ..exceptions import BagError
 from ..inspection.patches import top_patches
-from .attention_map import patch_width
-from .slide_image import open_slide
+from .attention_map import patch_width, require_one_slide
+from .slide_image import SlideImage, open_slide
 from .style import GREY, axes, styled
 
 _PIXELS = 88  # of a cell
@@ -88,7 +90,7 @@ class PrototypeDisplay:
         TypeError
             If the classifier has no memory.
         BagError
-            If patches have no coordinates and there are no images to cut them from.
+            If patches have no coordinates, or a bag holds several slides.
         """
         bags = as_bags(bags)
         patches = top_patches(clf, bags, n=n)
@@ -139,16 +141,32 @@ def patch_pictures(patches: pd.DataFrame, bags: BagSequence, images: Any) -> lis
     pictures: dict[int, NDArray] = {}
     for bag_id, part in patches.reset_index(drop=True).groupby("bag_id"):
         bag = by_id[str(bag_id)]
-        width = patch_width(bag, bag.info)
+        require_one_slide(bag)
+        if part[["x", "y"]].isna().any(axis=None):
+            raise BagError(f"{bag.name} has no coordinates, so its patches cannot be shown.")
+        info = bag.info
+        width = patch_width(bag, info)
         image = image_of(str(bag_id), images)
         slide = None if image is None else open_slide(image)
+        unit = 1.0 if slide is None else _units_per_pixel(slide, info, bag)
         outline = None if slide is not None else _outline(bag, width)
         for place, x, y in part[["x", "y"]].itertuples():
             if slide is not None:
-                pictures[place] = slide.patch(x, y, width, _PIXELS)
+                pictures[place] = slide.patch(x / unit, y / unit, width / unit, _PIXELS)
             elif outline is not None:
                 pictures[place] = _location(*outline, (x, y), width)
     return [pictures[i] for i in range(len(patches))]
+
+
+def _units_per_pixel(slide: SlideImage, info: BagInfo, bag: Bag) -> float:
+    if info.unit != "um":
+        return 1.0
+    if slide.mpp is None:
+        raise BagError(
+            f"{bag.name} has coordinates in micrometres, and its picture does not tell its "
+            "resolution, so patches cannot be cut from it."
+        )
+    return slide.mpp
 
 
 def image_of(bag_id: str, images: Any) -> Any:

@@ -199,14 +199,21 @@ def _maps(subject: Subject, rows: pd.DataFrame) -> tuple[list[Picture], list[str
         names = patients[row["patient_id"]]
         model = subject.models.get((0, int(row["fold"])), subject.model)
         try:
-            pictures.append(_map(subject, model, names[0], bags[names[0]], _caption(row, names)))
+            bag = bags[names[0]]
+            caption = _caption(row, names, len(bag.slides))
+            pictures.append(_map(subject, model, names[0], bag, caption))
         except (BagError, TypeError, OSError) as error:
             left_out.append(str(error))
     return pictures, left_out
 
 
 def _map(subject: Subject, model: Any, name: str, bag: Any, caption: str) -> Picture:
-    options = {"image": image_of(name, subject.images), "mpp": subject.mpp, "width": _MAP}
+    bag = bag.slides[0]  # of a patient's bag; itself otherwise
+    options = {
+        "image": image_of(bag.bag_id or name, subject.images),
+        "mpp": subject.mpp,
+        "width": _MAP,
+    }
     return photograph(
         lambda: AttentionMapDisplay.from_estimator(model, bag, **options),
         f"Attention map of {name}",
@@ -214,8 +221,9 @@ def _map(subject: Subject, model: Any, name: str, bag: Any, caption: str) -> Pic
     )
 
 
-def _caption(row: Mapping[Any, Any], names: list[str]) -> str:
-    more = f" (slide 1 of {len(names)})" if len(names) > 1 else ""
+def _caption(row: Mapping[Any, Any], names: list[str], n_slides: int) -> str:
+    n = n_slides if len(names) == 1 else len(names)
+    more = f" (slide 1 of {n})" if n > 1 else ""
     about = f"{shortened(names[0])}, patient {row['patient_id']}{more}"
     if "p_true" not in row:
         return about

@@ -10,7 +10,7 @@ import pandas as pd
 from .blocks import Block, Flow, Paragraph, Picture, Pictures, Section, chart, listed, table
 from .curves import PRDisplay, ROCDisplay
 from .decisions import ConfusionDisplay, DecisionCurveDisplay, ReliabilityDisplay
-from .predicted import with_interval
+from .predicted import interval_text, with_interval
 from .subject import Subject
 
 METRICS = {
@@ -162,9 +162,11 @@ def summary_table(result: Any) -> pd.DataFrame:
         base = str(metric).removesuffix(_TUNED)
         words = METRICS.get(base, base)
         words += ", at the chosen thresholds" if base != metric else ""
-        cells = {"metric": words, "value": value, "interval": f"[{low:.3f}, {high:.3f}]"}
+        cells = {"metric": words, "value": value, "interval": interval_text(low, high)}
         if "low_sites" in row and "ensemble" not in row:
-            cells["interval, whole sites drawn"] = _interval(row["low_sites"], row["high_sites"])
+            cells["interval, whole sites drawn"] = interval_text(
+                row["low_sites"], row["high_sites"]
+            )
         if "ensemble" in row:
             cells["mean over models ± SD"] = f"{row['value']:.3f} ± {row['std']:.3f}"
         else:
@@ -173,10 +175,6 @@ def summary_table(result: Any) -> pd.DataFrame:
             cells["SD over repeats"] = row["repeat_std"]
         rows.append(cells)
     return pd.DataFrame(rows)
-
-
-def _interval(low: float, high: float) -> str:
-    return "" if low != low else f"[{low:.3f}, {high:.3f}]"
 
 
 def _known(frame: pd.DataFrame) -> pd.DataFrame:

@@ -9,7 +9,14 @@ from matplotlib import colormaps
 from matplotlib.figure import Figure
 from report.conftest import tiny_model
 
-from sk_momkd import AttentionMapDisplay, Bag, BagSequence, patch_attention, read_bags
+from sk_momkd import (
+    AttentionMapDisplay,
+    Bag,
+    BagSequence,
+    patch_attention,
+    patient_bags,
+    read_bags,
+)
 from sk_momkd.exceptions import BagError
 from sk_momkd.report.slide_image import open_slide
 
@@ -90,6 +97,19 @@ def test_bag_that_cannot_be_drawn_says_why(demo, coords, said):
     bag = Bag(np.ones((1, 8)), coords, bag_id="S")
     with pytest.raises(BagError, match=said):
         AttentionMapDisplay.from_estimator(demo.result.models[0], bag)
+
+
+def test_bag_of_several_slides_is_refused_and_each_slide_is_drawn(demo):
+    slides = [
+        Bag(b.features, b.coords, bag_id=f"S{i}", patient_id="P")
+        for i, b in enumerate(demo.bags[:2])
+    ]
+    patient = patient_bags(BagSequence(slides))[0]
+    model = demo.result.models[0]
+    with pytest.raises(BagError, match=r"'P' holds 2 slides.*Draw each of bag\.slides"):
+        AttentionMapDisplay.from_estimator(model, patient)
+    second = AttentionMapDisplay.from_estimator(model, patient.slides[1])
+    np.testing.assert_array_equal(second.xy, slides[1].coords)
 
 
 def test_axes_of_the_user_are_drawn_into():

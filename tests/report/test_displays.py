@@ -21,6 +21,7 @@ from sk_momkd import (
     evaluate,
     top_patches,
 )
+from sk_momkd.exceptions import BagError
 from sk_momkd.report.decisions import net_benefit
 from sk_momkd.report.predicted import predicted
 from sk_momkd.report.style import COLOURS
@@ -184,6 +185,12 @@ def test_prototype_pictures_are_cut_from_the_slide(data_folder, demo):
     first = display.patches.iloc[0]
     expected = open_slide(image).patch(first["x"], first["y"], 512, len(display.pictures[0]))
     np.testing.assert_array_equal(display.pictures[0], expected)
+
+
+def test_prototypes_without_coordinates_say_so(demo):
+    bags = BagSequence([Bag(np.ones((3, 8)), bag_id="S")])
+    with pytest.raises(BagError, match="'S' has no coordinates"):
+        PrototypeDisplay.from_estimator(demo.result.models[0], bags)
 
 
 def test_gene_bars_have_the_colour_of_the_class_they_pull_toward():

@@ -10,7 +10,7 @@ from conftest import make_bags
 from quick import quick
 
 from sk_momkd import compare, evaluate_external, report
-from sk_momkd.report.blocks import table
+from sk_momkd.report.blocks import photograph, table
 
 EVERYTHING = ("Cohort", "Results", "Calibration and threshold", "Memory while training")
 EVERYTHING += ("Prototypes", "Where the model looked", "Genes that taught", "Predictions")
@@ -123,6 +123,19 @@ def test_long_tables_open_in_parts_and_say_what_they_leave_out():
     assert len(block.parts) == 20
     assert block.closed
     assert "the first 2000 of 2500 rows" in block.caption
+
+
+def test_heavy_picture_gets_by_with_256_colours():
+    from matplotlib.figure import Figure
+
+    class Noise:
+        figure_ = Figure(figsize=(6, 6))
+
+    picture = np.random.default_rng(0).random((700, 700, 3))
+    Noise.figure_.add_axes((0, 0, 1, 1)).imshow(picture)
+    found = photograph(lambda: Noise, "noise")
+    assert len(found.source) < 1_300_000
+    assert (found.width, found.height) == (576, 576)
 
 
 @pytest.mark.parametrize(
