@@ -15,7 +15,7 @@ from torch import nn
 
 from ..data.omics import OmicsTable
 from ..losses.momkd import momkd_terms
-from ..models.momkd import MoMKD
+from ..models.momkd import MoMKD, slide_affinity
 from ..nn.memory import ClassMemory
 from ..training.batches import GraphSpec
 from ..training.config import Objective
@@ -203,15 +203,8 @@ class MoMKDClassifier(TransformerMixin, TaughtClassifier):
             In [-1, 1]; columns as `get_feature_names_out` names them.
         """
         check_is_fitted(self)
-        memories = [module.memory.directions().detach().flatten(0, 1) for module in self.modules_]
-        rows = [
-            [
-                output.slide_projection @ memory.T
-                for output, memory in zip(bag, memories, strict=True)
-            ]
-            for bag in self._forward_models(X)
-        ]
-        return np.concatenate([torch.cat(row, dim=1).numpy() for row in rows])
+        per_bag = ([slide_affinity(out) for out in outs] for outs in self._forward_models(X))
+        return np.concatenate([torch.cat(row, dim=1).numpy() for row in per_bag])
 
     def get_feature_names_out(self, input_features: Any = None) -> NDArray:
         """Names ``memory_<class>_<component>`` of the columns of `transform`.

@@ -179,6 +179,13 @@ class MoMKD(nn.Module):
         return logits[:, 0] if pooled.shape[1] == 1 else logits.diagonal(dim1=1, dim2=2)
 
 
+@torch.no_grad()
+def slide_affinity(output: MoMKDOutput) -> Tensor:
+    """Cosines of the slides with the memory components, class by class: (B, K * m)."""
+    rows = F.normalize(output.memory, dim=2).flatten(0, 1)
+    return output.slide_projection @ rows.T
+
+
 def _slide(pooled: Tensor, y: Tensor | None) -> Tensor:
     """The slide vector of Eq. 1: V; with a map per class V^y, or their mean if y is unknown."""
     if pooled.shape[1] == 1:
