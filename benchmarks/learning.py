@@ -47,6 +47,7 @@ PRESETS = ("unified", "original")
 # TransMIL smaller for bags of seven instances; DSMIL also with the values of its paper, W_v h.
 SETTINGS = {"TransMIL": {"dim": 128, "n_heads": 4}, "DSMIL + W_v": {"value_layer": True}}
 METHODS["DSMIL + W_v"] = METHODS["DSMIL"]
+NOTES = ""
 KEY = ("cohort", "model", "preset", "batch_size", "seed")
 
 
@@ -150,23 +151,55 @@ def summary(y, splits, fits) -> dict:
 
 
 def as_markdown(rows: pd.DataFrame) -> str:
-    """A line per method and preset, a column per cohort: mean over seeds of the mean over folds."""
-    mean = rows.pivot_table("auc_mean", ["model", "preset"], "cohort", sort=False)
-    lines = ["| " + " | ".join(["model", "preset", *mean.columns]) + " |"]
-    lines.append("|" + "---|" * (2 + len(mean.columns)))
-    for (model, preset), values in mean.iterrows():
-        cells = ["" if np.isnan(v) else f"{v:.3f}".lstrip("0") for v in values]
-        lines.append("| " + " | ".join([model, preset, *cells]) + " |")
-    seeds = ", ".join(map(str, sorted(rows["seed"].unique())))
+    """A line per method, preset and batch size; a column per cohort."""
+    lines = [["model", "preset", "batch", "epochs", *COHORTS], ["---"] * (4 + len(COHORTS))]
+    for (model, preset, batch), group in rows.groupby(list(KEY[1:4]), sort=False):
+        epochs = "/".join(map(str, sorted(group["max_epochs"].unique()))) if batch else "-"
+        cells = [_cell(group[group["cohort"] == cohort]) for cohort in COHORTS]
+        lines.append([model, preset, str(batch or "-"), epochs, *cells])
     return (
         "# Does every method learn?\n\n"
-        "AUC within test folds, mean over folds (10, whole TMA blocks of `ucsb_breast` together) "
-        f"and seeds ({seeds}). Features are standardised in the fold and clipped at 6. The pooled "
-        "rows are logistic regressions (`BagPooling`). Each cross-validation is a row of "
-        "`learning.csv`, with training AUC, epochs and seconds.\n\n"
-        + "\n".join(lines)
-        + f"\n\nMachine: {rows['machine'].iloc[0]}. "
-        "Command: `python benchmarks/learning.py --data DATA`.\n"
+        "AUC within test folds (10, whole TMA blocks of `ucsb_breast` together): mean over folds "
+        "and split seeds ± standard deviation over folds (mean of the seeds'), and in brackets the "
+        "seeds' own means, lowest to highest, with the number of seeds. Features are standardised "
+        "in the fold and clipped at 6. The pooled rows are logistic regressions (`BagPooling`). "
+        "With a batch size other than the preset's (1) the learning rate is the preset's times the "
+        "root of the batch size; `epochs` is the most that a fit may run. TransMIL is smaller than "
+        "published (dim 128, 4 heads); DSMIL + W_v has the value layer. Each cross-validation is a "
+        "row of `learning.csv`, with training AUC, epochs, seconds and learning rate.\n\n"
+        + "\n".join("| " + " | ".join(line) + " |" for line in lines)
+        + f"\n\n{_below(rows)}\n\n{NOTES}\n\nMachine: {rows['machine'].iloc[0]}, with other "
+        "work on it. Commands: `python benchmarks/learning.py --data DATA --presets unified`, the "
+        "same with `--batch-size 16 --max-epochs 40` (WiKG 20, TransMIL 15) and `--seeds 0 1`.\n"
+    )
+
+
+def _cell(rows: pd.DataFrame) -> str:
+    if rows.empty:
+        return ""
+    mean, low, high, sd = (
+        f"{value:.3f}".lstrip("0")
+        for value in (*rows["auc_mean"].agg(["mean", "min", "max"]), rows["auc_sd"].mean())
+    )
+    return f"{mean} ± {sd}" + (f" [{low}-{high}, {len(rows)}]" if len(rows) > 1 else "")
+
+
+def _below(rows: pd.DataFrame) -> str:
+    """Which rows are below the pooled regression of their split by more than a fold spread."""
+    pooled = rows[rows["model"] == "pooled mean+std"].set_index(["cohort", "seed"])
+    found = {"their own": [], "the regression's": []}
+    own = rows[rows["preset"] != "-"]
+    for row in own.itertuples():
+        standard = pooled.loc[(row.cohort, row.seed)]
+        gap, batch = standard["auc_mean"] - row.auc_mean, f"batch {row.batch_size}"
+        name = f"{row.model} on {row.cohort} (seed {row.seed}, {batch}, {gap:.3f})"
+        for whose, spread in zip(found, (row.auc_sd, standard["auc_sd"]), strict=True):
+            if gap > spread:
+                found[whose].append(name)
+    return " ".join(
+        f"Of {len(own)} rows, {len(names)} are below `pooled mean+std` by more than {whose} "
+        f"standard deviation over folds{': ' * bool(names)}{'; '.join(names)}."
+        for whose, names in found.items()
     )
 
 

@@ -122,6 +122,7 @@ def measured(methods: list[str], folder: Path) -> None:
         done = subprocess.run(command, capture_output=True, text=True, check=True)
         values = json.loads(done.stdout.splitlines()[-1])
         values["machine"] = f"{platform.machine()}, {os.cpu_count()} cores, 1 thread"
+        values["load"] = os.getloadavg()[1]  # mean of five minutes, this measurement's own included
         row = pd.DataFrame([values], index=pd.Index([name], name="method")).round(2)
         rows = row if rows.empty else pd.concat([rows.drop(index=name, errors="ignore"), row])
         rows.sort_index().to_csv(MEASURED)
@@ -161,7 +162,9 @@ def as_markdown() -> str:
         lines.append("| " + " | ".join([*cells, *["-"] * (5 - len(cells))]) + " |")
     if len(costs):
         machine = costs["machine"].iloc[0]
-        lines += ["", f"Machine: {machine}, with other work on it: the times are upper bounds."]
+        known = costs["load"].dropna() if "load" in costs else costs.iloc[:0, 0]
+        load = f" (load average {known.min():.0f} to {known.max():.0f})" if len(known) else ""
+        lines += ["", f"Machine: {machine}, with other work on it{load}: times are upper bounds."]
     lines += ["", "## Papers, and what differs from them", ""]
     for name, cls in METHODS.items():
         lines += [f"**{name}.** {section(cls, 'References')}", "", of_ours(cls), ""]
