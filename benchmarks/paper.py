@@ -9,7 +9,7 @@ Each fit is a row of `paper_<name>_fits.csv` under `docs/results` as soon as it 
 it predicted; fits that are there are not run again, so a killed run goes on where it was. From
 these rows the tables are written, `paper_<name>.md` and `paper_<name>_table<n>.csv`, after each
 table of each seed. `--simulate` makes three cohorts by the simulator's dials, each with another
-one from elsewhere. Machines and seconds stand in the rows.
+one from elsewhere. Machine and processor seconds (fit and test fold) stand in the rows.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ import os
 import platform
 import sys
 import tempfile
+import time
 from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -52,7 +53,7 @@ SIMULATED = {
 }
 FIELDS = (
     *("task", "method", "settings", "seed", "fold", "tested", "threshold", "epochs"),
-    *("fit_seconds", "predict_seconds", "machine", "date", "p", "p_external", "history"),
+    *("cpu_seconds", "machine", "date", "p", "p_external", "history"),
 )
 
 
@@ -151,7 +152,9 @@ def one_fit(
     if METHODS[method].omics == "permuted":
         omics = permute_omics(study, shuffles(seed, number), within_class=True)
     alone = Plan([[split]], [[fit_seed]])
+    start = time.process_time()
     outcome = run(study, model, alone, omics=[omics], keep_models=True)[0]
+    seconds = time.process_time() - start
     history = getattr(outcome.model[-1], "history_", None)
     elsewhere = None if method == PRIVILEGED else task.external  # no omics is read of those
     external = [] if elsewhere is None else predict(outcome.model, elsewhere)
@@ -164,8 +167,7 @@ def one_fit(
         "tested": tested(study, split),
         "threshold": f"{outcome.threshold:.6g}",
         "epochs": 0 if history is None else len(history),
-        "fit_seconds": f"{outcome.fit_seconds:.2f}",
-        "predict_seconds": f"{outcome.predict_seconds:.2f}",
+        "cpu_seconds": f"{seconds:.2f}",
         "machine": f"{platform.machine()}, {os.cpu_count()} cores",
         "date": datetime.date.today().isoformat(),
         "p": numbers(outcome.proba[:, 1]),
@@ -173,7 +175,7 @@ def one_fit(
         "history": memory_history(history),
     }
     append(options.fits, row)
-    print(method, task.name, f"seed {seed} fold {number}", row["fit_seconds"], "s", flush=True)
+    print(method, task.name, f"seed {seed} fold {number}", row["cpu_seconds"], "s", flush=True)
 
 
 def predict(model: Any, study: Study) -> NDArray:
@@ -218,9 +220,10 @@ def read_fits(path: Path) -> pd.DataFrame:
         print(f"{path.name}: the last row is unfinished and is run again", flush=True)
         path.write_bytes(whole)
     text = {"p": str, "p_external": str, "history": str, "tested": str}
-    rows = pd.read_csv(
-        io.BytesIO(whole), dtype=text, keep_default_na=False, na_values={"threshold": "nan"}
-    )
+    absent = {"threshold": "nan", "cpu_seconds": ""}
+    rows = pd.read_csv(io.BytesIO(whole), dtype=text, keep_default_na=False, na_values=absent)
+    if list(rows) != list(FIELDS):
+        raise SystemExit(f"{path.name} has columns {list(rows)}; this version writes {FIELDS}.")
     return rows.drop_duplicates(["task", "method", "settings", "seed", "fold"])
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from page import line, short, write_page
 from paper_methods import POOLED, PRIVILEGED, TITLES
 
 from sk_momkd.evaluation.fitting import FoldOutcome
@@ -70,8 +71,8 @@ class Results:
             np.stack([1 - positive, positive], axis=1),
             np.unique(self.study.patient_of[test], return_counts=True)[1],
             float(fit.threshold),
-            fit.fit_seconds,
-            fit.predict_seconds,
+            fit.cpu_seconds,
+            0.0,
             None,
         )
 
@@ -182,7 +183,7 @@ class Table:
         row |= {"sd": result.spread(method, seeds)} | self._differences([result], method)
         row |= result.other_metrics(method, seeds)
         row["epochs"] = fits["epochs"].mean()
-        return row | {"fit_seconds": fits["fit_seconds"].mean()}
+        return row | {"cpu_seconds": fits["cpu_seconds"].mean()}
 
     def _means(self) -> list[dict[str, Any]]:
         """Means over the tasks that a method has seeds of, if these are all."""
@@ -226,14 +227,14 @@ class Table:
         by = self.rows.set_index(["task", "method"])
         kinds = self.results[0].kinds()
         head = [f"{task}, {k}" if len(kinds) > 1 else task for task in tasks for k in kinds]
-        lines = [line(["", *head, "s per fit"]), "|" + "---|" * (len(head) + 2)]
+        lines = [line(["", *head, "CPU s per fit"]), "|" + "---|" * (len(head) + 2)]
         for method in self.methods:
             cells = [
                 cell(by.loc[(task, method)], kind) if (task, method) in by.index else ""
                 for task in tasks
                 for kind in kinds
             ]
-            seconds = self.rows.loc[self.rows["method"] == method, "fit_seconds"].mean()
+            seconds = self.rows.loc[self.rows["method"] == method, "cpu_seconds"].mean()
             lines.append(line([method, *cells, "" if np.isnan(seconds) else f"{seconds:.1f}"]))
         return "\n".join(lines)
 
@@ -245,17 +246,9 @@ def cell(row: pd.Series, kind: str) -> str:
     if kind == "auc" and np.isfinite(row.get("sd", np.nan)):
         text += f" ({short(row['sd'])})"
     if np.isfinite(row.get(f"{prefix}difference", np.nan)):
-        values = [short(row[prefix + k], sign="+") for k in ("difference", "low", "high")]
+        values = [short(row[prefix + k], "+") for k in ("difference", "low", "high")]
         text += "<br>{} [{}, {}]".format(*values)
     return text
-
-
-def short(value: float, sign: str = "") -> str:
-    return f"{value:{sign}.3f}".replace("0.", ".", 1) if abs(value) < 1 else f"{value:{sign}.3f}"
-
-
-def line(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cells) + " |"
 
 
 def memory_numbers(rows: pd.DataFrame, methods: Sequence[str]) -> pd.DataFrame:
@@ -314,7 +307,7 @@ def write_tables(
             one.rows.round(5).to_csv(stem.with_suffix(".csv"), index=False)
             page += [f"## {TITLES[table]}", note(table, names), one.markdown()]
     path = options.results / f"paper_{options.name}.md"
-    path.write_text("\n\n".join(page) + "\n", encoding="utf-8")
+    write_page(path, f"The paper's tables on `{options.name}`", "\n\n".join(page))
 
 
 MEMORY_NOTE = (
@@ -358,9 +351,8 @@ def heading(
     whole = "patients" if tasks[0].study.groups is None else f"groups (`{options.groups}`)"
     seeds = " ".join(map(str, sorted(rows["seed"].unique())))
     machines = "; ".join(sorted(rows["machine"].unique()))
-    hours = rows["fit_seconds"].sum() / 3600
+    hours = rows["cpu_seconds"].sum() / 3600
     parts = [
-        f"# The paper's tables on `{options.name}`",
         f"{options.n_splits} folds of whole {whole}, seeds {seeds or '-'} for folds and fits; the "
         "inner validation part is of whole groups, too. Features are z-scores over the instances "
         "of the training part, clipped at 6; genes are chosen in the training part. All methods: "
@@ -369,8 +361,8 @@ def heading(
         f"({options.n_bootstrap} times, the same for all methods and tasks); chance in training "
         "is not in them.",
         "; ".join(described(task) for task in tasks) + ".",
-        f"{len(rows)} fits, {hours:.2f} h of training on one thread each, with other work on the "
-        f"machine ({machines}). Command: `{command}`",
+        f"{len(rows)} fits, {hours:.2f} h of processor time, one thread ({machines}). "
+        f"Command: `{command}`",
     ]
     return "\n\n".join(parts)
 
