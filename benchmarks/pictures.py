@@ -56,12 +56,10 @@ def small_model(**overrides):
 
 
 def smaller(path: Path, widest: int = 1280) -> None:
-    """Rewrite a PNG no wider than that, of flat drawings with at most 256 colours."""
+    """Rewrite a PNG with at most 256 colours, and no wider than that."""
     picture = Image.open(path).convert("RGB")
     picture.thumbnail((widest, 4000))
-    if len(picture.getcolors(2**24)) < 20_000:  # no photograph
-        picture = picture.quantize(256, method=Image.Quantize.FASTOCTREE)
-    picture.save(path, optimize=True)
+    picture.quantize(256, method=Image.Quantize.FASTOCTREE).save(path, optimize=True)
     print(f"{path.name}: {picture.size}, {path.stat().st_size / 1e3:.0f} kB", flush=True)
 
 

@@ -170,7 +170,9 @@ class AttentionMapDisplay:
             )
         with styled():
             if ax is None:
-                ax = axes(None, self._size(slide, width))[0]
+                ax = axes(None, self._size(slide, width), layout="compressed")[0]
+                # Axes of fixed aspect end up off centre beside a colour bar, near the edge.
+                ax.figure.get_layout_engine().set(w_pad=0.12)
             self.ax_, self.figure_ = ax, ax.figure
             if slide is not None:
                 wide, high = (side * (mpp or 1.0) for side in slide.size)

@@ -57,7 +57,9 @@ def styled() -> Iterator[None]:
         yield
 
 
-def axes(ax: Any, size: tuple[float, float], n: int = 1) -> list[Any]:
+def axes(
+    ax: Any, size: tuple[float, float], n: int = 1, *, layout: str = "constrained"
+) -> list[Any]:
     """The user's axes, or `n` new ones side by side in a figure of `size` inches.
 
     Raises
@@ -67,21 +69,21 @@ def axes(ax: Any, size: tuple[float, float], n: int = 1) -> list[Any]:
     """
     matplotlib()
     if ax is None:
-        ax = _new_figure(size).subplots(1, n)
+        ax = _new_figure(size, layout).subplots(1, n)
     given = list(ax.flat) if hasattr(ax, "flat") else list(ax) if isinstance(ax, list) else [ax]
     if len(given) != n:
         raise ValueError(f"ax must hold {n} axes, got {len(given)}.")
     return given
 
 
-def _new_figure(size: tuple[float, float]) -> Any:
+def _new_figure(size: tuple[float, float], layout: str) -> Any:
     if _OFF_SCREEN.get():
         from matplotlib.figure import Figure
 
-        return Figure(figsize=size, layout="constrained")
+        return Figure(figsize=size, layout=layout)
     from matplotlib import pyplot
 
-    return pyplot.figure(figsize=size, layout="constrained")
+    return pyplot.figure(figsize=size, layout=layout)
 
 
 def colour(number: int) -> str:

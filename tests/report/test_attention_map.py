@@ -112,6 +112,17 @@ def test_bag_of_several_slides_is_refused_and_each_slide_is_drawn(demo):
     np.testing.assert_array_equal(second.xy, slides[1].coords)
 
 
+@pytest.mark.parametrize("shape", [(40, 10), (10, 40), (1, 30)])
+def test_slide_of_any_shape_stays_inside_its_figure(shape):
+    grid = np.array([[x, y] for y in range(shape[1]) for x in range(shape[0])]) * 512
+    display = AttentionMapDisplay(grid, np.arange(len(grid)) / 1e4, 512, title="S").plot(width=4)
+    figure = display.figure_
+    figure.canvas.draw()
+    left, bottom, right, top = figure.get_tightbbox().extents  # inches
+    assert min(left, bottom) > 0.02
+    assert (np.array([right, top]) < figure.get_size_inches() - 0.02).all()
+
+
 def test_axes_of_the_user_are_drawn_into():
     ax = Figure().subplots()
     display = AttentionMapDisplay(GRID * 10, np.arange(48.0), 10).plot(ax)
