@@ -130,19 +130,19 @@ def report(
     chosen, comparison, models = _what(result, model)
     sequence = None if bags is None else as_bags(bags)
     subject = Subject(
-        chosen,
-        comparison,
-        models,
-        sequence,
-        _labels(sequence, y),
-        omics,
-        join,
-        images,
-        mpp,
-        n_slides,
-        n_patches,
-        random_state,
-        {str(k): str(v) for k, v in (notes or {}).items()},
+        result=chosen,
+        comparison=comparison,
+        models=models,
+        bags=sequence,
+        labels=_labels(sequence, y),
+        omics=omics,
+        join=join,
+        images=images,
+        mpp=mpp,
+        n_slides=n_slides,
+        n_patches=n_patches,
+        random_state=random_state,
+        notes={str(k): str(v) for k, v in (notes or {}).items()},
     )
     template = _template()
     matplotlib()

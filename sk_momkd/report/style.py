@@ -6,12 +6,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from types import ModuleType
-from typing import Any
+from typing import Any, Literal
 
 # Okabe and Ito's palette without its yellow, which is too light for lines on white.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 GREY = "#6B6B6B"
 SCALE = "viridis"  # of values from low to high: even in lightness, also in grey print
+
+Layout = Literal["constrained", "compressed"]  # compressed: for axes of fixed proportions
 
 _STYLE = {
     "font.size": 10,
@@ -58,7 +60,7 @@ def styled() -> Iterator[None]:
 
 
 def axes(
-    ax: Any, size: tuple[float, float], n: int = 1, *, layout: str = "constrained"
+    ax: Any, size: tuple[float, float], n: int = 1, *, layout: Layout = "constrained"
 ) -> list[Any]:
     """The user's axes, or `n` new ones side by side in a figure of `size` inches.
 
@@ -76,7 +78,7 @@ def axes(
     return given
 
 
-def _new_figure(size: tuple[float, float], layout: str) -> Any:
+def _new_figure(size: tuple[float, float], layout: Layout) -> Any:
     if _OFF_SCREEN.get():
         from matplotlib.figure import Figure
 

@@ -14,7 +14,7 @@ from ..data.sequence import BagSequence
 from ..evaluation.routing import final_step
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Subject:
     """What a report is made of; what was not given is None.
 
