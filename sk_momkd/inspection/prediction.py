@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from sklearn.utils import check_random_state
 from torch import Tensor
 
-from ..estimators.momkd import MoMKDClassifier
 from ..models.momkd import MoMKD
 from ..nn.memory import attention_scores
 from ..nn.precision import wide
@@ -124,6 +123,7 @@ def explain_prediction(
     random = check_random_state(random_state)
     components = component_table(model).reset_index(drop=True)
     network = cast(MoMKD, model.module_)
+    directions = network.memory.directions().detach().flatten(0, 1)
     tables, rows = [], []
     with _embeddings(network) as embedding:
         for seen in seen_bags(clf, bags, model):
@@ -134,7 +134,7 @@ def explain_prediction(
                 value, len(components), n_permutations=n_permutations, random=random
             )
             uniform = float(value(np.zeros((1, len(components)), dtype=bool))[0])
-            tables.append(_components(model, seen, components, found))
+            tables.append(_components(seen, components, directions, found))
             rows.append(
                 {
                     "bag_id": seen.bag_id,
@@ -158,10 +158,9 @@ def _target(proba: NDArray, asked: int | None) -> int:
 
 
 def _components(
-    model: MoMKDClassifier, seen: SeenBag, components: pd.DataFrame, found: NDArray
+    seen: SeenBag, components: pd.DataFrame, directions: Tensor, found: NDArray
 ) -> pd.DataFrame:
-    rows = model._memory().directions().detach().flatten(0, 1)
-    affinity = (momkd_output(seen.output).slide_projection[0] @ rows.T).double().numpy()
+    affinity = (directions @ momkd_output(seen.output).slide_projection[0]).double().numpy()
     return pd.DataFrame(
         {
             "bag_id": seen.bag_id,
@@ -197,6 +196,7 @@ def _game(
     absent = affinity.mean(dim=0, keepdim=True)
     shape = momkd_output(seen.output).affinity.shape[1:]
     at_once = max(1, _VALUES_AT_ONCE // affinity.numel())
+    tau, device = float(module.tau()), module.log_tau.device  # a GPU while bags are looked at
 
     @torch.no_grad()
     def value(coalitions: NDArray) -> NDArray:
@@ -205,9 +205,9 @@ def _game(
 
     def _probability(present: Tensor) -> Tensor:
         known = torch.where(present.unsqueeze(1), affinity, absent)  # (c, N, K * m)
-        scores = attention_scores(known.flatten(0, 1).unflatten(1, shape)) / module.tau()
+        scores = attention_scores(known.flatten(0, 1).unflatten(1, shape)) / tau
         attention = scores.unflatten(0, known.shape[:2]).softmax(dim=1)  # (c, N, maps)
         pooled = attention.transpose(1, 2) @ embedding  # (c, maps, D)
-        return module._logits(pooled).double().softmax(dim=1)[:, target]
+        return module._logits(pooled.to(device)).cpu().double().softmax(dim=1)[:, target]
 
     return value
