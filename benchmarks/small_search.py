@@ -109,6 +109,9 @@ GRID: dict[str, Settings] = {
     "soft labels of others": replace(_soft, permuted=True),
     "soft labels in the alignment": replace(_soft, teacher_alignment=True),
     "soft labels and memory": replace(_soft, alpha_omics=0.05, lambda_mse=0.01),
+    "soft labels in the alignment, and memory": replace(
+        _soft, teacher_alignment=True, alpha_omics=0.05, lambda_mse=0.01
+    ),
     "memory, match": Settings(match=0.1),
     "memory, match classes": Settings(match=0.1, match_classes=True),
     "memory, contrast": Settings(contrast=0.1),

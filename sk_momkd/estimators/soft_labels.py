@@ -24,7 +24,7 @@ _SHUFFLES = 20
 
 def default_teacher() -> Any:
     """Strongly regularised logistic regression on all genes."""
-    regression = LogisticRegression(C=1e-3, class_weight="balanced", max_iter=1000)
+    regression = LogisticRegression(C=1e-4, class_weight="balanced", max_iter=1000)
     return make_pipeline(LogCounts(), StandardScaler(), regression)
 
 
