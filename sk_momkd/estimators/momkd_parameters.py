@@ -38,7 +38,6 @@ PRESETS: dict[str, dict[str, Any]] = {
         "head_dropout": 0.25,
         "input_dropout": 0.3,
         "lambda_teacher": 0.8,
-        "teacher_alignment": True,
         "batch_size": 32,
         "learning_rate": 7e-4,
         "weight_decay": 0.05,
