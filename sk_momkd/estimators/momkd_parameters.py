@@ -29,7 +29,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "patience": 1,
         "min_epochs": 3,
     },
-    "small": {  # ours, for some hundred patients; see docs/results/small_cohort.md
+    "small": {  # ours, for some hundred patients; chosen by benchmarks/small_search.py
         "hidden_dim": 64,
         "projection_dim": 32,
         "head_hidden_dim": 32,
