@@ -8,7 +8,8 @@ of five labels. The bags are of equal size and their graphs complete, so the 25 
 each weight has a first axis for the fit, and a step of all costs little more than a step of one.
 The equations are those of `MoMKDClassifier` (`momkd_of` copies a fit into its module, and a test
 compares the logits); what is tried beyond them is described at `VARIANTS`. Each setting is a row of
-`docs/results/small_search.csv`; rows that are there are not run again. `small_search.md` is the page.
+`docs/results/small_search.csv`, and a line of the page beside it; rows that are there are not run
+again.
 """
 
 from __future__ import annotations
@@ -323,8 +324,8 @@ def as_markdown(rows: pd.DataFrame) -> str:
     return (
         "# Settings for some hundred patients\n\n"
         "AUC on inner test folds of the training part of one split of `tcga_brca` (five folds of "
-        "whole sites, one seed of the networks), mean over the folds. One mean over labels and "
-        "folds moves by some .003 to .005 from seed to seed: rows that differ by less are equal. "
+        "whole sites, one seed of the networks), mean over the folds. With 25 folds of some 100 "
+        "patients and one seed, differences below about .01 are not told from chance. "
         '`preset("small")` is *soft labels and memory*. *short*: 15 epochs, soft labels in the '
         "alignment, no memory where it is not named.\n\n"
         + "\n".join(lines)
