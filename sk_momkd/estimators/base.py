@@ -12,7 +12,7 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin
-from sklearn.utils.validation import check_is_fitted
+from sklearn.utils.validation import check_consistent_length, check_is_fitted
 from torch import nn
 
 from ..data.sequence import BagSequence
@@ -138,6 +138,7 @@ class BaseMILClassifier(ClassifierMixin, BaseEstimator):
         user_callbacks = fresh_callbacks(self.callbacks)
         bags = check_bags(self, X, reset=True)
         self.classes_, labels = encode_labels(self, y, bags)
+        check_consistent_length(bags, groups)
         streams = Streams(self.random_state, self.device_)
 
         training, validation = self._split(bags, labels, groups, streams.seeds["split"])

@@ -282,14 +282,12 @@ class MoMKDClassifier(TransformerMixin, TaughtClassifier):
     ) -> NDArray | None:
         if not self.lambda_teacher:
             return None
+        known = (self.teacher, table, rows, labels, groups)
         return cross_fitted_labels(
-            self.teacher,
-            table,
-            rows,
-            labels,
-            groups,
+            *known,
             temperature=self.teacher_temperature,
             random_state=seed,
+            classes=self.classes_.tolist(),
         )
 
     def _make_callbacks(self, generator: torch.Generator) -> list[Any]:

@@ -111,7 +111,8 @@ _TRAINING_WORDS = {
     "average_after": (
         "float or None",
         "Predict with the mean of the weights after each epoch that follows this share of "
-        "`max_epochs`, in place of the last or the best weights.",
+        "`max_epochs`, in place of the last or the best weights; a training that stops before it "
+        "keeps the best.",
     ),
     "n_models": (
         "int",

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from scipy import sparse
+from sklearn.base import clone
 
 from ..data.omics import OmicsTable
 from ..exceptions import OmicsError
@@ -32,6 +33,17 @@ class PrivilegedOmics:
     paired: NDArray
     genes: NDArray
     teacher: NDArray | None = None
+
+
+def seeded_clone(estimator: Any, random_state: int) -> Any:
+    """Clone with a seed wherever the user gave none, so that a fit can be repeated."""
+    copy = clone(estimator)
+    names = [
+        name
+        for name, value in copy.get_params().items()
+        if name.rpartition("__")[2] == "random_state" and value is None
+    ]
+    return copy.set_params(**dict.fromkeys(names, random_state)) if names else copy
 
 
 def fit_omics(

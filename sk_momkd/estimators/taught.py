@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
 from numpy.typing import NDArray
-from sklearn.base import clone
 
 from ..data.omics import OmicsTable, join_omics
 from ..data.patients import patients_and_groups
@@ -14,7 +13,7 @@ from ..data.sequence import BagSequence
 from .base import BaseMILClassifier
 from .omics_transformer import default_omics_transformer
 from .parameters import OMICS, TRAINING
-from .privileged import PrivilegedOmics, fit_omics, transform_omics
+from .privileged import PrivilegedOmics, fit_omics, seeded_clone, transform_omics
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -77,7 +76,7 @@ of shape (n_bags, n_instances, n_features) or (n_bags, n_features)
         self.omics_transformer_ = (
             default_omics_transformer(self.n_genes)
             if self.omics_transformer is None
-            else clone(self.omics_transformer)
+            else seeded_clone(self.omics_transformer, seed)
         )
         taught = fit_omics(self.omics_transformer_, table, rows[training], labels[training])
         _, group_of_bag = patients_and_groups(bags, bags, groups)

@@ -74,7 +74,7 @@ class TDCClassifier(TaughtClassifier):
     {fitted}
     {taught}
     teacher_history_ : DataFrame
-        Of the first stage; only after a fit with omics.
+        Of the first stage (of several models, of the first); only after a fit with omics.
 
     See Also
     --------
@@ -170,7 +170,9 @@ class TDCClassifier(TaughtClassifier):
     def _learn_teacher(self, fold: Fold) -> MultimodalNet:
         module = cast(TDCTeacher, self._build(self._make_teacher, fold.n_genes, fold.streams))
         objective = Objective(tdc_teacher_terms, _TEACHER_WEIGHTS | {"l1": self.l1})
-        self.teacher_history_ = self._train(module, objective, fold, [StartMasking(2)])
+        history = self._train(module, objective, fold, [StartMasking(2)])
+        if not hasattr(self, "teacher_history_"):
+            self.teacher_history_ = history
         return module.net
 
     def _make_teacher(self, n_features: int, n_genes: int, n_classes: int) -> nn.Module:

@@ -103,7 +103,6 @@ def inner_split(
     ValueError
         If a class would be absent from a side.
     """
-    check_consistent_length(bags, groups)
     _, groups = patients_and_groups(bags, bags, groups)
     if splitter is None:
         return stratified_group_split(labels, groups, fraction=fraction, random_state=random_state)

@@ -128,7 +128,7 @@ class AverageWeights(Callback):
     Parameters
     ----------
     first : int
-        The first epoch that counts, from 1. A training that ends earlier keeps its last weights.
+        The first epoch that counts, from 1. A training that ends earlier is left as it is.
     """
 
     def __init__(self, first: int) -> None:
@@ -139,11 +139,12 @@ class AverageWeights(Callback):
         self.mean_: dict[str, Tensor] = {}
 
     def on_epoch_end(self, net: NeuralNet, **kwargs: Any) -> None:
-        weights = net.module_.state_dict()
-        if len(net.history) <= self.first:
-            self.mean_, self.n_averaged_ = copy.deepcopy(weights), 1
+        if len(net.history) < self.first:
             return
+        weights = net.module_.state_dict()
         self.n_averaged_ += 1
+        if not self.mean_:
+            self.mean_ = copy.deepcopy(weights)
         for name, mean in self.mean_.items():
             if mean.is_floating_point():
                 mean.lerp_(weights[name], 1 / self.n_averaged_)

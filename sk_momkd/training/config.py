@@ -50,9 +50,13 @@ class TrainingConfig:
     @property
     def first_best(self) -> int:
         """The first epoch that may be the best, counted from 1."""
-        return int(self.best_after * self.max_epochs) + 1
+        return self._after(self.best_after)
 
     @property
     def first_averaged(self) -> int | None:
         """The first epoch whose weights enter the average, counted from 1; None for no average."""
-        return None if self.average_after is None else int(self.average_after * self.max_epochs) + 1
+        return None if self.average_after is None else self._after(self.average_after)
+
+    def _after(self, share: float) -> int:
+        epochs = round(share * self.max_epochs, 9)  # 0.29 * 100 falls short of 29
+        return int(epochs) + 1

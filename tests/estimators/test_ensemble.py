@@ -100,6 +100,34 @@ def test_average_overrules_the_best_epoch(cohort):
     assert averaged.validation_ is not None
 
 
+def test_training_that_stops_before_the_average_keeps_its_best_epoch(cohort):
+    bags, y, _ = cohort
+    stopped = {"early_stopping": True, "max_epochs": 3, "monitor": "loss", "learning_rate": 1.0}
+    stopped |= {"patience": 1, "min_epochs": 1}
+    best, averaged = fit(bags, y, **stopped), fit(bags, y, average_after=0.99, **stopped)
+    assert best.n_iter_ == 2
+    assert torch.equal(weights(averaged.module_), weights(best.module_))
+
+
+def test_first_averaged_epoch_follows_its_share_of_the_epochs():
+    config = MoMKDClassifier(average_after=0.29, max_epochs=100, device="cpu")
+    config.device_ = "cpu"
+    assert config._training_config().first_averaged == 30
+
+
+def test_groups_of_another_length_are_refused_without_a_split(cohort):
+    bags, y, omics = cohort
+    with pytest.raises(ValueError, match="inconsistent numbers of samples"):
+        quick("MoMKDClassifier", early_stopping=False).fit(bags, y, omics, groups=[0, 1])
+
+
+def test_teacher_history_of_several_models_is_the_first(cohort):
+    bags, y, omics = cohort
+    one = fit(bags, y, omics, name="TDCClassifier")
+    two = fit(bags, y, omics, name="TDCClassifier", n_models=2)
+    assert two.teacher_history_["train_loss"].equals(one.teacher_history_["train_loss"])
+
+
 @pytest.mark.parametrize("name", sorted(CLASSIFIERS))
 def test_thinning_trains_every_method_and_leaves_prediction_alone(name, cohort):
     bags, y, _ = cohort

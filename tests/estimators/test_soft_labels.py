@@ -6,6 +6,9 @@ import pytest
 import torch
 from conftest import make_bags, make_omics, quick_classifier
 from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.dummy import DummyClassifier
+from sklearn.ensemble import ExtraTreesClassifier, RandomForestClassifier
+from sklearn.feature_selection import SelectFromModel
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.svm import SVC
@@ -101,8 +104,41 @@ def test_labels_of_three_classes_sum_to_one_and_follow_the_classes():
 
 def test_labels_need_two_groups_of_every_class():
     y = np.arange(6) % 2
-    with pytest.raises(OmicsError, match=r"class number 1 is in 1.*lambda_teacher=0"):
+    with pytest.raises(OmicsError, match=r"class 1 is in 1.*lambda_teacher=0"):
         labels_of(make_omics(y), y, teacher=None, groups=np.array([0, 9, 1, 9, 2, 9]))
+
+
+def test_labels_need_a_teacher_that_tells_patients_apart():
+    y = np.arange(24) % 2
+    with pytest.raises(OmicsError, match="same of all patients of a fold"):
+        labels_of(make_omics(y), y, teacher=DummyClassifier())
+
+
+@pytest.mark.parametrize("n_classes", [3, 4])
+def test_labels_need_one_output_per_class(n_classes):
+    y = np.arange(24) % n_classes
+    with pytest.raises(OmicsError, match="decision_function_shape='ovr'"):
+        labels_of(make_omics(y), y, teacher=SVC(decision_function_shape="ovo"))
+
+
+def test_fit_names_the_class_with_too_little_omics():
+    bags, y = make_bags()
+    clf = quick_classifier(lambda_teacher=0.5, early_stopping=False)
+    with pytest.raises(OmicsError, match="class 'pos' is in 1"):
+        clf.fit(bags, np.array(["neg", "pos"])[y], make_omics(y).iloc[[0, 1, 2, 4]])
+
+
+def test_fit_is_the_same_with_a_teacher_of_chance_and_rows_in_any_order():
+    bags, y = make_bags()
+    omics = make_omics(y).astype(np.float32)
+    teacher, selector = RandomForestClassifier(4), SelectFromModel(ExtraTreesClassifier(4))
+    settings = {"max_epochs": 1, "teacher": teacher, "omics_transformer": selector}
+    first, second = (
+        quick_classifier(lambda_teacher=0.5, **settings).fit(bags, y, table)
+        for table in (omics, omics[::-1])
+    )
+    assert torch.equal(weights(first), weights(second))
+    assert teacher.random_state is None
 
 
 def test_fit_learns_from_soft_labels_and_never_from_those_of_validation():
