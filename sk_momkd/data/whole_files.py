@@ -12,6 +12,8 @@ from pathlib import Path
 @contextmanager
 def written_whole(path: Path) -> Iterator[str]:
     """Name of a file to write beside `path`; it is moved there if nothing is raised."""
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"There is no folder {path.parent} to write {path.name} into.")
     handle, part = tempfile.mkstemp(suffix=".part", dir=path.parent)
     os.close(handle)
     try:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from pandas.api.types import is_numeric_dtype
 
 from ..data.bag import Bag
 from ..data.whole_files import written_whole
@@ -70,7 +71,8 @@ def to_geojson(
     BagError
         If the frame has no row of the bag, or where patches lie, or how large they are, is unknown.
     ValueError
-        If a column is absent, or `object_type` is unknown.
+        If a column is absent or not of numbers, `object_type` is unknown, `patch_size` or `mpp`
+        is not above 0, or `bounds_offset` is no pair of numbers.
 
     Examples
     --------
@@ -85,13 +87,17 @@ def to_geojson(
     """
     if object_type not in _OBJECT_TYPES:
         raise ValueError(f"object_type must be one of {_OBJECT_TYPES}, got {object_type!r}.")
+    offset = _pair(bounds_offset)
+    for name, length in (("patch_size", patch_size), ("mpp", mpp)):
+        if length is not None and not 0 < length < np.inf:
+            raise ValueError(f"{name} must be above 0, got {length!r}.")
     rows = _rows_of(frame, bag)
     columns = _score_columns(rows, scores)
     if class_column is not None and class_column not in rows:
         raise ValueError(f"The frame has no column {class_column!r}; it has {list(rows.columns)}.")
     corners, size = _level0(rows, bag, patch_size, mpp)
     features = _features(
-        corners - np.asarray(bounds_offset, dtype=float),
+        corners - offset,
         size,
         rows[columns].astype(float),
         None if class_column is None else rows[class_column].astype(str).to_list(),
@@ -104,6 +110,13 @@ def to_geojson(
             file.write((",\n" if i else "\n") + json.dumps(feature, allow_nan=False))
         file.write("\n]}\n")
     return target
+
+
+def _pair(bounds_offset: Any) -> NDArray:
+    offset = np.asarray(bounds_offset, dtype=float)
+    if offset.shape != (2,) or not np.isfinite(offset).all():
+        raise ValueError(f"bounds_offset must be two numbers (x, y), got {bounds_offset!r}.")
+    return offset
 
 
 def _rows_of(frame: pd.DataFrame, bag: Bag) -> pd.DataFrame:
@@ -119,6 +132,7 @@ def _rows_of(frame: pd.DataFrame, bag: Bag) -> pd.DataFrame:
     if rows.empty:
         raise BagError(
             f"The frame has no row of {bag.name}; it has {frame['bag_id'].unique()[:3].tolist()}."
+            + (" Give the bag its bag_id, or only its own rows." if bag.bag_id is None else "")
         )
     if len(bag.slides) > 1:
         raise BagError(
@@ -136,6 +150,9 @@ def _score_columns(rows: pd.DataFrame, scores: str | Sequence[str] | None) -> li
     absent = [c for c in columns if c not in rows]
     if absent:
         raise ValueError(f"The frame has no column {absent[0]!r}; it has {list(rows.columns)}.")
+    for column in columns:
+        if not is_numeric_dtype(rows[column]):
+            raise ValueError(f"Column {column!r} holds no numbers; text goes into class_column=.")
     return columns
 
 

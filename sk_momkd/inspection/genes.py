@@ -101,7 +101,10 @@ def gene_attributions(
     Raises
     ------
     OmicsError
-        If `clf` was fitted without omics, its branch is gone, or genes are missing.
+        If `clf` was fitted without omics, its branch is gone, genes are missing, or there is one
+        patient alone, who would be compared with himself.
+    ValueError
+        If `by` is unknown, or `n_background` or `n_samples` is less than 1.
     ImportError
         If shap is not installed.
     TypeError
@@ -134,9 +137,16 @@ def gene_attributions(
     """
     if by not in TARGETS:
         raise ValueError(f"by must be one of {TARGETS}, got {by!r}.")
+    for name, count in (("n_background", n_background), ("n_samples", n_samples)):
+        if count < 1:
+            raise ValueError(f"{name} must be at least 1, got {count!r}.")
     model = momkd_of(clf)
     branch = _branch(model)
     table = as_omics(omics)
+    if len(table.ids) < 2:
+        raise OmicsError(
+            f"Attributions compare patients, omics holds {len(table.ids)}. Pass at least two."
+        )
     inputs = _branch_inputs(model, table)
     target = _Target(branch, model, by).eval()
     random = check_random_state(random_state)

@@ -23,6 +23,8 @@ from .fitted import classifier_of, momkd_of, momkd_output, seen_bags
 from .memory import component_table
 from .patches import patch_affinities
 
+_OF_STAMP = ("PATIENT", "pred", "loss")
+
 
 def prediction_table(clf: Any, bags: Any, y: Any = None) -> pd.DataFrame:
     """Ids, labels and probabilities of bags.
@@ -88,7 +90,8 @@ def to_stamp(predictions: pd.DataFrame, path: str | PathLike, *, label: str) -> 
     Raises
     ------
     ValueError
-        If a column is absent, or slides of a patient differ in their label.
+        If a column is absent, slides of a patient differ in their label, or `label` is the name
+        of another column.
 
     Examples
     --------
@@ -102,6 +105,8 @@ def to_stamp(predictions: pd.DataFrame, path: str | PathLike, *, label: str) -> 
       PATIENT isMSI pred  isMSI_MSI  isMSI_MSS   loss
     0       A   MSI  MSI        0.8        0.2  0.223
     """
+    if label in _OF_STAMP:
+        raise ValueError(f"label {label!r} is a column of its own in STAMP's table; rename it.")
     columns = [str(c) for c in predictions.columns if str(c).startswith("p_")]
     if not columns or "patient_id" not in predictions:
         raise ValueError(

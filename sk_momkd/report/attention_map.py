@@ -15,7 +15,7 @@ from ..data.sequence import BagSequence
 from ..exceptions import BagError
 from ..inspection.attention import patch_attention
 from .slide_image import open_slide
-from .style import SCALE, axes, styled
+from .style import SCALE, axes, literal, shortened, styled
 
 _MISSING = "#F2F2F2"  # where the slide has no patch
 WIDE = 6.2  # inches
@@ -110,6 +110,8 @@ class AttentionMapDisplay:
             If the bag has no coordinates or several slides, or no patch size can be told.
         TypeError
             If the classifier has no attention.
+        ValueError
+            If there is no such column.
         """
         require_one_slide(bag)
         table = patch_attention(clf, BagSequence([bag]))
@@ -118,6 +120,8 @@ class AttentionMapDisplay:
             raise BagError(f"{bag.name} has no coordinates, so it cannot be drawn as a map.")
         maps = [c for c in table.columns if str(c).startswith("attention")]
         column = maps[-1] if column is None else column
+        if column not in table:
+            raise ValueError(f"There is no column {column!r}; there are {list(table.columns)}.")
         values = table[column].to_numpy(dtype=float)
         label = column
         if column in maps:
@@ -162,24 +166,26 @@ class AttentionMapDisplay:
         """
         slide = None if self.image is None else open_slide(self.image)
         mpp = slide.mpp if self.mpp is None and slide is not None else self.mpp
+        if self.mpp is not None and not self.mpp > 0:
+            raise ValueError(f"mpp must be above 0 micrometres per pixel, got {self.mpp!r}.")
         scale, unit = (1.0, "µm") if self.unit == "um" else (mpp or 1.0, "µm" if mpp else "px")
         if slide is not None and self.unit == "um" and not mpp:
             raise BagError(
                 f"{self.title or 'The bag'} has coordinates in micrometres and its picture does "
                 "not tell its resolution; give mpp= to draw the one over the other."
             )
+        picture = None if slide is None else np.array(slide.size) * (mpp or 1.0)
         with styled():
             if ax is None:
                 ax = axes(None, self._size(slide, width), layout="compressed")[0]
                 # Axes of fixed aspect end up off centre beside a colour bar, near the edge.
                 ax.figure.get_layout_engine().set(w_pad=0.12)
             self.ax_, self.figure_ = ax, ax.figure
-            if slide is not None:
-                wide, high = (side * (mpp or 1.0) for side in slide.size)
-                ax.imshow(slide.thumbnail(), extent=(0, wide, high, 0))
+            if slide is not None and picture is not None:
+                ax.imshow(slide.thumbnail(), extent=(0, *picture, 0))
             opacity = (0.55 if slide is not None else 1.0) if alpha is None else alpha
             self.patches_ = self._squares(scale, cmap, opacity, percentiles)
-            self._frame(slide, scale, unit)
+            self._frame(picture, scale, unit)
         return self
 
     def _size(self, slide: Any, width: float) -> tuple[float, float]:
@@ -210,20 +216,26 @@ class AttentionMapDisplay:
         extend = {(0, 0): "neither", (1, 0): "min", (0, 1): "max", (1, 1): "both"}[beyond]
         opaque = ScalarMappable(squares.norm, cmap)  # of full colour also over a picture
         bar = self.figure_.colorbar(
-            opaque, ax=self.ax_, label=self.label, extend=extend, shrink=0.8, aspect=30, pad=0.02
+            opaque,
+            ax=self.ax_,
+            label=literal(self.label),
+            extend=extend,
+            shrink=0.8,
+            aspect=30,
+            pad=0.02,
         )
         bar.outline.set_visible(False)
         return squares
 
-    def _frame(self, slide: Any, scale: float, unit: str) -> None:
+    def _frame(self, picture: NDArray | None, scale: float, unit: str) -> None:
         from matplotlib.ticker import MaxNLocator
 
         low, high = self.xy.min(axis=0) * scale, (self.xy.max(axis=0) + self.patch_size) * scale
-        if slide is not None:
-            per_pixel = scale if self.unit == "px" else slide.mpp or self.mpp
-            low, high = np.zeros(2), np.array(slide.size) * per_pixel
+        if picture is not None:
+            low, high = np.zeros(2), picture
         self.ax_.set(xlim=(low[0], high[0]), ylim=(high[1], low[1]), aspect="equal")
-        self.ax_.set(xlabel=unit, ylabel=unit, title=shortened(self.title), facecolor=_MISSING)
+        self.ax_.set(xlabel=unit, ylabel=unit, facecolor=_MISSING)
+        self.ax_.set_title(literal(shortened(self.title)))
         self.ax_.xaxis.set_major_locator(MaxNLocator(4))
         self.ax_.yaxis.set_major_locator(MaxNLocator(5))
         _scale_bar(self.ax_, high[0] - low[0], unit)
@@ -250,20 +262,6 @@ def patch_width(bag: Bag, info: BagInfo) -> float:
     if not np.isfinite(width) or width <= 0:
         raise BagError(f"The patch size of {bag.name} is unknown; give patch_size=.")
     return float(width)
-
-
-def shortened(name: str, longest: int = 48) -> str:
-    """`name`, its middle left out where it is long: the ends of slide ids tell them apart.
-
-    Examples
-    --------
-    >>> shortened("TCGA-A2-A04P-01Z-00-DX1", 12)
-    'TCGA-…00-DX1'
-    """
-    if len(name) <= longest:
-        return name
-    front = (longest - 1) // 2
-    return f"{name[:front]}…{name[front - longest + 1 :]}"
 
 
 def _scale_bar(ax: Any, width: float, unit: str) -> None:

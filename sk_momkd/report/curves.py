@@ -14,7 +14,7 @@ from sklearn.metrics import (
 )
 
 from .predicted import Predicted, predicted, with_interval
-from .style import GREY, axes, colour, styled
+from .style import GREY, axes, colour, literal, styled
 
 _SIZE = (4.0, 4.0)
 
@@ -108,7 +108,7 @@ class _CurveDisplay:
                     self.ax_.plot(
                         curve.x,
                         curve.y,
-                        label=label if repeat == 0 else "_nolegend_",
+                        label=literal(label) if repeat == 0 else "_nolegend_",
                         color=colour(number),
                         linewidth=1.8 if len(repeats) == 1 else 1.1,
                         drawstyle=self._steps,

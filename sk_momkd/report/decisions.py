@@ -12,7 +12,7 @@ from sklearn.metrics import ConfusionMatrixDisplay, confusion_matrix
 
 from ..evaluation.scores import N_BINS
 from .predicted import Predicted, predicted, require_two_classes, with_interval
-from .style import COLOURS, GREY, axes, colour, styled
+from .style import COLOURS, GREY, axes, colour, literal, shortened, styled
 
 _THRESHOLDS = np.arange(0.01, 1.0, 0.01)
 
@@ -273,8 +273,8 @@ class ConfusionDisplay:
             share = np.divide(
                 self.counts, total, out=np.zeros_like(self.counts, dtype=float), where=total > 0
             )
-            labels = [_short(str(c)) for c in self.classes]
-            ConfusionMatrixDisplay(share, display_labels=labels).plot(
+            labels = [shortened(str(c), 18) for c in self.classes]
+            ConfusionMatrixDisplay(share, display_labels=[*map(literal, labels)]).plot(
                 ax=self.ax_,
                 cmap="Blues",
                 colorbar=False,
@@ -296,7 +296,3 @@ class ConfusionDisplay:
             for spine in self.ax_.spines.values():
                 spine.set_visible(False)
         return self
-
-
-def _short(name: str, longest: int = 18) -> str:
-    return name if len(name) <= longest else name[: longest - 1] + "\u2026"

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from ..inspection.genes import gene_attributions
-from .style import axes, colour, styled
+from .style import axes, colour, literal, styled
 
 _DIRECTION = "direction_"
 
@@ -99,10 +99,10 @@ class GeneAttributionDisplay:
                         np.flatnonzero(of_class),
                         shown["mean_abs"].to_numpy()[of_class],
                         color=colour(k),
-                        label=str(name).removeprefix(_DIRECTION),
+                        label=literal(str(name).removeprefix(_DIRECTION)),
                         height=0.75,
                     )
-            self.ax_.set_yticks(range(len(shown)), shown["gene"].astype(str), fontsize=8)
+            self.ax_.set_yticks(range(len(shown)), shown["gene"].map(literal), fontsize=8)
             self.ax_.set(xlabel="mean size of the pull", ylim=(len(shown) - 0.4, -0.6))
             place = {"loc": "lower left", "bbox_to_anchor": (0, 1), "ncols": len(classes)}
             self.ax_.legend(title="high expression pulls toward", **place)

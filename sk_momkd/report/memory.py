@@ -9,7 +9,7 @@ from typing import Any, Self
 import pandas as pd
 
 from ..inspection.fitted import momkd_of
-from .style import GREY, axes, colour, styled
+from .style import GREY, axes, colour, literal, styled
 
 _PERPLEXITY = "memory_perplexity_"
 
@@ -61,6 +61,7 @@ class MemoryUsageDisplay:
         Parameters
         ----------
         clf : fitted MoMKDClassifier, pipeline that ends in one, or dict of such by name
+            Of an ensemble, its first model.
         ax : two matplotlib Axes, optional
 
         Raises
@@ -69,7 +70,7 @@ class MemoryUsageDisplay:
             If one of them has no memory.
         """
         models = clf if isinstance(clf, Mapping) else {type(momkd_of(clf)).__name__: clf}
-        return cls({str(k): momkd_of(m).history_ for k, m in models.items()}).plot(ax)
+        return cls({str(k): _history(m) for k, m in models.items()}).plot(ax)
 
     def plot(self, ax: Any = None) -> Self:
         """Draw into two axes, or into a new figure.
@@ -120,9 +121,15 @@ class MemoryUsageDisplay:
             ax.legend(loc="lower right")
 
 
+def _history(clf: Any) -> pd.DataFrame:
+    """Of an ensemble, whose table holds all models one below the other, that of the first."""
+    history = momkd_of(clf).history_
+    return history[history["model"] == 0] if "model" in history else history
+
+
 def _line(ax: Any, history: pd.DataFrame, column: str, number: int, label: str) -> None:
     style = {"color": colour(number), "marker": "." if len(history) < 40 else ""}
-    ax.plot(history["epoch"], history[column], label=label, **style)
+    ax.plot(history["epoch"], history[column], label=literal(label), **style)
     validation = f"valid_{column}"
     if validation in history:
         ax.plot(

@@ -104,6 +104,8 @@ def report(
     ------
     TypeError
         If `result` is neither a result of an evaluation nor a fitted classifier.
+    IsADirectoryError
+        If `path` is a folder.
     ImportError
         If matplotlib or jinja2 is not installed.
 
@@ -127,6 +129,9 @@ def report(
     '<!DOCTYPE html>'
     """
     _require(n_slides=n_slides, n_patches=n_patches)
+    path = Path(path)
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder; name the file, as in {path / 'report.html'}.")
     chosen, comparison, models = _what(result, model)
     sequence = None if bags is None else as_bags(bags)
     subject = Subject(
@@ -154,7 +159,6 @@ def report(
         cards=_cards(subject),
         sections=[fill(subject) for fill in _SECTIONS],
     )
-    path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with written_whole(path) as part:
         Path(part).write_text(page, encoding="utf-8")
@@ -179,7 +183,8 @@ def _what(result: Any, model: Any) -> tuple[Any, Any, dict[tuple[int, int], Any]
     if not hasattr(final_step(result), "classes_"):
         raise TypeError(
             "Expected the result of evaluate, evaluate_external, compare or compare_omics, or a "
-            f"fitted classifier, got {type(result).__name__}."
+            f"fitted classifier, got {type(result).__name__}"
+            + (", which is not fitted: call fit first." if hasattr(result, "fit") else ".")
         )
     return None, None, {(0, 0): result}
 

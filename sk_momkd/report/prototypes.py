@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from os import PathLike
+from os.path import isfile
 from pathlib import Path
 from typing import Any, Self
 
@@ -13,13 +14,12 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ..data.bag import Bag
-from ..data.info import BagInfo
 from ..data.sequence import BagSequence, as_bags
 from ..exceptions import BagError
 from ..inspection.patches import top_patches
 from .attention_map import patch_width, require_one_slide
 from .slide_image import SlideImage, open_slide
-from .style import GREY, axes, styled
+from .style import GREY, axes, literal, styled
 
 _PIXELS = 88  # of a cell
 _GAP = 16  # pixels between cells, where the caption stands
@@ -71,6 +71,7 @@ class PrototypeDisplay:
         *,
         n: int = 3,
         images: Mapping[str, Any] | str | PathLike | None = None,
+        mpp: float | None = None,
         ax: Any = None,
     ) -> Self:
         """Find and draw the top patches of a fitted MoMKD.
@@ -83,6 +84,8 @@ class PrototypeDisplay:
             Patches per component.
         images : dict of slide id to path or open slide, or folder, optional
             In a folder, the file named by the slide id.
+        mpp : float, optional
+            Micrometres per level-0 pixel, where bags are in micrometres and pictures do not tell.
         ax : matplotlib Axes, optional
 
         Raises
@@ -94,7 +97,7 @@ class PrototypeDisplay:
         """
         bags = as_bags(bags)
         patches = top_patches(clf, bags, n=n)
-        return cls(patches, patch_pictures(patches, bags, images)).plot(ax)
+        return cls(patches, patch_pictures(patches, bags, images, mpp)).plot(ax)
 
     def plot(self, ax: Any = None) -> Self:
         """Draw into `ax`, or into a new figure; returns itself."""
@@ -125,8 +128,8 @@ class PrototypeDisplay:
     def _label(
         self, part: pd.DataFrame, name: str, left: int, right: int, rows: dict[Any, int]
     ) -> None:
-        step = _PIXELS + _GAP
-        self.ax_.text((left + right) / 2, -0.15 * step, f"class {name}", ha="center", fontsize=11)
+        step, title = _PIXELS + _GAP, literal(f"class {name}")
+        self.ax_.text((left + right) / 2, -0.15 * step, title, ha="center", fontsize=11)
         for component in part["component"].unique():
             y = rows[component] * step + _PIXELS / 2
             self.ax_.text(left - 5, y, str(component), ha="right", va="center", fontsize=9)
@@ -135,7 +138,9 @@ class PrototypeDisplay:
         self.ax_.text(x, y + _PIXELS + 2, f"{affinity:.2f}", fontsize=7, va="top", color=GREY)
 
 
-def patch_pictures(patches: pd.DataFrame, bags: BagSequence, images: Any) -> list[NDArray]:
+def patch_pictures(
+    patches: pd.DataFrame, bags: BagSequence, images: Any, mpp: float | None = None
+) -> list[NDArray]:
     """A square picture of each row of `patches`: cut from the slide, else where it lies in it."""
     by_id = {bags.name(i) if b.bag_id is None else b.bag_id: b for i, b in enumerate(bags)}
     pictures: dict[int, NDArray] = {}
@@ -148,7 +153,7 @@ def patch_pictures(patches: pd.DataFrame, bags: BagSequence, images: Any) -> lis
         width = patch_width(bag, info)
         image = image_of(str(bag_id), images)
         slide = None if image is None else open_slide(image)
-        unit = 1.0 if slide is None else _units_per_pixel(slide, info, bag)
+        unit = 1.0 if slide is None else _units_per_pixel(slide, bag, mpp)
         outline = None if slide is not None else _outline(bag, width)
         for place, x, y in part[["x", "y"]].itertuples():
             if slide is not None:
@@ -158,15 +163,16 @@ def patch_pictures(patches: pd.DataFrame, bags: BagSequence, images: Any) -> lis
     return [pictures[i] for i in range(len(patches))]
 
 
-def _units_per_pixel(slide: SlideImage, info: BagInfo, bag: Bag) -> float:
-    if info.unit != "um":
+def _units_per_pixel(slide: SlideImage, bag: Bag, mpp: float | None) -> float:
+    if bag.info.unit != "um":
         return 1.0
-    if slide.mpp is None:
+    mpp = mpp or slide.mpp
+    if mpp is None:
         raise BagError(
             f"{bag.name} has coordinates in micrometres, and its picture does not tell its "
-            "resolution, so patches cannot be cut from it."
+            "resolution, so patches cannot be cut from it. Give mpp=."
         )
-    return slide.mpp
+    return mpp
 
 
 def image_of(bag_id: str, images: Any) -> Any:
@@ -176,7 +182,7 @@ def image_of(bag_id: str, images: Any) -> Any:
     if isinstance(images, Mapping):
         return images.get(bag_id)
     files = [Path(images) / f"{bag_id}{suffix}" for suffix in _SUFFIXES]
-    return next((path for path in files if path.is_file()), None)
+    return next((f for f in files if isfile(f)), None)  # also where an id is too long for a name
 
 
 def _outline(bag: Bag, width: float) -> tuple[NDArray, NDArray, float]:

@@ -11,14 +11,16 @@ from numpy.typing import NDArray
 
 from ..data.omics import as_omics
 from ..exceptions import BagError, OmicsError
+from ..inspection.fitted import classifier_of
 from ..inspection.genes import gene_attributions
 from ..inspection.memory import memory_usage
 from ..inspection.patches import top_patches
-from .attention_map import AttentionMapDisplay, shortened
+from .attention_map import AttentionMapDisplay
 from .blocks import Block, Paragraph, Picture, Pictures, Section, chart, photograph, table
 from .genes import GeneAttributionDisplay
 from .memory import MemoryUsageDisplay
 from .prototypes import PrototypeDisplay, image_of, patch_pictures
+from .style import shortened
 from .subject import Subject
 
 _MOST = 200  # slides, or patients' genes: more would take minutes and show the same
@@ -80,7 +82,7 @@ def prototypes_section(subject: Subject) -> Section:
         )
     ]
     try:
-        pictures = patch_pictures(patches, bags, subject.images)
+        pictures = patch_pictures(patches, bags, subject.images, subject.mpp)
     except (BagError, OSError) as error:
         blocks.append(Paragraph(f"Not drawn: {error}", "note"))
     else:
@@ -106,6 +108,10 @@ def slides_section(subject: Subject) -> Section:
         return Section(name, title, missing=_NO_MODEL)
     if subject.bags is None:
         return Section(name, title, missing=_NO_BAGS)
+    try:
+        classifier_of(subject.model)
+    except TypeError as error:
+        return Section(name, title, missing=str(error))
     blocks: list[Block] = [
         Paragraph(
             "Attention as a multiple of an even share: 1 is what each patch had if all counted "
@@ -118,7 +124,7 @@ def slides_section(subject: Subject) -> Section:
         pictures, left_out = _maps(subject, rows)
         if pictures:
             blocks += [Paragraph(heading), Pictures(pictures)]
-        blocks += [Paragraph(f"{heading}: {why}", "note") for why in left_out]
+        blocks += [Paragraph(f"{heading}: {why}", "note") for why in dict.fromkeys(left_out)]
     return Section(name, title, blocks)
 
 

@@ -88,6 +88,32 @@ def _new_figure(size: tuple[float, float], layout: Layout) -> Any:
     return pyplot.figure(figsize=size, layout=layout)
 
 
+def shortened(name: str, longest: int = 48) -> str:
+    """`name`, its middle left out where it is long: the ends of slide ids tell them apart.
+
+    Examples
+    --------
+    >>> shortened("TCGA-A2-A04P-01Z-00-DX1", 12)
+    'TCGA-…00-DX1'
+    """
+    if len(name) <= longest:
+        return name
+    front = (longest - 1) // 2
+    return f"{name[:front]}…{name[front - longest + 1 :]}"
+
+
+def literal(name: Any) -> str:
+    r"""`name` so that matplotlib draws it letter by letter: no formula, and in the legend too.
+
+    Examples
+    --------
+    >>> literal("$x$"), literal("_wt")
+    ('\\$x\\$', ' _wt')
+    """
+    text = str(name).replace("$", r"\$")
+    return f" {text}" if text.startswith("_") else text  # labels with _ are left out of legends
+
+
 def colour(number: int) -> str:
     """Colour of the line with this number."""
     return COLOURS[number % len(COLOURS)]

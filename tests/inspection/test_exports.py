@@ -109,6 +109,11 @@ def test_geojson_of_micrometres_wants_and_uses_the_resolution(tmp_path):
         ({"class_column": "absent"}, "no column 'absent'"),
         ({"object_type": "cell"}, "object_type must be one of"),
         ({"bag": Bag(np.ones((1, 3)), bag_id="S9")}, r"no row of bag 'S9'; it has \['S1', 'S2'\]"),
+        ({"bag": Bag(np.ones((1, 3)))}, "Give the bag its bag_id"),
+        ({"scores": "bag_id"}, "'bag_id' holds no numbers; text goes into class_column="),
+        ({"bounds_offset": (100,)}, r"bounds_offset must be two numbers \(x, y\), got \(100,\)"),
+        ({"patch_size": -512}, "patch_size must be above 0, got -512"),
+        ({"mpp": 0}, "mpp must be above 0, got 0"),
         ({"frame": FRAME.drop(columns="x")}, r"no columns \['x'\]"),
         ({"frame": FRAME.assign(x=np.nan)}, "does not tell where its patches lie"),
     ],
@@ -118,3 +123,8 @@ def test_geojson_that_cannot_be_written_says_why_and_leaves_no_file(tmp_path, ar
     with pytest.raises(ValueError, match=said):
         to_geojson(given.pop("frame"), tmp_path / "S1.geojson", **given)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_geojson_into_a_folder_that_is_not_there_names_it(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"no folder .*absent to write S1\.geojson"):
+        to_geojson(FRAME, tmp_path / "absent" / "S1.geojson", bag=S1, patch_size=512)

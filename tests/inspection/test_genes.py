@@ -121,6 +121,18 @@ def test_unknown_target_is_refused(small):
         gene_attributions(*small, by="patient")
 
 
+@pytest.mark.parametrize("count", ["n_background", "n_samples"])
+def test_counts_below_one_are_refused(small, count):
+    with pytest.raises(ValueError, match=f"{count} must be at least 1, got 0"):
+        gene_attributions(*small, **{count: 0})
+
+
+def test_one_patient_alone_has_nobody_to_be_compared_with(small):
+    clf, omics = small
+    with pytest.raises(OmicsError, match=r"compare patients, omics holds 1\. Pass"):
+        gene_attributions(clf, omics[:1])
+
+
 def test_without_shap_the_error_says_how_to_install_it(small, monkeypatch):
     monkeypatch.setitem(sys.modules, "shap", None)
     with pytest.raises(ImportError, match=r"pip install 'sk_momkd\[explain\]'"):

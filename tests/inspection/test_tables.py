@@ -96,6 +96,13 @@ def test_stamp_table_that_cannot_be_made_says_why(tmp_path, table, said):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("label", ["PATIENT", "pred", "loss"])
+def test_stamp_table_refuses_a_label_that_would_overwrite_a_column(tmp_path, label):
+    table = pd.DataFrame({"patient_id": ["A"], "y": ["a"], "p_a": 1, "p_b": 0})
+    with pytest.raises(ValueError, match=f"label '{label}' is a column of its own"):
+        to_stamp(table, tmp_path / "preds.csv", label=label)
+
+
 def test_slide_as_anndata_has_attention_and_affinities_and_survives_a_file(momkd, unseen, tmp_path):
     slide = slide_scores(momkd, unseen.bags[0])
     attention = patch_attention(momkd, unseen.bags[:1])

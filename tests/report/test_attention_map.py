@@ -123,6 +123,34 @@ def test_slide_of_any_shape_stays_inside_its_figure(shape):
     assert (np.array([right, top]) < figure.get_size_inches() - 0.02).all()
 
 
+def test_resolution_that_is_given_frames_the_picture_of_micrometres_too():
+    from PIL import Image
+
+    class Picture:
+        dimensions, properties = (4000, 2000), {"openslide.mpp-x": "0.25"}
+
+        def get_thumbnail(self, size):
+            return Image.new("RGB", (40, 20))
+
+        def read_region(self, corner, level, size):
+            return Image.new("RGBA", size)
+
+    drawn = {"unit": "um", "image": Picture()}
+    for mpp, size in ((None, (1000, 500)), (0.5, (2000, 1000))):
+        display = AttentionMapDisplay(GRID * 10, np.arange(48.0), 10, mpp=mpp, **drawn).plot()
+        assert display.ax_.images[0].get_extent() == [0, *size, 0]
+        assert (display.ax_.get_xlim()[1], display.ax_.get_ylim()[0]) == size
+
+
+def test_resolution_and_column_that_cannot_be_are_refused(demo):
+    with pytest.raises(ValueError, match="mpp must be above 0 micrometres per pixel, got -1"):
+        AttentionMapDisplay(GRID * 10, np.arange(48.0), 10, mpp=-1).plot()
+    with pytest.raises(ValueError, match="no column 'attention_1'; there are"):
+        AttentionMapDisplay.from_estimator(
+            demo.result.models[0], demo.bags[0], column="attention_1"
+        )
+
+
 def test_axes_of_the_user_are_drawn_into():
     ax = Figure().subplots()
     display = AttentionMapDisplay(GRID * 10, np.arange(48.0), 10).plot(ax)

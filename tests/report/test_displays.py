@@ -3,10 +3,12 @@
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import make_bags, quick_classifier
 from matplotlib.figure import Figure
 from sklearn.metrics import roc_auc_score
 
 from sk_momkd import (
+    AttentionMapDisplay,
     Bag,
     BagPooling,
     BagSequence,
@@ -21,9 +23,13 @@ from sk_momkd import (
     evaluate,
     top_patches,
 )
+from sk_momkd.data.arrays import BagArrays
+from sk_momkd.data.info import BagInfo
 from sk_momkd.exceptions import BagError
+from sk_momkd.report.curves import Curve
 from sk_momkd.report.decisions import net_benefit
 from sk_momkd.report.predicted import predicted
+from sk_momkd.report.prototypes import image_of
 from sk_momkd.report.style import COLOURS
 
 OF_RESULT = (
@@ -153,6 +159,14 @@ def test_memory_of_several_runs_has_their_geometric_mean(demo):
     assert labels[:2] == ["fold 0", "fold 1"]
 
 
+def test_memory_of_an_ensemble_is_that_of_its_first_model():
+    bags, y = make_bags()
+    clf = quick_classifier(n_models=2, max_epochs=2, early_stopping=False).fit(bags, y)
+    active, _ = MemoryUsageDisplay.from_estimator(clf).axes_
+    assert len(clf.history_) == 4
+    assert active.lines[0].get_xdata().tolist() == [1, 2]
+
+
 def test_memory_in_one_axes_is_refused(demo):
     with pytest.raises(ValueError, match="ax must hold 2 axes, got 1"):
         MemoryUsageDisplay.from_estimator(demo.result.models[0], ax=Figure().subplots())
@@ -185,6 +199,71 @@ def test_prototype_pictures_are_cut_from_the_slide(data_folder, demo):
     first = display.patches.iloc[0]
     expected = open_slide(image).patch(first["x"], first["y"], 512, len(display.pictures[0]))
     np.testing.assert_array_equal(display.pictures[0], expected)
+
+
+def test_prototypes_in_micrometres_are_cut_with_the_resolution_that_is_given(demo):
+    from PIL import Image
+
+    cut = []
+
+    class Picture:
+        dimensions, properties, level_downsamples = (4096, 4096), {}, (1.0,)
+
+        def get_best_level_for_downsample(self, downsample):
+            return 0
+
+        def read_region(self, corner, level, size):
+            cut.append((corner, size))
+            return Image.new("RGBA", size)
+
+    class Source:
+        shape = (1, 8)
+
+        def read(self):
+            return BagArrays(np.ones((1, 8)), np.array([[256.0, 128.0]]), None)
+
+        def info(self):
+            return BagInfo("custom", unit="um", patch_size=128.0)
+
+    bags = BagSequence([Bag(Source(), bag_id="S")])
+    given = {"n": 1, "images": {"S": Picture()}}
+    PrototypeDisplay.from_estimator(demo.result.models[0], bags, mpp=0.25, **given)
+    assert set(cut) == {((1024, 512), (512, 512))}
+    with pytest.raises(BagError, match=r"does not tell its resolution.*Give mpp="):
+        PrototypeDisplay.from_estimator(demo.result.models[0], bags, **given)
+
+
+def test_picture_of_an_id_too_long_for_a_file_is_none(tmp_path):
+    (tmp_path / "S.svs").touch()
+    assert image_of("S", tmp_path) == tmp_path / "S.svs"
+    assert image_of("S" * 400, tmp_path) is None
+
+
+def test_names_of_users_are_drawn_as_they_are_and_never_as_formulas(tmp_path):
+    hostile = r"$\frac{$"
+    tables = {
+        "gene": [hostile, "_x"],
+        "mean_abs": [2.0, 1.0],
+        "direction__wt": [0.9, -0.4],
+        f"direction_{hostile}": [-0.9, 0.4],
+    }
+    history = pd.DataFrame({"epoch": [1], "memory_active_ratio": 1, "memory_perplexity_0": 1})
+    history[f"memory_perplexity_{hostile}"] = 1
+    patches = pd.DataFrame({"class": hostile, "component": [0], "rank": 1, "affinity": 0.5})
+    cell = np.zeros((88, 88, 3), dtype=np.uint8)
+    curve = Curve(x=[0, 1], y=[0, 1], area=0.5, share=0.5)
+    for display in (
+        genes := GeneAttributionDisplay(pd.DataFrame(tables)).plot(),
+        MemoryUsageDisplay({hostile: history, "_run": history}).plot(),
+        MemoryUsageDisplay({"run": history}).plot(),
+        PrototypeDisplay(patches, [cell]).plot(),
+        ConfusionDisplay(np.eye(2), (hostile, "_wt")).plot(),
+        ROCDisplay({hostile: [curve], "_wt": [curve]}).plot(),
+        AttentionMapDisplay(np.eye(2), np.ones(2), 1, label=hostile, title=hostile).plot(),
+    ):
+        display.figure_.savefig(tmp_path / "figure.svg")
+    shown = [text.get_text().strip() for text in genes.ax_.get_legend().get_texts()]
+    assert shown == ["_wt", hostile.replace("$", r"\$")]
 
 
 def test_prototypes_without_coordinates_say_so(demo):

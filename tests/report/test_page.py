@@ -8,8 +8,10 @@ import pandas as pd
 import pytest
 from conftest import make_bags
 from quick import quick
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
 
-from sk_momkd import compare, evaluate_external, report
+from sk_momkd import BagPooling, compare, evaluate_external, report
 from sk_momkd.report.blocks import photograph, table
 
 EVERYTHING = ("Cohort", "Results", "Calibration and threshold", "Memory while training")
@@ -154,6 +156,24 @@ def test_unusable_arguments_are_refused(demo, tmp_path, change, said):
 def test_something_else_than_a_result_is_refused(tmp_path):
     with pytest.raises(TypeError, match=r"Expected the result of evaluate.*got dict"):
         report({}, tmp_path / "r.html")
+
+
+def test_classifier_that_is_not_fitted_is_told_so(tmp_path):
+    with pytest.raises(TypeError, match="got ABMILClassifier, which is not fitted"):
+        report(quick("ABMILClassifier"), tmp_path / "r.html")
+
+
+def test_folder_in_place_of_a_file_is_refused_before_anything_is_drawn(demo, tmp_path):
+    with pytest.raises(IsADirectoryError, match=r"is a folder; name the file.*report\.html"):
+        report(demo.result, tmp_path)
+
+
+def test_page_of_a_classifier_without_attention_says_so_once(tmp_path):
+    bags, y = make_bags()
+    clf = make_pipeline(BagPooling(), LogisticRegression()).fit(bags, y)
+    page = report(clf, tmp_path / "new" / "r.html", bags=bags).read_text(encoding="utf-8")
+    assert "LogisticRegression has no attention" in why_missing(page)["Where the model looked"]
+    assert page.count("has no attention") == 1
 
 
 @pytest.mark.parametrize("package", ["matplotlib", "jinja2"])
