@@ -71,8 +71,8 @@ def main(options):
         paths = (options.table, options.features, options.omics)
         columns = {"label": options.label, "positive": options.positive}
 
-    bags, y, omics, report = load_cohort(*paths, **columns)
-    print(report, end="\n\n")
+    bags, y, omics, join = load_cohort(*paths, **columns)
+    print(join, end="\n\n")
     splitter = StratifiedGroupKFold(5, shuffle=True, random_state=0)
     folds = list(splitter.split(y, y, groups=bags.patient_ids))
     settings = {"MoMKD, histology alone": None}
