@@ -133,7 +133,7 @@ class MoMKDClassifier(TransformerMixin, TaughtClassifier):
     >>> from tempfile import mkdtemp
     >>> from sk_momkd import MoMKDClassifier, load_cohort, simulate_cohort
     >>> paths = simulate_cohort(mkdtemp(), n_patients=12, n_patches=20, random_state=0)
-    >>> bags, y, omics, report = load_cohort(*paths, label="subtype")
+    >>> bags, y, omics, join = load_cohort(*paths, label="subtype")
     >>> clf = MoMKDClassifier(hidden_dim=32, projection_dim=16, max_epochs=2, random_state=0)
     >>> clf.fit(bags, y, omics=omics).predict_proba(bags).shape
     (12, 2)
