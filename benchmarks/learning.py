@@ -55,7 +55,8 @@ NOTES = (
     "early stopping, or no loss on the max stream, helps less (tried on seed 0). "
     "On `ucsb_breast` a batch of 16 leaves three steps per epoch and six bags for validation: "
     "with seed 1 DSMIL and DTFD-MIL end before they have learned (training AUC .79 and .81), "
-    "which in their own batches of one they do."
+    "in batches of one they learn more (.89 and .88) and rank held-out patients below the "
+    "regression still: six validation bags choose the epoch."
 )
 KEY = ("cohort", "model", "preset", "batch_size", "seed")
 
