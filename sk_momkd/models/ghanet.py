@@ -14,7 +14,7 @@ from ..nn.cross_attention import GatedFeedForward, MultiHeadAttention, Tokens
 from ..nn.dropout import Dropout
 from ..nn.embedding import embed
 from ..nn.gated_attention import GatedAttention
-from ..nn.segment import segment_split
+from ..nn.segment import segment_map
 from ..output import MILOutput
 
 
@@ -130,8 +130,12 @@ class GHANet(nn.Module):
         omics: Tensor | None = None,  # (P, n_genes), rows of the paired bags in order
         paired: Tensor | None = None,  # (B,) bool
     ) -> GHANetOutput:
-        slides = [x] if n_bags == 1 else segment_split(whole(x), batch, n_bags)
-        logits, tokens, hyper_edges = zip(*map(self._slide, slides), strict=True)
+        slides = (
+            [self._slides(x)]
+            if n_bags == 1
+            else segment_map(self._slides, whole(x), batch, n_bags)
+        )
+        logits, tokens, hyper_edges = zip(*slides, strict=True)
         seen = torch.zeros(n_bags, dtype=torch.bool, device=x.device) if paired is None else paired
         target = reconstruction = None
         sizes: tuple[int, ...] = ()
@@ -149,7 +153,8 @@ class GHANet(nn.Module):
             group_sizes=sizes,
         )
 
-    def _slide(self, x: Tensor | Blocks) -> tuple[Tensor, Tensor, Tensor]:
+    def _slides(self, x: Tensor | Blocks) -> tuple[Tensor, Tensor, Tensor]:
+        """Logits (K,), tokens (T, d), hyper-edges (T, n) of a slide, or of g slides of n patches."""
         tokens, scores = self.recover(x)  # R (T, d), M (T, n)
         edges, hyper_edges = self.predict(x, scores)  # Y' (T, d), G (T, n)
         return self.head((edges + tokens) / 2), tokens, hyper_edges
@@ -178,7 +183,7 @@ class CrossAttentionBranch(nn.Module):
         r1 = self.ffn0(ln3(r1)) + r1
         r2, scores = self.attention(ln4(tokens + r1), patches)  # (T, d), (heads, T, n)
         r2 = self.ffn1(ln5(r2)) + r2
-        return ln6(r2), scores.mean(dim=0)
+        return ln6(r2), scores.mean(dim=-3)
 
 
 class HyperEdgeBranch(nn.Module):
@@ -199,8 +204,8 @@ class HyperEdgeBranch(nn.Module):
     def forward(self, x: Tensor | Blocks, scores: Tensor) -> tuple[Tensor, Tensor]:
         """(n, in_features), M (T, n) -> Y' (T, d), G (T, n)."""
         h = self.dropout(F.relu(self.norm(embed(x, self.fc))))  # H (n, d)
-        e1 = self.gate(h).T.softmax(dim=1)  # (1, n)
-        e2 = strongest(scores.detach(), self.keep).softmax(dim=1)  # (T, n), no gradient
+        e1 = self.gate(h).transpose(-1, -2).softmax(dim=-1)  # (1, n)
+        e2 = strongest(scores.detach(), self.keep).softmax(dim=-1)  # (T, n), no gradient
         hyper_edges = (e1 + e2) / 2  # G (T, n)
         y = hyper_edges @ h  # Y (T, d)
         out = y
@@ -214,8 +219,8 @@ def strongest(scores: Tensor, keep: float) -> Tensor:
 
     (T, n) -> (T, n)
     """
-    k = max(1, int(keep * scores.shape[1]))
-    threshold = scores.topk(k, dim=1).values[:, -1:]
+    k = max(1, int(keep * scores.shape[-1]))
+    threshold = scores.topk(k, dim=-1).values[..., -1:]
     return scores.where(scores >= threshold, -1e5)
 
 
@@ -246,7 +251,7 @@ class FusionHead(nn.Module):
         tokens = self.attention(tokens, tokens)[0] + tokens
         tokens = self.ffn(self.norm(tokens)) + tokens
         tokens = self.dropout(F.relu(self.compress_norm(self.compress(tokens))))  # (T, out_dim)
-        return self.classifier(tokens.flatten())
+        return self.classifier(tokens.flatten(-2))
 
 
 class GroupDecoders(nn.Module):

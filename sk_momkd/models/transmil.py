@@ -12,7 +12,7 @@ from ..nn.blocks import Blocks
 from ..nn.embedding import embed
 from ..nn.initialise import initialise
 from ..nn.nystrom import NystromAttention
-from ..nn.segment import segment_split
+from ..nn.segment import segment_map
 from ..output import MILOutput
 
 
@@ -20,7 +20,7 @@ class TransMIL(nn.Module):
     """Slide classifier on the class token of two Nystroem attention layers.
 
     The patches are laid out row by row on a square, in the order given; that order matters.
-    Slides are computed one after another, so that none depends on what stands beside it.
+    No slide depends on what stands beside it; those of one size are computed together.
 
     Parameters
     ----------
@@ -85,20 +85,21 @@ class TransMIL(nn.Module):
         paired: Tensor | None = None,
     ) -> MILOutput:
         embedding = F.relu(embed(x, self.embedding))  # h (n, d)
-        slides = [self._slide(h) for h in segment_split(embedding, batch, n_bags)]
+        slides = segment_map(self._slides, embedding, batch, n_bags)
         tokens = torch.stack([token for token, _ in slides])  # (B, d)
         attention = torch.cat([weights for _, weights in slides]).unsqueeze(1)  # (n, 1)
         return MILOutput(self.head(self.norm(tokens)), attention, batch)
 
-    def _slide(self, h: Tensor) -> tuple[Tensor, Tensor]:
-        """Class token and patch weights of one slide: (N, d) -> (d,), (N,)."""
-        side = math.isqrt(len(h) - 1) + 1  # s
-        n_copies = side**2 - len(h)
-        tokens = torch.cat([self.class_token[0], h, h[:n_copies]])  # (1 + s^2, d)
-        tokens = tokens + self.attention1(self.norm1(tokens))[0]  # (1 + s^2, d)
-        tokens = self.position(tokens, side)  # (1 + s^2, d)
-        update, row = self.attention2(self.norm2(tokens))  # (1 + s^2, d), (1 + s^2,)
-        return tokens[0] + update[0], _patch_weights(row[1:], len(h))
+    def _slides(self, h: Tensor) -> tuple[Tensor, Tensor]:
+        """Class tokens and patch weights of g slides: (g, N, d) -> (g, d), (g, N)."""
+        g, n, _ = h.shape
+        side = math.isqrt(n - 1) + 1  # s
+        token, n_copies = self.class_token.expand(g, -1, -1), side**2 - n
+        tokens = torch.cat([token, h, h[:, :n_copies]], dim=1)  # (g, 1 + s^2, d)
+        tokens = tokens + self.attention1(self.norm1(tokens))[0]  # (g, 1 + s^2, d)
+        tokens = self.position(tokens, side)  # (g, 1 + s^2, d)
+        update, row = self.attention2(self.norm2(tokens))  # (g, 1 + s^2, d), (g, 1 + s^2)
+        return tokens[:, 0] + update[:, 0], _patch_weights(row[:, 1:], n)
 
 
 class PositionEncoding(nn.Module):
@@ -111,15 +112,15 @@ class PositionEncoding(nn.Module):
         )
 
     def forward(self, tokens: Tensor, side: int) -> Tensor:
-        """(1 + side^2, dim) -> the same; the class token stays as it is."""
-        square = tokens[1:].T.reshape(1, -1, side, side)  # (1, d, s, s)
+        """(g, 1 + side^2, dim) -> the same; the class token stays as it is."""
+        square = tokens[:, 1:].transpose(1, 2).unflatten(2, (side, side))  # (g, d, s, s)
         square = square + self.wide(square) + self.middle(square) + self.narrow(square)
-        return torch.cat([tokens[:1], square.flatten(2)[0].T])
+        return torch.cat([tokens[:, :1], square.flatten(2).transpose(1, 2)], dim=1)
 
 
 def _patch_weights(row: Tensor, n: int) -> Tensor:
-    """Shares of the n patches and of the copies behind them -> weights that sum to one, (n,)."""
-    share = row[:n].clone()
-    share[: len(row) - n] += row[n:]
+    """Shares of the n patches and of the copies behind them -> weights that sum to one, (g, n)."""
+    share = row[:, :n].clone()
+    share[:, : row.shape[1] - n] += row[:, n:]
     share = share.clamp(min=torch.finfo(row.dtype).tiny)
-    return share / share.sum()
+    return share / share.sum(dim=1, keepdim=True)

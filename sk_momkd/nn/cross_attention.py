@@ -31,14 +31,17 @@ class MultiHeadAttention(nn.Module):
         self.dropout = Dropout(dropout)
 
     def forward(self, queries: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
-        """(T, d), (n, d) -> (T, d) and the scaled scores before softmax (heads, T, n)."""
-        q = self.query(queries).unflatten(1, (self.n_heads, -1))  # (T, heads, c)
+        """Of one slide or, with a dimension in front, of several of the same size.
+
+        (T, d), (n, d) -> (T, d) and the scaled scores before softmax (heads, T, n)
+        """
+        q = self.query(queries).unflatten(-1, (self.n_heads, -1))  # (T, heads, c)
         k, v = (
-            f(context).unflatten(1, (self.n_heads, -1)) for f in (self.key, self.value)
+            f(context).unflatten(-1, (self.n_heads, -1)) for f in (self.key, self.value)
         )  # (n, heads, c)
-        scores = torch.einsum("thc,nhc->htn", q, k) * q.shape[2] ** -0.5
-        weights = self.dropout(scores.softmax(dim=2))  # (heads, T, n)
-        return self.out(torch.einsum("htn,nhc->thc", weights, v).flatten(1)), scores
+        scores = torch.einsum("...thc,...nhc->...htn", q, k) * q.shape[-1] ** -0.5
+        weights = self.dropout(scores.softmax(dim=-1))  # (heads, T, n)
+        return self.out(torch.einsum("...htn,...nhc->...thc", weights, v).flatten(-2)), scores
 
 
 class GatedFeedForward(nn.Module):
@@ -51,6 +54,6 @@ class GatedFeedForward(nn.Module):
         self.dropout = Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(T, d) -> (T, d)."""
-        value, gate = self.first(x).chunk(2, dim=1)  # (T, 4 d) each
+        """(..., d) -> (..., d)."""
+        value, gate = self.first(x).chunk(2, dim=-1)  # (..., 4 d) each
         return self.dropout(self.second(value * F.gelu(gate)))

@@ -1,4 +1,4 @@
-"""Nystroem approximation of self-attention over one sequence (Xiong et al. 2021)."""
+"""Nystroem approximation of self-attention over sequences of one length (Xiong et al. 2021)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Counted(NamedTuple):
 
     Attributes
     ----------
-    rows : Tensor of shape (n, dim)
+    rows : Tensor of shape (..., n, dim)
     bias : Tensor of shape (n,) or None
         Logarithm of how often each row counts in a softmax; None where it is once.
     """
@@ -91,90 +91,95 @@ class NystromAttention(nn.Module):
         The latter is the first row of ``A1 Z A3``, mean of the heads, without gradient. It is no
         distribution: the padding holds a part, and the pseudo-inverse has signs.
 
-        (n, dim) -> (n, dim), (n,)
+        (g, n, dim) -> (g, n, dim), (g, n)
         """
-        n, n_padding = len(x), -len(x) % self.n_landmarks
+        n = x.shape[1]
+        n_padding = -n % self.n_landmarks
         size = (n + n_padding) // self.n_landmarks  # tokens per landmark
         n_empty = n_padding // size  # landmarks of nothing but padding
         tokens = _after_zeros(x, n_padding, together=n_empty > 1)  # n' rows
-        means = F.pad(x, (0, 0, n_padding % size, 0)).unflatten(0, (-1, size)).mean(dim=1)
+        means = F.pad(x, (0, 0, n_padding % size, 0)).unflatten(1, (-1, size)).mean(dim=2)
         landmarks = _after_zeros(means, n_empty, together=True)  # m' rows
         marks, keys, cores = self._cores(landmarks)
         together = self.n_heads if n <= _TOGETHER else 1
         heads = [slice(h, h + together) for h in range(0, self.n_heads, together)]
         parts = [
-            self._read(tokens, n, h, (marks[h], landmarks._replace(rows=keys[h]), cores[h]))
+            self._read(
+                tokens, n, h, (marks[:, h], landmarks._replace(rows=keys[:, h]), cores[:, h])
+            )
             for h in heads
         ]
         mixed, rows = zip(*parts, strict=True)
-        return self.dropout(self.out(torch.cat(mixed, dim=1))), torch.cat(rows).mean(dim=0)
+        return self.dropout(self.out(torch.cat(mixed, dim=2))), torch.cat(rows, dim=1).mean(dim=1)
 
     def _cores(self, landmarks: Counted) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries and keys of the landmarks, (heads, m', c), and Z, (heads, m', m').
+        """Queries and keys of the landmarks, (g, heads, m', c), and Z, (g, heads, m', m').
 
         A mean of tokens projected is the mean of their projections.
         """
-        split = self.qkv(landmarks.rows).unflatten(1, (3, self.n_heads, -1))  # (m', 3, heads, c)
-        query, key, _ = split.permute(1, 2, 0, 3)
+        split = self.qkv(landmarks.rows).unflatten(2, (3, self.n_heads, -1))
+        query, key, _ = split.permute(2, 0, 3, 1, 4)
         a = self._softmax(query, key, landmarks.bias)
         return query, key, pseudo_inverse(a, self.n_iterations, landmarks.bias)
 
     def _read(
         self, tokens: Counted, n: int, heads: slice, landmarks: tuple[Tensor, Counted, Tensor]
     ) -> tuple[Tensor, Tensor]:
-        """What g heads give each of the last n tokens, (n, g c), and the row of the first, (g, n).
+        """What h heads give each of the last n tokens, and the row of the first.
 
         The zeros stand on the left, so the tokens are the last n positions.
+        The results are (g, n, h c) and (g, h, n).
         """
         marks, marked, core = landmarks
-        weight = self.qkv.weight.unflatten(0, (3, self.n_heads, -1))[:, heads]  # (3, g, c, dim)
-        split = F.linear(tokens.rows, weight.flatten(0, 2)).unflatten(1, weight.shape[:3])
-        query, key, value = split.permute(1, 2, 0, 3)  # (g, n', c) each
-        query = query[:, -n:]
-        read = self._attend(marks, Counted(key, tokens.bias), value)  # A3 v (g, m', c)
-        mixed = self._attend(query, marked, core @ read)  # (g, n, c)
+        weight = self.qkv.weight.unflatten(0, (3, self.n_heads, -1))[:, heads]  # (3, h, c, dim)
+        split = F.linear(tokens.rows, weight.flatten(0, 2)).unflatten(2, weight.shape[:3])
+        query, key, value = split.permute(2, 0, 3, 1, 4)  # (g, h, n', c) each
+        query = query[:, :, -n:]
+        read = self._attend(marks, Counted(key, tokens.bias), value)  # A3 v (g, h, m', c)
+        mixed = self._attend(query, marked, core @ read)  # (g, h, n, c)
         # The same taps for each of the c columns; one channel alone would be slow on a CPU.
-        taps = self.along.weight[heads, :, :, 0].repeat_interleave(value.shape[2], dim=0)
-        half, columns = taps.shape[2] // 2, value[:, -n:].transpose(1, 2).flatten(0, 1)  # (g c, n)
-        along = F.conv1d(columns[None], taps, padding=half, groups=len(taps))[0].T  # (n, g c)
+        taps = self.along.weight[heads, :, :, 0].repeat_interleave(value.shape[3], dim=0)
+        columns = value[:, :, -n:].transpose(2, 3).flatten(1, 2)  # (g, h c, n)
+        along = F.conv1d(columns, taps, padding=taps.shape[2] // 2, groups=len(taps))
         with torch.no_grad():
-            through = self._softmax(query[:, :1], marked.rows, marked.bias) @ core  # (g, 1, m')
-            row = (through @ self._softmax(marks, key, tokens.bias))[:, 0, -n:]  # (g, n)
-        return along.add_(mixed.transpose(0, 1).flatten(1)), row
+            through = self._softmax(query[:, :, :1], marked.rows, marked.bias) @ core
+            row = (through @ self._softmax(marks, key, tokens.bias))[:, :, 0, -n:]  # (g, h, n)
+        return along.transpose(1, 2).add_(mixed.transpose(1, 2).flatten(2)), row
 
     def _softmax(self, query: Tensor, key: Tensor, bias: Tensor | None) -> Tensor:
         scores = (query @ key.transpose(-1, -2)).mul_(self.scale)
         return (scores if bias is None else scores.add_(bias)).softmax(dim=-1)
 
     def _attend(self, query: Tensor, keys: Counted, value: Tensor) -> Tensor:
-        """``softmax(query keys' / sqrt(c)) value`` for g heads, by a fused kernel."""
-        query, key, value = (part[None] for part in (query, keys.rows, value))
+        """``softmax(query keys' / sqrt(c)) value``, by a fused kernel."""
         bias = None if keys.bias is None else keys.bias.expand(*query.shape[:3], -1)
         attend = F.scaled_dot_product_attention
-        return attend(query, key, value, attn_mask=bias, scale=self.scale)[0]
+        return attend(query, keys.rows, value, attn_mask=bias, scale=self.scale)
 
 
 def _after_zeros(x: Tensor, n_zeros: int, *, together: bool) -> Counted:
     """`x` behind rows of zeros, or behind one that counts for all of them."""
     if n_zeros < 2 or not together:
         return Counted(F.pad(x, (0, 0, n_zeros, 0)), None)
-    bias = x.new_zeros(1 + len(x))
+    bias = x.new_zeros(1 + x.shape[-2])
     bias[0] = math.log(n_zeros)
     return Counted(F.pad(x, (0, 0, 1, 0)), bias)
 
 
 def pseudo_inverse(a: Tensor, n_iterations: int, bias: Tensor | None = None) -> Tensor:
-    """Pseudo-inverse of row-stochastic matrices by a cubic iteration: (heads, m, m).
+    """Pseudo-inverse of row-stochastic matrices by a cubic iteration: (..., heads, m, m).
 
     ``Z <- Z (13 I - A Z (15 I - A Z (7 I - A Z))) / 4`` from ``A' / (max row-sum max column-sum)``;
-    as in the original, the maxima are taken over all heads. With `bias`, the logarithm of D, a
+    as in the original, the maxima are taken over all heads of a sequence. With `bias`, the logarithm of D, a
     row and column of `a` stands for D equal ones whose columns are summed up: `a` is ``B D`` and
     the result ``Z D``, B and Z one of each. The start is then ``B' D = D^-1 (B D)' D``.
     """
     eye = torch.eye(a.shape[-1], dtype=a.dtype, device=a.device)
     count = a.new_ones(len(eye)) if bias is None else bias.exp()  # D
     columns = (count.unsqueeze(1) * a).sum(dim=-2) / count  # column sums of every row there is
-    z = a.transpose(-1, -2) / count.unsqueeze(1) * count / (a.sum(dim=-1).max() * columns.max())
+    highest = [sums.amax(dim=(-2, -1), keepdim=True) for sums in (a.sum(dim=-1), columns)]
+    scale = (highest[0] * highest[1]).unsqueeze(-1)  # (..., 1, 1, 1)
+    z = a.transpose(-1, -2) / count.unsqueeze(1) * count / scale
     for _ in range(n_iterations):
         az = a @ z
         z = z @ (13 * eye - az @ (15 * eye - az @ (7 * eye - az))) / 4

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
-_ROWS = 1024  # that are widened at once; they stay in the processor's cache
+_ROWS = 1024  # that are worked on at once; they stay in the processor's cache
 
 
 def segment_sum(x: Tensor, index: Tensor, n_segments: int) -> Tensor:
@@ -39,6 +40,26 @@ def segment_split(x: Tensor, index: Tensor, n_segments: int) -> tuple[Tensor, ..
     if n_segments == 1:
         return (x,)
     return x.split(torch.bincount(index, minlength=n_segments).tolist())
+
+
+def segment_map(
+    function: Callable[[Tensor], tuple[Tensor, ...]], x: Tensor, index: Tensor, n_segments: int
+) -> list[tuple[Tensor, ...]]:
+    """`function` of every segment, for what may not see two at once; `index` must ascend.
+
+    It gets g segments of the same size, (g, rows, d), and gives tensors of g entries. Small
+    segments are handed over together, large ones one by one, which costs no time and less memory.
+    """
+    parts = segment_split(x, index, n_segments)
+    results: dict[int, tuple[Tensor, ...]] = {}
+    for size in dict.fromkeys(map(len, parts)):
+        alike = [i for i, part in enumerate(parts) if len(part) == size]
+        together = max(1, _ROWS // max(1, size))
+        for start in range(0, len(alike), together):
+            some = alike[start : start + together]
+            done = function(torch.stack([parts[i] for i in some]))
+            results.update(zip(some, zip(*done, strict=True), strict=True))
+    return [results[i] for i in range(n_segments)]
 
 
 def segment_pool(weights: Tensor, x: Tensor, index: Tensor, n_segments: int) -> Tensor:

@@ -45,8 +45,8 @@ def test_forward_reference_fill_matches_original(reference, n, logits):
 
 def first_positions(self, x, layer=NystromAttention.forward):
     """What nystrom-attention 0.0.9 returned: n positions that begin with the padding."""
-    tokens, row = layer(self, nn.functional.pad(x, (0, 0, -len(x) % self.n_landmarks, 0)))
-    return tokens[: len(x)], row[: len(x)]
+    tokens, row = layer(self, nn.functional.pad(x, (0, 0, -x.shape[1] % self.n_landmarks, 0)))
+    return tokens[:, : x.shape[1]], row[:, : x.shape[1]]
 
 
 @pytest.mark.parametrize(
@@ -73,8 +73,8 @@ def test_attention_sums_copies_into_their_patch():
     rows = []
     model.attention2.register_forward_hook(lambda *call: rows.append(call[2][1]))
     attention = call(model, features(7)).attention[:, 0]  # a 3 x 3 square: two copies
-    share = rows[0][1:8].clone()
-    share[:2] += rows[0][8:]
+    share = rows[0][0, 1:8].clone()
+    share[:2] += rows[0][0, 8:]
     share = share.clamp(min=0)
     close(attention, share / share.sum(), 1e-10)
 

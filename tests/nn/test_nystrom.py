@@ -39,10 +39,10 @@ def dense(layer, x):
 @pytest.mark.parametrize("n", [1, 2, 4, 5, 13, 19, 33, 34])
 def test_forward_equals_dense_matrices_with_gradients(n, n_landmarks):
     # Of 16 landmarks 15, 14, 12, 11, 3, 6, 5 and 4 are padding alone.
-    layer, x = attention(n_landmarks), features(n, 8)
-    weights = features(n, 8, seed=2)
+    layer = attention(n_landmarks)
+    x, weights = (features(2 * n, 8, seed=s).unflatten(0, (2, n)) for s in (1, 2))
     out, row = layer(x)
-    expected, expected_row = dense(layer, x)
+    expected, expected_row = map(torch.stack, zip(*(dense(layer, one) for one in x), strict=True))
     close(out, expected, 1e-12)
     close(row, expected_row, 1e-12)
     grad = torch.autograd.grad((out * weights).sum(), list(layer.parameters()))
@@ -52,7 +52,7 @@ def test_forward_equals_dense_matrices_with_gradients(n, n_landmarks):
 
 
 def test_forward_under_no_grad_equals_forward_with_gradient():
-    layer, x = attention().float(), features(13, 8).float()
+    layer, x = attention().float(), features(13, 8).float()[None]
     with torch.no_grad():
         alone = layer(x)[0]
     torch.testing.assert_close(alone, layer(x)[0], atol=1e-6, rtol=0)

@@ -6,7 +6,7 @@ from torch import nn
 
 from sk_momkd.nn.dropout import Dropout, set_dropout_generator
 from sk_momkd.nn.initialise import initialise
-from sk_momkd.nn.segment import segment_mean, segment_softmax, segment_sum
+from sk_momkd.nn.segment import segment_map, segment_mean, segment_softmax, segment_sum
 
 
 @pytest.mark.parametrize("index", [[0, 0, 0], [0, 1, 1], [2, 0, 2]])
@@ -22,6 +22,23 @@ def test_segments_equal_a_loop(index):
         torch.testing.assert_close(segment_sum(x, index, n)[s], rows.sum(dim=0))
         torch.testing.assert_close(segment_mean(x, index, n)[s], rows.mean(dim=0))
         torch.testing.assert_close(segment_softmax(x, index, n)[index == s], rows.softmax(dim=0))
+
+
+def test_map_hands_equal_sizes_over_together_and_keeps_the_order():
+    sizes = [2, 3, 2, 600, 1, 600, 2]
+    index = torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(sizes))
+    x = torch.randn(len(index), 4, generator=torch.Generator().manual_seed(0))
+    calls = []
+
+    def together(stack):
+        calls.append(tuple(stack.shape[:2]))
+        return stack.sum(dim=1), stack[:, :, 0]
+
+    results = segment_map(together, x, index, len(sizes))
+    assert calls == [(3, 2), (1, 3), (1, 600), (1, 600), (1, 1)]
+    for rows, (total, column) in zip(x.split(sizes), results, strict=True):
+        torch.testing.assert_close(total, rows.sum(dim=0))
+        torch.testing.assert_close(column, rows[:, 0])
 
 
 def test_softmax_large_scores_stays_finite():
