@@ -105,14 +105,29 @@ def regression() -> LogisticRegression:
 
 def join_instances(bags: BagSequence) -> NDArray:
     """The instances of each bag side by side, for bags that hold the same ones in order."""
-    return np.stack([bag.features.ravel() for bag in bags])
+    rows = [bag.features.ravel() for bag in bags]
+    for bag, row in zip(bags, rows, strict=True):
+        if len(row) != len(rows[0]):
+            raise ValueError(
+                f"Bag {bag.bag_id!r} has {bag.n_instances} instances and {bags[0].bag_id!r} has "
+                f"{bags[0].n_instances}: only bags of one size can be joined. "
+                f"Leave {JOINED!r} out of --methods."
+            )
+    return np.stack(rows)
 
 
 def slide_features(bags: BagSequence) -> NDArray:
     """Measurements of the whole slide, stored beside its instances as ``slide_features``."""
     rows = []
     for bag in bags:
+        if bag.source is None:
+            raise ValueError(f"{SLIDE!r} is read from the files of the bags: omit --in-memory.")
         with h5py.File(bag.source.path) as file:
+            if "slide_features" not in file:
+                raise ValueError(
+                    f"Bag {bag.bag_id!r} has no 'slide_features' in its file, only "
+                    f"{sorted(file)}. Leave {SLIDE!r} out of --methods."
+                )
             rows.append(file["slide_features"][:])
     return np.stack(rows)
 

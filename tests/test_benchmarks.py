@@ -3,14 +3,18 @@
 import sys
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
 
+from sk_momkd import as_bags, read_bags
+
 sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
 import paper
 import paper_methods
+import when_omics_helps
 
 CALL = [
     *("--simulate", "--labels", "visible", "--patients", "24", "--patches", "6"),
@@ -158,3 +162,36 @@ def test_wsi_solely_has_neither_memory_nor_omics(task):
     names = dict(model[-1].module_.named_parameters())
     assert not [n for n in names if "memory" in n or "omics" in n]
     assert set(model[-1].history_.filter(regex="^train_(?!loss)")) <= {"train_ce"}
+
+
+def test_regressions_on_joined_instances_and_slide_features_say_what_is_missing(tmp_path):
+    bags = as_bags([np.ones((n, 3)) for n in (2, 3)])
+    with pytest.raises(ValueError, match=r"3 instances and .* has 2: only bags of one size"):
+        paper_methods.join_instances(bags)
+    with pytest.raises(ValueError, match="omit --in-memory"):
+        paper_methods.slide_features(bags)
+    with h5py.File(tmp_path / "one.h5", "w") as file:
+        file["features"], file["coords"] = np.ones((2, 3)), np.zeros((2, 2), dtype=int)
+    stored = read_bags(tmp_path)
+    with pytest.raises(ValueError, match=r"'one' has no 'slide_features' .* only .'coords', 'fea"):
+        paper_methods.slide_features(stored)
+
+
+def test_when_omics_helps_has_a_line_per_cell_and_counts_claims(tmp_path, monkeypatch):
+    small = {"TRAINING": 24, "TEST": 20, "SMALL": when_omics_helps.SMALL | {"max_epochs": 1}}
+    for name, value in small.items():
+        monkeypatch.setattr(when_omics_helps, name, value)
+    cells, claim = ["base", "omics says nothing"], "planted: omics knows which labels are wrong"
+    call = ["--cells", *cells, "--seeds", "0", "1", "--claims", claim, "--cohorts", "1"]
+    when_omics_helps.main([*call, "--results", str(tmp_path)])
+    page = (tmp_path / "when_does_omics_help.md").read_text()
+    gains = pd.read_csv(tmp_path / "when_does_omics_help.csv")
+    claims = pd.read_csv(tmp_path / "when_does_omics_help_claims.csv")
+    assert sorted(set(zip(gains["cell"], gains["seed"], strict=True))) == [
+        (cell, seed) for cell in cells for seed in (0, 1)
+    ]
+    for cell in cells:
+        mean = gains.loc[gains["cell"] == cell, "without omics"].mean()
+        assert f"| {cell} | 2 | {mean:.3f}".replace("0.", ".") in page
+    assert claims["outcome"].tolist() == ["gain"]
+    assert "| 1 | 300 | 1 | 0 | 0 | 0 | 100% [21%, 100%] |" in page

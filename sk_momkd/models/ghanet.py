@@ -131,9 +131,7 @@ class GHANet(nn.Module):
         paired: Tensor | None = None,  # (B,) bool
     ) -> GHANetOutput:
         slides = (
-            [self._slides(x)]
-            if n_bags == 1
-            else segment_map(self._slides, whole(x), batch, n_bags)
+            [self._slides(x)] if n_bags == 1 else segment_map(self._slides, whole(x), batch, n_bags)
         )
         logits, tokens, hyper_edges = zip(*slides, strict=True)
         seen = torch.zeros(n_bags, dtype=torch.bool, device=x.device) if paired is None else paired
@@ -154,7 +152,7 @@ class GHANet(nn.Module):
         )
 
     def _slides(self, x: Tensor | Blocks) -> tuple[Tensor, Tensor, Tensor]:
-        """Logits (K,), tokens (T, d), hyper-edges (T, n) of a slide, or of g slides of n patches."""
+        """Logits (K,), tokens (T, d), hyper-edges (T, n) of a slide, or of g of one size."""
         tokens, scores = self.recover(x)  # R (T, d), M (T, n)
         edges, hyper_edges = self.predict(x, scores)  # Y' (T, d), G (T, n)
         return self.head((edges + tokens) / 2), tokens, hyper_edges
