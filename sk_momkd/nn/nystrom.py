@@ -172,7 +172,8 @@ def pseudo_inverse(a: Tensor, n_iterations: int, bias: Tensor | None = None) -> 
     ``Z <- Z (13 I - A Z (15 I - A Z (7 I - A Z))) / 4`` from ``A' / (max row-sum max column-sum)``;
     as in the original, the maxima are taken over all heads of a sequence. With `bias`, the
     logarithm of D, a row and column of `a` stands for D equal ones whose columns are summed up:
-    `a` is ``B D`` and the result ``Z D``, B and Z one of each. The start is then ``B' D = D^-1 (B D)' D``.
+    `a` is ``B D`` and the result ``Z D``, B and Z one of each. The start is then
+    ``B' D = D^-1 (B D)' D``.
     """
     eye = torch.eye(a.shape[-1], dtype=a.dtype, device=a.device)
     count = a.new_ones(len(eye)) if bias is None else bias.exp()  # D
