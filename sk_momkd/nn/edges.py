@@ -78,16 +78,17 @@ class Edges:
         """Graphs side by side, their nodes numbered on."""
         if len(graphs) == 1:
             return graphs[0]
-        nodes = torch.tensor([0, *(g.n_nodes for g in graphs)]).cumsum(0).tolist()
-        edges = torch.tensor([0, *(g.n_edges for g in graphs)]).cumsum(0).tolist()
-        parts = list(zip(graphs, nodes, edges, strict=False))
         zero = graphs[0].in_offsets[:1]
+        n_nodes = torch.tensor([g.n_nodes for g in graphs], device=zero.device)
+        n_edges = torch.tensor([g.n_edges for g in graphs], device=zero.device)
+        nodes, edges = ((n.cumsum(0) - n).int() for n in (n_nodes, n_edges))  # before each graph
+        by_node, by_edge = edges.repeat_interleave(n_nodes), nodes.repeat_interleave(n_edges)
         return cls(
-            torch.cat([zero, *(g.in_offsets[1:] + e for g, _, e in parts)]),
-            torch.cat([g.sender + n for g, n, _ in parts]),
-            torch.cat([zero, *(g.out_offsets[1:] + e for g, _, e in parts)]),
-            torch.cat([g.receiver + n for g, n, _ in parts]),
-            torch.cat([g.place + e for g, _, e in parts]),
+            torch.cat([zero, torch.cat([g.in_offsets[1:] for g in graphs]) + by_node]),
+            torch.cat([g.sender for g in graphs]) + by_edge,
+            torch.cat([zero, torch.cat([g.out_offsets[1:] for g in graphs]) + by_node]),
+            torch.cat([g.receiver for g in graphs]) + by_edge,
+            torch.cat([g.place for g in graphs]) + edges.repeat_interleave(n_edges),
         )
 
     @property

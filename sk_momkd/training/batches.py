@@ -63,24 +63,6 @@ class FlatBatch:
     omics: Tensor | None = None
     teacher: Tensor | None = None
 
-    @classmethod
-    def join(cls, bags: Sequence[FlatBatch]) -> FlatBatch:
-        """Several batches as one."""
-        if len(bags) == 1:
-            return bags[0]
-        sizes = torch.tensor([len(bag.x) for bag in bags])
-        return cls(
-            x=torch.cat([whole(bag.x) for bag in bags]),
-            edges=Edges.join([bag.edges for bag in bags]),
-            batch=torch.arange(len(bags)).repeat_interleave(sizes),
-            n_bags=len(bags),
-            index=torch.cat([bag.index for bag in bags]),
-            y=torch.cat([bag.y for bag in bags]),
-            paired=torch.cat([bag.paired for bag in bags]),
-            omics=_stack([bag.omics for bag in bags]),
-            teacher=_stack([bag.teacher for bag in bags]),
-        )
-
     def __len__(self) -> int:
         return self.n_bags
 
@@ -94,11 +76,6 @@ class FlatBatch:
             rows = getattr(self, name)
             moved[name] = None if rows is None else rows.to(device)
         return replace(self, x=whole(self.x).to(device), **moved)
-
-
-def _stack(parts: Sequence[Tensor | None]) -> Tensor | None:
-    rows = [part for part in parts if part is not None]
-    return torch.cat(rows) if rows else None
 
 
 def read_graph(bag: Bag, name: str, spec: GraphSpec, n_features: int) -> tuple[Tensor, Edges]:
@@ -234,30 +211,27 @@ class BagDataset(Dataset):
         return len(self.bags)
 
     def __getitem__(self, i: int) -> FlatBatch:
-        return single(
-            self._features[i] if i in self._features else self._read(i),
-            self._edges[i],
-            index=i,
-            y=int(self.y[i]),
-            paired=bool(self.paired[i]),
-            omics=self._row(self.omics, i),
-            teacher=self._row(self.teacher, i),
-        )
+        return self.batch([i])
 
-    def _row(self, table: NDArray | None, i: int) -> Tensor | None:
-        """The bag's row of a table, of no rows where the bag is not paired."""
-        if table is None:
-            return None
-        return torch.from_numpy(table[i : i + 1][self.paired[i : i + 1]])
+    def batch(self, places: Sequence[int]) -> FlatBatch:
+        """The bags at these places, side by side; a single one is not copied."""
+        x = [self._features[i] if i in self._features else self._read(i) for i in places]
+        chosen = np.asarray(places)
+        known = chosen[self.paired[chosen]]
+        return FlatBatch(
+            x=x[0] if len(x) == 1 else torch.cat(x),
+            edges=Edges.join([self._edges[i] for i in places]),
+            batch=torch.arange(len(x)).repeat_interleave(torch.from_numpy(self.sizes[chosen])),
+            n_bags=len(x),
+            index=torch.from_numpy(chosen),
+            y=torch.from_numpy(self.y[chosen]),
+            paired=torch.from_numpy(self.paired[chosen]),
+            omics=None if self.omics is None else torch.from_numpy(self.omics[known]),
+            teacher=None if self.teacher is None else torch.from_numpy(self.teacher[known]),
+        )
 
     def _read(self, i: int) -> Tensor:
         return as_tensor(self.bags[i].load(self.bags.name(i)).features).to(self.dtype)
-
-
-def collate(items: Sequence[FlatBatch]) -> tuple[FlatBatch, Tensor]:
-    """Items to one flat batch and its labels."""
-    batch = FlatBatch.join(items)
-    return batch, batch.y
 
 
 def forward(module: torch.nn.Module, batch: FlatBatch, *, training: bool) -> Any:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Sampler
 
-from .batches import BagDataset, FlatBatch, collate
+from .batches import BagDataset, FlatBatch
 
 
 class BagLoader:
@@ -43,8 +43,9 @@ class BagLoader:
     def __len__(self) -> int:
         return len(self.batches)
 
-    def _batch(self, indices: list[int]) -> tuple[FlatBatch, Tensor]:
-        return collate([self.dataset[i] for i in indices])
+    def _batch(self, places: list[int]) -> tuple[FlatBatch, Tensor]:
+        batch = self.dataset.batch(places)
+        return batch, batch.y
 
 
 class InstanceBudget(Sampler):

@@ -14,7 +14,9 @@ from torch import Tensor
 
 from ..nn.diagnostics import active_ratio, component_usage, memory_geometry, perplexity
 from ..nn.memory import ema_update, spherical_kmeans
-from .batches import BagDataset, collate
+from ..nn.segment import segment_split
+from .batches import BagDataset
+from .loader import BagLoader, InstanceBudget
 
 
 class InitialMemory(Callback):
@@ -55,11 +57,14 @@ def sample_projections(
     slides: NDArray = np.flatnonzero(dataset.y == c)
     slides = slides[torch.randperm(len(slides), generator=generator).numpy()]
     quota = -(-n_samples // len(slides))
+    slides = slides[:n_samples]
     rows = []
-    for i in slides[:n_samples]:
-        projection = net.evaluation_step(collate([dataset[i]])).projection
-        chosen = torch.randperm(len(projection), generator=generator)[:quota]
-        rows.append(projection[chosen.to(projection.device)])
+    together = [slides[places] for places in InstanceBudget(dataset.sizes[slides])]
+    for batch in BagLoader(dataset, together):
+        projections = net.evaluation_step(batch).projection
+        for projection in segment_split(projections, batch[0].batch, batch[0].n_bags):
+            chosen = torch.randperm(len(projection), generator=generator)[:quota]
+            rows.append(projection[chosen.to(projection.device)])
     return torch.cat(rows)[:n_samples]
 
 

@@ -7,9 +7,9 @@ from conftest import make_bags, quick_classifier
 from skorch.callbacks import Callback, Checkpoint
 from torch import nn
 
-from sk_momkd.training.batches import BagDataset, GraphSpec, collate
+from sk_momkd.training.batches import BagDataset, GraphSpec
 from sk_momkd.training.callbacks import BestEpoch, ClipGradients, StopEarly, mean_auc
-from sk_momkd.training.loader import InstanceBudget, balanced_weights
+from sk_momkd.training.loader import BagLoader, InstanceBudget, balanced_weights
 
 
 class FakeNet:
@@ -92,9 +92,9 @@ def dataset(paired, n=4):
     return BagDataset(bags, y, GraphSpec(), 6, omics=omics, paired=np.array(paired))
 
 
-def test_collate_semi_paired_adds_rows_only_for_paired_bags():
+def test_batch_semi_paired_adds_rows_only_for_paired_bags():
     data = dataset([True, False, True, False])
-    batch, y = collate([data[i] for i in range(4)])
+    batch, y = next(iter(BagLoader(data, [range(4)])))
     assert batch.paired.tolist() == [True, False, True, False]
     assert batch.omics.tolist() == [[0, 1, 2], [6, 7, 8]]
     assert y.tolist() == [0, 1, 0, 1]

@@ -5,14 +5,14 @@ import torch
 from conftest import make_bags
 
 from sk_momkd.nn.edges import Edges
-from sk_momkd.training.batches import BagDataset, GraphSpec, collate
+from sk_momkd.training.batches import BagDataset, GraphSpec
 from sk_momkd.training.thinning import Thinning
 
 
 def batch(n=12):
     bags, y = make_bags(n)
     data = BagDataset(bags, y, GraphSpec(), 6)
-    return collate([data[i] for i in range(n)])[0]
+    return data.batch(range(n))
 
 
 def thin(whole, seed=0, **shares):
