@@ -34,6 +34,8 @@ class ExternalEvaluation(Tables):
     predictions : DataFrame
         One row per patient: ``y``, ``p_<class>`` of the ensemble, ``p_<class>_model<i>``.
     classes : tuple
+    bootstrap : Bootstrap
+        How the intervals were drawn: ``n_draws, confidence, random_state``.
     """
 
     name: str
@@ -41,6 +43,7 @@ class ExternalEvaluation(Tables):
     by_model: pd.DataFrame
     predictions: pd.DataFrame
     classes: tuple[Any, ...]
+    bootstrap: Bootstrap
     _counts: tuple[int, ...] = field(repr=False)
 
     _shown = ("summary", "by_model")
@@ -145,6 +148,7 @@ def evaluate_external(
         _by_model(study, parts),
         _predictions(study, parts, ensemble),
         tuple(study.classes),
+        bootstrap,
         counts,
     )
 

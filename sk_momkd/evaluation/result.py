@@ -58,6 +58,9 @@ class Bootstrap:
         """Percentile interval of drawn values."""
         return interval(values, self.confidence)
 
+    def __str__(self) -> str:
+        return f"{self.confidence:.0%} of {self.n_draws:,} draws, seed {self.random_state}"
+
 
 @dataclass(frozen=True, repr=False)
 class Evaluation(Tables):
@@ -78,6 +81,8 @@ class Evaluation(Tables):
         One row per group, metrics averaged over repeats; NaN where a site has one class.
     classes : tuple
         Of two classes, the last is the positive one.
+    bootstrap : Bootstrap
+        How the intervals were drawn: ``n_draws, confidence, random_state``.
     models : tuple of estimators
         Fitted on the folds, repeat by repeat; empty unless kept.
     trained_patients : frozenset
@@ -91,6 +96,7 @@ class Evaluation(Tables):
     predictions: pd.DataFrame
     sites: pd.DataFrame | None
     classes: tuple[Any, ...]
+    bootstrap: Bootstrap
     models: tuple[Any, ...]
     trained_patients: frozenset[Any] = field(repr=False)
     repeats: tuple[OutOfFold, ...] = field(repr=False)
@@ -125,6 +131,7 @@ def collect(
         pd.concat([_predictions(study, i, r) for i, r in enumerate(repeats)], ignore_index=True),
         None if study.sites is None else _site_table(study, study.sites, repeats),
         tuple(study.classes),
+        bootstrap,
         tuple(o.model for o in outcomes if o.model is not None),
         frozenset(trained),
         tuple(repeats),

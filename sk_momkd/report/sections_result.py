@@ -108,8 +108,9 @@ def results_section(subject: Subject) -> Section:
         blocks += _comparison(subject.comparison, result)
     blocks.append(
         Paragraph(
-            "Intervals are percentiles over draws of patients: what other patients of the same "
-            "places would have given the same fitted models. Chance in training is not in them.",
+            f"Intervals are percentiles ({result.bootstrap}) over draws of patients: what other "
+            "patients of the same places would have given the same fitted models. Chance in "
+            "training is not in them.",
             "note",
         )
     )

@@ -43,6 +43,7 @@ def test_page_of_an_evaluation_with_its_cohort_fills_every_section(page, demo):
     assert f"<b>{value:.3f}</b>" in page
     assert sections(page)["Where the model looked"].count("<img") == 3  # best, worst, unsure
     assert "20 slides in the table or the folder" in page
+    assert f"percentiles (95% of {demo.result.bootstrap.n_draws} draws, seed 0)" in page
 
 
 def test_page_has_no_script_and_loads_nothing(page):
@@ -106,6 +107,7 @@ def test_page_of_an_external_evaluation_shows_the_ensemble(demo, tmp_path):
     external = evaluate_external(demo.result, bags, demo.y, n_bootstrap=50)
     page = report(external, tmp_path / "r.html", bags=bags).read_text(encoding="utf-8")
     assert f"<b>{external.summary.loc['auroc', 'ensemble']:.3f}</b>" in page
+    assert "percentiles (95% of 50 draws, seed 0)" in page
     assert "model=" in why_missing(page)["Where the model looked"]
 
 
