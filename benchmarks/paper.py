@@ -6,7 +6,9 @@
     python benchmarks/paper.py --simulate [...]
 
 Each fit is a row of `paper_<name>_fits.csv` under `docs/results` as soon as it is done, with what
-it predicted; fits that are there are not run again, so a killed run goes on where it was. From
+it predicted; fits that are there are not run again, so a killed run goes on where it was. Rows
+of other patients, labels or omics are refused; features are not compared: choose another --name
+when they change. From
 these rows the tables are written, `paper_<name>.md` and `paper_<name>_table<n>.csv`, after each
 table of each seed. `--simulate` makes three cohorts by the simulator's dials, each with another
 one from elsewhere. Machine and processor seconds (fit and test fold) stand in the rows.
@@ -40,6 +42,7 @@ from paper_tables import write_tables
 
 from sk_momkd import Bag, BagSequence, PatientStratifiedKFold, load_cohort, simulate_cohort
 from sk_momkd.data.simulation import CohortPaths
+from sk_momkd.evaluation.external import require_strangers
 from sk_momkd.evaluation.fitting import bag_probabilities, run
 from sk_momkd.evaluation.omics_gain import permute_omics
 from sk_momkd.evaluation.plan import Plan, make_plan, shuffles
@@ -52,7 +55,7 @@ SIMULATED = {
     "wrong labels": {"label_noise": 0.2},
 }
 FIELDS = (
-    *("task", "method", "settings", "seed", "fold", "tested", "threshold", "epochs"),
+    *("task", "method", "settings", "seed", "fold", "data", "elsewhere", "threshold", "epochs"),
     *("cpu_seconds", "machine", "date", "p", "p_external", "history"),
 )
 
@@ -64,21 +67,29 @@ class Task(NamedTuple):
     study: Study
     external: Study | None
 
+    @property
+    def elsewhere(self) -> str:
+        """What tells the other cohort from others; empty where there is none."""
+        return "" if self.external is None else digest(self.external.names, self.external.labels)
+
 
 def read_study(paths: CohortPaths, label: str, options: argparse.Namespace) -> Study:
     """Bags with a label, their groups, and omics where there is any."""
     ids = dict.fromkeys((options.slide_id, options.patient_id), str)
     table = pd.read_csv(paths.table, dtype=ids)
-    table = table[table[label].notna()]
     columns = {"slide_id": options.slide_id, "patient_id": options.patient_id}
     bags, y, omics, report = load_cohort(
         table, paths.features, paths.omics, label=label, positive=options.positive, **columns
     )
     print(f"{label}: {report}", flush=True)
     groups = None
-    if options.groups in table:
-        groups = table.set_index(options.slide_id)[options.groups].astype(str)
-        groups = groups.loc[list(bags.ids)].to_numpy()
+    if options.groups and paths.omics is not None:  # the other cohort needs none
+        if options.groups not in table:
+            raise SystemExit(f"--groups {options.groups}: the table has {list(table)}.")
+        groups = table.set_index(options.slide_id)[options.groups].loc[list(bags.ids)]
+        if groups.isna().any():
+            raise SystemExit(f"{groups.index[groups.isna()][0]!r} has no {options.groups!r}.")
+        groups = groups.astype(str).to_numpy()
     if options.in_memory:
         bags = BagSequence(
             Bag(bag.features, bag.coords, bag_id=bag.bag_id, patient_id=bag.patient_id)
@@ -90,7 +101,7 @@ def read_study(paths: CohortPaths, label: str, options: argparse.Namespace) -> S
 def tasks_from_files(options: argparse.Namespace) -> list[Task]:
     here = CohortPaths(options.table, options.features, options.omics)
     there = CohortPaths(options.external_table, options.external_features, None)
-    return [
+    tasks = [
         Task(
             label,
             read_study(here, label, options),
@@ -98,6 +109,10 @@ def tasks_from_files(options: argparse.Namespace) -> list[Task]:
         )
         for label in options.labels
     ]
+    for task in tasks:
+        if task.external is not None:
+            require_strangers(task.external, frozenset(task.study.names))
+    return tasks
 
 
 def simulated_tasks(options: argparse.Namespace) -> list[Task]:
@@ -133,10 +148,21 @@ def folds(study: Study, n_splits: int, seed: int) -> Plan:
     return make_plan(study, PatientStratifiedKFold(n_splits, random_state=seed), 1, seed)
 
 
-def tested(study: Study, split: tuple[NDArray, NDArray]) -> str:
-    """What tells the test patients of a fold from others."""
-    names = "\n".join(map(str, study.names[study.patients(split[1])]))
-    return hashlib.sha256(names.encode()).hexdigest()[:12]
+def fingerprint(study: Study, split: tuple[NDArray, NDArray]) -> str:
+    """What tells the test patients of a fold, all labels and the omics from others."""
+    parts = [study.names[study.patients(split[1])], study.names, study.labels]
+    if study.omics is not None:
+        rows = study.omics.match(study.bags)
+        parts += [rows >= 0, study.omics.rows(rows[rows >= 0]).to_numpy()]
+    return digest(*parts)
+
+
+def digest(*parts: NDArray) -> str:
+    """A short name of what arrays hold."""
+    found = hashlib.sha256()
+    for part in parts:
+        found.update("\n".join(map(str, part)).encode() if part.dtype == object else part.tobytes())
+    return found.hexdigest()[:12]
 
 
 def one_fit(
@@ -164,7 +190,8 @@ def one_fit(
         "settings": str(protocol),
         "seed": seed,
         "fold": number,
-        "tested": tested(study, split),
+        "data": fingerprint(study, split),
+        "elsewhere": task.elsewhere,
         "threshold": f"{outcome.threshold:.6g}",
         "epochs": 0 if history is None else len(history),
         "cpu_seconds": f"{seconds:.2f}",
@@ -219,12 +246,12 @@ def read_fits(path: Path) -> pd.DataFrame:
     if len(whole) < len(content):
         print(f"{path.name}: the last row is unfinished and is run again", flush=True)
         path.write_bytes(whole)
-    text = {"p": str, "p_external": str, "history": str, "tested": str}
+    text = dict.fromkeys(("p", "p_external", "history", "data", "elsewhere"), str)
     absent = {"threshold": "nan", "cpu_seconds": ""}
     rows = pd.read_csv(io.BytesIO(whole), dtype=text, keep_default_na=False, na_values=absent)
     if list(rows) != list(FIELDS):
         raise SystemExit(f"{path.name} has columns {list(rows)}; this version writes {FIELDS}.")
-    return rows.drop_duplicates(["task", "method", "settings", "seed", "fold"])
+    return rows.drop_duplicates(["task", "method", "settings", "seed", "fold"], keep="last")
 
 
 def known_fits(options: argparse.Namespace, tasks: list[Task], protocol: Protocol) -> pd.DataFrame:
@@ -235,12 +262,12 @@ def known_fits(options: argparse.Namespace, tasks: list[Task], protocol: Protoco
         plan = folds(task.study, options.n_splits, seed)
         mine = rows[(rows["task"] == task.name) & (rows["seed"] == seed)]
         for fold, split in enumerate(plan.splits[0]):
-            there = set(mine.loc[mine["fold"] == fold, "tested"])
-            if there - {tested(task.study, split)}:
+            there = set(mine.loc[mine["fold"] == fold, "data"])
+            if there - {fingerprint(task.study, split)}:
                 raise SystemExit(
                     f"{options.fits.name} has fits of {task.name}, seed {seed}, fold {fold} on "
-                    "other test patients than those of this call: another cohort or other "
-                    "folds. Choose another --name, or delete the file."
+                    "other patients, labels, omics or folds than those of this call. Choose "
+                    "another --name, or delete the file."
                 )
     return rows
 
@@ -248,6 +275,9 @@ def known_fits(options: argparse.Namespace, tasks: list[Task], protocol: Protoco
 def missing_fits(
     rows: pd.DataFrame, tasks: list[Task], methods: list[str], seed: int, n_splits: int
 ) -> list[tuple[Task, str, tuple[int, int]]]:
+    """Fits that are not there, or predicted another cohort elsewhere than today's."""
+    elsewhere = rows["task"].map({task.name: task.elsewhere for task in tasks})
+    rows = rows[(elsewhere == "") | (elsewhere == rows["elsewhere"])]
     done = set(zip(rows["task"], rows["method"], rows["seed"], rows["fold"], strict=True))
     every = product(methods, tasks, range(n_splits))
     return [(t, m, (seed, f)) for m, t, f in every if (t.name, m, seed, f) not in done]
@@ -299,7 +329,12 @@ def shown_command(arguments: list[str]) -> str:
 def size(text: str) -> tuple[str, Any]:
     """``dim=16`` as a parameter of every method that has it."""
     name, _, value = text.partition("=")
-    return name, ast.literal_eval(value)
+    if not value:
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=VALUE")
+    try:
+        return name, ast.literal_eval(value)
+    except (SyntaxError, ValueError):
+        return name, value
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:

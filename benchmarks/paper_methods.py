@@ -140,7 +140,7 @@ def scale_rows() -> list[Any]:
 class Method(NamedTuple):
     """A row of a table: a classifier, and what is its own.
 
-    With a `preset` nothing is shared with the other rows. `omics`: with the patients' own,
+    With a `preset` it starts from that instead of the one of all. `omics`: with the patients' own,
     without, or with those of other patients of the same label (``"permuted"``).
     """
 
@@ -250,17 +250,17 @@ class Protocol:
         cls = method.estimator
         chosen = {k: getattr(self, k) for k in ("batch_size", "max_epochs", "patience")}
         chosen = {k: v for k, v in chosen.items() if v is not None}
-        if method.preset:
-            return cls.preset(method.preset, device="cpu", **method.own)
         chosen |= {"n_genes": self.n_genes, **self.sizes}
         known = inspect.signature(cls).parameters
         chosen = {k: v for k, v in chosen.items() if k in known} | method.own
+        if method.preset:
+            return cls.preset(method.preset, device="cpu", **chosen)
         ours = self.preset == "original" and issubclass(cls, MoMKDClassifier)
         return cls.preset("paper" if ours else self.preset, device="cpu", **chosen)
 
     def refuse_unusable(self, methods: list[str]) -> None:
         """Raise if a size belongs to no method, or to what a method is about."""
-        classes = {method.estimator for method in METHODS.values()}
+        classes = {method.estimator for method in METHODS.values()} - {LogisticRegression}
         known = {name for cls in classes for name in inspect.signature(cls).parameters}
         fixed = {name for row in methods for name in METHODS[row].own}
         for name in self.sizes:

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from page import line, short, write_page
-from paper_methods import POOLED, PRIVILEGED, TITLES
+from paper_methods import METHODS, POOLED, PRIVILEGED, TITLES
 
 from sk_momkd.evaluation.fitting import FoldOutcome
 from sk_momkd.evaluation.outoffold import OutOfFold, mean_fold_auroc, mean_of_known, pooled
@@ -111,7 +111,7 @@ class ExternalResults(Results):
     """Predictions of the fold models on patients from elsewhere: their mean, and the ensemble."""
 
     def __init__(self, task: Any, rows: pd.DataFrame, plans: Mapping[Any, Plan]) -> None:
-        super().__init__(task, rows, plans)
+        super().__init__(task, rows[rows["elsewhere"] == task.elsewhere], plans)
         self.study = task.external
 
     def kinds(self) -> tuple[str, ...]:
@@ -338,7 +338,8 @@ def note(table: str, methods: Sequence[str]) -> str:
     if PRIVILEGED in methods:
         text += (
             f" {PRIVILEGED} needs RNA of the patient who is predicted: an upper reference, no "
-            f"competitor. {POOLED}: mean over the instances. Baselines other than MoMKD are this "
+            "competitor; patients without RNA are predicted at the mean expression. "
+            f"{POOLED}: mean over the instances. Baselines other than MoMKD are this "
             "library's adaptations (`docs/methods.md`)."
         )
     return text
@@ -352,12 +353,15 @@ def heading(
     seeds = " ".join(map(str, sorted(rows["seed"].unique())))
     machines = "; ".join(sorted(rows["machine"].unique()))
     hours = rows["cpu_seconds"].sum() / 3600
+    own = any(METHODS[method].preset for method in rows["method"].unique())
     parts = [
-        f"{options.n_splits} folds of whole {whole}, seeds {seeds or '-'} for folds and fits; the "
-        "inner validation part is of whole groups, too. Features are z-scores over the instances "
-        "of the training part, clipped at 6; genes are chosen in the training part. All methods: "
-        f"`{rows['settings'].iloc[0] if len(rows) else '-'}`; what is not named is the method's "
-        "own in this preset. Intervals: patients drawn again "
+        f"{options.n_splits} folds of whole {whole}, seeds {seeds or '-'} for folds and fits; "
+        "where a method sets a validation part apart, it is of whole groups, too. Features are "
+        "z-scores over the instances of the training part, clipped at 6; genes are chosen in the "
+        f"training part. All methods: `{rows['settings'].iloc[0] if len(rows) else '-'}`; what is "
+        "not named is the method's own in this preset"
+        + ("; rows called small or paper have the preset of that name. " if own else ". ")
+        + "Intervals: patients drawn again "
         f"({options.n_bootstrap} times, the same for all methods and tasks); chance in training "
         "is not in them.",
         "; ".join(described(task) for task in tasks) + ".",

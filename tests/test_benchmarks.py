@@ -9,7 +9,8 @@ import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from sk_momkd import as_bags, read_bags
+from sk_momkd import as_bags, read_bags, simulate_cohort
+from sk_momkd.exceptions import LeakageError
 
 sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
 import paper
@@ -130,14 +131,70 @@ def test_paper_killed_run_goes_on_and_repeats_only_what_is_missing(results, tmp_
     assert again[:-1] == whole[:-1]
     assert "run again" in capsys.readouterr().out
     redone = fits(tmp_path).iloc[-1]
-    same = ["task", "method", "seed", "fold", "tested", "p", "p_external", "history"]
+    same = ["task", "method", "seed", "fold", "data", "p", "p_external", "history"]
     assert redone[same].to_list() == last[same].to_list()
 
 
 def test_paper_other_patients_under_the_same_name_are_refused(results):
     others = [*CALL, "--patients", "20", "--results", str(results)]
-    with pytest.raises(SystemExit, match="other test patients"):
+    with pytest.raises(SystemExit, match="other patients, labels, omics or folds"):
         paper.main(others)
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """Options of two cohorts in files, the table of the first as it may be changed."""
+    folder = tmp_path_factory.mktemp("cohorts")
+    size = {"n_patients": 24, "n_patches": 4, "n_features": 8, "n_genes": 20, "n_sites": 6}
+    here, there = (
+        simulate_cohort(folder / name, prefix=name, random_state=i, **size)
+        for i, name in enumerate(("HERE", "THERE"))
+    )
+    paths = {"table": here.table, "features": here.features, "omics": here.omics}
+    paths |= {"external-table": there.table, "external-features": there.features}
+    return paths
+
+
+def paper_of_files(paths, folder, *more, table="1", external=False):
+    shown = [k for k in paths if external or not k.startswith("external")]
+    call = [part for k in shown for part in (f"--{k}", str(paths[k]))]
+    call += ["--labels", "subtype", "--positive", "aggressive", "--name", "files", "--seeds", "0"]
+    call += ["--methods", paper_methods.POOLED, "--n-splits", "2", "--n-bootstrap", "20"]
+    paper.main([*call, "--tables", table, "--results", str(folder), *more])
+    return pd.read_csv(folder / f"paper_files_table{table}.csv")
+
+
+def test_paper_fits_of_other_labels_are_refused(files, tmp_path):
+    paper_of_files(files, tmp_path)
+    with pytest.raises(SystemExit, match="other patients, labels, omics"):
+        paper_of_files(files, tmp_path, "--positive", "indolent")
+
+
+def test_paper_other_cohort_is_predicted_when_it_comes_and_when_it_changes(files, tmp_path):
+    paper_of_files(files, tmp_path)
+    first = paper_of_files(files, tmp_path, table="2", external=True)
+    table = pd.read_csv(files["external-table"])
+    table[4:].to_csv(tmp_path / "fewer.csv", index=False)
+    fewer = files | {"external-table": tmp_path / "fewer.csv"}
+    changed = paper_of_files(fewer, tmp_path, table="2", external=True)
+    alone = paper_of_files(fewer, tmp_path / "alone", table="2", external=True)
+    assert changed["auc"].tolist() == alone["auc"].tolist()
+    assert len(paper.read_fits(tmp_path / "paper_files_fits.csv")) == first["fits"].sum() == 2
+
+
+def test_paper_refuses_training_patients_elsewhere_and_groups_that_are_no_column(files, tmp_path):
+    same = files | {f"external-{k}": files[k] for k in ("table", "features")}
+    with pytest.raises(LeakageError, match="24 patients of the external cohort"):
+        paper_of_files(same, tmp_path, table="2", external=True)
+    with pytest.raises(SystemExit, match=r"--groups sit: the table has .'slide_id'"):
+        paper_of_files(files, tmp_path, "--groups", "sit")
+
+
+def test_paper_presets_of_their_own_take_what_the_call_sets():
+    protocol = paper_methods.Protocol(max_epochs=3, sizes={"hidden_dim": 8})
+    small = protocol.model("small", None)[-1]
+    assert (small.max_epochs, small.hidden_dim, small.lambda_teacher) == (3, 8, 0.8)
+    assert protocol.model("paper, batches of 16", None)[-1].batch_size == 16
 
 
 def test_paper_other_settings_are_other_rows(results, task):

@@ -101,8 +101,9 @@ def stratified_group_split(
     if n_groups[rarest] < 2:
         raise ValueError(
             f"Class number {rarest} has a single patient or group (n_samples = {len(y)}), so no "
-            "validation part with every class can be set apart. Add patients, or use "
-            "early_stopping=False."
+            "validation part with every class can be set apart. Add patients or groups, use "
+            "early_stopping=False, or pass no groups (evaluate takes folds of two sites as "
+            "cv=[(train, test), ...])."
         )
     n_splits = max(2, min(round(1 / fraction), n_groups[rarest]))
     grouped = len(np.unique(groups)) < len(groups)

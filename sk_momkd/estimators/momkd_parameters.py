@@ -69,8 +69,8 @@ CONSTRAINTS: dict[str, Any] = {
     "label_smoothing": share,
     "lambda_teacher": [Interval(Real, 0, 1, closed="both")],
     "teacher": [
-        HasMethods(["fit", "predict_proba"]),
-        HasMethods(["fit", "decision_function"]),
+        HasMethods(["fit", "predict", "predict_proba"]),
+        HasMethods(["fit", "predict", "decision_function"]),
         None,
     ],
     "teacher_temperature": positive,

@@ -63,8 +63,8 @@ def learning_curve(
 confidence, n_jobs
         As in :func:`evaluate`.
     fractions : sequence of float, default=(0.25, 0.5, 0.75, 1.0)
-        Of the training patients of each class in each fold; a smaller part lies within each
-        larger one.
+        Of the training patients of each class in each fold, and there of those with omics and
+        without; a smaller part lies within each larger one.
 
     Returns
     -------
@@ -94,7 +94,14 @@ confidence, n_jobs
     plan = make_plan(study, cv, repeats, random_state)
     name, rows = estimator_name(estimator), []
     for fraction in fractions:
-        outcomes = run_plan(study, estimator, thinned(plan, study, fraction), n_jobs=n_jobs)
+        try:
+            outcomes = run_plan(study, estimator, thinned(plan, study, fraction), n_jobs=n_jobs)
+        except Exception as error:
+            error.add_note(
+                f"This was with a fraction of {fraction:g} of the training patients; "
+                "learning_curve takes larger ones as fractions=(...)."
+            )
+            raise
         result = collect(name, study, outcomes, bootstrap)
         whole, within = (result.summary.loc[m] for m in ("auroc", "fold_auroc"))
         rows.append(
@@ -113,7 +120,7 @@ confidence, n_jobs
 
 
 def thinned(plan: Plan, study: Study, fraction: float) -> Plan:
-    """The plan with a share of the training patients of each class; smaller shares lie within."""
+    """The plan with a share of each kind of training patients; smaller shares lie within."""
     splits = [
         [
             (study.bags_of(train, _share(study, train, fraction, seed)), test)
@@ -126,6 +133,9 @@ def thinned(plan: Plan, study: Study, fraction: float) -> Plan:
 
 def _share(study: Study, train: NDArray, fraction: float, seed: int) -> NDArray:
     patients = np.random.default_rng(seed).permutation(study.patients(train))
-    labels = study.labels[patients]
-    parts = [patients[labels == c] for c in np.unique(labels)]
+    kinds = 2 * study.labels[patients]
+    if study.omics is not None:
+        paired = study.patients(np.flatnonzero(study.omics.match(study.bags) >= 0))
+        kinds += np.isin(patients, paired)
+    parts = [patients[kinds == kind] for kind in np.unique(kinds)]
     return np.concatenate([part[: int(np.ceil(fraction * len(part) - 1e-9))] for part in parts])

@@ -133,7 +133,7 @@ def evaluate_external(
     if not models:
         raise ValueError("There is no fitted model. Use evaluate(..., keep_models=True).")
     study = as_study(bags, y, groups=groups, pos_label=pos_label)
-    _require_strangers(study, trained)
+    require_strangers(study, trained)
     parts = [_predict(study, model) for model in models]
     ensemble = _single(
         study,
@@ -157,12 +157,15 @@ def _positive_of(evaluation: Evaluation) -> Any:
     return evaluation.classes[1] if len(evaluation.classes) == 2 else None
 
 
-def _require_strangers(study: Study, trained: frozenset[Any]) -> None:
-    known = [bag.patient_id for bag in study.bags if bag.patient_id in trained]
+def require_strangers(study: Study, trained: frozenset[Any]) -> None:
+    """LeakageError if a patient, or a bag whose patient is unknown, was in training."""
+    named = [bag.patient_id is not None or bag.bag_id is not None for bag in study.bags]
+    _, first = np.unique(study.patient_of, return_index=True)
+    known = [name for name, i in zip(study.names, first, strict=True) if named[i]]
+    known = [name for name in known if name in trained]
     if known:
-        names = dict.fromkeys(known)
         raise LeakageError(
-            f"{len(names)} patients of the external cohort were in training: {first_few(names)}. "
+            f"{len(known)} patients of the external cohort were in training: {first_few(known)}. "
             "Leave them out."
         )
 

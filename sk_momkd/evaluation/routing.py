@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import warnings
+from copy import copy
 from typing import Any
 
 import numpy as np
@@ -84,27 +85,40 @@ def final_step(estimator: Any) -> Any:
 
 
 def set_seeds(estimator: Any, seed: int) -> Any:
-    """Give each `random_state` inside `estimator` a number drawn from `seed`."""
+    """Give each `random_state` inside `estimator` a number drawn from `seed`.
+
+    The `cv` of a search that has none gets one, too.
+    """
     random = np.random.RandomState(seed)
-    names = [n for n in estimator.get_params(deep=True) if n.split("__")[-1] == "random_state"]
-    for name in sorted(names):
-        estimator.set_params(**{name: int(random.randint(2**31 - 1))})
+    for name, value in sorted(estimator.get_params(deep=True).items(), key=lambda item: item[0]):
+        last = name.split("__")[-1]
+        if last == "random_state":
+            estimator.set_params(**{name: int(random.randint(2**31 - 1))})
+        elif last == "cv" and _draws_folds(value):
+            splitter = copy(value)
+            splitter.random_state = int(random.randint(2**31 - 1))
+            estimator.set_params(**{name: splitter})
     return estimator
 
 
+def _draws_folds(splitter: Any) -> bool:
+    return getattr(splitter, "random_state", 0) is None and getattr(splitter, "shuffle", True)
+
+
 def warn_of_torn_patients(estimator: Any, n_bags: int, n_patients: int) -> None:
-    """Say so if a search inside tunes on folds that part the slides of a patient."""
-    search = estimator
-    while isinstance(search, Pipeline):
-        search = search.steps[-1][1]
-    if not _is_search(search) or n_bags == n_patients:
+    """Say so if a search or a calibration inside has folds that part the slides of a patient."""
+    splits = estimator
+    while isinstance(splits, Pipeline):
+        splits = splits.steps[-1][1]
+    cv = getattr(splits, "cv", "prefit")
+    if not hasattr(splits, "estimator") or isinstance(cv, str) or n_bags == n_patients:
         return
-    splitter = check_cv(search.cv, [0, 1], classifier=True)
+    splitter = check_cv(cv, [0, 1], classifier=True)
     if "Group" not in type(splitter).__name__ and "Patient" not in type(splitter).__name__:
         warnings.warn(
-            f"{type(search).__name__} tunes on {type(splitter).__name__}, which parts the slides "
-            f"of a patient ({n_bags} slides, {n_patients} patients). The outer folds stay honest, "
-            "the choice of parameters is not: use cv=PatientStratifiedKFold().",
+            f"{type(splits).__name__} splits by {type(splitter).__name__}, which parts the slides "
+            f"of a patient ({n_bags} slides, {n_patients} patients). The outer folds stay honest; "
+            "what is chosen or calibrated inside is not: use cv=PatientStratifiedKFold().",
             UserWarning,
             stacklevel=4,
         )

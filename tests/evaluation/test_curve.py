@@ -1,7 +1,9 @@
 """Nested shares of the training patients."""
 
 import numpy as np
+import pandas as pd
 import pytest
+from sklearn.dummy import DummyClassifier
 
 from sk_momkd.evaluation.curve import learning_curve, thinned
 from sk_momkd.evaluation.evaluate import evaluate
@@ -33,6 +35,35 @@ def test_curve_ends_at_the_full_evaluation(noisy_cohort, pooled_lr):
     whole = evaluate(pooled_lr, bags, y, cv=4, n_bootstrap=50).summary
     assert points["auroc"][1.0] == whole["value"]["auroc"]
     assert points["fold_high"][1.0] == whole["high"]["fold_auroc"]
+
+
+def test_shares_hold_as_large_a_part_of_those_with_omics(noisy_cohort):
+    bags, y, _ = noisy_cohort
+    omics = pd.DataFrame({"gene": 1.0}, index=[f"P{i:02d}" for i in range(0, 40, 3)])
+    study = as_study(bags, y, omics=omics)
+    plan = thinned(make_plan(study, 4, 1, 0), study, 0.5)
+    paired = study.omics.match(study.bags) >= 0
+    whole = make_plan(study, 4, 1, 0)
+    for (train, _), (everyone, _) in zip(plan.splits[0], whole.splits[0], strict=True):
+        for label in ("mut", "wt"):
+            here, there = (part[study.y[part] == label] for part in (train, everyone))
+            few, many = (len(study.patients(part[paired[part]])) for part in (here, there))
+            assert few == np.ceil(many / 2)
+
+
+def test_fraction_that_cannot_be_fitted_is_named(noisy_cohort):
+    class Picky(DummyClassifier):
+        def fit(self, X, y):
+            if len(X) < 20:
+                raise ValueError("too few")
+            return super().fit(np.zeros(len(y)), y)
+
+        def predict_proba(self, X):
+            return super().predict_proba(np.zeros(len(X)))
+
+    with pytest.raises(ValueError, match="too few") as caught:
+        learning_curve(Picky(), *noisy_cohort[:2], fractions=[0.2, 1.0], n_bootstrap=20)
+    assert "a fraction of 0.2 of the training patients" in caught.value.__notes__[0]
 
 
 @pytest.mark.parametrize("fractions", [[], [0.0, 1.0], [1.5]])

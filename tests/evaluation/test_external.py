@@ -5,6 +5,7 @@ import pytest
 from conftest import make_bags
 from sklearn.metrics import roc_auc_score
 
+from sk_momkd import Bag, BagSequence
 from sk_momkd.evaluation.evaluate import evaluate
 from sk_momkd.evaluation.external import evaluate_external
 from sk_momkd.exceptions import LeakageError
@@ -61,6 +62,17 @@ def test_patient_of_the_training_cohort_raises(here):
     bags, y = make_bags(4)
     with pytest.raises(LeakageError, match="'P00', 'P01'"):
         evaluate_external(here, bags, y)
+
+
+def test_bag_of_the_training_cohort_without_patient_raises(recorder):
+    bags, y = make_bags(12)
+    unknown = [Bag(b.features, b.coords, bag_id=f"S{i}") for i, b in enumerate(bags)]
+    here = evaluate(recorder, BagSequence(unknown), y, cv=2, keep_models=True, n_bootstrap=20)
+    with pytest.raises(LeakageError, match=r"12 patients .* \"bag 'S0'\""):
+        evaluate_external(here, BagSequence(unknown), y)
+    nameless = BagSequence([Bag(b.features, b.coords) for b in bags])
+    here = evaluate(recorder, nameless, y, cv=2, keep_models=True, n_bootstrap=20)
+    assert len(evaluate_external(here, nameless, y, n_bootstrap=20).predictions) == 12  # unknown
 
 
 def test_evaluation_without_models_says_how_to_keep_them(recorder, elsewhere):

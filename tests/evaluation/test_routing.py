@@ -5,7 +5,7 @@ import pytest
 from conftest import quick_classifier
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import GridSearchCV
+from sklearn.model_selection import GridSearchCV, KFold
 from sklearn.pipeline import make_pipeline
 
 from sk_momkd import InstanceStandardizer, PatientStratifiedKFold
@@ -71,11 +71,26 @@ def test_seeds_reach_every_random_state():
     assert one != set_seeds(pipe, 4).get_params()["momkdclassifier__random_state"]
 
 
+def test_seeds_reach_the_shuffled_folds_of_a_search(recorder):
+    unseeded = PatientStratifiedKFold(3)
+    search = make_pipeline("passthrough", GridSearchCV(recorder, {}, cv=unseeded))
+    seeds = [set_seeds(search, s)[-1].cv.random_state for s in (3, 3, 4)]
+    assert seeds[0] is not None
+    assert unseeded.random_state is None
+    given = GridSearchCV(recorder, {}, cv=PatientStratifiedKFold(3, random_state=7))
+    assert set_seeds(given, 3).cv.random_state == 7
+    assert set_seeds(GridSearchCV(recorder, {}, cv=KFold(3)), 3).cv.random_state is None
+
+
 def test_search_that_parts_slides_is_warned_of(recorder, recwarn):
     with pytest.warns(UserWarning, match="parts the slides"):
         warn_of_torn_patients(GridSearchCV(recorder, {}, cv=3), 10, 5)
     recwarn.clear()
+    with pytest.warns(UserWarning, match="CalibratedClassifierCV splits by StratifiedKFold"):
+        warn_of_torn_patients(CalibratedClassifierCV(recorder), 10, 5)
+    recwarn.clear()
     warn_of_torn_patients(GridSearchCV(recorder, {}, cv=PatientStratifiedKFold()), 10, 5)
+    warn_of_torn_patients(CalibratedClassifierCV(recorder, cv=PatientStratifiedKFold()), 10, 5)
     warn_of_torn_patients(GridSearchCV(recorder, {}, cv=3), 5, 5)
     warn_of_torn_patients(recorder, 10, 5)
     assert not recwarn.list
