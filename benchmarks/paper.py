@@ -6,12 +6,12 @@
     python benchmarks/paper.py --simulate [...]
 
 Each fit is a row of `paper_<name>_fits.csv` under `docs/results` as soon as it is done, with what
-it predicted; fits that are there are not run again, so a killed run goes on where it was. Rows
-of other patients, labels or omics are refused; features are not compared: choose another --name
-when they change. From
-these rows the tables are written, `paper_<name>.md` and `paper_<name>_table<n>.csv`, after each
-table of each seed. `--simulate` makes three cohorts by the simulator's dials, each with another
-one from elsewhere. Machine and processor seconds (fit and test fold) stand in the rows.
+it predicted; fits that are there are not run again, so a killed run goes on where it was. Rows of
+other patients, labels or omics are refused; features are not compared: choose another --name when
+they change. From these rows the tables are written, `paper_<name>.md` and
+`paper_<name>_table<n>.csv`, after each table of each seed. `--simulate` makes three cohorts by the
+simulator's dials, each with another one from elsewhere. Machine and processor seconds (fit and test
+fold) stand in the rows.
 """
 
 from __future__ import annotations
@@ -20,17 +20,15 @@ import argparse
 import ast
 import csv
 import datetime
-import hashlib
 import io
 import json
 import os
 import platform
 import sys
-import tempfile
 import time
 from itertools import product
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -39,130 +37,18 @@ from joblib import Parallel, delayed
 from numpy.typing import NDArray
 from paper_methods import METHODS, PRIVILEGED, TABLES, Protocol, learns_from_omics
 from paper_tables import write_tables
+from paper_tasks import SIMULATED, Task, fingerprint, folds, simulated_tasks, tasks_from_files
 
-from sk_momkd import Bag, BagSequence, PatientStratifiedKFold, load_cohort, simulate_cohort
-from sk_momkd.data.simulation import CohortPaths
-from sk_momkd.evaluation.external import require_strangers
 from sk_momkd.evaluation.fitting import bag_probabilities, run
 from sk_momkd.evaluation.omics_gain import permute_omics
-from sk_momkd.evaluation.plan import Plan, make_plan, shuffles
-from sk_momkd.evaluation.study import Study, as_study
+from sk_momkd.evaluation.plan import Plan, shuffles
+from sk_momkd.evaluation.study import Study
 
 RESULTS = Path(__file__).parents[1] / "docs" / "results"
-SIMULATED = {
-    "visible": {},
-    "half hidden": {"omics_only": 0.5},
-    "wrong labels": {"label_noise": 0.2},
-}
 FIELDS = (
     *("task", "method", "settings", "seed", "fold", "data", "elsewhere", "threshold", "epochs"),
     *("cpu_seconds", "machine", "date", "p", "p_external", "history"),
 )
-
-
-class Task(NamedTuple):
-    """One label of a cohort, and the same label elsewhere."""
-
-    name: str
-    study: Study
-    external: Study | None
-
-    @property
-    def elsewhere(self) -> str:
-        """What tells the other cohort from others; empty where there is none."""
-        return "" if self.external is None else digest(self.external.names, self.external.labels)
-
-
-def read_study(paths: CohortPaths, label: str, options: argparse.Namespace) -> Study:
-    """Bags with a label, their groups, and omics where there is any."""
-    ids = dict.fromkeys((options.slide_id, options.patient_id), str)
-    table = pd.read_csv(paths.table, dtype=ids)
-    columns = {"slide_id": options.slide_id, "patient_id": options.patient_id}
-    bags, y, omics, report = load_cohort(
-        table, paths.features, paths.omics, label=label, positive=options.positive, **columns
-    )
-    print(f"{label}: {report}", flush=True)
-    groups = None
-    if options.groups and paths.omics is not None:  # the other cohort needs none
-        if options.groups not in table:
-            raise SystemExit(f"--groups {options.groups}: the table has {list(table)}.")
-        groups = table.set_index(options.slide_id)[options.groups].loc[list(bags.ids)]
-        if groups.isna().any():
-            raise SystemExit(f"{groups.index[groups.isna()][0]!r} has no {options.groups!r}.")
-        groups = groups.astype(str).to_numpy()
-    if options.in_memory:
-        bags = BagSequence(
-            Bag(bag.features, bag.coords, bag_id=bag.bag_id, patient_id=bag.patient_id)
-            for bag in bags
-        )
-    return as_study(bags, y.astype(int), omics=omics, groups=groups)
-
-
-def tasks_from_files(options: argparse.Namespace) -> list[Task]:
-    here = CohortPaths(options.table, options.features, options.omics)
-    there = CohortPaths(options.external_table, options.external_features, None)
-    tasks = [
-        Task(
-            label,
-            read_study(here, label, options),
-            read_study(there, label, options) if options.external_table else None,
-        )
-        for label in options.labels
-    ]
-    for task in tasks:
-        if task.external is not None:
-            require_strangers(task.external, frozenset(task.study.names))
-    return tasks
-
-
-def simulated_tasks(options: argparse.Namespace) -> list[Task]:
-    """Cohorts whose label is visible, half hidden from morphology, and sometimes wrong."""
-    size = {"n_patients": options.patients, "n_patches": options.patches, "n_features": 32}
-    size |= {"n_genes": 300, "effect": 0.5, "site_shift": 0.3, "n_sites": 10}
-    with tempfile.TemporaryDirectory() as folder:
-        options.in_memory, options.groups = True, "site"
-        options.slide_id, options.patient_id = "slide_id", "case_id"
-        options.positive = "aggressive"
-        tasks = []
-        for i, (name, dials) in enumerate(SIMULATED.items()):
-            if name not in options.labels:
-                continue
-            here, there = (
-                simulate_cohort(
-                    Path(folder, f"{name}{where}"),
-                    prefix=f"S{i}{where}",
-                    stain_shift=shift,
-                    random_state=10 * i + j,
-                    **size,
-                    **dials,
-                )
-                for j, (where, shift) in enumerate({"TRN": 0.0, "EXT": 0.4}.items())
-            )
-            studies = [read_study(paths, "subtype", options) for paths in (here, there)]
-            tasks.append(Task(name, *studies))
-    return tasks
-
-
-def folds(study: Study, n_splits: int, seed: int) -> Plan:
-    """Folds of patients, or of whole groups, stratified by label."""
-    return make_plan(study, PatientStratifiedKFold(n_splits, random_state=seed), 1, seed)
-
-
-def fingerprint(study: Study, split: tuple[NDArray, NDArray]) -> str:
-    """What tells the test patients of a fold, all labels and the omics from others."""
-    parts = [study.names[study.patients(split[1])], study.names, study.labels]
-    if study.omics is not None:
-        rows = study.omics.match(study.bags)
-        parts += [rows >= 0, study.omics.rows(rows[rows >= 0]).to_numpy()]
-    return digest(*parts)
-
-
-def digest(*parts: NDArray) -> str:
-    """A short name of what arrays hold."""
-    found = hashlib.sha256()
-    for part in parts:
-        found.update("\n".join(map(str, part)).encode() if part.dtype == object else part.tobytes())
-    return found.hexdigest()[:12]
 
 
 def one_fit(
