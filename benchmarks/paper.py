@@ -189,7 +189,9 @@ def main(arguments: list[str] | None = None) -> None:
     options.fits = options.results / f"paper_{options.name}_fits.csv"
     for seed, table in product(options.seeds, options.tables):
         rows = known_fits(options, tasks, protocol)
-        missing = missing_fits(rows, tasks, rows_of[table], seed, options.n_splits)
+        missing = []
+        if not options.no_fits:
+            missing = missing_fits(rows, tasks, rows_of[table], seed, options.n_splits)
         Parallel(options.n_jobs)(delayed(one_fit)(*fit, protocol, options) for fit in missing)
         if missing or (seed, table) == (options.seeds[-1], options.tables[-1]):
             plans = {
@@ -203,7 +205,8 @@ def main(arguments: list[str] | None = None) -> None:
 
 def shown_command(arguments: list[str]) -> str:
     """The call without the paths of the machine it ran on."""
-    data, shown = os.environ.get("SK_MOMKD_DATA"), list(arguments)
+    data = os.environ.get("SK_MOMKD_DATA")
+    shown = [a for a in arguments if a != "--no-fits"]
     if "--results" in shown:
         del shown[(at := shown.index("--results")) : at + 2]
     if data:
@@ -242,6 +245,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     what.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS))
     what.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], help="of folds and fits")
     what.add_argument("--n-splits", type=int, default=5)
+    what.add_argument("--no-fits", action="store_true", help="write the tables of what is there")
     what.add_argument("--n-jobs", type=int, default=1, help="folds fitted at once")
     how = parser.add_argument_group("training, the same for all methods")
     how.add_argument("--preset", default="unified", choices=["unified", "original"])

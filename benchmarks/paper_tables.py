@@ -102,7 +102,7 @@ class Table:
         kinds = self.results[0].kinds()
         head = [f"{task}, {k}" if len(kinds) > 1 else task for task in tasks for k in kinds]
         lines = [line(["", *head, "CPU s per fit"]), "|" + "---|" * (len(head) + 2)]
-        for method in self.methods:
+        for method in [m for m in self.methods if m in set(self.rows["method"])]:
             cells = [
                 cell(by.loc[(task, method)], kind) if (task, method) in by.index else ""
                 for task in tasks
