@@ -96,7 +96,7 @@ confidence, n_jobs
     for fraction in fractions:
         try:
             outcomes = run_plan(study, estimator, thinned(plan, study, fraction), n_jobs=n_jobs)
-        except Exception as error:
+        except ValueError as error:
             error.add_note(
                 f"This was with a fraction of {fraction:g} of the training patients; "
                 "learning_curve takes larger ones as fractions=(...)."

@@ -20,7 +20,7 @@ from sk_momkd.exceptions import BagError
 
 # Quick to learn scikit-learn's blobs of 300 bags with one instance each.
 LIGHT = {"TransMILClassifier": {"n_heads": 1, "max_epochs": 4, "batch_size": 8}}
-LIGHT["GHANetClassifier"] = {"n_heads": 1, "max_epochs": 4, "batch_size": 8, "n_groups": 2}
+LIGHT["GHANetClassifier"] = LIGHT["TransMILClassifier"] | {"learning_rate": 0.01, "n_groups": 2}
 BATTERY = [
     quick(name, **({"batch_size": 32, "learning_rate": 0.02} | LIGHT.get(name, {})))
     for name in CLASSIFIERS
