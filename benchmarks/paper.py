@@ -85,7 +85,7 @@ def one_fit(
         "date": datetime.date.today().isoformat(),
         "p": numbers(outcome.proba[:, 1]),
         "p_external": numbers(external),
-        "history": memory_history(history),
+        "history": memory_history(history) if method in TABLES["fig3"] else "",
     }
     append(options.fits, row)
     print(method, task.name, f"seed {seed} fold {number}", row["cpu_seconds"], "s", flush=True)
