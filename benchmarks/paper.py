@@ -1,7 +1,8 @@
 """The paper's experiments on any cohort: Tables 1 to 4, Fig. S1, the numbers of Fig. 3.
 
     python benchmarks/paper.py --table slides.csv --features features/ --omics rna.h5ad \
-        --labels her2 pr --groups site [--external-table ... --external-features ...] \
+        --labels her2 pr --groups site \
+        [--external-table ... --external-features ... | --external-groups E2 D8] \
         [--tables 1 2 3 4 s1 fig3] [--seeds 0 1 2] [--n-splits 5] [--batch-size 16] ...
     python benchmarks/paper.py --simulate [...]
 
@@ -9,9 +10,10 @@ Each fit is a row of `paper_<name>_fits.csv` under `docs/results` as soon as it 
 it predicted; fits that are there are not run again, so a killed run goes on where it was. Rows of
 other patients, labels or omics are refused; features are not compared: choose another --name when
 they change. From these rows the tables are written, `paper_<name>.md` and
-`paper_<name>_table<n>.csv`, after each table of each seed. `--simulate` makes three cohorts by the
-simulator's dials, each with another one from elsewhere. Machine and processor seconds (fit and test
-fold) stand in the rows.
+`paper_<name>_table<n>.csv`, after each table of each seed. `--external-groups` keeps groups of the
+cohort out of all training: they are the other cohort of table 2. `--simulate` makes three cohorts
+by the simulator's dials, each with another one from elsewhere. Machine and processor seconds (fit
+and test fold) stand in the rows.
 """
 
 from __future__ import annotations
@@ -234,6 +236,9 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     files.add_argument("--labels", nargs="+", help="columns; with --simulate, names of cohorts")
     files.add_argument("--positive", default="1", help="the labels' positive value")
     files.add_argument("--groups", help="column that folds keep whole, e.g. site")
+    files.add_argument(
+        "--external-groups", nargs="+", metavar="GROUP", help="groups that are the other cohort"
+    )
     files.add_argument("--slide-id", default="slide_id")
     files.add_argument("--patient-id", default="case_id")
     files.add_argument("--in-memory", action="store_true", help="read all bags once")
@@ -269,8 +274,12 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         options.table and options.features and options.omics and options.labels and options.name
     ):
         parser.error("give --table, --features, --omics, --labels and --name, or --simulate")
-    elif "2" in options.tables and not (options.external_table and options.external_features):
-        parser.error("table 2 needs --external-table and --external-features")
+    elif options.external_groups and (not options.groups or options.external_table):
+        parser.error("--external-groups needs --groups, and replaces --external-table")
+    elif options.external_table and not options.external_features:
+        parser.error("--external-table needs --external-features")
+    elif "2" in options.tables and not (options.external_table or options.external_groups):
+        parser.error("table 2 needs --external-table, or --external-groups")
     return options
 
 

@@ -12,7 +12,6 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from sk_momkd import Bag, BagSequence, PatientStratifiedKFold, load_cohort, simulate_cohort
-from sk_momkd.data.simulation import CohortPaths
 from sk_momkd.evaluation.external import require_strangers
 from sk_momkd.evaluation.plan import Plan, make_plan
 from sk_momkd.evaluation.study import Study, as_study
@@ -37,19 +36,26 @@ class Task(NamedTuple):
         return "" if self.external is None else digest(self.external.names, self.external.labels)
 
 
-def read_study(paths: CohortPaths, label: str, options: argparse.Namespace) -> Study:
-    """Bags with a label, their groups, and omics where there is any."""
-    ids = dict.fromkeys((options.slide_id, options.patient_id), str)
-    table = pd.read_csv(paths.table, dtype=ids)
+def read_table(path: Path, options: argparse.Namespace) -> pd.DataFrame:
+    return pd.read_csv(path, dtype=dict.fromkeys((options.slide_id, options.patient_id), str))
+
+
+def read_study(
+    table: pd.DataFrame,
+    features: Path,
+    omics: Path | None,
+    label: str,
+    options: argparse.Namespace,
+) -> Study:
+    """Bags with a label; with their groups and omics if these are given: those to learn from."""
     columns = {"slide_id": options.slide_id, "patient_id": options.patient_id}
-    bags, y, omics, report = load_cohort(
-        table, paths.features, paths.omics, label=label, positive=options.positive, **columns
+    bags, y, profiles, report = load_cohort(
+        table, features, omics, label=label, positive=options.positive, **columns
     )
     print(f"{label}: {report}", flush=True)
     groups = None
-    if options.groups and paths.omics is not None:  # the other cohort needs none
-        if options.groups not in table:
-            raise SystemExit(f"--groups {options.groups}: the table has {list(table)}.")
+    if options.groups and omics is not None:
+        require_groups(table, options)
         groups = table.set_index(options.slide_id)[options.groups].loc[list(bags.ids)]
         if groups.isna().any():
             raise SystemExit(f"{groups.index[groups.isna()][0]!r} has no {options.groups!r}.")
@@ -59,17 +65,40 @@ def read_study(paths: CohortPaths, label: str, options: argparse.Namespace) -> S
             Bag(bag.features, bag.coords, bag_id=bag.bag_id, patient_id=bag.patient_id)
             for bag in bags
         )
-    return as_study(bags, y.astype(int), omics=omics, groups=groups)
+    return as_study(bags, y.astype(int), omics=profiles, groups=groups)
+
+
+def require_groups(table: pd.DataFrame, options: argparse.Namespace) -> None:
+    if options.groups not in table:
+        raise SystemExit(f"--groups {options.groups}: the table has {list(table)}.")
+
+
+def hold_out(table: pd.DataFrame, options: argparse.Namespace) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The table without the external groups, and these alone."""
+    require_groups(table, options)
+    groups = table[options.groups].astype(str)
+    if unknown := set(options.external_groups) - set(groups):
+        raise SystemExit(
+            f"--external-groups: {options.groups!r} has no {sorted(unknown)}; "
+            f"it has {sorted(set(groups))}."
+        )
+    held_out = groups.isin(options.external_groups)
+    return table[~held_out], table[held_out]
 
 
 def tasks_from_files(options: argparse.Namespace) -> list[Task]:
-    here = CohortPaths(options.table, options.features, options.omics)
-    there = CohortPaths(options.external_table, options.external_features, None)
+    """A task per label; the other cohort has files of its own, or is some groups of this one."""
+    here, there = read_table(options.table, options), None
+    if options.external_groups:
+        here, there = hold_out(here, options)
+    elif options.external_table:
+        there = read_table(options.external_table, options)
+    elsewhere = options.external_features or options.features
     tasks = [
         Task(
             label,
-            read_study(here, label, options),
-            read_study(there, label, options) if options.external_table else None,
+            read_study(here, options.features, options.omics, label, options),
+            None if there is None else read_study(there, elsewhere, None, label, options),
         )
         for label in options.labels
     ]
@@ -102,7 +131,12 @@ def simulated_tasks(options: argparse.Namespace) -> list[Task]:
                 )
                 for j, (where, shift) in enumerate({"TRN": 0.0, "EXT": 0.4}.items())
             )
-            studies = [read_study(paths, "subtype", options) for paths in (here, there)]
+            studies = [
+                read_study(
+                    read_table(paths.table, options), paths.features, omics, "subtype", options
+                )
+                for paths, omics in ((here, here.omics), (there, there.omics))
+            ]
             tasks.append(Task(name, *studies))
     return tasks
 

@@ -190,6 +190,33 @@ def test_paper_refuses_training_patients_elsewhere_and_groups_that_are_no_column
         paper_of_files(files, tmp_path, "--groups", "sit")
 
 
+def test_paper_groups_held_out_are_the_other_cohort_and_train_nothing(files, tmp_path):
+    table = pd.read_csv(files["table"])
+    sites = sorted(table["site"].unique())[:2]
+    held_out = table["site"].isin(sites)
+    call = ("--groups", "site", "--external-groups", *sites)
+    found = paper_of_files(files, tmp_path, *call, table="2")
+    halves = {"table": table[~held_out], "external-table": table[held_out]}
+    split = files | {"external-features": files["features"]}
+    for name, half in halves.items():
+        split[name] = tmp_path / f"{name}.csv"
+        half.to_csv(split[name], index=False)
+    apart = paper_of_files(split, tmp_path / "apart", "--groups", "site", table="2", external=True)
+    assert found.drop(columns="cpu_seconds").equals(apart.drop(columns="cpu_seconds"))
+    predicted = (
+        paper.read_fits(tmp_path / "paper_files_fits.csv")["p_external"].str.split().map(len)
+    )
+    assert predicted.tolist() == [held_out.sum()] * 2
+
+
+def test_paper_groups_to_hold_out_must_be_there(files, tmp_path, capsys):
+    with pytest.raises(SystemExit, match=r"'site' has no .'nowhere'.; it has"):
+        paper_of_files(files, tmp_path, "--groups", "site", "--external-groups", "nowhere")
+    with pytest.raises(SystemExit):
+        paper_of_files(files, tmp_path, "--external-groups", "nowhere")
+    assert "--external-groups needs --groups" in capsys.readouterr().err
+
+
 def test_paper_presets_of_their_own_take_what_the_call_sets():
     protocol = paper_methods.Protocol(max_epochs=3, sizes={"hidden_dim": 8})
     small = protocol.model("small", None)[-1]
