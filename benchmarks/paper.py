@@ -234,7 +234,9 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     for name in ("table", "features", "omics", "external-table", "external-features"):
         files.add_argument(f"--{name}", type=Path)
     files.add_argument("--labels", nargs="+", help="columns; with --simulate, names of cohorts")
-    files.add_argument("--positive", default="1", help="the labels' positive value")
+    files.add_argument(
+        "--positive", nargs="+", default=["1"], help="positive value of all labels, or of each"
+    )
     files.add_argument("--groups", help="column that folds keep whole, e.g. site")
     files.add_argument(
         "--external-groups", nargs="+", metavar="GROUP", help="groups that are the other cohort"
@@ -280,6 +282,11 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         parser.error("--external-table needs --external-features")
     elif "2" in options.tables and not (options.external_table or options.external_groups):
         parser.error("table 2 needs --external-table, or --external-groups")
+    if len(options.positive) == 1:
+        options.positive *= len(options.labels)
+    if len(options.positive) != len(options.labels):
+        parser.error(f"--positive has {options.positive}, --labels {options.labels}")
+    options.positive = dict(zip(options.labels, options.positive, strict=True))
     return options
 
 

@@ -50,7 +50,7 @@ def read_study(
     """Bags with a label; with their groups and omics if these are given: those to learn from."""
     columns = {"slide_id": options.slide_id, "patient_id": options.patient_id}
     bags, y, profiles, report = load_cohort(
-        table, features, omics, label=label, positive=options.positive, **columns
+        table, features, omics, label=label, positive=options.positive[label], **columns
     )
     print(f"{label}: {report}", flush=True)
     groups = None
@@ -115,7 +115,7 @@ def simulated_tasks(options: argparse.Namespace) -> list[Task]:
     with tempfile.TemporaryDirectory() as folder:
         options.in_memory, options.groups = True, "site"
         options.slide_id, options.patient_id = "slide_id", "case_id"
-        options.positive = "aggressive"
+        options.positive = {"subtype": "aggressive"}
         tasks = []
         for i, (name, dials) in enumerate(SIMULATED.items()):
             if name not in options.labels:

@@ -294,7 +294,7 @@ def page(gains: pd.DataFrame, claims: pd.DataFrame) -> str:
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--cells", nargs="+", default=list(CELLS), choices=list(CELLS))
-    parser.add_argument("--seeds", nargs="+", type=int, default=list(range(6)))
+    parser.add_argument("--seeds", nargs="+", type=int, default=list(range(10)))
     parser.add_argument("--claims", nargs="*", default=list(CLAIMS), choices=list(CLAIMS))
     parser.add_argument("--cohorts", type=int, default=40, help="per cell of compare_omics")
     parser.add_argument("--n-jobs", type=int, default=1)

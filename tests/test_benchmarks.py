@@ -23,6 +23,7 @@ CALL = [
     *("--n-bootstrap", "50", "--set", "hidden_dim=8", "projection_dim=4", "dim=16"),
     *("omics_hidden_dim=8", "head_hidden_dim=8", "kmeans_samples=50"),
 ]
+OTHER_WORDS = {"aggressive": "bad", "indolent": "good"}
 TABLES = ("1", "2", "3", "4", "fig3")
 
 
@@ -188,6 +189,21 @@ def test_paper_refuses_training_patients_elsewhere_and_groups_that_are_no_column
         paper_of_files(same, tmp_path, table="2", external=True)
     with pytest.raises(SystemExit, match=r"--groups sit: the table has .'slide_id'"):
         paper_of_files(files, tmp_path, "--groups", "sit")
+
+
+def test_paper_takes_a_positive_value_for_each_label(files, tmp_path):
+    table = pd.read_csv(files["table"]).assign(other=lambda t: t["subtype"].map(OTHER_WORDS))
+    table.to_csv(tmp_path / "two.csv", index=False)
+    two = {**files, "table": tmp_path / "two.csv"}
+    call = ("--labels", "subtype", "other", "--positive", "aggressive", "bad")
+    rows = paper_of_files(two, tmp_path, *call).set_index("task")
+    assert rows.loc["subtype", "auc"] == rows.loc["other", "auc"]
+
+
+def test_paper_needs_as_many_positive_values_as_labels(files, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        paper_of_files(files, tmp_path, "--positive", "aggressive", "bad")
+    assert "--positive has ['aggressive', 'bad'], --labels" in capsys.readouterr().err
 
 
 def test_paper_groups_held_out_are_the_other_cohort_and_train_nothing(files, tmp_path):
