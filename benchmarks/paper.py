@@ -10,10 +10,10 @@ Each fit is a row of `paper_<name>_fits.csv` under `docs/results` as soon as it 
 it predicted; fits that are there are not run again, so a killed run goes on where it was. Rows of
 other patients, labels or omics are refused; features are not compared: choose another --name when
 they change. From these rows the tables are written, `paper_<name>.md` and
-`paper_<name>_table<n>.csv`, after each table of each seed. `--external-groups` keeps groups of the
-cohort out of all training: they are the other cohort of table 2. `--simulate` makes three cohorts
-by the simulator's dials, each with another one from elsewhere. Machine and processor seconds (fit
-and test fold) stand in the rows.
+`paper_<name>_table<n>.csv` (`fig<n>` of figures), after each table of each seed.
+`--external-groups` keeps groups of the cohort out of all training: they are the other cohort of
+table 2. `--simulate` makes three cohorts by the simulator's dials, each with another one from
+elsewhere. Machine and processor seconds (fit and test fold) stand in the rows.
 """
 
 from __future__ import annotations

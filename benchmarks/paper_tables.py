@@ -18,6 +18,7 @@ from sk_momkd.evaluation.plan import Plan
 from sk_momkd.evaluation.result import Bootstrap
 from sk_momkd.evaluation.study import Study
 
+_FIGURES = {"s1": "figs1", "fig3": "fig3"}  # in names of files; the others are tables
 _EPOCHS = (1, 2, 3, 5, 10, 15, 20, 30, 50, 100)  # of Fig. 3 on the page; all are in the CSV
 _FIG3 = {
     "memory_active_ratio": "active ratio",
@@ -166,22 +167,24 @@ def write_tables(
     bootstrap = Bootstrap(options.n_bootstrap, 0.95, 0)
     page = [heading(rows, tasks, options, command)]
     for table, names in methods.items():
-        stem = options.results / f"paper_{options.name}_table{table}"
+        stem = _FIGURES.get(table, f"table{table}")
+        path = options.results / f"paper_{options.name}_{stem}.csv"
         if table == "fig3":
             numbers = memory_numbers(rows, names)
             if len(numbers):
-                numbers.round(4).to_csv(
-                    stem.with_name(f"paper_{options.name}_fig3.csv"), index=False
-                )
+                numbers.round(4).to_csv(path, index=False)
                 page += [f"## {TITLES[table]}", MEMORY_NOTE, memory_page(numbers)]
             continue
         kind = ExternalResults if table == "2" else Results
         one = Table(names, [kind(task, rows, plans) for task in tasks], bootstrap)
         if len(one.rows):
-            one.rows.round(5).to_csv(stem.with_suffix(".csv"), index=False)
+            one.rows.round(5).to_csv(path, index=False)
             page += [f"## {TITLES[table]}", note(table, names), one.markdown()]
-    path = options.results / f"paper_{options.name}.md"
-    write_page(path, f"The paper's tables on `{options.name}`", "\n\n".join(page))
+    write_page(
+        options.results / f"paper_{options.name}.md",
+        f"The paper's tables on `{options.name}`",
+        "\n\n".join(page),
+    )
 
 
 MEMORY_NOTE = (
