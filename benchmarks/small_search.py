@@ -321,6 +321,8 @@ def as_markdown(rows: pd.DataFrame) -> str:
         values += [f"{row['mean'] - reference:+.3f}", f"{row['train']:.3f}"]
         lines.append("| " + " | ".join([row["name"], *values]) + " |")
     variants = "\n".join(f"- *{name}*: {words}." for name, words in VARIANTS.items())
+    left = [name for name in GRID if name not in set(rows["name"])]
+    unfinished = f"Settings that were not run: {', '.join(left)}. " if left else ""
     return (
         "# Settings for some hundred patients\n\n"
         "AUC on inner test folds of the training part of one split of `tcga_brca` (five folds of "
@@ -330,8 +332,7 @@ def as_markdown(rows: pd.DataFrame) -> str:
         "alignment, no memory where it is not named.\n\n"
         + "\n".join(lines)
         + f"\n\nVariants of the memory's part that are not in the library:\n\n{variants}\n\n"
-        "Settings of the script that have no row were not run to the end. "
-        "Command: `python benchmarks/small_search.py --data DATA`.\n"
+        f"{unfinished}Command: `python benchmarks/small_search.py --data DATA`.\n"
     )
 
 
