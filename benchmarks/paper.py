@@ -6,10 +6,10 @@
         [--tables 1 2 3 4 s1 fig3] [--seeds 0 1 2] [--n-splits 5] [--batch-size 16] ...
     python benchmarks/paper.py --simulate [...]
 
-Each fit is a row of `paper_<name>_fits.csv` under `docs/results` as soon as it is done, with what
-it predicted; fits that are there are not run again, so a killed run goes on where it was. Rows of
-other patients, labels or omics are refused; features are not compared: choose another --name when
-they change. From these rows the tables are written, `paper_<name>.md` and
+Each fit is a row of `paper_<name>_fits_<seed>.csv` under `docs/results` as soon as it is done, with
+what it predicted; fits that are there are not run again, so a killed run goes on where it was. Rows
+of other patients, labels or omics are refused; features are not compared: choose another --name
+when they change. From the rows of the seeds of a call the tables are written, `paper_<name>.md` and
 `paper_<name>_table<n>.csv` (`fig<n>` of figures), after each table of each seed.
 `--external-groups` keeps groups of the cohort out of all training: they are the other cohort of
 table 2. `--simulate` makes three cohorts by the simulator's dials, each with another one from
@@ -89,7 +89,7 @@ def one_fit(
         "p_external": numbers(external),
         "history": memory_history(history) if method in TABLES["fig3"] else "",
     }
-    append(options.fits, row)
+    append(fits_file(options, seed), row)
     print(method, task.name, f"seed {seed} fold {number}", row["cpu_seconds"], "s", flush=True)
 
 
@@ -125,10 +125,12 @@ def append(path: Path, row: dict[str, Any]) -> None:
         os.close(file)
 
 
+def fits_file(options: argparse.Namespace, seed: int) -> Path:
+    return options.results / f"paper_{options.name}_fits_{seed}.csv"
+
+
 def read_fits(path: Path) -> pd.DataFrame:
     """The rows that are there; a last one that a killed run left unfinished is cut off."""
-    if not path.exists():
-        return pd.DataFrame(columns=FIELDS)
     content = path.read_bytes()
     whole = content[: content.rfind(b"\n") + 1]
     if len(whole) < len(content):
@@ -144,7 +146,9 @@ def read_fits(path: Path) -> pd.DataFrame:
 
 def known_fits(options: argparse.Namespace, tasks: list[Task], protocol: Protocol) -> pd.DataFrame:
     """Rows of these settings; an error if their folds are not those of today."""
-    rows = read_fits(options.fits)
+    files = [fits_file(options, seed) for seed in options.seeds]
+    found = [read_fits(path) for path in files if path.exists()]
+    rows = pd.concat(found, ignore_index=True) if found else pd.DataFrame(columns=FIELDS)
     rows = rows[rows["settings"] == str(protocol)]
     for task, seed in product(tasks, options.seeds):
         plan = folds(task.study, options.n_splits, seed)
@@ -153,7 +157,7 @@ def known_fits(options: argparse.Namespace, tasks: list[Task], protocol: Protoco
             there = set(mine.loc[mine["fold"] == fold, "data"])
             if there - {fingerprint(task.study, split)}:
                 raise SystemExit(
-                    f"{options.fits.name} has fits of {task.name}, seed {seed}, fold {fold} on "
+                    f"{fits_file(options, seed).name} has fits of {task.name}, fold {fold} on "
                     "other patients, labels, omics or folds than those of this call. Choose "
                     "another --name, or delete the file."
                 )
@@ -188,7 +192,6 @@ def main(arguments: list[str] | None = None) -> None:
     }
     protocol.refuse_unusable(sorted({m for rows in rows_of.values() for m in rows}))
     tasks = simulated_tasks(options) if options.simulate else tasks_from_files(options)
-    options.fits = options.results / f"paper_{options.name}_fits.csv"
     for seed, table in product(options.seeds, options.tables):
         rows = known_fits(options, tasks, protocol)
         missing = []

@@ -296,7 +296,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--cells", nargs="+", default=list(CELLS), choices=list(CELLS))
     parser.add_argument("--seeds", nargs="+", type=int, default=list(range(10)))
     parser.add_argument("--claims", nargs="*", default=list(CLAIMS), choices=list(CLAIMS))
-    parser.add_argument("--cohorts", type=int, default=40, help="per cell of compare_omics")
+    parser.add_argument("--cohorts", type=int, default=20, help="per cell of compare_omics")
     parser.add_argument("--n-jobs", type=int, default=1)
     parser.add_argument("--results", type=Path, default=RESULTS)
     options = parser.parse_args(arguments)

@@ -42,7 +42,7 @@ def task():
 
 
 def fits(folder):
-    return paper.read_fits(folder / "paper_simulated_fits.csv")
+    return paper.read_fits(folder / "paper_simulated_fits_0.csv")
 
 
 def probabilities(folder, method, column="p"):
@@ -123,9 +123,9 @@ def test_paper_figure_3_follows_the_memory_over_epochs(results):
 
 
 def test_paper_killed_run_goes_on_and_repeats_only_what_is_missing(results, tmp_path, capsys):
-    whole = (results / "paper_simulated_fits.csv").read_text().splitlines(keepends=True)
+    whole = (results / "paper_simulated_fits_0.csv").read_text().splitlines(keepends=True)
     last = fits(results).iloc[-1]
-    path = tmp_path / "paper_simulated_fits.csv"
+    path = tmp_path / "paper_simulated_fits_0.csv"
     path.write_text("".join(whole[:-1]) + whole[-1][:40])  # killed while writing its last row
     paper.main([*CALL, "--tables", "4", "--results", str(tmp_path)])
     again = path.read_text().splitlines(keepends=True)
@@ -180,7 +180,7 @@ def test_paper_other_cohort_is_predicted_when_it_comes_and_when_it_changes(files
     changed = paper_of_files(fewer, tmp_path, table="2", external=True)
     alone = paper_of_files(fewer, tmp_path / "alone", table="2", external=True)
     assert changed["auc"].tolist() == alone["auc"].tolist()
-    assert len(paper.read_fits(tmp_path / "paper_files_fits.csv")) == first["fits"].sum() == 2
+    assert len(paper.read_fits(tmp_path / "paper_files_fits_0.csv")) == first["fits"].sum() == 2
 
 
 def test_paper_refuses_training_patients_elsewhere_and_groups_that_are_no_column(files, tmp_path):
@@ -189,6 +189,15 @@ def test_paper_refuses_training_patients_elsewhere_and_groups_that_are_no_column
         paper_of_files(same, tmp_path, table="2", external=True)
     with pytest.raises(SystemExit, match=r"--groups sit: the table has .'slide_id'"):
         paper_of_files(files, tmp_path, "--groups", "sit")
+
+
+def test_paper_seeds_have_files_of_their_own_and_tables_those_of_the_call(files, tmp_path):
+    both = paper_of_files(files, tmp_path, "--seeds", "0", "1")
+    rows = [paper.read_fits(tmp_path / f"paper_files_fits_{seed}.csv") for seed in (0, 1)]
+    assert [set(part["seed"]) for part in rows] == [{0}, {1}]
+    second = paper_of_files(files, tmp_path, "--seeds", "1")
+    assert (both["fits"].item(), second["fits"].item()) == (4, 2)
+    assert len(paper.read_fits(tmp_path / "paper_files_fits_1.csv")) == 2
 
 
 def test_paper_takes_a_positive_value_for_each_label(files, tmp_path):
@@ -220,7 +229,7 @@ def test_paper_groups_held_out_are_the_other_cohort_and_train_nothing(files, tmp
     apart = paper_of_files(split, tmp_path / "apart", "--groups", "site", table="2", external=True)
     assert found.drop(columns="cpu_seconds").equals(apart.drop(columns="cpu_seconds"))
     predicted = (
-        paper.read_fits(tmp_path / "paper_files_fits.csv")["p_external"].str.split().map(len)
+        paper.read_fits(tmp_path / "paper_files_fits_0.csv")["p_external"].str.split().map(len)
     )
     assert predicted.tolist() == [held_out.sum()] * 2
 
@@ -242,7 +251,6 @@ def test_paper_presets_of_their_own_take_what_the_call_sets():
 
 def test_paper_other_settings_are_other_rows(results, task):
     options = paper.parse([*CALL, "--results", str(results)])
-    options.fits = results / "paper_simulated_fits.csv"
     other = paper_methods.Protocol(batch_size=4)
     assert paper.known_fits(options, [task], other).empty
 
