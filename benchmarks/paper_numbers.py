@@ -55,7 +55,8 @@ class Results:
             np.unique(self.study.patient_of[test], return_counts=True)[1],
             float(fit.threshold),
             fit.cpu_seconds,
-            0.0,
+            np.nan,
+            np.nan,
             None,
         )
 

@@ -27,7 +27,8 @@ class Comparison(Tables):
     Attributes
     ----------
     summary : DataFrame, index method
-        AUROC with interval, all other metrics, whether omics was used, mean seconds of a fit.
+        AUROC with interval, all other metrics, whether omics was used, mean seconds of a fit, and
+        the most memory (MiB) that a fit held above what was there before it.
     differences : DataFrame, index method
         Method minus reference: ``auroc`` (pooled) with ``low, high``, ``fold_auroc`` (mean within
         folds) with ``fold_low, fold_high``, with groups the same with ``_sites``; ``p_delong``,
@@ -105,8 +106,9 @@ def compare(
     -----
     Intervals and DeLong's test ask what other patients would have given the same fitted models:
     chance in training is not in them. ``p_holm`` corrects ``p_delong`` for the number of methods.
-    Seconds are wall time of a fit, comparable with ``n_jobs=1`` alone. Peak memory is left out: a
-    process knows only its own high-water mark, which says nothing about one method among several.
+    Seconds are wall time of a fit, comparable with ``n_jobs=1`` alone. Memory is that of the
+    process which runs the fit, looked at fifty times a second, without child processes and GPUs;
+    what a library sets up at its first use counts for the first method that uses it.
 
     Examples
     --------
@@ -228,5 +230,6 @@ def _summary(evaluations: Mapping[str, Evaluation], arms: Mapping[str, Arm]) -> 
         row["fold_std"] = of_metric.loc["fold_auroc", "fold_std"]
         row["omics"] = any(table is not None for table in arms[name].omics)
         row["fit_seconds"] = evaluation.folds["fit_seconds"].mean()
+        row["fit_mib"] = evaluation.folds["fit_mib"].max()
         rows[name] = row
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("method")

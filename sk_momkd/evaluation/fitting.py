@@ -17,6 +17,7 @@ from sklearn.base import clone
 
 from ..data.omics import OmicsTable
 from ..data.sequence import BagSequence
+from .peak_memory import PeakMemory
 from .plan import Plan, Split
 from .routing import final_step, fit_arguments, set_seeds, warn_of_torn_patients
 from .scores import best_threshold
@@ -46,6 +47,8 @@ class FoldOutcome:
     threshold : float
         Chosen on the inner validation part; NaN where there is none.
     fit_seconds, predict_seconds : float
+    fit_mib : float
+        Memory that the fit held at most above what was there; see `PeakMemory`.
     model : estimator or None
     """
 
@@ -58,6 +61,7 @@ class FoldOutcome:
     threshold: float
     fit_seconds: float
     predict_seconds: float
+    fit_mib: float
     model: Any
 
 
@@ -93,10 +97,15 @@ def _run_fold(study: Study, estimator: Any, task: _Task, *, keep_model: bool) ->
     model = set_seeds(clone(estimator), task.seed)
     groups = None if study.groups is None else study.groups[train]
     arguments = fit_arguments(model, task.omics, groups, study.patient_of[train])
-    start = time.perf_counter()
-    with config_context(enable_metadata_routing=False), warnings.catch_warnings():
+    with (
+        PeakMemory() as peak,
+        config_context(enable_metadata_routing=False),
+        warnings.catch_warnings(),
+    ):
         warnings.filterwarnings("ignore", "The groups parameter is ignored")
+        start = time.perf_counter()
         model.fit(study.bags[train], study.y[train], **arguments)
+        fit_seconds = time.perf_counter() - start
     fitted = time.perf_counter()
     proba = bag_probabilities(model, study.bags[test], study.classes)
     predicted = time.perf_counter()
@@ -108,8 +117,9 @@ def _run_fold(study: Study, estimator: Any, task: _Task, *, keep_model: bool) ->
         study.mean_over_bags(test, proba),
         np.unique(study.patient_of[test], return_counts=True)[1],
         tuned_threshold(model, study.classes),
-        fitted - start,
+        fit_seconds,
         predicted - fitted,
+        peak.mib,
         model if keep_model else None,
     )
 

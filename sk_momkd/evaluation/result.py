@@ -151,6 +151,7 @@ def _fold_row(study: Study, outcome: FoldOutcome, repeats: Sequence[OutOfFold]) 
         "threshold": outcome.threshold,
         "fit_seconds": outcome.fit_seconds,
         "predict_seconds": outcome.predict_seconds,
+        "fit_mib": outcome.fit_mib,
         **{metric: value[0] for metric, value in metrics.items()},
     }
 

@@ -1,5 +1,7 @@
 """`compare`: the same folds, seeds and patients for all."""
 
+import time
+
 import numpy as np
 import pytest
 from conftest import make_bags, make_omics, quick_classifier
@@ -57,6 +59,29 @@ def test_methods_share_folds_and_draws(noisy_cohort, pooled_lr):
     one, other = (result.evaluations[m].predictions for m in "ab")
     assert one[["repeat", "fold", "patient_id"]].equals(other[["repeat", "fold", "patient_id"]])
     assert {"summary", "differences", "folds", "predictions"} == set(result.tables())
+
+
+class Hoarder(DummyClassifier):
+    """Holds so much memory while it fits, and none of it afterwards."""
+
+    def __init__(self, mib=0):
+        super().__init__()
+        self.mib = mib
+
+    def fit(self, X, y):
+        held = np.ones((self.mib, 2**20), dtype=np.uint8)
+        super().fit(X, y)
+        time.sleep(0.2)  # longer than between two looks
+        del held
+        return self
+
+
+def test_summary_tells_what_a_fit_held_at_most(noisy_cohort):
+    bags, y, _ = noisy_cohort
+    methods = {"little": Hoarder(), "much": Hoarder(200), "little again": Hoarder()}
+    held = compare(methods, bags, y, **FEW).summary["fit_mib"]
+    assert held["much"] == pytest.approx(200, abs=20)
+    assert held[["little", "little again"]].max() < 20
 
 
 def test_omics_goes_to_those_that_take_it(pooled_lr, recorder):
