@@ -28,7 +28,7 @@ class Comparison(Tables):
     ----------
     summary : DataFrame, index method
         AUROC with interval, all other metrics, whether omics was used, mean seconds of a fit, and
-        the most memory (MiB) that a fit held above what was there before it.
+        the most memory (MiB) that a fit held above what was there before it, median over fits.
     differences : DataFrame, index method
         Method minus reference: ``auroc`` (pooled) with ``low, high``, ``fold_auroc`` (mean within
         folds) with ``fold_low, fold_high``, with groups the same with ``_sites``; ``p_delong``,
@@ -108,7 +108,7 @@ def compare(
     chance in training is not in them. ``p_holm`` corrects ``p_delong`` for the number of methods.
     Seconds are wall time of a fit, comparable with ``n_jobs=1`` alone. Memory is that of the
     process which runs the fit, looked at fifty times a second, without child processes and GPUs;
-    what a library sets up at its first use counts for the first method that uses it.
+    the first fit of a process holds, too, what its libraries set up.
 
     Examples
     --------
@@ -230,6 +230,6 @@ def _summary(evaluations: Mapping[str, Evaluation], arms: Mapping[str, Arm]) -> 
         row["fold_std"] = of_metric.loc["fold_auroc", "fold_std"]
         row["omics"] = any(table is not None for table in arms[name].omics)
         row["fit_seconds"] = evaluation.folds["fit_seconds"].mean()
-        row["fit_mib"] = evaluation.folds["fit_mib"].max()
+        row["fit_mib"] = evaluation.folds["fit_mib"].median()
         rows[name] = row
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("method")
