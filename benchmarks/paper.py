@@ -10,10 +10,11 @@ Each fit is a row of `paper_<name>_fits_<seed>.csv` under `docs/results` as soon
 what it predicted; fits that are there are not run again, so a killed run goes on where it was. Rows
 of other patients, labels or omics are refused; features are not compared: choose another --name
 when they change. From the rows of the seeds of a call the tables are written, `paper_<name>.md` and
-`paper_<name>_table<n>.csv` (`fig<n>` of figures), after each table of each seed.
-`--external-groups` keeps groups of the cohort out of all training: they are the other cohort of
-table 2. `--simulate` makes three cohorts by the simulator's dials, each with another one from
-elsewhere. Machine and processor seconds (fit and test fold) stand in the rows.
+`paper_<name>_table<n>.csv` (`fig<n>` of figures), after each table of each seed. Methods that the
+cohort cannot have, such as joined instances of bags of several sizes, are left out, and the page
+says why. `--external-groups` keeps groups of the cohort out of all training: they are the other
+cohort of table 2. `--simulate` makes three cohorts by the simulator's dials, each with another one
+from elsewhere. Machine and processor seconds (fit and test fold) stand in the rows.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ import pandas as pd
 import torch
 from joblib import Parallel, delayed
 from numpy.typing import NDArray
-from paper_methods import METHODS, PRIVILEGED, TABLES, Protocol, learns_from_omics
+from paper_methods import METHODS, PRIVILEGED, TABLES, Protocol, learns_from_omics, obstacle
 from paper_tables import write_tables
 from paper_tasks import SIMULATED, Task, fingerprint, folds, simulated_tasks, tasks_from_files
 
@@ -188,15 +189,18 @@ def main(arguments: list[str] | None = None) -> None:
         dict(options.sizes),
     )
     rows_of = {
-        table: [m for m in TABLES[table] if m in options.methods] for table in options.tables
+        table: [m for m in TABLES[table] if m in (options.methods or METHODS)]
+        for table in options.tables
     }
     protocol.refuse_unusable(sorted({m for rows in rows_of.values() for m in rows}))
     tasks = simulated_tasks(options) if options.simulate else tasks_from_files(options)
+    impossible = impossible_rows(rows_of, tasks, options)
     for seed, table in product(options.seeds, options.tables):
         rows = known_fits(options, tasks, protocol)
         missing = []
         if not options.no_fits:
-            missing = missing_fits(rows, tasks, rows_of[table], seed, options.n_splits)
+            methods = [m for m in rows_of[table] if m not in impossible]
+            missing = missing_fits(rows, tasks, methods, seed, options.n_splits)
         Parallel(options.n_jobs)(delayed(one_fit)(*fit, protocol, options) for fit in missing)
         if missing or (seed, table) == (options.seeds[-1], options.tables[-1]):
             plans = {
@@ -205,7 +209,22 @@ def main(arguments: list[str] | None = None) -> None:
                 for s in options.seeds
             }
             rows = known_fits(options, tasks, protocol)
-            write_tables(rows, tasks, plans, rows_of, options, command=shown_command(arguments))
+            command = shown_command(arguments)
+            write_tables(rows, tasks, plans, rows_of, options, impossible, command=command)
+
+
+def impossible_rows(
+    rows_of: dict[str, list[str]], tasks: list[Task], options: argparse.Namespace
+) -> dict[str, str]:
+    """Methods that the cohort cannot have, and why; an error for those that were asked for."""
+    found = {}
+    for method, task in product(sorted({m for rows in rows_of.values() for m in rows}), tasks):
+        if method not in found and (why := obstacle(method, task.study.bags)):
+            found[method] = why
+            if options.methods and not options.no_fits:
+                raise SystemExit(f"--methods {method!r}: {why}.")
+            print(f"{method!r} is left out: {why}", flush=True)
+    return found
 
 
 def shown_command(arguments: list[str]) -> str:
@@ -252,7 +271,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     files.add_argument("--patches", type=int, default=40, help="per simulated slide")
     what = parser.add_argument_group("experiments")
     what.add_argument("--tables", nargs="+", default=["1"], choices=list(TABLES))
-    what.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS))
+    what.add_argument("--methods", nargs="+", choices=list(METHODS), help="default: all")
     what.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], help="of folds and fits")
     what.add_argument("--n-splits", type=int, default=5)
     what.add_argument("--no-fits", action="store_true", help="write the tables of what is there")

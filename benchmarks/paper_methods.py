@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from sk_momkd import (
     ABMILClassifier,
+    Bag,
     BagPooling,
     BagSequence,
     DSMILClassifier,
@@ -105,31 +106,38 @@ def regression() -> LogisticRegression:
 
 def join_instances(bags: BagSequence) -> NDArray:
     """The instances of each bag side by side, for bags that hold the same ones in order."""
-    rows = [bag.features.ravel() for bag in bags]
-    for bag, row in zip(bags, rows, strict=True):
-        if len(row) != len(rows[0]):
-            raise ValueError(
-                f"Bag {bag.bag_id!r} has {bag.n_instances} instances and {bags[0].bag_id!r} has "
-                f"{bags[0].n_instances}: only bags of one size can be joined. "
-                f"Leave {JOINED!r} out of --methods."
-            )
-    return np.stack(rows)
+    return np.stack([bag.features.ravel() for bag in bags])
 
 
 def slide_features(bags: BagSequence) -> NDArray:
     """Measurements of the whole slide, stored beside its instances as ``slide_features``."""
     rows = []
     for bag in bags:
-        if bag.source is None:
-            raise ValueError(f"{SLIDE!r} is read from the files of the bags: omit --in-memory.")
         with h5py.File(bag.source.path) as file:
-            if "slide_features" not in file:
-                raise ValueError(
-                    f"Bag {bag.bag_id!r} has no 'slide_features' in its file, only "
-                    f"{sorted(file)}. Leave {SLIDE!r} out of --methods."
-                )
             rows.append(file["slide_features"][:])
     return np.stack(rows)
+
+
+def has_slide_features(bag: Bag) -> bool:
+    path = getattr(bag.source, "path", None)
+    if path is None or not h5py.is_hdf5(path):
+        return False
+    with h5py.File(path) as file:
+        return "slide_features" in file
+
+
+def obstacle(method: str, bags: BagSequence) -> str:
+    """Why a cohort cannot have this row of a table; empty where it can."""
+    if method == JOINED and len(sizes := {bag.n_instances for bag in bags}) > 1:
+        return f"bags have {min(sizes)} to {max(sizes)} instances; only equal ones can be joined"
+    if method == SLIDE and any(bag.source is None for bag in bags):
+        return "they are read from the files of the bags, which --in-memory does not keep"
+    if method == SLIDE and (without := [bag for bag in bags if not has_slide_features(bag)]):
+        return (
+            f"{len(without)} of {len(bags)} bags have no HDF5 file with 'slide_features', the "
+            f"first is {without[0].bag_id!r}"
+        )
+    return ""
 
 
 def scale_rows() -> list[Any]:

@@ -160,6 +160,7 @@ def write_tables(
     plans: Mapping[Any, Plan],
     methods: Mapping[str, list[str]],
     options: argparse.Namespace,
+    impossible: Mapping[str, str],
     *,
     command: str,
 ) -> None:
@@ -180,6 +181,8 @@ def write_tables(
         if len(one.rows):
             one.rows.round(5).to_csv(path, index=False)
             page += [f"## {TITLES[table]}", note(table, names), one.markdown()]
+            absent = set(impossible) & set(names) - set(one.rows["method"])
+            page += [f"No row {method}: {impossible[method]}." for method in sorted(absent)]
     write_page(
         options.results / f"paper_{options.name}.md",
         f"The paper's tables on `{options.name}`",

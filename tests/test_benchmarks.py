@@ -156,11 +156,14 @@ def files(tmp_path_factory):
     return paths
 
 
-def paper_of_files(paths, folder, *more, table="1", external=False):
+def paper_of_files(
+    paths, folder, *more, table="1", external=False, methods=(paper_methods.POOLED,)
+):
     shown = [k for k in paths if external or not k.startswith("external")]
     call = [part for k in shown for part in (f"--{k}", str(paths[k]))]
     call += ["--labels", "subtype", "--positive", "aggressive", "--name", "files", "--seeds", "0"]
-    call += ["--methods", paper_methods.POOLED, "--n-splits", "2", "--n-bootstrap", "20"]
+    call += ["--n-splits", "2", "--n-bootstrap", "20"]
+    call += ["--methods", *methods] if methods else []
     paper.main([*call, "--tables", table, "--results", str(folder), *more])
     return pd.read_csv(folder / f"paper_files_table{table}.csv")
 
@@ -272,17 +275,45 @@ def test_wsi_solely_has_neither_memory_nor_omics(task):
     assert set(model[-1].history_.filter(regex="^train_(?!loss)")) <= {"train_ce"}
 
 
-def test_regressions_on_joined_instances_and_slide_features_say_what_is_missing(tmp_path):
-    bags = as_bags([np.ones((n, 3)) for n in (2, 3)])
-    with pytest.raises(ValueError, match=r"3 instances and .* has 2: only bags of one size"):
-        paper_methods.join_instances(bags)
-    with pytest.raises(ValueError, match="omit --in-memory"):
-        paper_methods.slide_features(bags)
-    with h5py.File(tmp_path / "one.h5", "w") as file:
-        file["features"], file["coords"] = np.ones((2, 3)), np.zeros((2, 2), dtype=int)
-    stored = read_bags(tmp_path)
-    with pytest.raises(ValueError, match=r"'one' has no 'slide_features' .* only .'coords', 'fea"):
-        paper_methods.slide_features(stored)
+def bags_in_files(folder, sizes, slide_features):
+    for i, (size, measured) in enumerate(zip(sizes, slide_features, strict=True)):
+        with h5py.File(folder / f"S{i}.h5", "w") as file:
+            file["features"] = np.arange(3.0 * size).reshape(size, 3) + i
+            file["coords"] = np.zeros((size, 2), dtype=int)
+            if measured is not None:
+                file["slide_features"] = measured
+    return read_bags(folder)
+
+
+def test_regressions_read_joined_instances_and_slide_features(tmp_path):
+    bags = bags_in_files(tmp_path, (2, 2), ([1.0, 2], [3, 4]))
+    rows = paper_methods.join_instances(bags)
+    assert rows.tolist() == [[0, 1, 2, 3, 4, 5], [1, 2, 3, 4, 5, 6]]
+    assert paper_methods.slide_features(bags).tolist() == [[1, 2], [3, 4]]
+    assert not any(paper_methods.obstacle(name, bags) for name in paper_methods.METHODS)
+
+
+def test_obstacles_say_what_is_missing(tmp_path):
+    stored = bags_in_files(tmp_path, (2, 3), ([1.0, 2], None))
+    joined = paper_methods.obstacle(paper_methods.JOINED, stored)
+    assert "2 to 3 instances" in joined
+    slide = paper_methods.obstacle(paper_methods.SLIDE, stored)
+    assert "1 of 2 bags" in slide
+    assert "'S1'" in slide
+    in_memory = as_bags([np.ones((2, 3))])
+    assert "--in-memory" in paper_methods.obstacle(paper_methods.SLIDE, in_memory)
+
+
+def test_paper_leaves_out_what_a_cohort_cannot_have_and_says_so(files, tmp_path, monkeypatch):
+    rows = [paper_methods.POOLED, paper_methods.JOINED, paper_methods.SLIDE]
+    monkeypatch.setitem(paper_methods.TABLES, "small", rows)
+    found = paper_of_files(files, tmp_path, table="small", methods=())
+    assert found["method"].tolist() == [paper_methods.POOLED]
+    page = (tmp_path / "paper_files.md").read_text()
+    assert "No row LR on joined instances: bags have" in page
+    assert "No row LR on slide features: 24 of 24 bags have no" in page
+    with pytest.raises(SystemExit, match=r"--methods 'LR on joined instances': bags have \d"):
+        paper_of_files(files, tmp_path, table="small", methods=[paper_methods.JOINED])
 
 
 def test_when_omics_helps_has_a_line_per_cell_and_counts_claims(tmp_path, monkeypatch):
