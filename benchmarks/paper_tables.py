@@ -229,14 +229,16 @@ def heading(
     rows: pd.DataFrame, tasks: Sequence[Any], options: argparse.Namespace, command: str
 ) -> str:
     """Protocol, patients, machine, command, time."""
-    whole = "patients" if tasks[0].study.groups is None else f"groups (`{options.groups}`)"
+    whole, column = "patients", ""
+    if tasks[0].study.groups is not None:
+        whole, column = "groups", f" (`{options.groups}`)"
     seeds = " ".join(map(str, sorted(rows["seed"].unique())))
     machines = "; ".join(sorted(rows["machine"].unique()))
     hours = rows["cpu_seconds"].sum() / 3600
     own = any(METHODS[method].preset for method in rows["method"].unique())
     parts = [
-        f"{options.n_splits} folds of whole {whole}, seeds {seeds or '-'} for folds and fits; "
-        "where a method sets a validation part apart, it is of whole groups, too. Features are "
+        f"{options.n_splits} folds of whole {whole}{column}, seeds {seeds or '-'} for folds and fits; "
+        f"where a method sets a validation part apart, it is of whole {whole}, too. Features are "
         "z-scores over the instances of the training part, clipped at 6; genes are chosen in the "
         f"training part. All methods: `{rows['settings'].iloc[0] if len(rows) else '-'}`; what is "
         "not named is the method's own in this preset"

@@ -59,7 +59,11 @@ def read_study(
         groups = table.set_index(options.slide_id)[options.groups].loc[list(bags.ids)]
         if groups.isna().any():
             raise SystemExit(f"{groups.index[groups.isna()][0]!r} has no {options.groups!r}.")
-        groups = groups.astype(str).to_numpy()
+        if groups.nunique() == 1:
+            print(f"{label}: {options.groups} {groups.iloc[0]!r} alone; folds are of patients.")
+            groups = None
+        else:
+            groups = groups.astype(str).to_numpy()
     if options.in_memory:
         bags = BagSequence(
             Bag(bag.features, bag.coords, bag_id=bag.bag_id, patient_id=bag.patient_id)

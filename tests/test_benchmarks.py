@@ -237,6 +237,16 @@ def test_paper_groups_held_out_are_the_other_cohort_and_train_nothing(files, tmp
     assert predicted.tolist() == [held_out.sum()] * 2
 
 
+def test_paper_folds_of_the_only_group_that_is_left_are_of_patients(files, tmp_path, capsys):
+    table = pd.read_csv(files["table"])
+    table["site"] = ["A", "B"] * (len(table) // 2)
+    table.to_csv(tmp_path / "two.csv", index=False)
+    more = ("--groups", "site", "--external-groups", "B")
+    paper_of_files(files | {"table": tmp_path / "two.csv"}, tmp_path, *more, table="2")
+    assert "subtype: site 'A' alone; folds are of patients." in capsys.readouterr().out
+    assert "2 folds of whole patients" in (tmp_path / "paper_files.md").read_text()
+
+
 def test_paper_groups_to_hold_out_must_be_there(files, tmp_path, capsys):
     with pytest.raises(SystemExit, match=r"'site' has no .'nowhere'.; it has"):
         paper_of_files(files, tmp_path, "--groups", "site", "--external-groups", "nowhere")
