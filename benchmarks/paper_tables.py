@@ -239,8 +239,8 @@ def heading(
     parts = [
         f"{options.n_splits} folds of whole {whole}{column}, seeds {seeds or '-'} for folds and "
         f"fits; where a method sets a validation part apart, it is of whole {whole}, too. Features "
-        "are z-scores over the instances of the training part, clipped at 6; genes are chosen in the "
-        f"training part. All methods: `{rows['settings'].iloc[0] if len(rows) else '-'}`; what is "
+        "are z-scores over the instances of the training part, clipped at 6; genes are chosen in "
+        f"the training part. All methods: `{rows['settings'].iloc[0] if len(rows) else '-'}`; what is "
         "not named is the method's own in this preset"
         + ("; rows called small or paper have the preset of that name. " if own else ". ")
         + "Intervals: patients drawn again "
