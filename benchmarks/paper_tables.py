@@ -235,12 +235,13 @@ def heading(
     seeds = " ".join(map(str, sorted(rows["seed"].unique())))
     machines = "; ".join(sorted(rows["machine"].unique()))
     hours = rows["cpu_seconds"].sum() / 3600
+    settings = rows["settings"].iloc[0] if len(rows) else "-"
     own = any(METHODS[method].preset for method in rows["method"].unique())
     parts = [
         f"{options.n_splits} folds of whole {whole}{column}, seeds {seeds or '-'} for folds and "
         f"fits; where a method sets a validation part apart, it is of whole {whole}, too. Features "
         "are z-scores over the instances of the training part, clipped at 6; genes are chosen in "
-        f"the training part. All methods: `{rows['settings'].iloc[0] if len(rows) else '-'}`; what is "
+        f"the training part. All methods: `{settings}`; what is "
         "not named is the method's own in this preset"
         + ("; rows called small or paper have the preset of that name. " if own else ". ")
         + "Intervals: patients drawn again "
