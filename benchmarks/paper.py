@@ -223,7 +223,7 @@ def impossible_rows(
             found[method] = why
             if options.methods and not options.no_fits:
                 raise SystemExit(f"--methods {method!r}: {why}.")
-            print(f"{method!r} is left out: {why}", flush=True)
+            print(f"{method!r} is not fitted: {why}", flush=True)
     return found
 
 

@@ -187,6 +187,7 @@ def evaluate_arms(
                 omics=arm.omics,
                 n_jobs=n_jobs,
                 keep_models=keep_models,
+                watch_memory=True,
             ),
             bootstrap,
         )

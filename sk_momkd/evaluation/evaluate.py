@@ -124,7 +124,9 @@ def evaluate(
     bootstrap = Bootstrap(n_bootstrap, confidence, random_state)
     study = checked_study(estimator, bags, y, omics=omics, groups=groups, pos_label=pos_label)
     plan = make_plan(study, cv, repeats, random_state)
-    outcomes = run_plan(study, estimator, plan, n_jobs=n_jobs, keep_models=keep_models)
+    outcomes = run_plan(
+        study, estimator, plan, n_jobs=n_jobs, keep_models=keep_models, watch_memory=True
+    )
     return collect(estimator_name(estimator), study, outcomes, bootstrap)
 
 
@@ -145,10 +147,19 @@ def run_plan(
     omics: Sequence[OmicsTable | None] | None = None,
     n_jobs: int | None = None,
     keep_models: bool = False,
+    watch_memory: bool = False,
 ) -> list[FoldOutcome]:
     """Outcomes of all folds, with the study's omics unless each repeat has a table of its own."""
     tables = [study.omics] * len(plan.splits) if omics is None else omics
-    outcomes = run(study, estimator, plan, omics=tables, n_jobs=n_jobs, keep_models=keep_models)
+    outcomes = run(
+        study,
+        estimator,
+        plan,
+        omics=tables,
+        n_jobs=n_jobs,
+        keep_models=keep_models,
+        watch_memory=watch_memory,
+    )
     _warn_of_absent_classes(study, outcomes)
     return outcomes
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -48,7 +49,7 @@ class FoldOutcome:
         Chosen on the inner validation part; NaN where there is none.
     fit_seconds, predict_seconds : float
     fit_mib : float
-        Memory that the fit held at most above what was there; see `PeakMemory`.
+        Memory that the fit held at most above what was there; NaN where nobody watched.
     model : estimator or None
     """
 
@@ -73,6 +74,7 @@ def run(
     omics: Sequence[OmicsTable | None],
     n_jobs: int | None = None,
     keep_models: bool = False,
+    watch_memory: bool = False,
 ) -> list[FoldOutcome]:
     """Outcomes of all folds of all repeats; `omics` has a table (or None) for each repeat."""
     if not hasattr(estimator, "predict_proba"):
@@ -87,18 +89,24 @@ def run(
         for fold, split in enumerate(folds)
     ]
     outcomes = Parallel(n_jobs=n_jobs)(
-        delayed(_run_fold)(study, estimator, task, keep_model=keep_models) for task in tasks
+        delayed(_run_fold)(
+            study, estimator, task, keep_model=keep_models, watch_memory=watch_memory
+        )
+        for task in tasks
     )
     return list(outcomes)
 
 
-def _run_fold(study: Study, estimator: Any, task: _Task, *, keep_model: bool) -> FoldOutcome:
+def _run_fold(
+    study: Study, estimator: Any, task: _Task, *, keep_model: bool, watch_memory: bool
+) -> FoldOutcome:
     train, test = task.split
     model = set_seeds(clone(estimator), task.seed)
     groups = None if study.groups is None else study.groups[train]
     arguments = fit_arguments(model, task.omics, groups, study.patient_of[train])
+    peak = PeakMemory()
     with (
-        PeakMemory() as peak,
+        peak if watch_memory else nullcontext(),
         config_context(enable_metadata_routing=False),
         warnings.catch_warnings(),
     ):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import math
 import sys
 import threading
 from types import TracebackType
@@ -17,7 +18,8 @@ class PeakMemory:
     """Watches the resident memory of this process while a block runs.
 
     Memory that earlier work has freed is given back to the system first, where the system's
-    allocator can (glibc): otherwise the block would use it again, and seem to need less.
+    allocator can (glibc): otherwise the block would use it again, and seem to need less. That takes
+    a tenth of a second or so: too long for many short blocks.
 
     Parameters
     ----------
@@ -28,7 +30,7 @@ class PeakMemory:
     ----------
     mib : float
         MiB held at most above what was there when the block began; all threads of the process, but
-        neither its child processes nor a GPU.
+        neither its child processes nor a GPU. NaN before.
 
     Examples
     --------
@@ -41,7 +43,7 @@ class PeakMemory:
 
     def __init__(self, interval: float = 0.02) -> None:
         self.interval = interval
-        self.mib = 0.0
+        self.mib = math.nan
 
     def __enter__(self) -> PeakMemory:
         gc.collect()
@@ -49,6 +51,7 @@ class PeakMemory:
             trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
             if trim is not None:
                 trim(0)
+        self.mib = 0.0
         self._process = psutil.Process()
         self._before = self._process.memory_info().rss
         self._done = threading.Event()

@@ -47,6 +47,15 @@ def test_probability_of_a_patient_is_the_mean_over_its_slides(noisy_cohort, reco
     np.testing.assert_allclose(outcome.proba, expected)
 
 
+@pytest.mark.parametrize("watch", [True, False])
+def test_memory_is_known_where_it_was_watched(recorder, noisy_cohort, watch):
+    bags, y, _ = noisy_cohort
+    study = as_study(bags, y)
+    plan = make_plan(study, 2, 1, 0)
+    outcomes = run(study, recorder, plan, omics=[None], watch_memory=watch)
+    assert np.isfinite([outcome.fit_mib for outcome in outcomes]).tolist() == [watch] * 2
+
+
 def test_probabilities_are_put_in_the_order_of_the_study():
     model = Fixed(["a", "c"], [[0.2, 0.8]])
     assert bag_probabilities(model, None, ["c", "b", "a"]).tolist() == [[0.8, 0.0, 0.2]]

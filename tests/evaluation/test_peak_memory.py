@@ -1,5 +1,6 @@
 """Most memory of a block."""
 
+import math
 import sys
 import threading
 import time
@@ -37,6 +38,10 @@ def test_small_pieces_freed_before_are_not_used_unseen():
         again = [np.ones(64 * 1024, dtype=np.uint8) for _ in range(1600)]
     assert peak.mib == pytest.approx(100, abs=15)
     assert len(again) == 1600
+
+
+def test_nothing_is_known_before_the_block():
+    assert math.isnan(PeakMemory().mib)
 
 
 def test_nothing_goes_on_watching_after_an_error():
