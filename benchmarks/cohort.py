@@ -27,7 +27,7 @@ from sk_momkd import (
     load_cohort,
     simulate_cohort,
 )
-from sk_momkd.data.simulation import CohortPaths
+from sk_momkd.data.datasets import CohortPaths
 
 N_SLIDES, N_PATCHES, N_FEATURES = 1000, 2000, 1536
 

@@ -42,10 +42,9 @@ from paper_methods import METHODS, PRIVILEGED, TABLES, Protocol, learns_from_omi
 from paper_tables import write_tables
 from paper_tasks import SIMULATED, Task, fingerprint, folds, simulated_tasks, tasks_from_files
 
-from sk_momkd.evaluation.fitting import bag_probabilities, run
-from sk_momkd.evaluation.omics_gain import permute_omics
-from sk_momkd.evaluation.plan import Plan, shuffles
-from sk_momkd.evaluation.study import Study
+from sk_momkd.evaluation.cross_validation import bag_probabilities, run
+from sk_momkd.evaluation.omics_comparison import permute_omics
+from sk_momkd.evaluation.study import Plan, Study, shuffles
 
 RESULTS = Path(__file__).parents[1] / "docs" / "results"
 FIELDS = (

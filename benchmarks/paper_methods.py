@@ -31,12 +31,12 @@ from sk_momkd import (
     TransMILClassifier,
     WiKGClassifier,
 )
-from sk_momkd.estimators.omics_transformer import default_omics_transformer
 from sk_momkd.evaluation.routing import takes
-from sk_momkd.losses.cross_entropy import cross_entropy_terms
+from sk_momkd.losses.mil import cross_entropy_terms
+from sk_momkd.nn.attention import AttentionPool
 from sk_momkd.nn.edges import Edges
-from sk_momkd.nn.pooling import AttentionPool
 from sk_momkd.output import MILOutput
+from sk_momkd.preprocessing.omics import default_omics_transformer
 from sk_momkd.training.config import Objective
 
 _ATTENTION_DIM = 128  # as ABMIL's

@@ -10,10 +10,15 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from sk_momkd.evaluation.fitting import FoldOutcome
-from sk_momkd.evaluation.outoffold import OutOfFold, mean_fold_auroc, mean_of_known, pooled
-from sk_momkd.evaluation.plan import Plan
-from sk_momkd.evaluation.result import Bootstrap
+from sk_momkd.evaluation.results import (
+    Bootstrap,
+    FoldOutcome,
+    OutOfFold,
+    mean_fold_auroc,
+    mean_of_known,
+    pooled,
+)
+from sk_momkd.evaluation.study import Plan
 
 
 class Results:

@@ -14,9 +14,8 @@ from page import line, short, write_page
 from paper_methods import METHODS, POOLED, PRIVILEGED, TITLES
 from paper_numbers import ExternalResults, Results, share_draws
 
-from sk_momkd.evaluation.plan import Plan
-from sk_momkd.evaluation.result import Bootstrap
-from sk_momkd.evaluation.study import Study
+from sk_momkd.evaluation.results import Bootstrap
+from sk_momkd.evaluation.study import Plan, Study
 
 _FIGURES = {"s1": "figs1", "fig3": "fig3"}  # in names of files; the others are tables
 _EPOCHS = (1, 2, 3, 5, 10, 15, 20, 30, 50, 100)  # of Fig. 3 on the page; all are in the CSV

@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 
 from sk_momkd import Bag, BagSequence, PatientStratifiedKFold, load_cohort, simulate_cohort
 from sk_momkd.evaluation.external import require_strangers
-from sk_momkd.evaluation.plan import Plan, make_plan
-from sk_momkd.evaluation.study import Study, as_study
+from sk_momkd.evaluation.study import Plan, Study, as_study, make_plan
 
 SIMULATED = {
     "visible": {},

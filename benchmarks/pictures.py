@@ -35,7 +35,7 @@ from sk_momkd import (
     report,
     simulate_cohort,
 )
-from sk_momkd.report.slide_image import open_slide
+from sk_momkd.reporting.displays.slide_image import open_slide
 
 IMAGES = Path(__file__).parents[1] / "docs" / "images"
 

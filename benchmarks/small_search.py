@@ -33,8 +33,8 @@ from sklearn.preprocessing import StandardScaler
 from small_stack import Stack
 
 from sk_momkd.data.omics import join_omics
-from sk_momkd.estimators.omics_transformer import default_omics_transformer
-from sk_momkd.estimators.soft_labels import cross_fitted_labels
+from sk_momkd.estimators.omics_teacher import cross_fitted_labels
+from sk_momkd.preprocessing.omics import default_omics_transformer
 
 RESULTS = Path(__file__).parents[1] / "docs" / "results" / "small_search.csv"
 PAGE = RESULTS.with_suffix(".md")

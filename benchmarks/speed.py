@@ -34,13 +34,13 @@ from torch_geometric.nn import GATv2Conv
 import sk_momkd
 from sk_momkd.data.graph import nearest_patches
 from sk_momkd.losses.momkd import momkd_terms
-from sk_momkd.losses.total import weighted_total
 from sk_momkd.models.abmil import ABMIL
 from sk_momkd.models.momkd import MoMKD
 from sk_momkd.nn.edges import Edges
-from sk_momkd.nn.initialise import initialise
+from sk_momkd.nn.initialization import initialise
 from sk_momkd.nn.workspace import clear_workspaces
 from sk_momkd.training.batches import FlatBatch, forward, single
+from sk_momkd.training.config import weighted_total
 
 N_FEATURES, N_GENES = 1536, 768
 SIZES = {
@@ -196,8 +196,7 @@ class _TorchMIL(nn.Module):
 def torchmil_models(batch: FlatBatch) -> dict[str, Competitor]:
     """ABMIL and TransMIL of torchmil, where it is installed."""
     try:
-        from torchmil.models import ABMIL as Theirs
-        from torchmil.models import TransMIL
+        from torchmil.models import ABMIL as Theirs, TransMIL
     except ImportError:
         return {}
     made = {

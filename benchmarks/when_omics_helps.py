@@ -44,7 +44,7 @@ from sk_momkd import (
     simulate_cohort,
 )
 from sk_momkd.data.omics import join_omics
-from sk_momkd.estimators.soft_labels import cross_fitted_labels
+from sk_momkd.estimators.omics_teacher import cross_fitted_labels
 
 RESULTS = Path(__file__).parents[1] / "docs" / "results"
 BASE = {

@@ -2,15 +2,13 @@
 
 import torch
 
-from sk_momkd.losses.cross_entropy import cross_entropy_terms
-from sk_momkd.losses.dsmil import dsmil_terms
-from sk_momkd.losses.dtfd import dtfd_terms
+from sk_momkd.losses.mil import cross_entropy_terms, dsmil_terms, dtfd_terms
 from sk_momkd.models.abmil import ABMIL
 from sk_momkd.models.dsmil import DSMIL
 from sk_momkd.models.dtfd import DTFD
 from sk_momkd.models.transmil import TransMIL
 from sk_momkd.models.wikg import WiKG
-from sk_momkd.nn.initialise import initialise
+from sk_momkd.nn.initialization import initialise
 
 BUILD = {
     "abmil": lambda k: ABMIL(5, k, dim=8, attention_dim=6),

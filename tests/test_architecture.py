@@ -13,33 +13,39 @@ import sk_momkd
 ROOT = Path(sk_momkd.__file__).parent
 SOURCES = {p.relative_to(ROOT).as_posix(): p.read_text() for p in sorted(ROOT.rglob("*.py"))}
 
-_WORDS = {"exceptions", "output"}
-_ENGINE = _WORDS | {"data", "nn", "models", "losses"}
-_CONTRACT = _ENGINE | {"training"}
+_BASE = {"exceptions", "output"}
+_DATA = _BASE | {"data"}
+_COHORTS = _DATA | {"io", "model_selection"}
+_ENGINE = _DATA | {"nn", "models", "losses"}
+_STEPS = _COHORTS | {"preprocessing"}
+_CONTRACT = _ENGINE | _STEPS | {"training"}
 _ANSWERS = _CONTRACT | {"estimators"}
 _PICTURES = _ANSWERS | {"evaluation", "inspection", "persistence"}
 MAY_IMPORT = {
     "exceptions": set(),
     "output": set(),
-    "data": _WORDS,
-    "nn": _WORDS,
-    "models": _WORDS | {"nn"},
-    "losses": _WORDS | {"nn", "models"},
+    "data": _BASE,
+    "io": _DATA,
+    "model_selection": _DATA | {"io"},
+    "nn": _BASE,
+    "models": _BASE | {"nn"},
+    "losses": _BASE | {"nn", "models"},
     "training": _ENGINE,
+    "preprocessing": _COHORTS,
     "estimators": _CONTRACT,
     "evaluation": _ANSWERS,
     "inspection": _ANSWERS,
     "persistence": _ANSWERS,
-    "report": _PICTURES | {"versions"},
-    "cli": _PICTURES | {"report", "versions"},
+    "reporting": _PICTURES | {"versions"},
+    "cli": _PICTURES | {"reporting", "versions"},
     "versions": {"nn"},
     "__main__": {"cli"},
 }
 ONLY_IN = {
     "sklearn": set(MAY_IMPORT) - {"models", "nn", "losses"},
     "skorch": {"training"},
-    "matplotlib": {"report"},
-    "jinja2": {"report"},
+    "matplotlib": {"reporting"},
+    "jinja2": {"reporting"},
 }
 NOT_AT_MODULE_LEVEL = {"shap"}
 TOO_BROAD = {"Exception", "BaseException"}
@@ -160,12 +166,16 @@ def test_package_has_no_import_cycle():
         ("losses/new.py", "import sk_momkd.data.graph", "losses may not import data"),
         ("training/new.py", "from sk_momkd.estimators import base", "may not import estimators"),
         ("data/__init__.py", "from .. import training", "data may not import training"),
-        ("data/deep/new.py", "from ...training.net import train", "data may not import training"),
+        ("data/deep/new.py", "from ...training.loop import train", "data may not import training"),
         ("exceptions.py", "from .data.bag import Bag", "exceptions may not import data"),
         ("estimators/new.py", "from sk_momkd import Bag", "estimators may not import Bag"),
         ("estimators/new.py", "import sk_momkd", "estimators may not import the root"),
-        ("estimators/new.py", "from ..report import html", "estimators may not import report"),
-        ("data/new.py", "def f():\n    from ..training import net", ":2: data may not"),
+        (
+            "estimators/new.py",
+            "from ..reporting import html",
+            "estimators may not import reporting",
+        ),
+        ("data/new.py", "def f():\n    from ..training import loop", ":2: data may not"),
         ("nn/new.py", "if 1:\n    from ..data import bag", ":2: nn may not import data"),
         ("models/new.py", "from sklearn.base import clone", "models may not import sklearn"),
         ("nn/new.py", "import sklearn", "nn may not import sklearn"),
@@ -173,7 +183,7 @@ def test_package_has_no_import_cycle():
         ("estimators/new.py", "from skorch import NeuralNet", "may not import skorch"),
         ("inspection/new.py", "import matplotlib.pyplot as plt", "may not import matplotlib"),
         ("inspection/new.py", "def f():\n    import jinja2", "may not import jinja2"),
-        ("report/new.py", "import shap", "shap belongs inside the function"),
+        ("reporting/new.py", "import shap", "shap belongs inside the function"),
         ("inspection/new.py", "class A:\n    from shap import Explainer", "shap belongs inside"),
         ("nn/new.py", "def f(x):\n    assert x", ":2: assert"),
         ("nn/new.py", "print('x')", "print"),
@@ -196,8 +206,8 @@ def test_checker_of_a_module_finds_what_is_wrong(path, source, said):
         ("__init__.py", "from .cli import main"),
         ("data/new.py", "from ..exceptions import BagError\nfrom .bag import Bag\nimport sklearn"),
         ("losses/new.py", "from ..models.momkd import MoMKDOutput\nfrom ..nn import segment"),
-        ("training/new.py", "import skorch\nfrom ..losses.total import weighted_total"),
-        ("report/new.py", "import jinja2\nfrom matplotlib import pyplot"),
+        ("training/new.py", "import skorch\nfrom ..losses.momkd import momkd_terms"),
+        ("reporting/new.py", "import jinja2\nfrom matplotlib import pyplot"),
         ("inspection/new.py", "def genes():\n    import shap\n    return shap"),
         ("nn/new.py", "def f():\n    '''print(1); assert 2'''\n    net.print()"),
         ("nn/new.py", "try:\n    f()\nexcept (OSError, ValueError):\n    pass"),
@@ -212,7 +222,7 @@ def test_checker_of_a_sound_module_finds_nothing(path, source):
     [
         {"data/bag.py": "from .sequence import first_few"},
         {"data/bag.py": "def f():\n    from . import sequence"},
-        {"data/bag.py": "import sk_momkd.data.cohort"},
+        {"data/bag.py": "import sk_momkd.io.cohort"},
     ],
 )
 def test_checker_of_cycles_finds_a_ring(change):

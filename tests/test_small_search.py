@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from sk_momkd.losses.momkd import momkd_terms
-from sk_momkd.losses.total import weighted_total
 from sk_momkd.nn.edges import Edges
+from sk_momkd.training.config import weighted_total
 
 sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
 from small_search import GRID, Folds, Settings, fit

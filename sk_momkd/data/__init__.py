@@ -1,1 +1,5 @@
 """Bags, graphs, omics and cohorts: everything that is not yet a tensor."""
+
+import lazy_loader as _lazy
+
+__getattr__, __dir__, __all__ = _lazy.attach_stub(__name__, __file__)

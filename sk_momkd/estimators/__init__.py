@@ -1,1 +1,5 @@
 """What scikit-learn sees: validate, build, fit, predict."""
+
+import lazy_loader as _lazy
+
+__getattr__, __dir__, __all__ = _lazy.attach_stub(__name__, __file__)

@@ -7,10 +7,10 @@ from typing import Any, ClassVar
 
 from torch import nn
 
-from ..losses.cross_entropy import cross_entropy_terms
+from ..losses.mil import cross_entropy_terms
 from ..models.abmil import ABMIL
 from ..training.config import Objective
-from .histology import HistologyClassifier
+from .base import HistologyClassifier
 from .parameters import TRAINING, positive_int, share
 
 

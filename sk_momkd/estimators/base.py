@@ -1,10 +1,10 @@
-"""What every estimator on bags shares: fit in the fold, predict bag by bag."""
+"""The base of all classifiers of bags: fit in the fold, predict bag by bag."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -12,23 +12,144 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_consistent_length, check_is_fitted
 from torch import nn
 
+from ..data.omics import OmicsTable, join_omics
+from ..data.patient import patients_and_groups
 from ..data.sequence import BagSequence
+from ..data.validation import check_bags, encode_labels
 from ..exceptions import BagError
+from ..model_selection.split import inner_split
 from ..nn.blocks import whole
-from ..nn.initialise import initialise
+from ..nn.initialization import initialise
 from ..nn.workspace import clear_workspaces
 from ..output import mean_output
+from ..preprocessing.omics import default_omics_transformer
 from ..training.batches import BagDataset, GraphSpec, forward, open_graph, single
 from ..training.config import Objective, TrainingConfig
-from ..training.net import fresh_callbacks, resolve_device, resolve_precision, train
-from .ensemble import learn_models
-from .fold import Fold, Streams
-from .parameters import TRAINING, UNIFIED, write_docstring
-from .privileged import PrivilegedOmics
-from .validation import check_bags, encode_labels, inner_split
+from ..training.loop import fresh_callbacks, resolve_device, resolve_precision, train
+from .parameters import OMICS, TRAINING, UNIFIED, write_docstring
+from .privileged import PrivilegedOmics, fit_omics, seeded_clone, transform_omics
+
+# Every use of chance has a stream of its own, so that switching one off leaves the others alone.
+_USES = (
+    "split",
+    "weights",
+    "omics_weights",
+    "sampling",
+    "dropout",
+    "omics_dropout",
+    "model",
+    "teacher",
+    "thinning",
+    "soft_labels",
+)
+
+
+class Streams:
+    """Seeds and generators by use.
+
+    Parameters
+    ----------
+    random_state : int, RandomState or None
+    device : str
+        Where dropout is drawn; the rest is drawn on the CPU.
+    """
+
+    def __init__(self, random_state: Any, device: str) -> None:
+        drawn = check_random_state(random_state).randint(2**31 - 1, size=len(_USES))
+        self.seeds = dict(zip(_USES, map(int, drawn), strict=True))
+        self.device = device
+
+    def generator(self, use: str) -> torch.Generator:
+        """A generator at the start of its stream."""
+        device = self.device if "dropout" in use else "cpu"
+        return torch.Generator(device).manual_seed(self.seeds[use])
+
+    def generators(self) -> dict[str, torch.Generator]:
+        """All of them."""
+        return {use: self.generator(use) for use in _USES}
+
+    def within(self, use: str) -> Streams:
+        """Streams of a network that is trained within a fit, such as a teacher."""
+        return Streams(self.seeds[use], self.device)
+
+    def of_model(self, number: int) -> Streams:
+        """Streams of a further model of an ensemble; those of model 0 are these."""
+        if number == 0:
+            return self
+        seed = np.random.SeedSequence([self.seeds["weights"], number]).generate_state(1)[0]
+        return Streams(int(seed), self.device)
+
+
+@dataclass(frozen=True)
+class Fold:
+    """Data of one fit.
+
+    Attributes
+    ----------
+    training : BagDataset
+    validation : BagDataset or None
+    n_genes : int
+        Width of the omics vectors, 0 without omics.
+    streams : Streams
+    callbacks : list
+        The user's.
+    """
+
+    training: BagDataset
+    validation: BagDataset | None
+    n_genes: int
+    streams: Streams
+    callbacks: list[Any]
+
+    def of_model(self, number: int) -> Fold:
+        """The same data for a further model of an ensemble."""
+        callbacks = self.callbacks if number == 0 else fresh_callbacks(self.callbacks)
+        return replace(self, streams=self.streams.of_model(number), callbacks=callbacks)
+
+    def for_teacher(self) -> Fold:
+        """The same data for a network that is trained first, out of the user's sight."""
+        return replace(self, streams=self.streams.within("teacher"), callbacks=[])
+
+
+@dataclass(frozen=True)
+class Learned:
+    """What a fit learned.
+
+    Attributes
+    ----------
+    modules : list of Module
+    history : DataFrame
+        One row per epoch; of several models, column ``model`` numbers them.
+    n_epochs : int
+        Of the model that trained longest.
+    callbacks : list
+        The user's, as they ended.
+    """
+
+    modules: list[nn.Module]
+    history: pd.DataFrame
+    n_epochs: int
+    callbacks: list[Any]
+
+
+def learn_models(
+    learn: Callable[[Fold], tuple[nn.Module, pd.DataFrame]], fold: Fold, n_models: int
+) -> Learned:
+    """Call `learn` once per model, each with random streams of its own."""
+    folds = [fold.of_model(number) for number in range(n_models)]
+    modules, histories = zip(*map(learn, folds), strict=True)
+    numbered = [table.assign(model=number) for number, table in enumerate(histories)]
+    return Learned(
+        list(modules),
+        histories[0] if n_models == 1 else pd.concat(numbered, ignore_index=True),
+        max(map(len, histories)),
+        [callback for fold in folds for callback in fold.callbacks],
+    )
+
 
 _BLOCK_SIZE = 8192  # instances of a large slide that are in memory at once, in prediction
 
@@ -296,3 +417,110 @@ class BaseMILClassifier(ClassifierMixin, BaseEstimator):
         tags = super().__sklearn_tags__()
         tags.input_tags.three_d_array = True
         return tags
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class HistologyClassifier(BaseMILClassifier):
+    """Base of classifiers that have no use for omics; their `fit` takes none."""
+
+    def fit(self, X: Any, y: Any, groups: Any = None) -> Self:
+        """Train on bags and their labels.
+
+        Parameters
+        ----------
+        X : BagSequence, list of Bag, of arrays, of (features, coords) or of PyG ``Data``, array \
+of shape (n_bags, n_instances, n_features) or (n_bags, n_features)
+        y : array-like of shape (n_bags,)
+            Class labels of any kind.
+        groups : array-like of shape (n_bags,), optional
+            The inner validation part takes whole groups (e.g. sites); by default patients.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        BagError, LeakageError, ValueError
+            Naming the bag or patient, what came, what was expected and how to mend it.
+        """
+        return self._fit(X, y, groups)
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class TaughtClassifier(BaseMILClassifier):
+    """Base of classifiers whose `fit` takes privileged omics; prediction never does."""
+
+    n_genes: int = 768
+    omics_transformer: Any = None
+
+    _parameter_constraints: ClassVar[dict[str, Any]] = TRAINING | OMICS
+    _keeps_omics_branch: ClassVar[bool] = False
+    _validates_with_omics: ClassVar[bool] = False
+
+    def fit(self, X: Any, y: Any, omics: Any = None, groups: Any = None) -> Self:
+        """Train on bags, their labels and, where patients have it, their omics.
+
+        Parameters
+        ----------
+        X : BagSequence, list of Bag, of arrays, of (features, coords) or of PyG ``Data``, array \
+of shape (n_bags, n_instances, n_features) or (n_bags, n_features)
+        y : array-like of shape (n_bags,)
+            Class labels of any kind.
+        omics : AnnData, DataFrame with ids as index, OmicsTable, array in bag order, or None
+            Joined to the bags by patient id and then by bag id, never by position (an array has
+            no ids and must have a row per bag). Bags without omics train the histology side
+            alone; ``None`` trains without omics.
+        groups : array-like of shape (n_bags,), optional
+            The inner validation part takes whole groups (e.g. sites); by default patients.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        BagError, OmicsError, LeakageError, ValueError
+            Naming the bag, patient or gene, what came, what was expected and how to mend it.
+        """
+        self._fit(X, y, groups, omics)
+        if not self._keeps_omics_branch:
+            for module in self.modules_:
+                module.omics_branch = None  # type: ignore[assignment]
+        return self
+
+    def _fit_omics(
+        self,
+        omics: Any,
+        bags: BagSequence,
+        labels: NDArray,
+        parts: tuple[NDArray, NDArray | None],
+        *,
+        groups: Any,
+        seed: int,
+    ) -> tuple[PrivilegedOmics | None, PrivilegedOmics | None]:
+        self.n_paired_ = 0
+        if omics is None:
+            return None, None
+        training, validation = parts
+        table, rows = join_omics(omics, bags)
+        self.omics_transformer_ = (
+            default_omics_transformer(self.n_genes)
+            if self.omics_transformer is None
+            else seeded_clone(self.omics_transformer, seed)
+        )
+        taught = fit_omics(self.omics_transformer_, table, rows[training], labels[training])
+        _, group_of_bag = patients_and_groups(bags, bags, groups)
+        known = (rows[training], labels[training], group_of_bag[training])
+        taught = replace(taught, teacher=self._soft_labels(table, *known, seed=seed))
+        self.genes_ = taught.genes
+        self.n_paired_ = int(taught.paired.sum())
+        if validation is None or not self._validates_with_omics:
+            return taught, None
+        return taught, transform_omics(self.omics_transformer_, table, rows[validation])
+
+    def _soft_labels(
+        self, table: OmicsTable, rows: NDArray, labels: NDArray, groups: NDArray, *, seed: int
+    ) -> NDArray | None:
+        """Soft labels of the training bags, for a method that learns from them."""
+        return None

@@ -9,6 +9,7 @@ from typing import Any
 
 from sklearn.base import BaseEstimator
 
+_HERE = f"{__package__.rpartition('.')[0]}."
 _MARKS = {None: "fit", "classifier": "predict_proba", "transformer": "transform"}
 
 
@@ -37,10 +38,11 @@ def all_estimators(kind: str | None = None) -> list[tuple[str, type[BaseEstimato
     """
     if kind not in _MARKS:
         raise ValueError(f"kind must be 'classifier', 'transformer' or None, got {kind!r}.")
-    package = import_module("..estimators", __package__)
     found: dict[str, type[BaseEstimator]] = {}
-    for module in iter_modules(package.__path__, f"{package.__name__}."):
-        found |= getmembers(import_module(module.name), _is_estimator)
+    for name in ("..estimators", "..preprocessing"):
+        package = import_module(name, __package__)
+        for module in iter_modules(package.__path__, f"{package.__name__}."):
+            found |= getmembers(import_module(module.name), _is_estimator)
     return sorted((name, cls) for name, cls in found.items() if hasattr(cls, _MARKS[kind]))
 
 
@@ -50,4 +52,4 @@ def _is_estimator(member: Any) -> bool:
         return False
     parts = (getattr_static(member, name) for name in dir(member))
     abstract = any(getattr(part, "__isabstractmethod__", False) for part in parts)
-    return member.__module__.startswith(f"{__package__}.") and not abstract
+    return member.__module__.startswith(_HERE) and not abstract

@@ -8,10 +8,10 @@ from typing import Any, ClassVar
 
 from torch import nn
 
-from ..losses.dsmil import dsmil_terms
+from ..losses.mil import dsmil_terms
 from ..models.dsmil import DSMIL
 from ..training.config import Objective
-from .histology import HistologyClassifier
+from .base import HistologyClassifier
 from .parameters import TRAINING, UNIFIED, positive_int, share
 
 

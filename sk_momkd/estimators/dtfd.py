@@ -9,10 +9,10 @@ from typing import Any, ClassVar
 from sklearn.utils._param_validation import Interval, StrOptions
 from torch import nn
 
-from ..losses.dtfd import dtfd_terms
+from ..losses.mil import dtfd_terms
 from ..models.dtfd import DISTILLATIONS, DTFD
 from ..training.config import Objective
-from .histology import HistologyClassifier
+from .base import HistologyClassifier
 from .parameters import TRAINING, UNIFIED, clipping, positive_int, share
 
 

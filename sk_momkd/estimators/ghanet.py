@@ -15,8 +15,8 @@ from ..exceptions import OmicsError
 from ..losses.ghanet import ghanet_terms
 from ..models.ghanet import GHANet
 from ..training.config import Objective
+from .base import TaughtClassifier
 from .parameters import part, positive_int, share, weight
-from .taught import TaughtClassifier
 
 
 @dataclass(kw_only=True, eq=False, repr=False)

@@ -12,8 +12,8 @@ from torch import nn
 from ..losses.mkd import mkd_terms
 from ..models.mkd import MKD
 from ..training.config import Objective
+from .base import TaughtClassifier
 from .parameters import UNIFIED, positive, positive_int, share, weight
-from .taught import TaughtClassifier
 
 
 @dataclass(kw_only=True, eq=False, repr=False)

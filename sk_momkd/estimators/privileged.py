@@ -1,4 +1,4 @@
-"""Omics as training data: from a joined table to vectors, fitted in the training part."""
+"""Privileged omics as training data: joined by id, fitted in the training part."""
 
 from __future__ import annotations
 

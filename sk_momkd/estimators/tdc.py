@@ -17,9 +17,8 @@ from ..models.tdc import TDC
 from ..models.tdc_teacher import MultimodalNet, TDCTeacher
 from ..training.callbacks import StartMasking
 from ..training.config import Objective
-from .fold import Fold
+from .base import Fold, TaughtClassifier
 from .parameters import UNIFIED, part, positive, positive_int, share, weight
-from .taught import TaughtClassifier
 
 _TEACHER_WEIGHTS = dict.fromkeys(
     ("ce_path", "ce_omics", "ce_fused", "kl_path", "kl_omics", "kl_fused", "kl_masked"), 1.0

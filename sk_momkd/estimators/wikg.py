@@ -8,10 +8,10 @@ from typing import Any, ClassVar
 from sklearn.utils._param_validation import StrOptions
 from torch import nn
 
-from ..losses.cross_entropy import cross_entropy_terms
+from ..losses.mil import cross_entropy_terms
 from ..models.wikg import ATTENTIONS, READOUTS, WiKG
 from ..training.config import Objective
-from .histology import HistologyClassifier
+from .base import HistologyClassifier
 from .parameters import TRAINING, positive_int, share
 
 

@@ -12,12 +12,9 @@ from numpy.typing import NDArray
 
 from ..data.sequence import first_few
 from ..exceptions import LeakageError
-from .evaluate import estimator_name
-from .fitting import bag_probabilities, tuned_threshold
-from .outoffold import OutOfFold
-from .result import Bootstrap, Evaluation
+from .cross_validation import bag_probabilities, estimator_name, tuned_threshold
+from .results import Bootstrap, Evaluation, OutOfFold, Tables
 from .study import Study, as_study
-from .tables import Tables
 
 
 @dataclass(frozen=True, repr=False)
@@ -111,7 +108,7 @@ def evaluate_external(
     >>> from sklearn.pipeline import make_pipeline
     >>> from sklearn.preprocessing import FunctionTransformer
     >>> from sk_momkd import Bag, BagSequence
-    >>> from sk_momkd.evaluation.evaluate import evaluate
+    >>> from sk_momkd.evaluation.cross_validation import evaluate
     >>> from sk_momkd.evaluation.external import evaluate_external
     >>> def mean_patch(bags):
     ...     return np.array([bag.load().features.mean(axis=0) for bag in bags])

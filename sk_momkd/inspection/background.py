@@ -11,10 +11,10 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ..data.sequence import as_bags
-from ..estimators.background import BackgroundDetector
-from ..estimators.instance_filter import InstanceFilter
 from ..estimators.momkd import MoMKDClassifier
 from ..exceptions import BagError
+from ..preprocessing.background import BackgroundDetector
+from ..preprocessing.instances import InstanceFilter
 from .fitted import SeenBag, classifier_of, is_ensemble, momkd_output, seen_bags
 from .memory import component_table
 

@@ -21,9 +21,9 @@ from ..estimators.momkd import MoMKDClassifier
 from ..exceptions import OmicsError
 from ..losses.momkd import alignment_margin
 from ..nn.encoders import OmicsBranch
+from .explain import expected_gradients
 from .fitted import momkd_of
 from .memory import component_table
-from .shapley import expected_gradients
 
 TARGETS = ("class", "component")
 

@@ -15,13 +15,12 @@ from sklearn.utils.validation import check_consistent_length
 
 from ..data.bag import Bag
 from ..data.sequence import as_bags, first_few
-from ..data.whole_files import written_whole
-from ..data.writers import slide_to_anndata
 from ..estimators.momkd import MoMKDClassifier
+from ..io.atomic import written_whole
+from ..io.writers import slide_to_anndata
 from .attention import patch_attention
 from .fitted import classifier_of, momkd_of, momkd_output, seen_bags
-from .memory import component_table
-from .patches import patch_affinities
+from .memory import component_table, patch_affinities
 
 _OF_STAMP = ("PATIENT", "pred", "loss")
 

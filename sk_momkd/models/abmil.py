@@ -5,10 +5,9 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..nn.blocks import Blocks
+from ..nn.attention import GatedAttention
+from ..nn.blocks import Blocks, embed
 from ..nn.dropout import Dropout
-from ..nn.embedding import embed
-from ..nn.gated_attention import GatedAttention
 from ..nn.segment import segment_pool, segment_softmax
 from ..output import MILOutput
 

@@ -9,10 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..nn.blocks import Blocks, whole
+from ..nn.blocks import Blocks, Embedding, embed, whole
 from ..nn.dropout import Dropout
-from ..nn.embedding import Embedding, embed
-from ..nn.initialise import initialise_orthogonal
+from ..nn.initialization import initialise_orthogonal
 from ..nn.segment import segment_pool, segment_softmax, segment_split
 from ..output import MILOutput
 

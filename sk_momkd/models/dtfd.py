@@ -9,11 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..nn.blocks import Blocks
+from ..nn.attention import GatedAttention
+from ..nn.blocks import Blocks, embed
 from ..nn.dropout import Dropout
-from ..nn.embedding import embed
-from ..nn.gated_attention import GatedAttention
-from ..nn.random_split import Chunks, RandomSplit
+from ..nn.patch_subsampling import Chunks, RandomSplit
 from ..nn.segment import segment_mean, segment_softmax, segment_sum
 from ..output import MILOutput
 

@@ -9,11 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..nn.blocks import Blocks, whole
-from ..nn.cross_attention import GatedFeedForward, MultiHeadAttention, Tokens
+from ..nn.attention import GatedAttention, GatedFeedForward, MultiHeadAttention, Tokens
+from ..nn.blocks import Blocks, embed, whole
 from ..nn.dropout import Dropout
-from ..nn.embedding import embed
-from ..nn.gated_attention import GatedAttention
 from ..nn.segment import segment_map
 from ..output import MILOutput
 

@@ -8,14 +8,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..nn.blocks import Blocks, whole
+from ..nn.attention import AttentionPool
+from ..nn.blocks import Blocks, Embedding, whole
+from ..nn.distillation import AlphaDropout, PathStudent, normal_weights
 from ..nn.dropout import Dropout
-from ..nn.embedding import Embedding
 from ..nn.kronecker import GatedOuterProduct
-from ..nn.pairing import paired_instances
-from ..nn.path_student import PathStudent
-from ..nn.pooling import AttentionPool
-from ..nn.self_normalizing import AlphaDropout, normal_weights
+from ..nn.segment import paired_instances
 from ..output import MILOutput
 
 

@@ -10,9 +10,8 @@ from torch import Tensor, nn
 
 from ..nn.blocks import Blocks, whole
 from ..nn.contrast import Contrast, ContrastMemory
-from ..nn.moving_average import MovingAverage
-from ..nn.pairing import paired_instances
-from ..nn.path_student import PathStudent
+from ..nn.distillation import MovingAverage, PathStudent
+from ..nn.segment import paired_instances
 from ..output import MILOutput
 from .tdc_teacher import MultimodalNet
 

@@ -11,14 +11,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..nn.distillation import AlphaDropout, MovingAverage, PathStudent, normal_weights
 from ..nn.dropout import Dropout
 from ..nn.kronecker import Bilinear, GatedOuterProduct
-from ..nn.moving_average import MovingAverage
-from ..nn.pairing import paired_instances
-from ..nn.path_student import PathStudent
+from ..nn.patch_subsampling import RandomView, highest, highest_in_bags
 from ..nn.precision import wide
-from ..nn.self_normalizing import AlphaDropout, normal_weights
-from ..nn.views import RandomView, highest, highest_in_bags
+from ..nn.segment import paired_instances
 from ..output import MILOutput
 
 

@@ -8,9 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..nn.blocks import Blocks
-from ..nn.embedding import embed
-from ..nn.initialise import initialise
+from ..nn.blocks import Blocks, embed
+from ..nn.initialization import initialise
 from ..nn.nystrom import NystromAttention
 from ..nn.segment import segment_map
 from ..output import MILOutput

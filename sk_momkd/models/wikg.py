@@ -8,9 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..nn.blocks import Blocks
+from ..nn.blocks import Blocks, embed
 from ..nn.dropout import Dropout
-from ..nn.embedding import embed
 from ..nn.segment import segment_mean, segment_pool, segment_softmax, segment_split
 from ..output import MILOutput
 

@@ -1,12 +1,15 @@
-"""Feature rows that arrive in blocks, for slides that are too large to hold."""
+"""Features that arrive in blocks, and the first linear layer that reads them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from typing import cast
 
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
+
+from .precision import linear_as, wide
 
 
 class Blocks:
@@ -58,3 +61,26 @@ def by_blocks(x: Tensor | Blocks) -> Iterator[tuple[slice, Tensor]]:
     for block in x if isinstance(x, Blocks) else [x]:
         yield slice(start, start + len(block)), block
         start += len(block)
+
+
+def embed(x: Tensor | Blocks, linear: nn.Linear) -> Tensor:
+    """`linear` in the type of `x`, then float32; block by block where `x` comes in blocks.
+
+    (n, in_features) -> (n, out_features)
+    """
+    parts = [wide(linear_as(block, linear)) for _, block in by_blocks(x)]
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
+class Embedding(nn.Sequential):
+    """Layers on patches, the first of them linear; see `embed`."""
+
+    def __init__(self, linear: nn.Linear, *others: nn.Module) -> None:
+        super().__init__(linear, *others)
+
+    def forward(self, x: Tensor | Blocks) -> Tensor:
+        linear, *others = self
+        h = embed(x, cast(nn.Linear, linear))
+        for layer in others:
+            h = layer(h)
+        return h

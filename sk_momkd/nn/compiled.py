@@ -17,7 +17,7 @@ from torch import Tensor
 from .blocks import Blocks, by_blocks
 from .dropout import Mask
 from .edges import Edges
-from .kernels import attention, ending
+from .kernels import attention, residual as ending
 from .threads import over_rows, summed_over_rows
 from .workspace import Workspace
 

@@ -59,7 +59,7 @@ class GraphEncoder(nn.Module):
         return self.dropout.mask().apply(F.elu(norm(attended)))
 
     def _compiled(self, x: Tensor | Blocks, edges: Edges) -> Tensor:
-        from .compiled import LayerWeights, compiled_layers  # numba, where it is installed
+        from .compiled import LayerWeights, compiled_layers
 
         layers = ((self.gat1, self.norm1, (self.residual,)), (self.gat2, self.norm2, ()))
         weights = [

@@ -93,3 +93,12 @@ class _WidePool(torch.autograd.Function):
             d_weights[rows] = x[rows].to(weights.dtype) @ d_pooled.T
             d_x[rows] = weights[rows] @ d_pooled
         return d_weights, d_x
+
+
+def paired_instances(x: Tensor, batch: Tensor, paired: Tensor) -> tuple[Tensor, Tensor]:
+    """Instances of the bags with omics, and their bag's place among those.
+
+    (n, ...), (n,), (B,) bool -> (n_paired, ...), (n_paired,) with values below P
+    """
+    keep = paired[batch]
+    return x[keep], (paired.cumsum(0) - 1)[batch[keep]]

@@ -1,4 +1,4 @@
-"""What the loop is told: the objective, and the settings that all methods share."""
+"""What the loop is given: the objective, and the settings that all methods share."""
 
 from __future__ import annotations
 
@@ -6,7 +6,22 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
+
+
+def weighted_total(terms: Mapping[str, Tensor], weights: Mapping[str, float]) -> Tensor:
+    """Sum over the terms of weight times mean over bags (the total objective).
+
+    Parameters
+    ----------
+    terms : mapping of str to Tensor of shape (n_bags_of_the_term,)
+    weights : mapping of str to float
+        A term of weight 0 stays out of the graph.
+    """
+    parts = [weights[name] * values.mean() for name, values in terms.items() if weights[name]]
+    return torch.stack(parts).sum()
+
 
 Terms = Callable[[Any, Tensor], Mapping[str, Tensor]]
 

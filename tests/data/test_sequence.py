@@ -13,8 +13,8 @@ from torch_geometric.data import Data
 
 from sk_momkd import Bag, BagSequence, as_bags
 from sk_momkd.data.bag import BagArrays
-from sk_momkd.data.readers import SlideFile
 from sk_momkd.exceptions import BagError
+from sk_momkd.io.readers import SlideFile
 
 A = np.arange(6.0).reshape(3, 2)
 B = np.arange(4.0).reshape(2, 2) + 10

@@ -17,7 +17,6 @@ from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from torch_geometric.data import Data
 
 from sk_momkd import Bag, BagSequence, MoMKDClassifier
-from sk_momkd.data.readers import SlideFile
 from sk_momkd.exceptions import (
     BagError,
     BagFileError,
@@ -26,6 +25,7 @@ from sk_momkd.exceptions import (
     PairingWarning,
     TrainingError,
 )
+from sk_momkd.io.readers import SlideFile
 
 
 def weights(clf):

@@ -10,18 +10,17 @@ from conftest import make_bags, quick_classifier
 from torch.nn import functional as F
 
 from sk_momkd import read_bags
-from sk_momkd.data.formats.other import TorchBag
 from sk_momkd.data.sequence import as_bags
 from sk_momkd.exceptions import BagError
+from sk_momkd.io.torch_files import TorchBag
 from sk_momkd.losses.momkd import momkd_terms
-from sk_momkd.losses.total import weighted_total
 from sk_momkd.models.momkd import MoMKD
 from sk_momkd.nn.backend import numba_version
 from sk_momkd.nn.dropout import set_dropout_generator
-from sk_momkd.nn.initialise import initialise
+from sk_momkd.nn.initialization import initialise
 from sk_momkd.nn.precision import native_bfloat16
-from sk_momkd.training.batches import BagDataset, GraphSpec, forward, read_graph, single
-from sk_momkd.training.loader import BagLoader
+from sk_momkd.training.batches import BagDataset, BagLoader, GraphSpec, forward, read_graph, single
+from sk_momkd.training.config import weighted_total
 
 needs_numba = pytest.mark.skipif(numba_version() is None, reason="numba is absent or disabled")
 
@@ -78,7 +77,7 @@ def test_fit_bfloat16_learns_and_predicts_like_float32(cohort):
 def test_fit_precision_auto_is_resolved(cohort, monkeypatch):
     bags, y, _ = cohort
     for native, expected in ((True, "bfloat16"), (False, "float32")):
-        monkeypatch.setattr("sk_momkd.training.net.native_bfloat16", lambda _, n=native: n)
+        monkeypatch.setattr("sk_momkd.training.loop.native_bfloat16", lambda _, n=native: n)
         assert quick_classifier(precision="auto").fit(bags, y).precision_ == expected
 
 

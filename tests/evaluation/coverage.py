@@ -6,10 +6,9 @@ Run: python tests/evaluation/coverage.py (OMP_NUM_THREADS=1; five minutes on one
 import numpy as np
 from scipy.stats import norm
 
-from sk_momkd.evaluation.inference import delong_test
-from sk_momkd.evaluation.outoffold import mean_of_known
-from sk_momkd.evaluation.ranking import auroc
-from sk_momkd.evaluation.resampling import draw_units, draw_within, interval
+from sk_momkd.evaluation.metrics import auroc
+from sk_momkd.evaluation.results import mean_of_known
+from sk_momkd.evaluation.statistics import delong_test, draw_units, draw_within, interval
 
 COHORTS = [(10, 50, 0.75), (14, 66, 0.78), (20, 100, 0.75), (40, 80, 0.75), (100, 400, 0.70)]
 N_FOLDS, N_COHORTS, N_DRAWS = 5, 1000, 500

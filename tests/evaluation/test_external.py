@@ -6,7 +6,7 @@ from conftest import make_bags
 from sklearn.metrics import roc_auc_score
 
 from sk_momkd import Bag, BagSequence
-from sk_momkd.evaluation.evaluate import evaluate
+from sk_momkd.evaluation.cross_validation import evaluate
 from sk_momkd.evaluation.external import evaluate_external
 from sk_momkd.exceptions import LeakageError
 

@@ -5,8 +5,7 @@ import pytest
 from sklearn.model_selection import KFold, ShuffleSplit, StratifiedGroupKFold, StratifiedKFold
 
 from sk_momkd import PatientStratifiedKFold
-from sk_momkd.evaluation.plan import make_plan
-from sk_momkd.evaluation.study import as_study
+from sk_momkd.evaluation.study import as_study, make_plan
 from sk_momkd.exceptions import LeakageError
 
 

@@ -5,8 +5,11 @@ import pytest
 from conftest import make_bags
 from scipy.stats import norm
 
-from sk_momkd.evaluation.inference import delong_test
-from sk_momkd.evaluation.power import detectable_difference, hanley_mcneil_variance
+from sk_momkd.evaluation.statistics import (
+    delong_test,
+    detectable_difference,
+    hanley_mcneil_variance,
+)
 
 
 def labels(n_positive, n_negative):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from sk_momkd.evaluation.ranking import auroc, average_precision, one_against_rest, placements
+from sk_momkd.evaluation.metrics import auroc, average_precision, one_against_rest, placements
 
 MEASURES = [(auroc, roc_auc_score), (average_precision, average_precision_score)]
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
-from sk_momkd.evaluation.ranking import auroc
-from sk_momkd.evaluation.resampling import draw_units, draw_within, interval
+from sk_momkd.evaluation.metrics import auroc
+from sk_momkd.evaluation.statistics import draw_units, draw_within, interval
 
 
 def test_draws_of_patients_have_the_size_of_the_cohort():

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn import metrics
 
-from sk_momkd.evaluation.scores import best_threshold, metric_names, score, scorers
+from sk_momkd.evaluation.metrics import best_threshold, metric_names, score, scorers
 
 
 def predictions(n_classes, seed=0, n=80):

@@ -5,7 +5,7 @@ import dataclasses
 import pandas as pd
 import pytest
 
-from sk_momkd.evaluation.evaluate import evaluate
+from sk_momkd.evaluation.cross_validation import evaluate
 
 
 @pytest.fixture

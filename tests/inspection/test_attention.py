@@ -30,7 +30,7 @@ from sk_momkd import (
     write_trident,
 )
 from sk_momkd.data.arrays import BagArrays
-from sk_momkd.data.info import BagInfo
+from sk_momkd.data.bag import BagInfo
 
 KEYS = ["bag_id", "patient_id", "patch", "x", "y"]
 

@@ -6,9 +6,7 @@ import pytest
 import torch
 from torch import tensor
 
-from sk_momkd.losses.cross_entropy import cross_entropy_terms
-from sk_momkd.losses.dsmil import dsmil_terms, stream_loss
-from sk_momkd.losses.dtfd import dtfd_terms
+from sk_momkd.losses.mil import cross_entropy_terms, dsmil_terms, dtfd_terms, stream_loss
 from sk_momkd.models.dsmil import DSMILOutput
 from sk_momkd.models.dtfd import DTFDOutput
 from sk_momkd.output import MILOutput

@@ -11,7 +11,7 @@ from sk_momkd.losses.mkd import (
     similarity_loss,
     soft_label_loss,
 )
-from sk_momkd.losses.total import weighted_total
+from sk_momkd.training.config import weighted_total
 
 
 @pytest.fixture(scope="module")

@@ -14,8 +14,8 @@ from sk_momkd.losses.mkd import (
     similarity_loss,
     soft_label_loss,
 )
-from sk_momkd.losses.total import weighted_total
 from sk_momkd.models.mkd import MKDOutput
+from sk_momkd.training.config import weighted_total
 
 F_P, F_M, F_G = (filled((4, 6), k, 1, torch.float64) for k in (1, 2, 3))
 Z_P, Z_M, Z_G = (filled((4, 2), k, 2, torch.float64) for k in (4, 5, 6))

@@ -15,7 +15,7 @@ from sk_momkd.losses.momkd import (
     soft_alignment_loss,
     soft_labels,
 )
-from sk_momkd.losses.total import weighted_total
+from sk_momkd.training.config import weighted_total
 
 MEMORY = tensor([[[2.0, 0.0], [0.0, 1.0]], [[-1.0, 0.0], [0.0, -3.0]]])  # rows of any length
 F_EAST = tensor([[1.0, 0.0]])

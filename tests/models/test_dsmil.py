@@ -8,9 +8,9 @@ from mil_models import build, call, close, features, n_parameters
 from reference import fill_role, filled
 from torch.nn import functional as F
 
-from sk_momkd.losses.dsmil import dsmil_terms, stream_loss
+from sk_momkd.losses.mil import dsmil_terms, stream_loss
 from sk_momkd.models.dsmil import DSMIL
-from sk_momkd.nn.initialise import initialise
+from sk_momkd.nn.initialization import initialise
 
 
 def reference(n_classes):

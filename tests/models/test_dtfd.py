@@ -6,9 +6,9 @@ from mil_models import build, call, close, features, n_parameters
 from reference import fill_role, filled
 from torch import nn
 
-from sk_momkd.losses.dtfd import dtfd_terms
+from sk_momkd.losses.mil import dtfd_terms
 from sk_momkd.models.dtfd import DTFD
-from sk_momkd.nn.random_split import Chunks
+from sk_momkd.nn.patch_subsampling import Chunks
 
 TIER1 = [[-0.173808885, -0.054453069], [-0.221255441, -0.045542279]]
 TIER1 += [[-0.237128435, 0.005512671], [-0.150596931, -0.079034961]]

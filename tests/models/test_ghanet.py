@@ -8,10 +8,10 @@ from reference import fill_role, filled
 from torch import nn
 
 from sk_momkd.losses.ghanet import ghanet_terms
-from sk_momkd.losses.total import weighted_total
 from sk_momkd.models.ghanet import GHANet, strongest
 from sk_momkd.nn.dropout import set_dropout_generator
-from sk_momkd.nn.initialise import initialise
+from sk_momkd.nn.initialization import initialise
+from sk_momkd.training.config import weighted_total
 
 WEIGHTS = {"ce": 1.0, "sce": 0.3, "mse": 0.3}
 NO_EDGES = torch.empty(2, 0, dtype=torch.long)

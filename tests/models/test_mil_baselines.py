@@ -4,9 +4,9 @@ import pytest
 import torch
 from mil_models import BUILD, build, call, features, terms_of
 
-from sk_momkd.losses.total import weighted_total
 from sk_momkd.nn.dropout import Stochastic, set_dropout_generator
-from sk_momkd.nn.initialise import initialise
+from sk_momkd.nn.initialization import initialise
+from sk_momkd.training.config import weighted_total
 
 NAMES = sorted(BUILD)
 

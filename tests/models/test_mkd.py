@@ -5,10 +5,10 @@ import torch
 from mkd_reference import WEIGHTS, close, f64, reference_model, run
 
 from sk_momkd.losses.mkd import mkd_terms
-from sk_momkd.losses.total import weighted_total
 from sk_momkd.models.mkd import MKD, ConcatFusion, KroneckerFusion
 from sk_momkd.nn.dropout import set_dropout_generator
-from sk_momkd.nn.initialise import initialise
+from sk_momkd.nn.initialization import initialise
+from sk_momkd.training.config import weighted_total
 
 
 @pytest.fixture(scope="module")

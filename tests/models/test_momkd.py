@@ -8,9 +8,9 @@ from reference import fill_role, filled, hash_values
 from torch import nn
 
 from sk_momkd.losses.momkd import momkd_terms
-from sk_momkd.losses.total import weighted_total
 from sk_momkd.models.momkd import MoMKD
-from sk_momkd.nn.initialise import initialise
+from sk_momkd.nn.initialization import initialise
+from sk_momkd.training.config import weighted_total
 
 RELEASE = {"ce": 0.5, "mse": 0.05, "align_omics": 0.05, "align_wsi": 0.2, "memory": 0.1}
 

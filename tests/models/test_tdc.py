@@ -7,11 +7,11 @@ import torch
 from torch import tensor
 
 from sk_momkd.losses.tdc import tdc_teacher_terms, tdc_terms
-from sk_momkd.losses.total import weighted_total
 from sk_momkd.models.tdc import TDC
 from sk_momkd.models.tdc_teacher import BagNorm, TDCTeacher
 from sk_momkd.nn.dropout import set_dropout_generator
-from sk_momkd.nn.initialise import initialise
+from sk_momkd.nn.initialization import initialise
+from sk_momkd.training.config import weighted_total
 
 NO_EDGES = torch.empty(2, 0, dtype=torch.long)
 FIRST = dict.fromkeys([f"{t}_{h}" for t in ("ce", "kl") for h in ("path", "omics", "fused")], 1.0)

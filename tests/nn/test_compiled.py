@@ -19,7 +19,7 @@ from sk_momkd.nn.backend import choose_backend, numba_version
 from sk_momkd.nn.dropout import Mask, counter_bits, set_dropout_generator
 from sk_momkd.nn.edges import Edges
 from sk_momkd.nn.encoders import GraphEncoder
-from sk_momkd.nn.initialise import initialise
+from sk_momkd.nn.initialization import initialise
 from sk_momkd.nn.workspace import Workspace
 
 needs_numba = pytest.mark.skipif(numba_version() is None, reason="numba is absent or disabled")
@@ -317,7 +317,7 @@ def test_counter_bits_are_uniform_and_uncorrelated_between_neighbours():
 def test_counter_bits_kernel_and_torch_agree():
     from numba import njit
 
-    from sk_momkd.nn.kernels.words import bits
+    from sk_momkd.nn.kernels.primitives import bits
 
     @njit
     def fill(out, key):
@@ -367,7 +367,7 @@ def test_workspace_shared_by_threads_lends_no_memory_twice():
 
 @needs_numba
 def test_kernels_where_nothing_can_be_cached_still_compile(monkeypatch):
-    from sk_momkd.nn.kernels import words
+    from sk_momkd.nn.kernels import primitives as words
 
     real = words.njit
 

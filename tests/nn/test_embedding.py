@@ -3,8 +3,7 @@
 import torch
 from torch import nn
 
-from sk_momkd.nn.blocks import Blocks
-from sk_momkd.nn.embedding import Embedding, embed
+from sk_momkd.nn.blocks import Blocks, Embedding, embed
 
 
 def test_embed_is_the_linear_map_in_the_type_of_the_patches():

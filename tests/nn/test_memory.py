@@ -7,8 +7,16 @@ import torch
 from torch import tensor
 from torch.nn.functional import normalize
 
-from sk_momkd.nn.diagnostics import active_ratio, component_usage, memory_geometry, perplexity
-from sk_momkd.nn.memory import ClassMemory, attention_scores, ema_update, spherical_kmeans
+from sk_momkd.nn.memory import (
+    ClassMemory,
+    active_ratio,
+    attention_scores,
+    component_usage,
+    ema_update,
+    memory_geometry,
+    perplexity,
+    spherical_kmeans,
+)
 
 
 def memory_of(rows):

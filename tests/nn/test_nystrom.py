@@ -5,7 +5,7 @@ import torch
 from mil_models import close, features
 from torch.nn import functional as F
 
-from sk_momkd.nn.initialise import initialise
+from sk_momkd.nn.initialization import initialise
 from sk_momkd.nn.nystrom import NystromAttention, pseudo_inverse
 
 

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from sk_momkd.nn.dropout import Dropout, set_dropout_generator
-from sk_momkd.nn.initialise import initialise
+from sk_momkd.nn.initialization import initialise
 from sk_momkd.nn.segment import segment_map, segment_mean, segment_softmax, segment_sum
 
 

@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import nn, tensor
 
-from sk_momkd.nn.moving_average import MovingAverage
-from sk_momkd.nn.pairing import paired_instances
-from sk_momkd.nn.views import RandomView, highest, highest_in_bags
+from sk_momkd.nn.distillation import MovingAverage
+from sk_momkd.nn.patch_subsampling import RandomView, highest, highest_in_bags
+from sk_momkd.nn.segment import paired_instances
 
 
 def test_view_takes_its_share_of_every_bag_in_order():

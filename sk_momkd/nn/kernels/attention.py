@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from .words import ONE, ZERO, buffer, compiled, inlined, kept, read, write
+from .primitives import ONE, ZERO, buffer, compiled, inlined, kept, read, write
 
 SLOPE = np.float32(0.2)  # of LeakyReLU, negative side
 

@@ -1,0 +1,248 @@
+"""Patients: which bags belong to whom, one label and one group each, and their bags joined."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from sklearn.utils import column_or_1d
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_consistent_length
+
+from ..exceptions import BagError, CohortError, LeakageError
+from .arrays import BagArrays
+from .bag import Bag, BagInfo
+from .sequence import BagSequence, as_bags, first_few, is_bag_list
+
+
+class Patients(NamedTuple):
+    """Patients as numbers 0, 1, ...
+
+    Attributes
+    ----------
+    of_bag : ndarray of shape (n_bags,)
+        Patient of each bag.
+    labels : ndarray of shape (n_patients,)
+        Class number: the label of most bags of the patient, on a tie the class that sorts first.
+    groups : ndarray of shape (n_patients,)
+        What stays whole, e.g. the patient's site; the patient itself where nothing is given.
+    classes : list
+        Name of each class number.
+    """
+
+    of_bag: NDArray
+    labels: NDArray
+    groups: NDArray
+    classes: list[Any]
+
+    @property
+    def are_grouped(self) -> bool:
+        """Whether a group holds several patients."""
+        return len(np.unique(self.groups)) < len(self.groups)
+
+    def bags(self, patients: NDArray) -> NDArray:
+        """Sorted positions of the bags of `patients`."""
+        return np.flatnonzero(np.isin(self.of_bag, patients))
+
+
+def patients_of(X: Any, y: Any, groups: Any) -> Patients:
+    """Patients of the bags `X`, with their labels and groups.
+
+    Raises
+    ------
+    LeakageError
+        If a patient stands in several groups.
+    ValueError
+        If a label or a group is missing, or neither `X` nor `groups` tells the patients.
+    """
+    if y is None:
+        raise ValueError("Folds are stratified by label, but y is None.")
+    bags = as_bags(X) if isinstance(X, BagSequence) or is_bag_list(X) else None
+    y = column_or_1d(y, warn=True)
+    check_consistent_length(X, y, groups)
+    if len(y) == 0:
+        raise ValueError("X holds no bags.")
+    labels, classes = _encode(y, "labels", bags)
+    if y.dtype.kind == "f":
+        check_classification_targets(y)
+    of_bag, group_of_bag = patients_and_groups(X, bags, groups)
+    numbers, first = np.unique(of_bag, return_index=True)
+    counts = np.zeros((len(numbers), len(classes)), dtype=int)
+    np.add.at(counts, (of_bag, labels), 1)
+    return Patients(of_bag, counts.argmax(axis=1), group_of_bag[first], classes)
+
+
+def patients_and_groups(X: Any, bags: BagSequence | None, groups: Any) -> tuple[NDArray, NDArray]:
+    """Patient and group of each bag; the groups are the patients where no bag has one."""
+    if groups is None:
+        if bags is None:
+            raise ValueError(
+                f"X is a {type(X).__name__}, which does not tell the patients. Pass a BagSequence, "
+                "or groups=patient_ids."
+            )
+        return bags.groups(), bags.groups()
+    codes, _ = _encode(column_or_1d(groups), "groups", bags)
+    if bags is None or not any(bag.patient_id is not None for bag in bags):
+        return codes, codes
+    of_bag = bags.groups()
+    _, first = np.unique(of_bag, return_index=True)
+    torn = np.flatnonzero(codes != codes[first][of_bag])
+    if len(torn):
+        names = dict.fromkeys(bags[i].patient_id for i in torn)
+        raise LeakageError(
+            f"{len(names)} patients stand in several groups: {first_few(names)}. A split by these "
+            "groups would leak; give all bags of a patient the same group."
+        )
+    return of_bag, codes
+
+
+def _encode(values: NDArray, what: str, bags: BagSequence | None) -> tuple[NDArray, list[Any]]:
+    """Number of each value, and the values; a missing one is refused."""
+    codes, names = pd.factorize(values, sort=True)
+    missing = np.flatnonzero(codes < 0)
+    if len(missing):
+        i = int(missing[0])
+        where = f"position {i}" if bags is None else bags.name(i)
+        raise ValueError(f"{len(missing)} {what} are missing, the first for {where}.")
+    return codes, np.asarray(names).tolist()
+
+
+def require_patients(patients: Patients, among: NDArray, least: int, purpose: str) -> None:
+    """Raise if a class has fewer than `least` groups with it `among` the patients.
+
+    `purpose` says what they are for; `least` parts are to be filled, each with every class.
+    """
+    labels, groups = patients.labels[among], patients.groups[among]
+    n_groups = [len(np.unique(groups[labels == c])) for c in range(len(patients.classes))]
+    rarest = int(np.argmin(n_groups))
+    if n_groups[rarest] >= least:
+        return
+    n_patients = np.bincount(labels, minlength=len(patients.classes)).tolist()
+    within = f" in {n_groups[rarest]} groups" if patients.are_grouped else ""
+    raise ValueError(
+        f"Class {patients.classes[rarest]!r} has {n_patients[rarest]} patients{within}, too few "
+        f"for {purpose}. Patients per class, each counted by the label of most of its bags: "
+        f"{dict(zip(patients.classes, n_patients, strict=True))}. Use fewer folds, or leave the "
+        "class out."
+    )
+
+
+class PatientSource:
+    """The slides of a patient, read one after the other."""
+
+    def __init__(self, slides: list[Bag]) -> None:
+        self.slides = slides
+
+    def __str__(self) -> str:
+        return f"{len(self.slides)} slides: {first_few(s.bag_id for s in self.slides)}"
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(n_instances of all slides, n_features)."""
+        return sum(s.n_instances for s in self.slides), self.slides[0].n_features
+
+    def read(self) -> BagArrays:
+        """All slides below each other; ``slide_index`` says which instance is of which.
+
+        Raises
+        ------
+        BagError
+            If the slides differ in width, or some have coordinates or a graph and others not.
+        """
+        names = [slide.name for slide in self.slides]
+        parts = [slide.load() for slide in self.slides]
+        widths = [part.features.shape[1] for part in parts]
+        odd = [i for i, width in enumerate(widths) if width != widths[0]]
+        if odd:
+            raise BagError(
+                f"{names[odd[0]]} has {widths[odd[0]]} features, {names[0]} of the same patient "
+                f"has {widths[0]}. Extract all slides with one encoder."
+            )
+        sizes = [len(part.features) for part in parts]
+        coords = _all_or_none([part.coords for part in parts], names, "coordinates")
+        edges = _all_or_none([part.edge_index for part in parts], names, "a graph of its own")
+        shifted = [e + o for e, o in zip(edges or [], np.cumsum([0, *sizes[:-1]]), strict=False)]
+        return BagArrays(
+            np.concatenate([part.features for part in parts]),
+            np.concatenate(coords) if coords else None,
+            np.concatenate(shifted, axis=1) if edges else None,
+            np.repeat(np.arange(len(parts)), sizes),
+        )
+
+    def info(self) -> BagInfo:
+        """That of the first slide."""
+        return self.slides[0].info
+
+
+def patient_bags(bags: Any) -> BagSequence:
+    """One bag per patient, in the order of their first slides; nothing is read.
+
+    The graph of a patient's bag is that of each slide, side by side: patches of different slides
+    are never neighbours. A model fitted on patients predicts slides as well, and the other way
+    round.
+
+    Parameters
+    ----------
+    bags : BagSequence or list of Bag
+        Slides with patient ids.
+
+    Returns
+    -------
+    BagSequence
+        ``bag_id`` and ``patient_id`` are the patient's.
+
+    Raises
+    ------
+    CohortError
+        Naming the first slide without a patient id.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sk_momkd import Bag, patient_bags
+    >>> slides = [Bag(np.ones((n, 2)), bag_id=f"S{n}", patient_id="A") for n in (1, 2)]
+    >>> patient_bags(slides)[0]
+    Bag('A', patient='A', from 2 slides: 'S1', 'S2' (memory))
+    """
+    bags = as_bags(bags)
+    slides: dict[str, list[Bag]] = {}
+    for i, bag in enumerate(bags):
+        if bag.patient_id is None:
+            raise CohortError(f"{bags.name(i)} has no patient id; give it Bag(patient_id=...).")
+        slides.setdefault(bag.patient_id, []).append(bag)
+    return BagSequence(
+        Bag(PatientSource(own), bag_id=patient, patient_id=patient)
+        for patient, own in slides.items()
+    )
+
+
+def patient_labels(bags: Any, y: Any) -> NDArray:
+    """Label of each patient, in the order of :func:`patient_bags`.
+
+    Raises
+    ------
+    CohortError
+        If slides of a patient have different labels; names the patients.
+    """
+    bags, y = as_bags(bags), np.asarray(y)
+    _, first, group = np.unique(bags.groups(), return_index=True, return_inverse=True)
+    torn = np.unique(group[y != y[first][group]])
+    if len(torn):
+        patients = [bags[int(first[g])].patient_id for g in torn]
+        raise CohortError(
+            f"{len(torn)} patients have slides with different labels: {first_few(patients)}. "
+            "Label patients, or train on slides."
+        )
+    return y[np.sort(first)]
+
+
+def _all_or_none(parts: list[NDArray | None], names: list[str], what: str) -> list[NDArray] | None:
+    has = [part is not None for part in parts]
+    if any(has) and not all(has):
+        raise BagError(
+            f"Of one patient, {names[has.index(True)]} has {what} and {names[has.index(False)]} "
+            "has not. Give it to all slides or to none."
+        )
+    return [part for part in parts if part is not None] or None

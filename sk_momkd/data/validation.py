@@ -1,0 +1,81 @@
+"""Checks of bags and labels that an estimator is given."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy import sparse
+from sklearn.base import BaseEstimator
+from sklearn.preprocessing import LabelEncoder
+from sklearn.utils import assert_all_finite, column_or_1d
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_consistent_length, validate_data
+
+from .bag import Bag
+from .sequence import BagSequence, as_bags, is_bag_list
+
+
+def check_bags(estimator: BaseEstimator, X: Any, *, reset: bool) -> BagSequence:
+    """`X` as bags; a table goes through scikit-learn's own validation first.
+
+    With `reset` the estimator learns ``n_features_in_``. The width of later bags is checked when
+    they are read.
+    """
+    if isinstance(X, list | tuple) and len(X) == 0:
+        raise ValueError("X holds no bags.")
+    if _is_table(X):
+        return as_bags(validate_data(estimator, X, reset=reset, dtype=np.float32))
+    bags = as_bags(X)
+    if len(bags) == 0:
+        raise ValueError("X holds no bags.")
+    if reset:
+        estimator.n_features_in_ = bags.load(0).features.shape[1]
+    return bags
+
+
+def _is_table(X: Any) -> bool:
+    """Whether `X` is for scikit-learn's own validation: anything but bags."""
+    if isinstance(X, BagSequence | Bag) or is_bag_list(X) or hasattr(X, "edge_index"):
+        return False
+    return sparse.issparse(X) or getattr(X, "ndim", None) != 3
+
+
+def encode_labels(estimator: BaseEstimator, y: Any, bags: BagSequence) -> tuple[NDArray, NDArray]:
+    """Sorted classes, and the class number of each bag.
+
+    Raises
+    ------
+    ValueError
+        If labels are absent, missing (naming the bag), continuous, or of one class.
+    """
+    name = type(estimator).__name__
+    if y is None:
+        raise ValueError(f"{name} requires y to be passed, but the target y is None.")
+    y = column_or_1d(_plain(y), warn=True)
+    check_consistent_length(bags, y)
+    missing = np.flatnonzero(pd.isna(y))
+    if len(missing):
+        raise ValueError(
+            f"{len(missing)} labels are missing (y contains NaN or None), the first for "
+            f"{bags.name(missing[0])}. Leave these bags out."
+        )
+    if y.dtype.kind == "f":
+        assert_all_finite(y, input_name="y")
+    check_classification_targets(y)
+    encoder = LabelEncoder().fit(y)
+    if len(encoder.classes_) < 2:
+        raise ValueError(
+            f"{name} needs at least two classes in y; got one class, {encoder.classes_[0]!r}."
+        )
+    return encoder.classes_, encoder.transform(y)
+
+
+def _plain(y: Any) -> Any:
+    """Labels of pandas' own types, or of objects that are all numbers, as numpy's."""
+    foreign = isinstance(y, pd.Series) or (isinstance(y, np.ndarray) and y.dtype == object)
+    if not foreign or y.ndim != 1 or pd.isna(y).any() or len({type(v) for v in y}) > 1:
+        return y
+    return np.array(list(y))

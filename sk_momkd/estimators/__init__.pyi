@@ -1,0 +1,10 @@
+from .abmil import ABMILClassifier as ABMILClassifier
+from .discovery import all_estimators as all_estimators
+from .dsmil import DSMILClassifier as DSMILClassifier
+from .dtfd import DTFDMILClassifier as DTFDMILClassifier
+from .ghanet import GHANetClassifier as GHANetClassifier
+from .mkd import MKDClassifier as MKDClassifier
+from .momkd import MoMKDClassifier as MoMKDClassifier
+from .tdc import TDCClassifier as TDCClassifier
+from .transmil import TransMILClassifier as TransMILClassifier
+from .wikg import WiKGClassifier as WiKGClassifier

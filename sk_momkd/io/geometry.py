@@ -1,0 +1,108 @@
+"""Whether coordinates and patch size of bags fit together."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from ..data.bag import Bag
+from ..data.sequence import BagSequence, as_bags
+from ..exceptions import BagError
+from .readers import SlideFile
+
+_COLUMNS = ["format", "unit", "patch_size", "step", "step_per_patch", "n_instances", "problem"]
+_TOLERANCE = 0.01
+
+
+def geometry(bags: Any) -> pd.DataFrame:
+    """Patch size against the step between patches, slide by slide; reads coordinates.
+
+    A step below the patch size means overlap, above it gaps; a step of half or twice the size on
+    all slides is the mark of coordinates in pixels of another level.
+
+    Parameters
+    ----------
+    bags : BagSequence or list of Bag
+
+    Returns
+    -------
+    DataFrame
+        One row per bag: ``format``, ``unit``, ``patch_size`` (in that unit, NaN where unknown),
+        ``step`` (the commonest distance between neighbours in a row or column, NaN without
+        coordinates), ``step_per_patch``, ``n_instances``, and ``problem``: None, or that step and
+        patch size differ by more than 1 %, or why the bag cannot be read.
+
+    Examples
+    --------
+    >>> from tempfile import mkdtemp
+    >>> from sk_momkd import geometry, read_bags, simulate_cohort
+    >>> bags = read_bags(simulate_cohort(mkdtemp(), n_patients=1, random_state=0).features)
+    >>> geometry(bags)["step_per_patch"].to_list()
+    [1.0]
+    """
+    bags = as_bags(bags)
+    rows = [_row(bags, i) for i in range(len(bags))]
+    table = pd.DataFrame(rows, [bags.name(i) for i in range(len(bags))], _COLUMNS)
+    return table.astype({"problem": object})
+
+
+def geometry_lines(table: pd.DataFrame) -> list[str]:
+    """What :func:`geometry` found, a line per kind of grid and one for the slides that disagree."""
+    sizes = table["patch_size"].map("{:g}".format).replace("nan", "unknown size")
+    steps = table["step"].map("{:g}".format).replace("nan", "unknown")
+    kinds = (
+        "stride " + steps + ", patches of " + sizes + " " + table["unit"].fillna("")
+    ).str.strip()
+    readable = kinds[table["format"].notna()]
+    lines = [f"{n} slides: {kind}" for kind, n in readable.value_counts().items()]
+    wrong = table[table["problem"].notna()]
+    if len(wrong):
+        named = [w if str(n) in w else f"{n}: {w}" for n, w in wrong["problem"].iloc[:3].items()]
+        more = f"; and {len(wrong) - 3} more, see report.geometry()" if len(wrong) > 3 else ""
+        lines.append(
+            f"{len(wrong)} slides that disagree or cannot be read: {'; '.join(named)}{more}"
+        )
+    return ["geometry:", *lines]
+
+
+def _row(bags: BagSequence, i: int) -> tuple:
+    try:
+        info = bags[i].info
+        n_instances, coords = _n_and_coords(bags, i)
+    except BagError as error:
+        return (None, None, np.nan, np.nan, np.nan, 0, str(error))
+    size = np.nan if info.patch_size is None else info.patch_size
+    step = np.nan if coords is None else _step(coords)
+    ratio = step / size if size else np.nan
+    problem = None
+    if abs(ratio - 1) > _TOLERANCE:
+        what = "overlap" if ratio < 1 else "gaps"
+        problem = f"stride {step:g} is {ratio:.3g} of patch size {size:g} ({what})"
+    return (info.format, info.unit, size, step, ratio, n_instances, problem)
+
+
+def _n_and_coords(bags: BagSequence, i: int) -> tuple[int, NDArray | None]:
+    """Checked coordinates; of a file they alone are read, features are a hundred times larger."""
+    bag = bags[i]
+    source = bag.source
+    if isinstance(source, SlideFile) and bag._coords is None and bag.n_instances:
+        bag = Bag(np.zeros((bag.n_instances, 1)), source.coords())
+    arrays = bag.load(bags.name(i))
+    return len(arrays.features), arrays.coords
+
+
+def _step(coords: NDArray) -> float:
+    """Commonest distance of neighbours in a row or a column; tissue parts may have own grids."""
+    gaps = []
+    for along, across in ((0, 1), (1, 0)):
+        line = coords[np.lexsort((coords[:, along], coords[:, across]))].astype(float)
+        gap, turn = np.diff(line, axis=0)[:, [along, across]].T
+        gaps.append(gap[(turn == 0) & (gap > 0)])
+    values, counts = np.unique(np.concatenate(gaps).round(3), return_counts=True)
+    if len(values):
+        return float(values[counts.argmax()])
+    loose = np.concatenate([np.diff(np.unique(axis)) for axis in coords.T])
+    return float(loose.min()) if len(loose) else np.nan

@@ -1,0 +1,101 @@
+"""What was joined to what, as a table and as a few lines."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import pandas as pd
+
+from ..data.sequence import BagSequence, first_few
+from ..exceptions import CohortError
+from .geometry import geometry, geometry_lines
+from .readers import WITHOUT_UUID
+
+_MOST_SITES = 12  # in print; a TCGA cohort has forty
+
+
+@dataclass(frozen=True)
+class JoinReport:
+    """What was joined to what, and what was left out.
+
+    Attributes
+    ----------
+    slides : DataFrame
+        One row per slide that occurs in the table or in the folder, with ``patient_id``,
+        ``label``, ``has_omics``, ``matched_by`` (how its file was found) and ``status``
+        (``"used"`` or why not); with TCGA barcodes also ``site`` and ``sample_type``.
+    unmatched_omics : list of str
+        Omics rows that belong to no slide in use.
+    omics_left_out : DataFrame
+        ``id`` and ``status`` of omics rows that were left out before the join: other sample
+        types and further aliquots of TCGA barcodes.
+    """
+
+    slides: pd.DataFrame
+    unmatched_omics: list[str]
+    omics_left_out: pd.DataFrame
+    _bags: BagSequence = field(repr=False, compare=False)
+
+    @property
+    def left_out(self) -> pd.DataFrame:
+        """The slides that are not in use."""
+        return self.slides[self.slides["status"] != "used"]
+
+    def geometry(self) -> pd.DataFrame:
+        """Patch size against stride of the slides in use, as :func:`sk_momkd.geometry` tells it.
+
+        Opens the slides for their coordinates, once; from then on the printed report has a
+        summary, and names the slides where the two disagree.
+        """
+        return self._geometry
+
+    @cached_property
+    def _geometry(self) -> pd.DataFrame:
+        return geometry(self._bags)
+
+    def by_site(self) -> pd.DataFrame:
+        """Slides in use per site and label; for cohorts read with ``site=`` or barcodes.
+
+        A site that is missing in the table counts as "unknown".
+
+        Raises
+        ------
+        CohortError
+            If the cohort was read without a site column.
+        """
+        if "site" not in self.slides:
+            raise CohortError("The cohort was read without sites; name their column, site=.")
+        used = self.slides[self.slides["status"] == "used"]
+        return pd.crosstab(used["site"].fillna("unknown"), used["label"])
+
+    def __str__(self) -> str:
+        used = self.slides[self.slides["status"] == "used"]
+        labels = ", ".join(f"{k}: {n}" for k, n in used["label"].value_counts().items())
+        lines = [
+            f"{len(used)} of {len(self.slides)} slides in use, "
+            f"{used['patient_id'].nunique()} patients, labels {{{labels}}}",
+            f"{int(used['has_omics'].sum())} slides with omics, "
+            f"{int((~used['has_omics']).sum())} histology only, "
+            f"{len(self.unmatched_omics)} omics rows without a slide in use"
+            + (f" ({first_few(self.unmatched_omics)})" if self.unmatched_omics else ""),
+        ]
+        for status, rows in self.omics_left_out.groupby("status"):
+            lines.append(f"{len(rows)} omics rows left out, {status}: {first_few(rows['id'])}")
+        by_name = used[used["matched_by"] == WITHOUT_UUID]
+        if len(by_name):
+            lines.append(f"{len(by_name)} by name without UUID: {first_few(by_name['slide_id'])}")
+        for status, rows in self.left_out.groupby("status"):
+            lines.append(f"{len(rows)} left out, {status}: {first_few(rows['slide_id'])}")
+        lines += self._site_lines() if "site" in self.slides else []
+        lines += geometry_lines(self._geometry) if "_geometry" in self.__dict__ else []
+        return "\n".join(lines)
+
+    def _site_lines(self) -> list[str]:
+        counts = self.by_site()
+        largest = counts.sum(axis=1).nlargest(_MOST_SITES).index
+        shown = counts[counts.index.isin(largest)]
+        lines = ["slides per site and label:", shown.to_string()]
+        if len(shown) < len(counts):
+            lines.append(f"and {len(counts) - len(shown)} smaller sites, see report.by_site()")
+        return lines

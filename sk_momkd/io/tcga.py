@@ -1,0 +1,218 @@
+"""TCGA barcodes: patient, tissue-source site, sample type, and which aliquot counts."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from numpy.typing import NDArray
+
+from ..data.sequence import first_few
+from ..exceptions import CohortError, OmicsError
+
+_BARCODE = re.compile(
+    r"TCGA-(?P<site>[A-Z0-9]{2})-[A-Z0-9]{4}(?![A-Z0-9])(-(?P<type>\d{2})[A-Z]?(?![A-Z0-9]))?",
+    re.IGNORECASE,
+)
+PRIMARY_TUMOUR = "01"
+_FURTHER = "another aliquot of the patient is used"
+
+
+def tissue_source_site(patient_ids: Iterable[Any]) -> NDArray:
+    """Tissue-source site of each TCGA patient: characters 6-7 of the barcode.
+
+    As groups of `PatientStratifiedKFold` they give site-preserving folds. Scanner, staining and
+    case mix differ between sites, and a model that recognises the site scores too well otherwise.
+
+    Parameters
+    ----------
+    patient_ids : iterable of str
+        Barcodes of patients, slides or aliquots.
+
+    Returns
+    -------
+    ndarray of str, shape (n_bags,)
+
+    Raises
+    ------
+    ValueError
+        Naming the first id that is no TCGA barcode.
+
+    References
+    ----------
+    Howard et al., "The impact of site-specific digital histology signatures on deep learning
+    model accuracy and bias", Nature Communications 12 (2021).
+
+    Examples
+    --------
+    >>> from sk_momkd import tissue_source_site
+    >>> tissue_source_site(["TCGA-A2-A04P", "TCGA-BH-A0B3-01Z-00-DX1"]).tolist()
+    ['A2', 'BH']
+    """
+    sites = []
+    for position, barcode in enumerate(patient_ids):
+        match = _BARCODE.match(str(barcode))
+        if match is None:
+            raise ValueError(
+                f"Id {str(barcode)!r} at position {position} is no TCGA barcode such as "
+                "'TCGA-A2-A04P'. Pass the sites of other cohorts as groups directly."
+            )
+        sites.append(match["site"].upper())
+    return np.array(sites, dtype=str)
+
+
+def omics_by_patient(adata: AnnData, *, sample_type: str | None = PRIMARY_TUMOUR) -> AnnData:
+    """Omics of TCGA samples or aliquots as one row per patient.
+
+    Only samples of `sample_type` are kept. Of several aliquots of a patient the one whose barcode
+    sorts last is taken: the latest vial, portion and plate, as is common for TCGA. Of several
+    types, where all are kept, the lowest number comes first: tumour before normal tissue.
+    `load_cohort` does this itself with ``barcodes="tcga"``.
+
+    Parameters
+    ----------
+    adata : AnnData
+        obs_names are TCGA barcodes of patients, samples or aliquots.
+    sample_type : str or None, default="01"
+        "01" primary tumour, "11" normal tissue; None keeps all. A barcode without a sample part
+        is kept.
+
+    Returns
+    -------
+    AnnData
+        obs_names are patients (12 characters); ``obs["barcode"]`` the sample that was taken;
+        ``uns["omics_by_patient"]`` the numbers of rows that were dropped and why.
+
+    Raises
+    ------
+    OmicsError
+        Naming the first ids that are no TCGA barcodes; or if no sample is of the type.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from anndata import AnnData
+    >>> from sk_momkd import omics_by_patient
+    >>> adata = AnnData(np.ones((3, 2)))
+    >>> adata.obs_names = ["TCGA-A2-A04P-01A-31R", "TCGA-A2-A04P-01A-11R", "TCGA-A2-A04P-11A-11R"]
+    >>> omics_by_patient(adata).obs["barcode"]
+    TCGA-A2-A04P    TCGA-A2-A04P-01A-31R
+    Name: barcode, dtype: object
+    """
+    rows = choose_aliquots(adata.obs_names.astype(str), sample_type)
+    taken = rows[rows["status"] == "used"]
+    view = adata[taken.index.to_numpy()]
+    patients = view.to_memory() if adata.isbacked else view.copy()
+    patients.obs["barcode"] = taken["barcode"].to_numpy(dtype=object)
+    patients.obs_names = taken["patient"].to_numpy(dtype=object)
+    further = int((rows["status"] == _FURTHER).sum())
+    patients.uns["omics_by_patient"] = {
+        "other_sample_type": len(rows) - len(taken) - further,
+        "further_aliquots": further,
+    }
+    return patients
+
+
+def choose_aliquots(barcodes: Iterable[str], sample_type: str | None) -> pd.DataFrame:
+    """Which sample or aliquot stands for its patient, by the rule of :func:`omics_by_patient`.
+
+    Returns
+    -------
+    DataFrame
+        One row per barcode, in their order: ``barcode``, ``patient`` (12 characters) and
+        ``status``, "used" or why not.
+
+    Raises
+    ------
+    OmicsError
+        Naming the first ids that are no TCGA barcodes; or if no sample is of the type.
+    """
+    names = [str(barcode) for barcode in barcodes]
+    matches = [_BARCODE.match(name) for name in names]
+    wrong = [name for name, match in zip(names, matches, strict=True) if match is None]
+    if wrong:
+        raise OmicsError(f"{len(wrong)} obs_names are no TCGA barcodes: {first_few(wrong)}.")
+    types = [match["type"] for match in matches if match is not None]
+    frame = pd.DataFrame({"barcode": names, "type": types}, dtype=object)
+    frame["patient"] = frame["barcode"].str[:12].str.upper()
+    frame["status"] = _unwanted(frame["type"], sample_type)
+    wanted = frame[frame["status"] == "used"].fillna({"type": "99"})
+    if not len(wanted):
+        raise OmicsError(f"No sample is of type {sample_type!r}; there are {sorted(set(types))}.")
+    ranked = wanted.sort_values(["type", "barcode"], ascending=[False, True])
+    further = ranked.index[ranked["patient"].duplicated(keep="last")]
+    frame.loc[further, "status"] = _FURTHER
+    return frame[["barcode", "patient", "status"]]
+
+
+def read_slide_barcodes(slides: pd.DataFrame, sample_type: str | None) -> pd.DataFrame:
+    """Patient, site and sample type of slides by their barcodes.
+
+    Parameters
+    ----------
+    slides : DataFrame
+        ``slide_id``; a column ``patient_id`` must not contradict it, other ids than barcodes in
+        it (GDC's UUID) are replaced; a column ``site`` stays.
+    sample_type : str or None
+        The type to keep; None keeps all.
+
+    Returns
+    -------
+    DataFrame
+        `slides` with ``patient_id``, ``site``, ``sample_type``, and ``type_status``: "used", or
+        why a slide is not.
+
+    Raises
+    ------
+    CohortError
+        If a slide id is no barcode, or is of another patient than the table says.
+    """
+    matches = [_BARCODE.match(slide) for slide in slides["slide_id"]]
+    wrong = slides["slide_id"][[match is None for match in matches]]
+    if len(wrong):
+        raise CohortError(
+            f"{len(wrong)} slide ids are no TCGA barcodes: {first_few(wrong)}. For such a table "
+            "leave barcodes=None and name the patients' column with patient_id=."
+        )
+    patients = slides["slide_id"].str[:12].str.upper()
+    if "patient_id" in slides:
+        said = slides["patient_id"].map(lambda name: _BARCODE.match(str(name)) and patient_of(name))
+        torn = slides[said.notna() & (said != patients)]
+        if len(torn):
+            raise CohortError(
+                f"{len(torn)} slides are of another patient by their barcode than by the table, "
+                f"the first is slide {torn['slide_id'].iloc[0]!r} of patient "
+                f"{torn['patient_id'].iloc[0]!r}."
+            )
+    types = pd.Series([match and match["type"] for match in matches], slides.index, dtype=object)
+    read = slides.assign(patient_id=patients, sample_type=types)
+    read["type_status"] = _unwanted(types, sample_type)
+    return read if "site" in read else read.assign(site=tissue_source_site(patients))
+
+
+def check_barcode_options(barcodes: str | None, sample_type: str | None) -> None:
+    """Raise a `CohortError` on options that `load_cohort` would misunderstand."""
+    if barcodes not in (None, "tcga"):
+        raise CohortError(f"barcodes must be 'tcga' or None, got {barcodes!r}.")
+    if sample_type is not None and not re.fullmatch(r"\d\d", str(sample_type)):
+        raise CohortError(
+            f"sample_type must be two digits such as '01' (primary tumour) or '06' (metastasis), "
+            f"or None for all, got {sample_type!r}."
+        )
+    if barcodes is None and sample_type != PRIMARY_TUMOUR:
+        raise CohortError(f"sample_type={sample_type!r} needs barcodes='tcga' to be read from.")
+
+
+def patient_of(name: Any) -> str:
+    """Patient in a TCGA barcode, upper case; another name as it is."""
+    return str(name)[:12].upper() if _BARCODE.match(str(name)) else str(name)
+
+
+def _unwanted(types: pd.Series, sample_type: str | None) -> NDArray:
+    """For each sample "used", or that it is of another type; one without a type is kept."""
+    keep = types.isna() | (sample_type is None) | (types == sample_type)
+    return np.where(keep, "used", "sample type " + types.fillna("") + f", not {sample_type}")

@@ -1,0 +1,155 @@
+"""Bags to files: TRIDENT-style HDF5, and one slide as AnnData."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from os import PathLike
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from numpy.typing import ArrayLike, NDArray
+from scipy import sparse
+
+from ..data.arrays import BagArrays
+from ..data.bag import GEOMETRY, Bag
+from ..exceptions import BagError
+from .atomic import written_whole
+
+
+def write_trident(
+    path: str | PathLike,
+    bag: Bag,
+    *,
+    patch_size_level0: int,
+    level0_magnification: float = 40,
+    target_magnification: float = 20,
+    dtype: str = "float32",
+) -> None:
+    """Write a slide as TRIDENT does: ``features`` (N, D), ``coords`` (N, 2) and its attributes.
+
+    The file appears whole or not at all: it is written beside `path` and then moved.
+
+    Parameters
+    ----------
+    path : path
+    bag : Bag
+        One slide with coordinates in level-0 pixels; centres of patches become their corners.
+    patch_size_level0 : int
+        Width of a patch in level-0 pixels.
+    level0_magnification, target_magnification : float
+        Of the scan, and of the patches that were encoded.
+    dtype : {"float32", "float16"}
+
+    Raises
+    ------
+    BagError
+        If the bag has no coordinates, has them in micrometres, is of several slides, or has
+        features too large for `dtype`.
+
+    Examples
+    --------
+    >>> import numpy as np, tempfile
+    >>> from sk_momkd import Bag, read_bags, write_trident
+    >>> path = tempfile.mkdtemp() + "/S1.h5"
+    >>> write_trident(path, Bag(np.ones((2, 3)), [[0, 0], [512, 0]]), patch_size_level0=512)
+    >>> read_bags(path)[0].coords.tolist()
+    [[0, 0], [512, 0]]
+    """
+    arrays = _one_slide(bag)
+    coords = _corners(bag, arrays, patch_size_level0)
+    with np.errstate(over="ignore"):
+        features = arrays.features.astype(dtype)
+    if not np.isfinite(features).all():
+        raise BagError(f"{bag.name} has features too large for {dtype}; write dtype='float32'.")
+    scale = target_magnification / level0_magnification
+    attributes = {
+        "patch_size": round(patch_size_level0 * scale),
+        "patch_size_level0": patch_size_level0,
+        "level0_magnification": level0_magnification,
+        "target_magnification": target_magnification,
+        "overlap": 0,
+        "name": bag.bag_id or Path(path).stem,
+        "level0_width": int(coords[:, 0].max()) + patch_size_level0,
+        "level0_height": int(coords[:, 1].max()) + patch_size_level0,
+    }
+    with written_whole(Path(path)) as part, h5py.File(part, "w") as file:
+        file["features"] = features
+        file["coords"] = coords
+        file["coords"].attrs.update(attributes)
+
+
+def slide_to_anndata(bag: Bag, scores: Mapping[str, ArrayLike] | None = None) -> AnnData:
+    """One slide as AnnData: a row per patch, ready for scanpy or squidpy.
+
+    Parameters
+    ----------
+    bag : Bag
+    scores : mapping of str to array-like, optional
+        Per patch: (N,) goes to ``obs`` (attention), (N, m) to ``obsm`` (affinities).
+
+    Returns
+    -------
+    AnnData
+        ``X`` features; ``obsm["spatial"]`` coordinates; ``obsp["spatial_connectivities"]`` the
+        bag's own graph, row i marking what patch i receives from; ``uns["bag"]`` ids, format, unit,
+        anchor and patch size, which `read_bags` takes up again.
+
+    Raises
+    ------
+    BagError
+        If a score has another number of rows than the bag, or the bag is of several slides.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sk_momkd import Bag, slide_to_anndata
+    >>> slide_to_anndata(Bag(np.ones((2, 3))), {"attention": [0.2, 0.8]}).obs["attention"].tolist()
+    [0.2, 0.8]
+    """
+    features, coords, edges, _ = _one_slide(bag)
+    n = len(features)
+    slide = AnnData(features, obs=pd.DataFrame(index=[f"patch_{i}" for i in range(n)]))
+    if coords is not None:
+        slide.obsm["spatial"] = np.asarray(coords)
+    if edges is not None:
+        ones = np.ones(edges.shape[1], dtype=np.float32)
+        slide.obsp["spatial_connectivities"] = sparse.csr_matrix((ones, edges[::-1]), shape=(n, n))
+    for name, values in (scores or {}).items():
+        array = np.asarray(values)
+        if len(array) != n:
+            raise BagError(f"Score {name!r} has {len(array)} rows, {bag.name} has {n} instances.")
+        if array.ndim == 1:
+            slide.obs[name] = array
+        else:
+            slide.obsm[name] = array
+    ids = {"bag_id": bag.bag_id, "patient_id": bag.patient_id}
+    said = {key: getattr(bag.info, key) for key in ("format", *GEOMETRY)}
+    slide.uns["bag"] = {key: v for key, v in (ids | said).items() if v is not None}
+    return slide
+
+
+def _one_slide(bag: Bag) -> BagArrays:
+    arrays = bag.load()
+    if arrays.slide_index is not None:
+        raise BagError(
+            f"{bag.name} is of {len(bag.slides)} slides, whose coordinates overlap. Write each of "
+            "bag.slides."
+        )
+    return arrays
+
+
+def _corners(bag: Bag, arrays: BagArrays, patch_size: int) -> NDArray:
+    """Top-left corners in whole level-0 pixels."""
+    info = bag.info
+    if arrays.coords is None:
+        raise BagError(f"{bag.name} has no coordinates, which a TRIDENT-style file needs.")
+    if info.unit == "um":
+        raise BagError(
+            f"{bag.name} has coordinates in micrometres, a TRIDENT-style file has them in level-0 "
+            "pixels. Give Bag(features, coords=...) the coordinates in pixels."
+        )
+    shift = patch_size / 2 if info.anchor == "centre" else 0
+    return np.rint(arrays.coords - shift).astype(np.int64)

@@ -1,0 +1,5 @@
+"""Splits by patient and by site, and the files that hold them."""
+
+import lazy_loader as _lazy
+
+__getattr__, __dir__, __all__ = _lazy.attach_stub(__name__, __file__)

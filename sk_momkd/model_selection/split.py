@@ -1,0 +1,327 @@
+"""Splits of whole patients: folds, the inner validation part, and checks for leakage."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import combinations
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.model_selection import (
+    BaseCrossValidator,
+    StratifiedGroupKFold,
+    StratifiedKFold,
+    check_cv,
+)
+from sklearn.utils import check_random_state
+
+from ..data.patient import Patients, patients_and_groups, patients_of, require_patients
+from ..data.sequence import BagSequence, as_bags, first_few
+from ..exceptions import LeakageError
+
+_SHUFFLES = 20
+_SIDES = {2: ("train", "test"), 3: ("train", "validation", "test")}
+
+
+def check_leakage(splits: Iterable[Sequence[Any]], bags: Any) -> None:
+    """Raise if a patient, or a bag, stands on two sides of any split.
+
+    Parameters
+    ----------
+    splits : iterable of (train, test) or of (train, validation, test)
+        Positions of the bags on each side, as scikit-learn's splitters give them.
+    bags : BagSequence or list of Bag
+
+    Raises
+    ------
+    LeakageError
+        Naming the split and the patients. A bag without patient id is its own patient.
+    ValueError
+        If a split has another number of parts.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sk_momkd import Bag, check_leakage
+    >>> bags = [Bag(np.ones((1, 2)), patient_id=p) for p in "AAB"]
+    >>> check_leakage([([0, 1], [2])], bags)
+    >>> check_leakage([([0], [1, 2])], bags)
+    Traceback (most recent call last):
+    ...
+    sk_momkd.exceptions.LeakageError: Split 0 has 1 patients on both sides: 'A'. Group the split \
+by patient, e.g. StratifiedGroupKFold with groups=bags.patient_ids.
+    """
+    bags = as_bags(bags)
+    groups = bags.groups()
+    for number, split in enumerate(splits):
+        check_parts(f"Split {number}", split, bags, groups)
+
+
+def check_parts(name: str, split: Sequence[Any], bags: BagSequence, groups: NDArray) -> None:
+    """Raise if a group, such as a patient, stands in two parts of the split called `name`.
+
+    A bag in two parts is found too: its group stands in both.
+    """
+    sides = _SIDES.get(len(split))
+    if sides is None or any(np.ndim(part) != 1 for part in split):
+        raise ValueError(
+            f"{name} is no (train, test) or (train, validation, test) of one-dimensional positions."
+        )
+    parts = [groups[positions(part, len(bags))] for part in split]
+    for (one, left), (other, right) in combinations(zip(sides, parts, strict=True), 2):
+        shared = np.flatnonzero(np.isin(groups, np.intersect1d(left, right)))
+        if not len(shared):
+            continue
+        where = "" if len(parts) == 2 else f" of {one} and {other}"
+        names = dict.fromkeys(
+            bags.name(i) if bags[i].patient_id is None else bags[i].patient_id
+            for i in shared.tolist()
+        )
+        raise LeakageError(
+            f"{name} has {len(names)} patients on both sides{where}: {first_few(names)}. Group "
+            "the split by patient, e.g. StratifiedGroupKFold with groups=bags.patient_ids."
+        )
+
+
+def positions(part: Any, n_bags: int) -> NDArray:
+    """Positions that `part`, integers or a mask, names among `n_bags`; none when it is empty."""
+    return np.arange(n_bags)[np.asarray(part, dtype=None if np.size(part) else int)]
+
+
+def stratified_group_split(
+    y: NDArray, groups: NDArray, *, fraction: float, random_state: np.random.RandomState
+) -> tuple[NDArray, NDArray]:
+    """Positions of a training and a validation part, every class on both sides.
+
+    The validation part is one fold of a stratified, grouped K-fold with ``K = 1 / fraction``;
+    fewer folds where the rarest class has fewer groups.
+
+    Raises
+    ------
+    ValueError
+        If a class has a single group, so that it cannot stand on both sides.
+    """
+    classes = np.unique(y)
+    n_groups = {c: len(np.unique(groups[y == c])) for c in classes}
+    rarest = min(n_groups, key=n_groups.__getitem__)
+    if n_groups[rarest] < 2:
+        raise ValueError(
+            f"Class number {rarest} has a single patient or group (n_samples = {len(y)}), so no "
+            "validation part with every class can be set apart. Add patients or groups, use "
+            "early_stopping=False, or pass no groups (evaluate takes folds of two sites as "
+            "cv=[(train, test), ...])."
+        )
+    n_splits = max(2, min(round(1 / fraction), n_groups[rarest]))
+    grouped = len(np.unique(groups)) < len(groups)
+    folds = (StratifiedGroupKFold if grouped else StratifiedKFold)(
+        n_splits, shuffle=True, random_state=random_state
+    )
+    for _ in range(_SHUFFLES):  # with few groups a shuffle may put a class on one side
+        for train, valid in folds.split(y, y, groups if grouped else None):
+            if len(np.unique(y[train])) == len(np.unique(y[valid])) == len(classes):
+                return train, valid
+    raise ValueError(
+        "No grouped split has every class on both sides. Use smaller groups, another "
+        "validation_fraction, or early_stopping=False."
+    )
+
+
+_VALIDATION_FRACTION = 1 / 8  # of the training part: 7:1:2 with five folds
+
+
+class PatientStratifiedKFold(BaseCrossValidator):
+    """K folds that keep a patient whole and every class in its proportion.
+
+    For any ``cv=`` of scikit-learn. The patients are taken from the bags, so no ``groups`` need
+    be passed.
+
+    Parameters
+    ----------
+    n_splits : int, default=5
+    shuffle : bool, default=True
+        Shuffle the patients of a class before they are dealt to the folds.
+    random_state : int, RandomState instance or None, default=None
+        An int gives the same folds on each call. Leave it None with ``shuffle=False``.
+
+    See Also
+    --------
+    tissue_source_site : Groups for folds that keep a TCGA site whole.
+    check_leakage : Whether given splits keep patients whole.
+
+    Notes
+    -----
+    The unit that is dealt is the patient, with the label of most of its bags (on a tie the class
+    that sorts first). Where every group is one patient, scikit-learn's ``StratifiedKFold`` deals
+    the patients: each class then differs by at most one patient between folds. Its
+    ``StratifiedGroupKFold`` on the bags would even out slides instead, and leave folds unequal in
+    patients, whom metrics and intervals count. Where groups hold several patients (sites),
+    ``StratifiedGroupKFold`` deals the groups, counting patients.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sk_momkd import Bag, BagSequence, PatientStratifiedKFold, tissue_source_site
+    >>> patients = [f"TCGA-{site}-A00{i}" for site in ("A2", "BH", "E9", "OL") for i in range(2)]
+    >>> bags = BagSequence(Bag(np.ones((1, 2)), patient_id=p) for p in patients for _ in range(2))
+    >>> y = np.tile([0, 0, 1, 1], 4)
+    >>> folds = PatientStratifiedKFold(n_splits=2, random_state=0)
+    >>> [len(set(bags[test].patient_ids)) for _, test in folds.split(bags, y)]
+    [4, 4]
+
+    Sites on one side each:
+
+    >>> sites = tissue_source_site(bags.patient_ids)
+    >>> train, test = next(folds.split(bags, y, groups=sites))
+    >>> set(sites[train]) & set(sites[test])
+    set()
+    """
+
+    __metadata_request__split: ClassVar = {"groups": True}
+
+    def __init__(
+        self,
+        n_splits: int = 5,
+        *,
+        shuffle: bool = True,
+        random_state: int | np.random.RandomState | None = None,
+    ) -> None:
+        self.n_splits = n_splits
+        self.shuffle = shuffle
+        self.random_state = random_state
+
+    def get_n_splits(self, X: Any = None, y: Any = None, groups: Any = None) -> int:
+        """Number of folds; the arguments are ignored."""
+        return self.n_splits
+
+    def split(self, X: Any, y: Any = None, groups: Any = None) -> Iterator[tuple[NDArray, NDArray]]:
+        """Positions of the training and the test bags of each fold.
+
+        Parameters
+        ----------
+        X : BagSequence or list of bags; with `groups` anything of length n_bags
+        y : array-like of shape (n_bags,)
+            Class labels.
+        groups : array-like of shape (n_bags,), optional
+            What stays whole, e.g. sites; by default the patient. A bag without patient id is its
+            own patient. Where no bag has one, the groups are taken for the patients.
+
+        Yields
+        ------
+        train, test : ndarray
+            Sorted positions.
+
+        Raises
+        ------
+        LeakageError
+            If a patient stands in several groups.
+        ValueError
+            If a class has fewer patients (or groups with it) than folds, a label or group is
+            missing, or neither `X` nor `groups` tells the patients.
+        """
+        patients = patients_of(X, y, groups)
+        for train, test in self._deal(patients):
+            yield patients.bags(train), patients.bags(test)
+
+    def split_three(
+        self, X: Any, y: Any = None, groups: Any = None
+    ) -> Iterator[tuple[NDArray, NDArray, NDArray]]:
+        """Positions of the training, validation and test bags: 7:1:2 with five folds.
+
+        The test parts are those of :meth:`split`. The validation part is an eighth of the other
+        patients, or of the groups where `groups` is given, stratified; more than an eighth where a
+        class has fewer than eight of them.
+
+        Parameters
+        ----------
+        X, y, groups
+            As in :meth:`split`.
+
+        Yields
+        ------
+        train, validation, test : ndarray
+            Sorted positions.
+
+        Raises
+        ------
+        LeakageError, ValueError
+            As :meth:`split`; also if a class has too few patients to stand in all parts.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from sk_momkd import Bag, PatientStratifiedKFold
+        >>> bags = [Bag(np.ones((1, 2)), patient_id=f"P{i}") for i in range(100)]
+        >>> folds = PatientStratifiedKFold(random_state=0).split_three(bags, np.arange(100) % 2)
+        >>> [len(part) for part in next(folds)]
+        [70, 10, 20]
+        """
+        patients = patients_of(X, y, groups)
+        folds = list(self._deal(patients))
+        random = check_random_state(self.random_state if self.shuffle else 0)
+        for number, (rest, test) in enumerate(folds):
+            purpose = f"both the training and the validation part of fold {number}"
+            require_patients(patients, rest, 2, purpose)
+            train, valid = stratified_group_split(
+                patients.labels[rest],
+                patients.groups[rest],
+                fraction=_VALIDATION_FRACTION,
+                random_state=random,
+            )
+            yield patients.bags(rest[train]), patients.bags(rest[valid]), patients.bags(test)
+
+    def _deal(self, patients: Patients) -> Iterator[tuple[NDArray, NDArray]]:
+        splitter = StratifiedGroupKFold if patients.are_grouped else StratifiedKFold
+        folds = splitter(self.n_splits, shuffle=self.shuffle, random_state=self.random_state)
+        everyone = np.arange(len(patients.labels))
+        require_patients(patients, everyone, self.n_splits, f"n_splits={self.n_splits}")
+        labels, present = patients.labels, np.unique(patients.labels)
+        groups = patients.groups if patients.are_grouped else None
+        for number, (train, test) in enumerate(folds.split(labels, labels, groups)):
+            absent = np.setdiff1d(present, labels[test])
+            if len(absent):
+                names = first_few(patients.classes[c] for c in absent)
+                warnings.warn(
+                    f"The test part of fold {number} has no patient of class {names}: the groups "
+                    "are too unequal. Use fewer folds, smaller groups or another random_state.",
+                    UserWarning,
+                    stacklevel=3,
+                )
+            yield train, test
+
+
+def inner_split(
+    bags: BagSequence,
+    labels: NDArray,
+    groups: Any,
+    *,
+    fraction: float,
+    splitter: Any,
+    random_state: np.random.RandomState,
+) -> tuple[NDArray, NDArray]:
+    """Positions of the training and the validation part; no patient, no group on both sides.
+
+    Raises
+    ------
+    LeakageError
+        If a patient stands in several groups, or on both sides of the first split of `splitter`.
+    ValueError
+        If a class would be absent from a side.
+    """
+    _, groups = patients_and_groups(bags, bags, groups)
+    if splitter is None:
+        return stratified_group_split(labels, groups, fraction=fraction, random_state=random_state)
+    folds = check_cv(splitter, labels, classifier=True)
+    with warnings.catch_warnings():  # groups are checked below, whoever ignores them
+        warnings.filterwarnings("ignore", "The groups parameter is ignored")
+        split = next(iter(folds.split(np.zeros(len(bags)), labels, groups)), None)
+    if split is None or max(np.max(part, initial=-1) for part in split) >= len(bags):
+        raise ValueError(
+            f"validation_split gives no split, or positions beyond the {len(bags)} bags of the fit."
+        )
+    check_leakage([split], bags)
+    for side, part in zip(("training", "validation"), split, strict=True):
+        if len(np.unique(labels[part])) < labels.max() + 1:
+            raise ValueError(f"validation_split leaves a class out of its {side} part.")
+    return split

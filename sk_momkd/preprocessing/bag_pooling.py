@@ -1,0 +1,101 @@
+"""Bags as one row each, for classifiers that know no bags."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, ClassVar, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.utils._param_validation import StrOptions
+from sklearn.utils.validation import check_is_fitted
+
+from ..data.sequence import BagSequence
+from ..data.validation import check_bags
+from ..exceptions import BagError
+from .instances import some_bags
+
+_STATISTICS: dict[str, Callable[..., NDArray]] = {"mean": np.mean, "std": np.std, "max": np.max}
+_CHOICES = {"mean", "mean+std", "max", "mean+max"}
+
+
+class BagPooling(TransformerMixin, BaseEstimator):
+    """Pool the patches of each bag into one row, without learning anything.
+
+    What any method of multiple instance learning has to beat:
+    ``make_pipeline(BagPooling(), StandardScaler(), LogisticRegression())``.
+
+    Parameters
+    ----------
+    statistics : {"mean", "mean+std", "max", "mean+max"}, default="mean"
+        Over the patches of a bag, feature by feature; two stand side by side.
+
+    Attributes
+    ----------
+    n_features_in_ : int
+
+    See Also
+    --------
+    ABMILClassifier : Pooling by learned attention.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sk_momkd import BagPooling
+    >>> BagPooling("mean+max").fit_transform([np.array([[1.0, 0.0], [3.0, 4.0]]), np.ones((5, 2))])
+    array([[2., 2., 3., 4.],
+           [1., 1., 1., 1.]])
+    """
+
+    _parameter_constraints: ClassVar[dict[str, Any]] = {"statistics": [StrOptions(_CHOICES)]}
+
+    def __init__(self, statistics: str = "mean") -> None:
+        self.statistics = statistics
+
+    def fit(self, X: Any, y: Any = None) -> Self:
+        """Check the parameter and learn the number of features."""
+        self._validate_params()
+        some_bags(check_bags(self, X, reset=True))
+        return self
+
+    def transform(self, X: Any) -> NDArray:
+        """Pooled features of shape (n_bags, n_features_in_ * number of statistics), float64.
+
+        Parameters
+        ----------
+        X : bags in any form that classifiers accept; files are read one after the other
+
+        Raises
+        ------
+        BagError
+            If a bag has another width than those of `fit`; names it.
+        """
+        check_is_fitted(self)
+        bags = check_bags(self, X, reset=False)
+        functions = [_STATISTICS[name] for name in self.statistics.split("+")]
+        return np.stack([self._pool(bags, i, functions) for i in range(len(bags))])
+
+    def _pool(self, bags: BagSequence, i: int, functions: list[Callable[..., NDArray]]) -> NDArray:
+        features = bags.load(i).features
+        if features.shape[1] != self.n_features_in_:
+            raise BagError(
+                f"X has {features.shape[1]} features in {bags.name(i)}, but BagPooling is "
+                f"expecting {self.n_features_in_} features as input. Extract all slides with one "
+                "encoder."
+            )
+        wide = features.astype(np.float64, copy=False)
+        return np.concatenate([function(wide, axis=0) for function in functions])
+
+    def get_feature_names_out(self, input_features: Any = None) -> NDArray:
+        """Names ``<statistic>_<feature>`` of the columns of `transform`."""
+        check_is_fitted(self)
+        features = range(self.n_features_in_) if input_features is None else input_features
+        names = [f"{name}_{x}" for name in self.statistics.split("+") for x in features]
+        return np.array(names, dtype=object)
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.three_d_array = True
+        tags.transformer_tags.preserves_dtype = []  # features are read as float32
+        return tags

@@ -1,0 +1,202 @@
+"""Patches inside the tissue, or any region, that was drawn on the slide."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from numbers import Real
+from os import PathLike
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.utils._param_validation import Interval, StrOptions
+
+from ..data.arrays import BagArrays
+from ..data.bag import Bag
+from ..data.sequence import BagSequence, as_bags, first_few
+from ..exceptions import BagError, CohortError
+from ..io.geojson import inside, read_polygons
+from ..io.readers import slide_stem
+from .instances import BagTransformer
+
+_SUFFIXES = (".geojson", ".json")
+_logger = logging.getLogger(__name__)
+
+
+class TissueMaskFilter(BagTransformer):
+    """Keep the patches whose centre lies inside the polygons drawn on their slide.
+
+    The polygons come from a folder with one GeoJSON file per slide, in level-0 pixels:
+    ``contours_geojson`` of TRIDENT, corrected by hand or not, or annotations exported from
+    QuPath. Holes and several polygons are understood; where polygons overlap, a patch counts once.
+    It learns nothing, so it may stand anywhere before the classifier, in a pipeline or out of it.
+    A bag of several slides of a patient takes the mask of each slide.
+
+    Parameters
+    ----------
+    folder : path
+        Holds ``<slide id>.geojson`` (or ``.json``); as slide id counts ``bag_id``, with or without
+        the suffix of a slide file.
+    patch_size : float, optional
+        Width of a patch in level-0 pixels. By default what the bag's file tells; needed where it
+        does not, as CLAM's, and for bags in memory.
+    missing : {"raise", "keep"}, default="raise"
+        What becomes of a slide without a file: an error, or all its patches are kept.
+
+    See Also
+    --------
+    InstanceFilter : Drops background by its features, without masks.
+
+    Notes
+    -----
+    QuPath counts from the corner of the scanned area: on slides with ``openslide.bounds-x/y`` (as
+    mrxs) its polygons are shifted against level-0 coordinates, and have to be moved back first.
+
+    Examples
+    --------
+    >>> import json
+    >>> from pathlib import Path
+    >>> from tempfile import mkdtemp
+    >>> import numpy as np
+    >>> from sk_momkd import Bag, TissueMaskFilter
+    >>> folder = Path(mkdtemp())
+    >>> ring = [[0, 0], [600, 0], [600, 300], [0, 300], [0, 0]]
+    >>> mask = {"type": "Polygon", "coordinates": [ring]}
+    >>> _ = (folder / "S1.geojson").write_text(json.dumps(mask))
+    >>> bag = Bag(np.ones((3, 4)), [[0, 0], [256, 0], [512, 0]], bag_id="S1")
+    >>> TissueMaskFilter(folder, patch_size=256).fit_transform([bag])[0].coords
+    array([[  0,   0],
+           [256,   0]])
+    """
+
+    _parameter_constraints: ClassVar[dict[str, Any]] = {
+        "folder": [str, PathLike],
+        "patch_size": [Interval(Real, 0, None, closed="neither"), None],
+        "missing": [StrOptions({"raise", "keep"})],
+    }
+
+    def __init__(
+        self,
+        folder: str | PathLike,
+        *,
+        patch_size: float | None = None,
+        missing: str = "raise",
+    ) -> None:
+        self.folder = folder
+        self.patch_size = patch_size
+        self.missing = missing
+
+    def fit(self, X: Any = None, y: Any = None) -> Self:
+        """Check the parameters; nothing is learned."""
+        self._validate_params()
+        return self
+
+    def transform(self, X: Any) -> BagSequence:
+        """`X` without the patches outside the polygons; files are read when a bag is read.
+
+        Raises
+        ------
+        CohortError
+            If the folder does not exist, two files are of one slide, or slides have no file and
+            ``missing="raise"``; names them.
+        BagError
+            When a bag is read: if no patch is left, or the bag does not tell where its patches lie.
+        """
+        self._validate_params()
+        files = _mask_files(Path(self.folder))
+        bags = as_bags(X)
+        masks = [[_mask_of(slide, files) for slide in bag.slides] for bag in bags]
+        self._report_missing(bags, masks)
+        return bags.replace(
+            bag.filter(_InsideMasks(bag.slides, own, self.patch_size))
+            for bag, own in zip(bags, masks, strict=True)
+        )
+
+    def _report_missing(self, bags: BagSequence, masks: list[list[Path | None]]) -> None:
+        without = [
+            bags.name(i) if slide.bag_id is None else slide.bag_id
+            for i, (bag, own) in enumerate(zip(bags, masks, strict=True))
+            for slide, mask in zip(bag.slides, own, strict=True)
+            if mask is None
+        ]
+        if without and self.missing == "raise":
+            raise CohortError(
+                f"{len(without)} slides have no mask in {self.folder}: {first_few(without)}. "
+                "Expected <slide id>.geojson; add it, leave the slides out, or keep all their "
+                "patches with missing='keep'."
+            )
+        if without:
+            _logger.info("%d slides have no mask, all their patches are kept", len(without))
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.requires_fit = False
+        return tags
+
+
+def _mask_files(folder: Path) -> dict[str, Path]:
+    """File of each slide, by id without suffix."""
+    if not folder.is_dir():
+        raise CohortError(f"There is no folder of masks {folder}.")
+    files: dict[str, Path] = {}
+    for path in sorted(p for p in folder.iterdir() if p.suffix.lower() in _SUFFIXES):
+        slide = slide_stem(path.stem)
+        if files.setdefault(slide, path) != path:
+            raise CohortError(
+                f"Two masks are of slide {slide!r}: {files[slide]} and {path}. Keep one."
+            )
+    return files
+
+
+def _mask_of(slide: Bag, files: dict[str, Path]) -> Path | None:
+    return None if slide.bag_id is None else files.get(slide_stem(slide.bag_id))
+
+
+@dataclass(frozen=True)
+class _InsideMasks:
+    """Which patches of a bag lie inside the masks of its slides."""
+
+    slides: Sequence[Bag]
+    masks: Sequence[Path | None]
+    patch_size: float | None
+
+    def __call__(self, bag: BagArrays) -> NDArray:
+        n = len(bag.features)
+        slide_index = np.zeros(n, dtype=int) if bag.slide_index is None else bag.slide_index
+        keep = np.ones(n, dtype=bool)
+        for i, (slide, mask) in enumerate(zip(self.slides, self.masks, strict=True)):
+            own = slide_index == i
+            if mask is not None and own.any():
+                centers = _centers(bag.coords, slide, self.patch_size)
+                keep[own] = inside(centers[own], read_polygons(mask))
+        if not keep.any():
+            used = first_few(filter(None, self.masks))
+            raise BagError(
+                f"no patch centre lies inside the polygons of {used}. Are they of this slide, and "
+                "in level-0 pixels as the coordinates?"
+            )
+        return keep
+
+
+def _centers(coords: NDArray | None, slide: Bag, patch_size: float | None) -> NDArray:
+    """Centre of each patch in level-0 pixels."""
+    if coords is None:
+        raise BagError(f"{slide.name} has no coordinates, which a tissue mask needs.")
+    info = slide.info
+    if info.unit == "um":
+        raise BagError(
+            f"{slide.name} has coordinates in micrometres, the mask is in level-0 pixels. Give "
+            "Bag(features, coords=...) the coordinates in pixels."
+        )
+    if info.anchor == "centre":
+        return coords
+    size = info.patch_size_level0 if patch_size is None else patch_size
+    if size is None:
+        raise BagError(
+            f"{slide.name} does not tell its patch size. Pass TissueMaskFilter(patch_size=...), in "
+            "level-0 pixels."
+        )
+    return coords + size / 2

@@ -1,1 +1,0 @@
-"""Pictures of results and models, and a page that holds them all."""

@@ -1,0 +1,12 @@
+from .displays import (
+    AttentionMapDisplay as AttentionMapDisplay,
+    ConfusionDisplay as ConfusionDisplay,
+    DecisionCurveDisplay as DecisionCurveDisplay,
+    GeneAttributionDisplay as GeneAttributionDisplay,
+    MemoryUsageDisplay as MemoryUsageDisplay,
+    PRDisplay as PRDisplay,
+    PrototypeDisplay as PrototypeDisplay,
+    ReliabilityDisplay as ReliabilityDisplay,
+    ROCDisplay as ROCDisplay,
+)
+from .html import report as report

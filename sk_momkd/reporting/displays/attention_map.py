@@ -1,0 +1,292 @@
+"""A value for each patch of a slide, drawn where the patch lies."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...data.bag import Bag, BagInfo
+from ...data.sequence import BagSequence
+from ...exceptions import BagError
+from ...inspection.attention import patch_attention
+from ...io.geometry import geometry
+from .slide_image import open_slide
+from .style import SCALE, axes, literal, shortened, styled
+
+_MISSING = "#F2F2F2"  # where the slide has no patch
+WIDE = 6.2  # inches
+
+
+@dataclass
+class AttentionMapDisplay:
+    """Values of patches as squares of their true size, over the slide's picture if there is one.
+
+    Parameters
+    ----------
+    xy : ndarray of shape (n_patches, 2)
+        Top-left corners in `unit`.
+    values : ndarray of shape (n_patches,)
+    patch_size : float
+        Width of a patch in `unit`; for coordinates in level-0 pixels its ``patch_size_level0``,
+        which at 20x on a slide scanned at 40x is twice the number of pixels the encoder saw.
+    unit : {"px", "um"}, default="px"
+        Level-0 pixels or micrometres.
+    mpp : float, optional
+        Micrometres per level-0 pixel; with it axes and scale bar are in micrometres.
+    image : path, OpenSlide, TiffSlide, optional
+        The slide, whose thumbnail is drawn below the values. Also gives `mpp`.
+    label : str, default="value"
+        Of the colour bar.
+    title : str, default=""
+
+    Attributes
+    ----------
+    figure_, ax_ : matplotlib Figure and Axes
+    patches_ : matplotlib PolyCollection
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sk_momkd.reporting.displays.attention_map import AttentionMapDisplay
+    >>> xy = np.array([[0, 0], [512, 0], [0, 512]])
+    >>> display = AttentionMapDisplay(xy, np.array([0.2, 0.5, 0.3]), 512, mpp=0.25).plot()
+    >>> display.ax_.get_xlabel(), float(display.ax_.get_xlim()[1])
+    ('µm', 256.0)
+    """
+
+    xy: NDArray
+    values: NDArray
+    patch_size: float
+    unit: str = "px"
+    mpp: float | None = None
+    image: Any = field(default=None, repr=False)
+    label: str = "value"
+    title: str = ""
+    figure_: Any = field(default=None, repr=False)
+    ax_: Any = field(default=None, repr=False)
+    patches_: Any = field(default=None, repr=False)
+
+    @classmethod
+    def from_estimator(
+        cls,
+        clf: Any,
+        bag: Bag,
+        *,
+        column: str | None = None,
+        patch_size: float | None = None,
+        mpp: float | None = None,
+        image: Any = None,
+        width: float = WIDE,
+        ax: Any = None,
+    ) -> Self:
+        """Draw where a classifier looks in a slide.
+
+        Parameters
+        ----------
+        clf : fitted classifier with attention, or pipeline that ends in one
+        bag : Bag
+            With coordinates.
+        column : str, optional
+            Which column of :func:`sk_momkd.patch_attention`; by default ``attention``, or of
+            several maps the last, that of the positive class. Attention is shown as multiples of
+            an even share: 1 is what each patch had if all counted alike.
+        patch_size : float, optional
+            In the unit of the coordinates; by default what the bag's file says, else the
+            commonest step between its patches.
+        mpp : float, optional
+            Micrometres per level-0 pixel.
+        image : path, OpenSlide, TiffSlide, optional
+        width : float, default=6.2
+            Of a new figure, in inches.
+        ax : matplotlib Axes, optional
+
+        Raises
+        ------
+        BagError
+            If the bag has no coordinates or several slides, or no patch size can be told.
+        TypeError
+            If the classifier has no attention.
+        ValueError
+            If there is no such column.
+        """
+        require_one_slide(bag)
+        table = patch_attention(clf, BagSequence([bag]))
+        xy = table[["x", "y"]].to_numpy(dtype=float)
+        if not np.isfinite(xy).all():
+            raise BagError(f"{bag.name} has no coordinates, so it cannot be drawn as a map.")
+        maps = [c for c in table.columns if str(c).startswith("attention")]
+        column = maps[-1] if column is None else column
+        if column not in table:
+            raise ValueError(f"There is no column {column!r}; there are {list(table.columns)}.")
+        values = table[column].to_numpy(dtype=float)
+        label = column
+        if column in maps:
+            values, label = values * len(values), f"{column} / even share"
+        info = bag.info
+        return cls(
+            xy,
+            values,
+            patch_width(bag, info) if patch_size is None else patch_size,
+            unit="um" if info.unit == "um" else "px",
+            mpp=mpp,
+            image=image,
+            label=label,
+            title=bag.bag_id or "",
+        ).plot(ax, width=width)
+
+    def plot(
+        self,
+        ax: Any = None,
+        *,
+        cmap: str = SCALE,
+        alpha: float | None = None,
+        percentiles: tuple[float, float] = (1, 99),
+        width: float = WIDE,
+    ) -> Self:
+        """Draw into `ax`, or into a new figure.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, optional
+        cmap : str, default="viridis"
+        alpha : float, optional
+            Opacity; by default 1, and 0.55 over a picture.
+        percentiles : tuple of float, default=(1, 99)
+            Of the values, between which colours change.
+        width : float, default=6.2
+            Of a new figure, in inches.
+
+        Returns
+        -------
+        self
+        """
+        slide = None if self.image is None else open_slide(self.image)
+        mpp = slide.mpp if self.mpp is None and slide is not None else self.mpp
+        if self.mpp is not None and not self.mpp > 0:
+            raise ValueError(f"mpp must be above 0 micrometres per pixel, got {self.mpp!r}.")
+        scale, unit = (1.0, "µm") if self.unit == "um" else (mpp or 1.0, "µm" if mpp else "px")
+        if slide is not None and self.unit == "um" and not mpp:
+            raise BagError(
+                f"{self.title or 'The bag'} has coordinates in micrometres and its picture does "
+                "not tell its resolution; give mpp= to draw the one over the other."
+            )
+        picture = None if slide is None else np.array(slide.size) * (mpp or 1.0)
+        with styled():
+            if ax is None:
+                ax = axes(None, self._size(slide, width), layout="compressed")[0]
+                # Axes of fixed aspect end up off centre beside a colour bar, near the edge.
+                ax.figure.get_layout_engine().set(w_pad=0.12)
+            self.ax_, self.figure_ = ax, ax.figure
+            if slide is not None and picture is not None:
+                ax.imshow(slide.thumbnail(), extent=(0, *picture, 0))
+            opacity = (0.55 if slide is not None else 1.0) if alpha is None else alpha
+            self.patches_ = self._squares(scale, cmap, opacity, percentiles)
+            self._frame(picture, scale, unit)
+        return self
+
+    def _size(self, slide: Any, width: float) -> tuple[float, float]:
+        """Inches, in the proportions of what is drawn, with room for the colour bar."""
+        wide, high = np.ptp(self.xy, axis=0) + self.patch_size if slide is None else slide.size
+        return width, float(np.clip((width - 1.5) * high / wide + 0.8, 2.4, 1.5 * width))
+
+    def _squares(
+        self, scale: float, cmap: str, alpha: float, percentiles: tuple[float, float]
+    ) -> Any:
+        from matplotlib.cm import ScalarMappable
+        from matplotlib.collections import PolyCollection
+
+        corners = np.array([[0, 0], [1, 0], [1, 1], [0, 1]]) * self.patch_size
+        squares = PolyCollection(
+            list((self.xy[:, None] + corners) * scale),
+            array=self.values,
+            cmap=cmap,
+            alpha=alpha,
+            linewidths=0,
+            antialiaseds=False,  # else pale seams show between neighbours
+            rasterized=True,
+        )
+        low, high = np.nanpercentile(self.values, percentiles)
+        squares.set_clim(low, high if high > low else low + 1e-12)
+        self.ax_.add_collection(squares)
+        beyond = (self.values.min() < low, self.values.max() > high)
+        extend = {(0, 0): "neither", (1, 0): "min", (0, 1): "max", (1, 1): "both"}[beyond]
+        opaque = ScalarMappable(squares.norm, cmap)  # of full colour also over a picture
+        bar = self.figure_.colorbar(
+            opaque,
+            ax=self.ax_,
+            label=literal(self.label),
+            extend=extend,
+            shrink=0.8,
+            aspect=30,
+            pad=0.02,
+        )
+        bar.outline.set_visible(False)
+        return squares
+
+    def _frame(self, picture: NDArray | None, scale: float, unit: str) -> None:
+        from matplotlib.ticker import MaxNLocator
+
+        low, high = self.xy.min(axis=0) * scale, (self.xy.max(axis=0) + self.patch_size) * scale
+        if picture is not None:
+            low, high = np.zeros(2), picture
+        self.ax_.set(xlim=(low[0], high[0]), ylim=(high[1], low[1]), aspect="equal")
+        self.ax_.set(xlabel=unit, ylabel=unit, facecolor=_MISSING)
+        self.ax_.set_title(literal(shortened(self.title)))
+        self.ax_.xaxis.set_major_locator(MaxNLocator(4))
+        self.ax_.yaxis.set_major_locator(MaxNLocator(5))
+        _scale_bar(self.ax_, high[0] - low[0], unit)
+
+
+def require_one_slide(bag: Bag) -> None:
+    """Raise for a patient's bag of several slides, whose coordinates lie on top of each other."""
+    if len(bag.slides) > 1:
+        raise BagError(
+            f"{bag.name} holds {len(bag.slides)} slides, whose coordinates overlap. Draw each of "
+            "bag.slides."
+        )
+
+
+def patch_width(bag: Bag, info: BagInfo) -> float:
+    """Width of a patch in the unit of the coordinates: what the file says, else the step.
+
+    Raises
+    ------
+    BagError
+        If neither is known.
+    """
+    width = info.patch_size or geometry(BagSequence([bag]))["step"].iloc[0]
+    if not np.isfinite(width) or width <= 0:
+        raise BagError(f"The patch size of {bag.name} is unknown; give patch_size=.")
+    return float(width)
+
+
+def _scale_bar(ax: Any, width: float, unit: str) -> None:
+    """A bar of a round length, about a fifth of the width, at the lower left."""
+    goal = width / 5
+    power = 10.0 ** np.floor(np.log10(goal))
+    length = max(step * power for step in (1, 2, 5) if step * power <= goal)
+    left, bottom = 0.03, 0.03
+    plate = {"facecolor": "white", "alpha": 0.8, "edgecolor": "none", "pad": 2.5}
+    ax.text(
+        left,
+        bottom + 0.02,
+        f"{length:g} {unit}",
+        va="bottom",
+        fontsize=9,
+        bbox=plate,
+        transform=ax.transAxes,
+    )
+    ends = [left, left + length / width]
+    for colour, thick in (("white", 6), ("black", 3)):
+        ax.plot(
+            ends,
+            [bottom, bottom],
+            color=colour,
+            linewidth=thick,
+            solid_capstyle="butt",
+            transform=ax.transAxes,
+            label="_scale",
+        )

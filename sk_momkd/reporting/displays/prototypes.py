@@ -1,0 +1,210 @@
+"""The patches that each memory component matches best (Fig. 4)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from os import PathLike
+from os.path import isfile
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from ...data.bag import Bag
+from ...data.sequence import BagSequence, as_bags
+from ...exceptions import BagError
+from ...inspection.memory import top_patches
+from .attention_map import patch_width, require_one_slide
+from .slide_image import SlideImage, open_slide
+from .style import GREY, axes, literal, styled
+
+_PIXELS = 88  # of a cell
+_GAP = 16  # pixels between cells, where the caption stands
+_TISSUE, _HERE = (205, 205, 205), (213, 94, 0)
+_SUFFIXES = (".svs", ".tif", ".tiff", ".ndpi", ".mrxs", ".scn", ".vms", ".svslide", ".bif")
+
+
+@dataclass
+class PrototypeDisplay:
+    """Top patches of each memory component, a row per component and a block per class.
+
+    A patch is cut from its slide where an image can be opened, else the slide's patches are drawn
+    in grey and the one that is meant in orange. Below it stands its cosine with the component.
+
+    Parameters
+    ----------
+    patches : DataFrame
+        As :func:`sk_momkd.top_patches` gives it.
+    pictures : list of ndarray of shape (pixels, pixels, 3)
+        Of each row of `patches`; uint8.
+
+    Attributes
+    ----------
+    figure_, ax_ : matplotlib Figure and Axes
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sk_momkd import Bag, MoMKDClassifier
+    >>> from sk_momkd.reporting.displays.prototypes import PrototypeDisplay
+    >>> random, grid = np.random.default_rng(0), [[0, 0], [256, 0], [0, 256], [256, 256]]
+    >>> bags = [Bag(random.normal(i % 2, 1, (4, 3)), grid, bag_id=f"S{i}") for i in range(16)]
+    >>> clf = MoMKDClassifier(hidden_dim=8, n_components=2, max_epochs=1, random_state=0)
+    >>> clf = clf.fit(bags, np.arange(16) % 2)
+    >>> len(PrototypeDisplay.from_estimator(clf, bags, n=3).pictures)
+    12
+    """
+
+    patches: pd.DataFrame
+    pictures: list[NDArray] = field(repr=False)
+    figure_: Any = field(default=None, repr=False)
+    ax_: Any = field(default=None, repr=False)
+
+    @classmethod
+    def from_estimator(
+        cls,
+        clf: Any,
+        bags: Any,
+        *,
+        n: int = 3,
+        images: Mapping[str, Any] | str | PathLike | None = None,
+        mpp: float | None = None,
+        ax: Any = None,
+    ) -> Self:
+        """Find and draw the top patches of a fitted MoMKD.
+
+        Parameters
+        ----------
+        clf : fitted MoMKDClassifier, or pipeline that ends in one
+        bags : BagSequence or whatever `as_bags` reads
+        n : int, default=3
+            Patches per component.
+        images : dict of slide id to path or open slide, or folder, optional
+            In a folder, the file named by the slide id.
+        mpp : float, optional
+            Micrometres per level-0 pixel, where bags are in micrometres and pictures do not tell.
+        ax : matplotlib Axes, optional
+
+        Raises
+        ------
+        TypeError
+            If the classifier has no memory.
+        BagError
+            If patches have no coordinates, or a bag holds several slides.
+        """
+        bags = as_bags(bags)
+        patches = top_patches(clf, bags, n=n)
+        return cls(patches, patch_pictures(patches, bags, images, mpp)).plot(ax)
+
+    def plot(self, ax: Any = None) -> Self:
+        """Draw into `ax`, or into a new figure; returns itself."""
+        patches = self.patches.reset_index(drop=True)
+        blocks = dict(list(patches.groupby("class", sort=False)))
+        n_rows = patches["component"].nunique()
+        n_columns = int(patches["rank"].max()) + (1 - int(patches["rank"].min()))
+        step = _PIXELS + _GAP
+        wide, high = (len(blocks) * (n_columns + 1) - 1) * step, n_rows * step
+        canvas = np.full((high, wide, 3), 255, dtype=np.uint8)
+        with styled():
+            self.ax_ = axes(ax, (wide / 80 + 0.8, high / 80 + 0.6))[0]
+            self.figure_ = self.ax_.figure
+            rows = {c: i for i, c in enumerate(patches["component"].unique())}
+            for number, (name, part) in enumerate(blocks.items()):
+                left = number * (n_columns + 1) * step
+                self._label(part, str(name), left, left + n_columns * step, rows)
+                for place, patch in zip(part.index, part.to_dict("records"), strict=True):
+                    column = int(patch["rank"] - patches["rank"].min())
+                    y, x = rows[patch["component"]] * step, left + column * step
+                    canvas[y : y + _PIXELS, x : x + _PIXELS] = self.pictures[place]
+                    self._caption(x, y, patch["affinity"])
+            self.ax_.imshow(canvas, interpolation="nearest")
+            self.ax_.set_axis_off()
+            self.ax_.set(xlim=(-0.4 * step, wide), ylim=(high + 4, -0.4 * step))
+        return self
+
+    def _label(
+        self, part: pd.DataFrame, name: str, left: int, right: int, rows: dict[Any, int]
+    ) -> None:
+        step, title = _PIXELS + _GAP, literal(f"class {name}")
+        self.ax_.text((left + right) / 2, -0.15 * step, title, ha="center", fontsize=11)
+        for component in part["component"].unique():
+            y = rows[component] * step + _PIXELS / 2
+            self.ax_.text(left - 5, y, str(component), ha="right", va="center", fontsize=9)
+
+    def _caption(self, x: int, y: int, affinity: float) -> None:
+        self.ax_.text(x, y + _PIXELS + 2, f"{affinity:.2f}", fontsize=7, va="top", color=GREY)
+
+
+def patch_pictures(
+    patches: pd.DataFrame, bags: BagSequence, images: Any, mpp: float | None = None
+) -> list[NDArray]:
+    """A square picture of each row of `patches`: cut from the slide, else where it lies in it."""
+    by_id = {bags.name(i) if b.bag_id is None else b.bag_id: b for i, b in enumerate(bags)}
+    pictures: dict[int, NDArray] = {}
+    for bag_id, part in patches.reset_index(drop=True).groupby("bag_id"):
+        bag = by_id[str(bag_id)]
+        require_one_slide(bag)
+        if part[["x", "y"]].isna().any(axis=None):
+            raise BagError(f"{bag.name} has no coordinates, so its patches cannot be shown.")
+        info = bag.info
+        width = patch_width(bag, info)
+        image = image_of(str(bag_id), images)
+        slide = None if image is None else open_slide(image)
+        unit = 1.0 if slide is None else _units_per_pixel(slide, bag, mpp)
+        outline = None if slide is not None else _outline(bag, width)
+        for place, x, y in part[["x", "y"]].itertuples():
+            if slide is not None:
+                pictures[place] = slide.patch(x / unit, y / unit, width / unit, _PIXELS)
+            elif outline is not None:
+                pictures[place] = _location(*outline, (x, y), width)
+    return [pictures[i] for i in range(len(patches))]
+
+
+def _units_per_pixel(slide: SlideImage, bag: Bag, mpp: float | None) -> float:
+    if bag.info.unit != "um":
+        return 1.0
+    mpp = mpp or slide.mpp
+    if mpp is None:
+        raise BagError(
+            f"{bag.name} has coordinates in micrometres, and its picture does not tell its "
+            "resolution, so patches cannot be cut from it. Give mpp=."
+        )
+    return mpp
+
+
+def image_of(bag_id: str, images: Any) -> Any:
+    """The picture of a slide in a dict, or its file in a folder; None where there is none."""
+    if images is None:
+        return None
+    if isinstance(images, Mapping):
+        return images.get(bag_id)
+    files = [Path(images) / f"{bag_id}{suffix}" for suffix in _SUFFIXES]
+    return next((f for f in files if isfile(f)), None)  # also where an id is too long for a name
+
+
+def _outline(bag: Bag, width: float) -> tuple[NDArray, NDArray, float]:
+    """The slide's patches in grey, their corner, and pixels per unit."""
+    corners = np.asarray(bag.coords, dtype=float)
+    corners = corners - (width / 2 if bag.info.anchor == "centre" else 0)
+    low = corners.min(axis=0)
+    scale = _PIXELS / float(np.ptp(corners, axis=0).max() + width)
+    cell = np.full((_PIXELS, _PIXELS, 3), 255, dtype=np.uint8)
+    starts = np.floor((corners - low) * scale).astype(int)
+    ends = np.ceil((corners - low + width) * scale).astype(int)
+    for (left, top), (right, bottom) in np.unique(np.stack([starts, ends], axis=1), axis=0):
+        cell[top:bottom, left:right] = _TISSUE
+    return cell, low, scale
+
+
+def _location(cell: NDArray, low: NDArray, scale: float, xy: Any, width: float) -> NDArray:
+    """`cell` with the patch at `xy` in colour, no smaller than can be seen."""
+    cell = cell.copy()
+    centre = (np.asarray(xy) - low + width / 2) * scale
+    half = max(width * scale, 6.0) / 2
+    left, top = np.clip(np.round(centre - half), 0, None).astype(int)
+    right, bottom = np.round(centre + half).astype(int)
+    cell[top:bottom, left:right] = _HERE
+    return cell

@@ -1,0 +1,285 @@
+"""skorch's loop around one MIL module, and the call that trains it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from sklearn.base import clone
+from skorch import NeuralNet
+from skorch.callbacks import Callback
+from skorch.helper import predefined_split
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.data import BatchSampler, RandomSampler, Sampler, WeightedRandomSampler
+
+from ..exceptions import TrainingError
+from ..nn.dropout import set_dropout_generator
+from ..nn.precision import native_bfloat16
+from ..nn.workspace import clear_workspaces
+from .batches import BagDataset, BagLoader, InstanceBudget, balanced_weights, forward
+from .callbacks import (
+    AverageWeights,
+    BestEpoch,
+    ClipGradients,
+    LossTerms,
+    Progress,
+    StopEarly,
+    ValidationScores,
+)
+from .config import Objective, TrainingConfig, weighted_total
+from .input_dropout import Thinning
+from .optimizers import optimizer_settings, schedule
+
+
+class MILNet(NeuralNet):
+    """`NeuralNet` for flat graph batches, named loss terms and gradient accumulation.
+
+    A module with an ``update_average`` has it called before the first and after every step. A
+    KeyboardInterrupt ends `fit` as an error, unless a callback raises it at the end of an
+    epoch, which is skorch's way to stop early.
+    """
+
+    def __init__(
+        self,
+        *args: Any,
+        accumulation_steps: int = 1,
+        train_batches: Any = None,
+        valid_batches: Any = None,
+        thinning: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        self.accumulation_steps = accumulation_steps
+        self.train_batches, self.valid_batches = train_batches, valid_batches
+        self.thinning = thinning
+
+    def get_iterator(self, dataset: BagDataset, training: bool = False) -> BagLoader:
+        return BagLoader(dataset, self.train_batches if training else self.valid_batches)
+
+    def initialize_criterion(self) -> MILNet:
+        """Keep the objective as it is: it has no parameters of its own."""
+        self.criterion_ = self.criterion
+        return self
+
+    def infer(self, x: Any, **fit_params: Any) -> Any:
+        batch, training = x.to(self.device), self.module_.training
+        if training and self.thinning is not None:
+            batch = self.thinning(batch)
+        return forward(self.module_, batch, training=training)
+
+    def get_loss(self, y_pred: Any, y_true: Tensor, X: Any = None, training: bool = False) -> Any:
+        y_true = y_true.to(self.device)
+        if not training:
+            loss = F.cross_entropy(y_pred.logits, y_true)
+            self._require_finite(loss)
+            return loss
+        self.terms_ = self.criterion_.terms(y_pred, y_true)
+        total = weighted_total(self.terms_, self.criterion_.weights)
+        self._require_finite(total)
+        return total
+
+    def train_step(self, batch: Any, **fit_params: Any) -> dict[str, Any]:
+        step = self.train_step_single(batch, **fit_params)
+        self.accumulated_ += 1
+        if self.accumulated_ == self.accumulation_steps:
+            self._update(batch)
+        return step
+
+    def run_single_epoch(self, iterator: Any, training: bool, *args: Any, **kwargs: Any) -> None:
+        self.accumulated_ = 0
+        super().run_single_epoch(iterator, training, *args, **kwargs)
+        if self.accumulated_:  # the last, smaller group of an epoch still counts
+            self._update(None)
+
+    def fit_dataset(self, dataset: BagDataset) -> MILNet:
+        """Train to the end or to an early stop."""
+        self.initialize()
+        self.terms_ = {}
+        self._update_average()
+        self.notify("on_train_begin", X=dataset, y=None)
+        with suppress(_EarlyStop):
+            self.fit_loop(dataset)
+        self.notify("on_train_end", X=dataset, y=None)
+        return self
+
+    def notify(self, method_name: str, **cb_kwargs: Any) -> None:
+        try:
+            super().notify(method_name, **cb_kwargs)
+        except KeyboardInterrupt as stop:
+            raise (_EarlyStop() if method_name == "on_epoch_end" else stop) from None
+
+    def _require_finite(self, loss: Tensor) -> None:
+        if not loss.isfinite():
+            terms = {name: float(values.detach().mean()) for name, values in self.terms_.items()}
+            raise TrainingError(
+                f"Training diverged in epoch {len(self.history)}: the loss is {loss.item()}, its "
+                f"terms {terms}. Scale the features (InstanceTransformer), or lower the "
+                "learning rate."
+            )
+
+    def _update(self, batch: Any) -> None:
+        if self.accumulated_ > 1:
+            for _, parameter in self.get_all_learnable_params():
+                if parameter.grad is not None:
+                    parameter.grad.div_(self.accumulated_)
+        self.notify(
+            "on_grad_computed",
+            named_parameters=list(self.get_all_learnable_params()),
+            batch=batch,
+            training=True,
+        )
+        self.optimizer_.step()
+        self.optimizer_.zero_grad()
+        self.accumulated_ = 0
+        self._update_average()
+
+    def _update_average(self) -> None:
+        update = getattr(self.module_, "update_average", None)
+        if update is not None:
+            update()
+
+
+class _EarlyStop(Exception):
+    """A callback asked to stop at the end of an epoch."""
+
+
+def train(
+    module: nn.Module,
+    objective: Objective,
+    data: tuple[BagDataset, BagDataset | None],
+    config: TrainingConfig,
+    generators: Mapping[str, torch.Generator],
+    *,
+    model_callbacks: Sequence[Callback] = (),
+    user_callbacks: Sequence[Any] = (),
+) -> pd.DataFrame:
+    """Train `module` in place and return its history, one row per epoch.
+
+    Parameters
+    ----------
+    module : Module
+    objective : Objective
+    data : (training set, validation set or None)
+        With a validation set the best epoch is restored and training may stop early.
+    config : TrainingConfig
+    generators : mapping with keys "sampling", "thinning", "dropout" and "omics_dropout"
+    model_callbacks, user_callbacks : sequence of skorch callbacks
+
+    Returns
+    -------
+    DataFrame
+    """
+    training, validation = data
+    first, last = _callbacks(config, model_callbacks, validation is not None)
+    net = MILNet(
+        module,
+        criterion=objective,
+        max_epochs=config.max_epochs,
+        accumulation_steps=config.accumulation_steps,
+        train_split=None if validation is None else predefined_split(validation),
+        callbacks=[*first, *user_callbacks, *last],
+        callbacks__print_log=None,
+        device=config.device,
+        verbose=0,
+        thinning=Thinning(config.input_dropout, config.instance_dropout, generators["thinning"]),
+        train_batches=_train_batches(training.y, config, generators["sampling"]),
+        valid_batches=None if validation is None else InstanceBudget(validation.sizes),
+        **optimizer_settings(config),
+    )
+    set_dropout_generator(module, generators["dropout"])
+    omics_branch = getattr(module, "omics_branch", None)
+    if omics_branch is not None:
+        set_dropout_generator(omics_branch, generators["omics_dropout"])
+    try:
+        net.fit_dataset(training)
+    finally:
+        set_dropout_generator(module, None)
+        clear_workspaces(module)
+    module.to("cpu").eval()
+    if not all(p.isfinite().all() for p in module.parameters()):
+        raise TrainingError("Training diverged in its last step: weights are not finite.")
+    return _history(net)
+
+
+def _callbacks(
+    config: TrainingConfig, of_model: Sequence[Callback], has_validation: bool
+) -> tuple[list[Any], list[Any]]:
+    """Named callbacks that stand before the user's, and those that stand after them."""
+    callbacks = [LossTerms(), *of_model, ClipGradients(config.max_grad_norm, config.clip)]
+    last: list[Any] = []
+    monitored, sign = "train_loss", -1
+    if has_validation:
+        monitored, sign = ("valid_auc", 1) if config.monitor == "auc" else ("valid_loss", -1)
+        best = BestEpoch(monitored, sign, config.patience, config.min_epochs, config.first_best)
+        callbacks += [ValidationScores(), best]
+        last = [("stop_early", StopEarly(best))]
+    if config.first_averaged is not None:
+        callbacks += [AverageWeights(config.first_averaged)]
+    callbacks += schedule(config, monitored, sign)
+    callbacks += [Progress(config.max_epochs)] if config.verbose else []
+    return [(f"engine_{i}", callback) for i, callback in enumerate(callbacks)], last
+
+
+def fresh_callbacks(callbacks: Sequence[Any] | None) -> list[Any]:
+    """Clones of the user's callbacks, so that `fit` leaves the given ones alone.
+
+    Raises
+    ------
+    TypeError
+        If one is neither a skorch callback nor a (name, callback) pair.
+    """
+    for entry in callbacks or ():
+        named = isinstance(entry, tuple) and len(entry) == 2 and isinstance(entry[0], str)
+        callback = entry[1] if named else entry
+        if not isinstance(callback, Callback):
+            raise TypeError(
+                f"callbacks must be skorch callbacks or (name, callback) pairs, got {entry!r}."
+            )
+    return clone(list(callbacks or ()), safe=False)
+
+
+def resolve_device(device: str) -> str:
+    """The device to use; "auto" is CUDA where there is one.
+
+    Raises
+    ------
+    ValueError
+        If torch does not know the device, or it is not there.
+    """
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(1, device=device).cpu()
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise ValueError(f"device={device!r} cannot be used here: {error}") from error
+    return device
+
+
+def resolve_precision(precision: str, device: str) -> str:
+    """In what features are kept: "auto" is bfloat16 where `device` has instructions for it."""
+    if precision == "auto":
+        return "bfloat16" if native_bfloat16(device) else "float32"
+    return precision
+
+
+def _train_batches(y: NDArray, config: TrainingConfig, generator: torch.Generator) -> BatchSampler:
+    if config.sampler == "balanced":
+        weights = balanced_weights(y).tolist()
+        sampler: Sampler = WeightedRandomSampler(weights, len(y), generator=generator)
+    else:
+        sampler = RandomSampler(y, generator=generator)
+    return BatchSampler(sampler, config.batch_size, drop_last=False)
+
+
+def _history(net: NeuralNet) -> pd.DataFrame:
+    hidden = ("batches", "train_batch_count", "valid_batch_count", "event_lr")
+    rows = [
+        {k: v for k, v in epoch.items() if k not in hidden and not k.endswith("_best")}
+        for epoch in net.history
+    ]
+    return pd.DataFrame(rows)

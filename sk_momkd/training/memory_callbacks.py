@@ -1,0 +1,161 @@
+"""Callbacks of the memory: its start, its movement outside the losses, and its usage."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from skorch import NeuralNet
+from skorch.callbacks import Callback
+from torch import Tensor
+
+from ..nn.memory import (
+    active_ratio,
+    component_usage,
+    ema_update,
+    memory_geometry,
+    perplexity,
+    spherical_kmeans,
+)
+from ..nn.segment import segment_split
+from .batches import BagDataset, BagLoader, InstanceBudget
+
+
+class InitialMemory(Callback):
+    """Start each class's memory as the K-means centres of its patches' projections.
+
+    Parameters
+    ----------
+    n_samples : int
+        Patches per class, the same number from each of its slides.
+    init : {"random", "k-means++"}
+    warmup : int
+        Epochs after which the start is repeated on the projections learned so far; 0 for never.
+    generator : torch.Generator
+    """
+
+    def __init__(self, n_samples: int, init: str, warmup: int, generator: torch.Generator) -> None:
+        self.n_samples, self.init, self.warmup = n_samples, init, warmup
+        self.generator = generator
+
+    def on_epoch_begin(self, net: NeuralNet, dataset_train: Any = None, **kwargs: Any) -> None:
+        if len(net.history) - 1 not in {0, self.warmup}:
+            return
+        memory = net.module_.memory
+        for c in range(len(memory.rows)):
+            points = sample_projections(net, dataset_train, c, self.n_samples, self.generator)
+            centers = spherical_kmeans(
+                points, memory.rows.shape[1], generator=self.generator, init=self.init
+            )
+            with torch.no_grad():
+                memory.rows[c] = centers
+
+
+@torch.no_grad()
+def sample_projections(
+    net: NeuralNet, dataset: BagDataset, c: int, n_samples: int, generator: torch.Generator
+) -> Tensor:
+    """Projections of random patches of class `c`, evenly over its slides: (<= n_samples, D_N)."""
+    slides: NDArray = np.flatnonzero(dataset.y == c)
+    slides = slides[torch.randperm(len(slides), generator=generator).numpy()]
+    quota = -(-n_samples // len(slides))
+    slides = slides[:n_samples]
+    rows = []
+    together = [slides[places] for places in InstanceBudget(dataset.sizes[slides])]
+    for batch in BagLoader(dataset, together):
+        projections = net.evaluation_step(batch).projection
+        for projection in segment_split(projections, batch[0].batch, batch[0].n_bags):
+            chosen = torch.randperm(len(projection), generator=generator)[:quota]
+            rows.append(projection[chosen.to(projection.device)])
+    return torch.cat(rows)[:n_samples]
+
+
+class MovingMemory(Callback):
+    """After each step: exponential moving average (``ema``), and rows back to length one.
+
+    Parameters
+    ----------
+    ema : float or None
+        Momentum; None leaves the memory to the losses.
+    renormalize : bool
+    """
+
+    def __init__(self, ema: float | None, renormalize: bool) -> None:
+        self.ema, self.renormalize = ema, renormalize
+
+    def on_batch_end(
+        self, net: NeuralNet, batch: Any = None, training: bool = False, **kwargs: Any
+    ) -> None:
+        if not training:
+            return
+        memory, output = net.module_.memory, kwargs["y_pred"]
+        if self.ema is not None:
+            known = output.omics_projection
+            omics = None if known is None else iter(known.detach())  # one row per paired bag
+            for b, (y, paired) in enumerate(zip(batch[1], output.paired, strict=True)):
+                patches = output.projection[output.batch == b].detach()
+                pull = next(omics) if omics is not None and paired else None
+                ema_update(memory, patches, pull, y, self.ema)
+        if self.renormalize:
+            memory.renormalize()
+
+
+class MemoryUsage(Callback):
+    """Record usage and geometry of the memory per epoch: in training, and on the validation part.
+
+    While training: over the sampled stream, with dropout. Validation: each slide once, without.
+
+    Parameters
+    ----------
+    classes : sequence of str
+        Names for the columns.
+    reseed : bool
+        Replace a component that no patch of its class has used for an epoch by a random one.
+    generator : torch.Generator
+    """
+
+    def __init__(self, classes: Sequence[str], reseed: bool, generator: torch.Generator) -> None:
+        self.classes, self.reseed, self.generator = classes, reseed, generator
+
+    def on_epoch_begin(self, net: NeuralNet, **kwargs: Any) -> None:
+        if len(net.history) == 1:  # `InitialMemory` stands before this callback
+            self.start_ = net.module_.memory.directions().detach().clone()
+        self.usage_: dict[str, list[Tensor]] = {"memory": [], "valid_memory": []}
+        self.own_ = torch.zeros(net.module_.memory.rows.shape[:2], dtype=torch.float64)
+
+    def on_batch_end(
+        self, net: NeuralNet, batch: Any = None, training: bool = False, **kwargs: Any
+    ) -> None:
+        output, y = kwargs["y_pred"], batch[1]
+        usage = component_usage(output.affinity.detach(), output.batch, len(y)).cpu()
+        self.usage_["memory" if training else "valid_memory"].append(usage)
+        if training:
+            self.own_.index_add_(0, y, usage[torch.arange(len(y)), y])
+
+    def on_epoch_end(self, net: NeuralNet, dataset_train: Any = None, **kwargs: Any) -> None:
+        for prefix, parts in self.usage_.items():
+            if parts:
+                self._record(net, prefix, torch.cat(parts).mean(dim=0))
+        for name, value in memory_geometry(net.module_.memory, self.start_).items():
+            net.history.record(f"memory_{name}", value)
+        if self.reseed:
+            self._replace_unused(net, dataset_train)
+
+    def _record(self, net: NeuralNet, prefix: str, usage: Tensor) -> None:
+        net.history.record(f"{prefix}_active_ratio", active_ratio(usage))
+        net.history.record(f"{prefix}_ever_used", active_ratio(usage, 0.0))
+        effective = perplexity(usage)
+        for name, value in zip(self.classes, effective, strict=True):
+            net.history.record(f"{prefix}_perplexity_{name}", float(value))
+        joint = len(effective) * effective.log().mean().exp()
+        net.history.record(f"{prefix}_effective_components", float(joint))
+
+    def _replace_unused(self, net: NeuralNet, dataset: BagDataset) -> None:
+        for c, j in (self.own_ == 0).nonzero().tolist():
+            with torch.no_grad():
+                net.module_.memory.rows[c, j] = sample_projections(
+                    net, dataset, c, 1, self.generator
+                )[0]

@@ -1,0 +1,172 @@
+"""Soft labels of the omics teacher: their formula, who is held out, and what they change."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from conftest import make_bags, make_omics, quick_classifier
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.dummy import DummyClassifier
+from sklearn.ensemble import ExtraTreesClassifier, RandomForestClassifier
+from sklearn.feature_selection import SelectFromModel
+from sklearn.linear_model import LogisticRegression
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.svm import SVC
+
+from sk_momkd.data.omics import as_omics
+from sk_momkd.estimators.omics_teacher import cross_fitted_labels
+from sk_momkd.exceptions import OmicsError
+
+
+class FirstGene(ClassifierMixin, BaseEstimator):
+    """Its logit is the first gene; it remembers in `seen` whom each fit saw."""
+
+    seen: list = []  # noqa: RUF012  (shared by clones on purpose)
+
+    def fit(self, X, y):
+        self.classes_ = np.unique(y)
+        self.seen.append(set(X.index))
+        return self
+
+    def decision_function(self, X):
+        return X.to_numpy()[:, 0]
+
+    def predict(self, X):
+        return (self.decision_function(X) > 0).astype(int)
+
+
+def labels_of(frame, y, *, teacher, rows=None, groups=None, temperature=0.5):
+    rows = np.arange(len(y)) if rows is None else rows
+    groups = np.arange(len(y)) if groups is None else groups
+    return cross_fitted_labels(
+        teacher, as_omics(frame), rows, y, groups, temperature=temperature, random_state=0
+    )
+
+
+def weights(clf):
+    return torch.cat([p.detach().flatten() for p in clf.module_.parameters()])
+
+
+def test_labels_are_the_sigmoid_of_logits_in_standard_deviations():
+    y = np.arange(20) % 2
+    frame = make_omics(y)
+    soft = labels_of(frame, y, teacher=FirstGene(), temperature=0.5)
+    z = frame.to_numpy(np.float32)[:, 0]
+    np.testing.assert_allclose(soft[:, 1], 1 / (1 + np.exp(-2 * z / z.std())), rtol=1e-5)
+    np.testing.assert_allclose(soft.sum(axis=1), 1, rtol=1e-6)
+
+
+def test_labels_come_from_teachers_that_never_saw_the_group():
+    y, FirstGene.seen = np.arange(20) % 2, []
+    frame, groups = make_omics(y), np.arange(20) // 4
+    labels_of(frame, y, teacher=FirstGene(), groups=groups)
+    assert len(FirstGene.seen) == 5
+    for seen in FirstGene.seen:
+        held = {groups[i] for i, name in enumerate(frame.index) if name not in seen}
+        assert held
+        assert not held & {groups[i] for i, n in enumerate(frame.index) if n in seen}
+
+
+def test_labels_of_noise_by_a_memoriser_tell_nothing_of_the_label():
+    random = np.random.default_rng(0)
+    y = random.permutation(np.arange(200) % 2)
+    frame = pd.DataFrame(random.normal(size=(200, 5)), index=[f"P{i}" for i in range(200)])
+    frame.columns = [f"G{j}" for j in range(5)]
+    teacher = KNeighborsClassifier(1)  # in the sample it would be right every time
+    soft = labels_of(frame, y, teacher=teacher)
+    assert abs(np.mean((soft[:, 1] > 0.5) == (y == 1)) - 0.5) < 0.12
+
+
+def test_labels_of_a_patient_with_several_bags_are_one_and_count_once():
+    y, FirstGene.seen = np.arange(12) % 2, []
+    frame = make_omics(y)
+    rows = np.append(np.arange(12), [0, 0, -1])
+    labels = np.append(y, [y[0], y[0], 1])
+    soft = labels_of(frame, labels, teacher=FirstGene(), rows=rows, groups=rows)
+    assert np.array_equal(soft[12], soft[0])
+    assert np.array_equal(soft[13], soft[0])
+    assert not soft[14].any()
+    assert all(len(seen) <= 10 for seen in FirstGene.seen)
+
+
+def test_labels_of_three_classes_sum_to_one_and_follow_the_classes():
+    y = np.arange(60) % 3
+    random = np.random.default_rng(1)
+    frame = pd.DataFrame(
+        random.normal(size=(60, 4)) + 3 * np.eye(3, 4)[y],
+        index=[f"P{i}" for i in range(60)],
+        columns=list("abcd"),
+    )
+    soft = labels_of(frame, y, teacher=LogisticRegression())
+    np.testing.assert_allclose(soft.sum(axis=1), 1, rtol=1e-5)
+    assert np.mean(soft.argmax(axis=1) == y) > 0.8
+
+
+def test_labels_need_two_groups_of_every_class():
+    y = np.arange(6) % 2
+    with pytest.raises(OmicsError, match=r"class 1 is in 1.*lambda_teacher=0"):
+        labels_of(make_omics(y), y, teacher=None, groups=np.array([0, 9, 1, 9, 2, 9]))
+
+
+def test_labels_need_a_teacher_that_tells_patients_apart():
+    y = np.arange(24) % 2
+    with pytest.raises(OmicsError, match="same of all patients of a fold"):
+        labels_of(make_omics(y), y, teacher=DummyClassifier())
+
+
+@pytest.mark.parametrize("n_classes", [3, 4])
+def test_labels_need_one_output_per_class(n_classes):
+    y = np.arange(24) % n_classes
+    with pytest.raises(OmicsError, match="decision_function_shape='ovr'"):
+        labels_of(make_omics(y), y, teacher=SVC(decision_function_shape="ovo"))
+
+
+def test_fit_names_the_class_with_too_little_omics():
+    bags, y = make_bags()
+    clf = quick_classifier(lambda_teacher=0.5, early_stopping=False)
+    with pytest.raises(OmicsError, match="class 'pos' is in 1"):
+        clf.fit(bags, np.array(["neg", "pos"])[y], make_omics(y).iloc[[0, 1, 2, 4]])
+
+
+def test_fit_is_the_same_with_a_teacher_of_chance_and_rows_in_any_order():
+    bags, y = make_bags()
+    omics = make_omics(y).astype(np.float32)
+    teacher, selector = RandomForestClassifier(4), SelectFromModel(ExtraTreesClassifier(4))
+    settings = {"max_epochs": 1, "teacher": teacher, "omics_transformer": selector}
+    first, second = (
+        quick_classifier(lambda_teacher=0.5, **settings).fit(bags, y, table)
+        for table in (omics, omics[::-1])
+    )
+    assert torch.equal(weights(first), weights(second))
+    assert teacher.random_state is None
+
+
+def test_fit_learns_from_soft_labels_and_never_from_those_of_validation():
+    bags, y = make_bags()
+    omics = make_omics(y)
+    settings = {"max_epochs": 2, "alpha_omics": 0.0, "lambda_mse": 0.0}
+    plain = quick_classifier(**settings).fit(bags, y, omics)
+    soft = quick_classifier(lambda_teacher=0.5, **settings).fit(bags, y, omics)
+    assert not torch.equal(weights(plain), weights(soft))
+    mutated = omics.copy()
+    mutated.loc[soft.validation_["patient_id"]] = 50.0
+    again = quick_classifier(lambda_teacher=0.5, **settings).fit(bags, y, mutated)
+    assert torch.equal(weights(soft), weights(again))
+
+
+def test_fit_without_omics_is_the_same_with_and_without_a_teacher():
+    bags, y = make_bags()
+    plain = quick_classifier(max_epochs=2).fit(bags, y)
+    taught = quick_classifier(max_epochs=2, lambda_teacher=0.5).fit(bags, y)
+    assert torch.equal(weights(plain), weights(taught))
+
+
+@pytest.mark.parametrize("alignment", [False, True])
+def test_fit_semi_paired_with_any_teacher(alignment):
+    bags, y = make_bags()
+    clf = quick_classifier(
+        max_epochs=2, lambda_teacher=0.7, teacher=SVC(), teacher_alignment=alignment
+    )
+    clf.fit(bags, y, make_omics(y).iloc[:16])
+    assert clf.n_paired_ < 24
+    assert np.isfinite(clf.predict_proba(bags)).all()

@@ -1,0 +1,139 @@
+"""With, without and with permuted omics; what may be claimed."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import make_bags, make_omics, quick_classifier
+from sklearn.dummy import DummyClassifier
+
+from sk_momkd import align_omics
+from sk_momkd.evaluation.omics_comparison import compare_omics, judge, one_cycle, permute_omics
+from sk_momkd.evaluation.study import as_study
+
+
+def values(table):
+    return table.rows(np.arange(len(table.ids)))
+
+
+@pytest.mark.parametrize("within_class", [False, True])
+def test_permuted_omics_differ_for_every_patient_and_keep_their_marginals(within_class):
+    bags, y = make_bags(20)
+    study = as_study(bags, y, omics=make_omics(y))
+    moved = permute_omics(study, np.random.default_rng(0), within_class=within_class)
+    before, after = values(study.omics), values(moved)
+    assert before.index.equals(after.index)
+    assert (before != after).any(axis=1).all()
+    for gene in before:
+        np.testing.assert_array_equal(np.sort(before[gene]), np.sort(after[gene]))
+
+
+def test_permutation_within_class_keeps_the_class():
+    bags, y = make_bags(20)
+    marked = pd.DataFrame({"label": y, "patient": np.arange(20)}, index=bags.patient_ids)
+    study = as_study(bags, y, omics=marked)
+    moved = values(permute_omics(study, np.random.default_rng(0), within_class=True))
+    np.testing.assert_array_equal(moved["label"], y)
+    assert (moved["patient"] != np.arange(20)).all()
+
+
+def test_permutation_leaves_rows_of_others_alone():
+    bags, y = make_bags(20)
+    study = as_study(bags[:10], y[:10], omics=align_omics(make_omics(y), bags))
+    moved = values(permute_omics(study, np.random.default_rng(0)))
+    before = values(study.omics)
+    assert moved.iloc[10:].equals(before.iloc[10:])
+    assert (moved.iloc[:10] != before.iloc[:10]).any(axis=1).all()
+
+
+@pytest.mark.parametrize("n", [1, 2, 7])
+def test_one_cycle_visits_all(n):
+    members = np.arange(n)
+    source, at = one_cycle(members, np.random.default_rng(n)), 0
+    for _ in range(n - 1):
+        at = source[at]
+        assert at != 0
+    assert source[at] == 0
+
+
+@pytest.mark.parametrize(
+    ("without", "permuted", "outcome"),
+    [
+        ((0.01, 0.05), (0.01, 0.05), "gain"),
+        ((0.01, 0.05), (-0.01, 0.05), "unspecific"),
+        ((0.01, 0.05), (np.nan, np.nan), "unspecific"),
+        ((0.0, 0.05), (0.01, 0.05), "no gain shown"),
+        ((-0.01, 0.05), (0.01, 0.05), "no gain shown"),
+        ((np.nan, np.nan), (0.01, 0.05), "no gain shown"),
+        ((-0.05, -0.01), (0.01, 0.05), "harm"),
+    ],
+)
+def test_gain_is_claimed_only_above_none_and_above_permuted(without, permuted, outcome):
+    columns = ["fold_low", "fold_high"]
+    rows = {"with - without": without, "with - permuted": permuted}
+    assert judge(pd.DataFrame.from_dict(rows, orient="index", columns=columns)) == outcome
+
+
+def test_arms_differ_in_omics_alone(recorder):
+    bags, y = make_bags(24)
+    result = compare_omics(recorder, bags, y, make_omics(y), cv=3, repeats=2, n_bootstrap=50)
+    assert result.outcome == "no gain shown"  # the recorder does not use what it gets
+    assert (result.differences["fold_auroc"] == 0).all()
+    assert result.differences.index.tolist() == [
+        "with - without",
+        "with - permuted",
+        "permuted - without",
+    ]
+    assert set(result.predictions["method"]) == {"with", "without", "permuted"}
+    assert str(result).startswith("Does omics help Recorder?")
+    assert "No gain shown: AUROC +0.000 [+0.000, +0.000] (95%)" in result.verdict
+    assert "One seed" not in result.verdict
+
+
+def test_three_arms_of_a_real_classifier_are_trained_apart():
+    bags, y = make_bags(20)
+    clf = quick_classifier(max_epochs=2, early_stopping=False, alpha_omics=5.0)
+    result = compare_omics(clf, bags, y, make_omics(y), cv=2, n_bootstrap=20)
+    p = result.predictions.pivot(index="patient_id", columns="method", values="p_1")
+    assert (p["with"] != p["without"]).any()
+    assert (p["with"] != p["permuted"]).any()
+    assert "One seed" in result.verdict
+
+
+class Pupil(DummyClassifier):
+    """Learns from histology only if omics agrees with the labels, or only if there is any."""
+
+    def __init__(self, any_omics=False):
+        super().__init__()
+        self.any_omics = any_omics
+
+    def fit(self, X, y, omics=None):
+        row = None if omics is None else omics.rows(omics.match(X)).to_numpy()[:, 0]
+        self.taught_ = omics is not None and (self.any_omics or np.corrcoef(row, y)[0, 1] > 0.5)
+        return super().fit(np.zeros((len(X), 1)), y)
+
+    def predict_proba(self, X):
+        if not self.taught_:
+            return super().predict_proba(np.zeros((len(X), 1)))
+        score = 1 / (1 + np.exp(-np.array([bag.load().features.mean() for bag in X])))
+        return np.stack([1 - score, score], axis=1)
+
+
+@pytest.mark.parametrize(
+    ("any_omics", "outcome", "said"),
+    [
+        (False, "gain", "Omics helped"),
+        (True, "unspecific", "not shown to come from the patients' own omics"),
+    ],
+)
+def test_verdict_tells_a_gain_of_omics_from_a_gain_of_training(any_omics, outcome, said):
+    bags, y = make_bags(40)
+    pupil = Pupil(any_omics)
+    result = compare_omics(pupil, bags, y, make_omics(y), cv=2, n_bootstrap=100)
+    assert result.outcome == outcome
+    assert said in result.verdict
+
+
+def test_estimator_without_omics_is_refused(pooled_lr):
+    bags, y = make_bags(12)
+    with pytest.raises(TypeError, match="takes no omics"):
+        compare_omics(pooled_lr, bags, y, make_omics(y))

@@ -1,0 +1,84 @@
+"""Files of slides: by id first, else by the name without a UUID, and only when there is one."""
+
+import pandas as pd
+import pytest
+
+from sk_momkd.exceptions import CohortError
+from sk_momkd.io.readers import find_files, match_files
+
+SLIDE = "TCGA-A2-A04P-01Z-00-DX1"
+ONE = "9B3EF0C4-1E0B-4A2E-9F5D-6D6C3A2E7A11"
+TWO = "0fa23c1b-1e0b-4a2e-9f5d-6d6c3a2e7a11"
+
+
+@pytest.fixture
+def folder(tmp_path):
+    def make(*names):
+        for name in names:
+            (tmp_path / name).touch()
+        return find_files(tmp_path)
+
+    return make
+
+
+def matched(slides, files):
+    frame = match_files(slides, files)
+    return [tuple(None if pd.isna(v) else v for v in row) for row in frame.to_numpy()]
+
+
+@pytest.mark.parametrize(
+    ("slide", "file"),
+    [
+        (SLIDE, f"{SLIDE}.{ONE}.h5"),
+        (f"{SLIDE}.svs", f"{SLIDE}.{TWO}.svs.h5"),
+        (f"{SLIDE}.{ONE}", f"{SLIDE}.h5"),
+        (f"{SLIDE}.{TWO}.svs", f"{SLIDE}.pt"),
+    ],
+)
+def test_match_name_that_differs_by_a_uuid_is_taken_and_said(folder, slide, file):
+    files = folder(file)
+    ((stem, path, how),) = matched([slide], files)
+    assert (files[stem], how) == (path, "name without UUID")
+    assert path.endswith(file)
+
+
+@pytest.mark.parametrize("slide", [SLIDE, f"{SLIDE}.{ONE}", f"{SLIDE}.{TWO}.svs"])
+def test_match_by_id_comes_first(folder, slide):
+    files = folder(f"{SLIDE}.h5", f"{SLIDE}.{ONE}.h5", f"{SLIDE}.{TWO}.h5")
+    ((stem, _, how),) = matched([slide], files)
+    assert (stem, how) == (slide.removesuffix(".svs"), "id")
+
+
+@pytest.mark.parametrize(
+    ("slide", "file"),
+    [
+        (f"{SLIDE}.{ONE}", f"{SLIDE}.{TWO}.h5"),
+        (SLIDE, f"{SLIDE}.9B3EF0C4.h5"),
+        (SLIDE, f"{SLIDE}-{ONE}.h5"),
+        ("TCGA-A2-A04P-01Z-00-DX2", f"{SLIDE}.{ONE}.h5"),
+        ("1", "001.h5"),
+    ],
+)
+def test_match_other_names_are_kept_apart(folder, slide, file):
+    assert matched([slide], folder(file)) == [(None, None, None)]
+
+
+def test_match_several_candidates_raise_naming_them(folder):
+    files = folder(f"{SLIDE}.{ONE}.h5", f"{SLIDE}.{TWO}.h5")
+    said = rf"Slide '{SLIDE}' has no file.*2 that differ.*{TWO}\.h5'.*Write the UUID"
+    with pytest.raises(CohortError, match=said) as error:
+        match_files([SLIDE], files)
+    assert f"{SLIDE}.{ONE}.h5" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("slides", "file"),
+    [
+        ([f"{SLIDE}.{ONE}", f"{SLIDE}.{TWO}"], f"{SLIDE}.h5"),
+        ([SLIDE, f"{SLIDE}.{ONE}"], f"{SLIDE}.{ONE}.h5"),
+    ],
+)
+def test_match_several_slides_of_one_file_raise_naming_both(folder, slides, file):
+    with pytest.raises(CohortError, match="Several slide ids mean the same file") as error:
+        match_files(slides, folder(file))
+    assert all(repr(slide) in str(error.value) for slide in [*slides, file])
