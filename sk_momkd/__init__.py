@@ -10,7 +10,10 @@ import lazy_loader as _lazy
 __version__ = "0.2.0"
 
 _load, __dir__, __all__ = _lazy.attach_stub(__name__, __file__)
-_RENAMED: dict[str, str] = {}  # old name: new name
+_RENAMED = {  # old name: new name
+    "geometry": "check_geometry",
+    "slide_to_anndata": "slide_anndata",
+}
 
 
 def __getattr__(name: str) -> Any:

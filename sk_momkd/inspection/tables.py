@@ -16,8 +16,8 @@ from sklearn.utils.validation import check_consistent_length
 from ..data.bag import Bag
 from ..data.sequence import as_bags, first_few
 from ..estimators.momkd import MoMKDClassifier
-from ..io.atomic import written_whole
-from ..io.writers import slide_to_anndata
+from ..io.atomic import atomic_write
+from ..io.writers import slide_anndata
 from .attention import patch_attention
 from .fitted import classifier_of, momkd_of, momkd_output, seen_bags
 from .memory import component_table, patch_affinities
@@ -128,7 +128,7 @@ def to_stamp(predictions: pd.DataFrame, path: str | PathLike, *, label: str) -> 
         table[f"{label}_{name}"] = proba[column].to_numpy()
     table["loss"] = np.nan if truth is None else _loss(proba.to_numpy(), truth, classes)
     table = table.sort_values("loss", kind="stable", na_position="last", ignore_index=True)
-    with written_whole(Path(path)) as part:
+    with atomic_write(Path(path)) as part:
         table.to_csv(part, index=False)
     return table
 
@@ -167,7 +167,7 @@ def slide_scores(clf: Any, bag: Bag) -> AnnData:
     Returns
     -------
     AnnData
-        That of :func:`slide_to_anndata`, with the columns of :func:`patch_attention` in ``obs``
+        That of :func:`slide_anndata`, with the columns of :func:`patch_attention` in ``obs``
         and, of a MoMKD, the affinities in ``obsm["memory"]`` (columns named in
         ``uns["memory"]``). Patches that a filter of the pipeline drops have NaN.
 
@@ -195,9 +195,9 @@ def slide_scores(clf: Any, bag: Bag) -> AnnData:
     n = bag.n_instances
     scores = {name: _in_bag(attention[[name]].to_numpy(), rows, n, bag)[:, 0] for name in names}
     if not isinstance(model, MoMKDClassifier):
-        return slide_to_anndata(bag, scores)
+        return slide_anndata(bag, scores)
     affinities = patch_affinities(clf, [bag])
-    slide = slide_to_anndata(bag, scores | {"memory": _in_bag(affinities.X, rows, n, bag)})
+    slide = slide_anndata(bag, scores | {"memory": _in_bag(affinities.X, rows, n, bag)})
     slide.uns["memory"] = affinities.var_names.to_list()
     return slide
 

@@ -50,7 +50,7 @@ class AnnDataBag:
         spec = slide.uns.get("tile_spec", {})
         size = spec.get("base_width") if isinstance(spec, dict) else None
         unit = "level-0 px" if "spatial" in slide.obsm else None
-        said = slide.uns.get("bag", {})  # as slide_to_anndata writes it
+        said = slide.uns.get("bag", {})  # as slide_anndata writes it
         known = {k: said[k] for k in GEOMETRY if k in said} if isinstance(said, dict) else {}
         if "patch_size" in known:
             known["patch_size"] = number(known["patch_size"])

@@ -10,7 +10,7 @@ from pathlib import Path
 
 
 @contextmanager
-def written_whole(path: Path) -> Iterator[str]:
+def atomic_write(path: Path) -> Iterator[str]:
     """Name of a file to write beside `path`; it is moved there if nothing is raised."""
     if not path.parent.is_dir():
         raise FileNotFoundError(f"There is no folder {path.parent} to write {path.name} into.")

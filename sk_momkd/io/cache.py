@@ -18,7 +18,7 @@ from ..data.bag import Bag, BagArrays, BagInfo, BagSource, check_features
 from ..data.patient import PatientSource
 from ..data.sequence import BagSequence
 from ..exceptions import BagError, BagFileError
-from .atomic import written_whole
+from .atomic import atomic_write
 from .damage import DAMAGE
 from .readers import SlideFile
 
@@ -227,7 +227,7 @@ def _store(place: Path, arrays: BagArrays) -> None:
 def _replace(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with written_whole(path) as part, open(part, "wb") as file:
+        with atomic_write(path) as part, open(part, "wb") as file:
             write(file)
     except OSError as error:
         raise BagFileError(

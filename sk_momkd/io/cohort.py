@@ -192,7 +192,7 @@ def load_cohort(
 
     Everything is joined by id. Slides without a label or without a file are left out with a
     `CohortWarning`; the report names them. Feature files are only opened when they are needed;
-    ``report.geometry()`` opens them to hold patch size against stride.
+    ``report.check_geometry()`` opens them to hold patch size against stride.
 
     Parameters
     ----------

@@ -15,7 +15,7 @@ from pandas.api.types import is_numeric_dtype
 
 from ..data.bag import Bag
 from ..exceptions import BagError, BagFileError
-from .atomic import written_whole
+from .atomic import atomic_write
 
 Polygon = list[NDArray]
 
@@ -203,7 +203,7 @@ def to_geojson(
         object_type,
     )
     target = Path(path)
-    with written_whole(target) as part, open(part, "w", encoding="utf-8") as file:
+    with atomic_write(target) as part, open(part, "w", encoding="utf-8") as file:
         file.write('{"type": "FeatureCollection", "features": [')
         for i, feature in enumerate(features):
             file.write((",\n" if i else "\n") + json.dumps(feature, allow_nan=False))

@@ -17,7 +17,7 @@ _COLUMNS = ["format", "unit", "patch_size", "step", "step_per_patch", "n_instanc
 _TOLERANCE = 0.01
 
 
-def geometry(bags: Any) -> pd.DataFrame:
+def check_geometry(bags: Any) -> pd.DataFrame:
     """Patch size against the step between patches, slide by slide; reads coordinates.
 
     A step below the patch size means overlap, above it gaps; a step of half or twice the size on
@@ -38,9 +38,9 @@ def geometry(bags: Any) -> pd.DataFrame:
     Examples
     --------
     >>> from tempfile import mkdtemp
-    >>> from sk_momkd import geometry, read_bags, simulate_cohort
+    >>> from sk_momkd import check_geometry, read_bags, simulate_cohort
     >>> bags = read_bags(simulate_cohort(mkdtemp(), n_patients=1, random_state=0).features)
-    >>> geometry(bags)["step_per_patch"].to_list()
+    >>> check_geometry(bags)["step_per_patch"].to_list()
     [1.0]
     """
     bags = as_bags(bags)
@@ -50,7 +50,7 @@ def geometry(bags: Any) -> pd.DataFrame:
 
 
 def geometry_lines(table: pd.DataFrame) -> list[str]:
-    """What :func:`geometry` found, a line per kind of grid and one for the slides that disagree."""
+    """Summary of :func:`check_geometry`: a line per patch grid, one for slides with a problem."""
     sizes = table["patch_size"].map("{:g}".format).replace("nan", "unknown size")
     steps = table["step"].map("{:g}".format).replace("nan", "unknown")
     kinds = (
@@ -61,7 +61,7 @@ def geometry_lines(table: pd.DataFrame) -> list[str]:
     wrong = table[table["problem"].notna()]
     if len(wrong):
         named = [w if str(n) in w else f"{n}: {w}" for n, w in wrong["problem"].iloc[:3].items()]
-        more = f"; and {len(wrong) - 3} more, see report.geometry()" if len(wrong) > 3 else ""
+        more = f"; and {len(wrong) - 3} more, see report.check_geometry()" if len(wrong) > 3 else ""
         lines.append(
             f"{len(wrong)} slides that disagree or cannot be read: {'; '.join(named)}{more}"
         )

@@ -9,7 +9,7 @@ import pandas as pd
 
 from ..data.sequence import BagSequence, first_few
 from ..exceptions import CohortError
-from .geometry import geometry, geometry_lines
+from .geometry import check_geometry, geometry_lines
 from .readers import WITHOUT_UUID
 
 _MOST_SITES = 12  # in print; a TCGA cohort has forty
@@ -42,8 +42,8 @@ class JoinReport:
         """The slides that are not in use."""
         return self.slides[self.slides["status"] != "used"]
 
-    def geometry(self) -> pd.DataFrame:
-        """Patch size against stride of the slides in use, as :func:`sk_momkd.geometry` tells it.
+    def check_geometry(self) -> pd.DataFrame:
+        """Compare patch size and stride of the slides in use, see :func:`sk_momkd.check_geometry`.
 
         Opens the slides for their coordinates, once; from then on the printed report has a
         summary, and names the slides where the two disagree.
@@ -52,7 +52,7 @@ class JoinReport:
 
     @cached_property
     def _geometry(self) -> pd.DataFrame:
-        return geometry(self._bags)
+        return check_geometry(self._bags)
 
     def by_site(self) -> pd.DataFrame:
         """Slides in use per site and label; for cohorts read with ``site=`` or barcodes.

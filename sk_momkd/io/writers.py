@@ -16,7 +16,7 @@ from scipy import sparse
 from ..data.arrays import BagArrays
 from ..data.bag import GEOMETRY, Bag
 from ..exceptions import BagError
-from .atomic import written_whole
+from .atomic import atomic_write
 
 
 def write_trident(
@@ -75,13 +75,13 @@ def write_trident(
         "level0_width": int(coords[:, 0].max()) + patch_size_level0,
         "level0_height": int(coords[:, 1].max()) + patch_size_level0,
     }
-    with written_whole(Path(path)) as part, h5py.File(part, "w") as file:
+    with atomic_write(Path(path)) as part, h5py.File(part, "w") as file:
         file["features"] = features
         file["coords"] = coords
         file["coords"].attrs.update(attributes)
 
 
-def slide_to_anndata(bag: Bag, scores: Mapping[str, ArrayLike] | None = None) -> AnnData:
+def slide_anndata(bag: Bag, scores: Mapping[str, ArrayLike] | None = None) -> AnnData:
     """One slide as AnnData: a row per patch, ready for scanpy or squidpy.
 
     Parameters
@@ -105,8 +105,8 @@ def slide_to_anndata(bag: Bag, scores: Mapping[str, ArrayLike] | None = None) ->
     Examples
     --------
     >>> import numpy as np
-    >>> from sk_momkd import Bag, slide_to_anndata
-    >>> slide_to_anndata(Bag(np.ones((2, 3))), {"attention": [0.2, 0.8]}).obs["attention"].tolist()
+    >>> from sk_momkd import Bag, slide_anndata
+    >>> slide_anndata(Bag(np.ones((2, 3))), {"attention": [0.2, 0.8]}).obs["attention"].tolist()
     [0.2, 0.8]
     """
     features, coords, edges, _ = _one_slide(bag)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from ..data.sequence import BagSequence, as_bags, first_few
 from ..exceptions import CohortError, CohortWarning, LeakageError
-from ..io.atomic import written_whole
+from ..io.atomic import atomic_write
 from .split import check_leakage, check_parts, positions
 
 _PARTS = ("train", "val", "test")
@@ -170,7 +170,7 @@ def _frame(name: str, split: Sequence[Any], bags: BagSequence) -> pd.DataFrame:
 
 def _write_whole(path: Path, frame: pd.DataFrame) -> None:
     """Write beside `path`, then move: a reader never sees half a file."""
-    with written_whole(path) as part:
+    with atomic_write(path) as part:
         frame.to_csv(part, index=False, encoding="utf-8", lineterminator="\n")
 
 

@@ -12,7 +12,7 @@ from anndata import AnnData
 from scipy import sparse
 from torch_geometric.data import Data
 
-from sk_momkd import Bag, read_bags, slide_to_anndata, write_trident
+from sk_momkd import Bag, read_bags, slide_anndata, write_trident
 from sk_momkd.data.graph import build_edges
 from sk_momkd.exceptions import BagError, BagFileError
 
@@ -293,11 +293,11 @@ def test_write_trident_that_fails_leaves_the_old_file(tmp_path):
         write_trident(tmp_path / "S2.h5", Bag(X), patch_size_level0=512)
 
 
-def test_slide_to_anndata_round_trip_with_scores(tmp_path):
+def test_slide_anndata_round_trip_with_scores(tmp_path):
     edges = np.array([[5, 1], [3, 0]])
     bag = Bag(X, GRID, edge_index=edges, bag_id="S1", patient_id="P1")
     scores = {"attention": np.arange(12.0), "affinity": np.ones((12, 4))}
-    slide_to_anndata(bag, scores).write_h5ad(tmp_path / "S1.h5ad")
+    slide_anndata(bag, scores).write_h5ad(tmp_path / "S1.h5ad")
     stored = anndata.read_h5ad(tmp_path / "S1.h5ad")
     np.testing.assert_array_equal(stored.obs["attention"], np.arange(12.0))
     assert stored.obsm["affinity"].shape == (12, 4)
@@ -307,7 +307,7 @@ def test_slide_to_anndata_round_trip_with_scores(tmp_path):
     np.testing.assert_array_equal(again.features, X)
     assert set(map(tuple, again.edge_index.T)) == set(map(tuple, edges.T))
     with pytest.raises(BagError, match="'attention' has 3 rows"):
-        slide_to_anndata(bag, {"attention": [1, 2, 3]})
+        slide_anndata(bag, {"attention": [1, 2, 3]})
 
 
 @pytest.mark.parametrize(

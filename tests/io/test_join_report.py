@@ -31,7 +31,7 @@ def test_report_without_geometry_opens_nothing(report, monkeypatch):
 
 
 def test_report_with_geometry_shows_strides_and_names_slides_that_disagree(report):
-    assert len(report.geometry()) == 6
+    assert len(report.check_geometry()) == 6
     lines = str(report).splitlines()
     assert lines[2:6] == [
         "geometry:",
@@ -48,6 +48,6 @@ def test_report_with_geometry_shows_strides_and_names_slides_that_disagree(repor
 
 
 def test_report_geometry_is_read_once(report, monkeypatch):
-    first = report.geometry()
+    first = report.check_geometry()
     monkeypatch.setattr(SlideFile, "coords", lambda self: pytest.fail("read again"))
-    assert report.geometry() is first
+    assert report.check_geometry() is first

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from sk_momkd import Bag, patient_bags, read_bags, slide_to_anndata, write_trident
+from sk_momkd import Bag, patient_bags, read_bags, slide_anndata, write_trident
 from sk_momkd.exceptions import BagError
 
 
@@ -46,11 +46,11 @@ def test_writers_several_slides_raise(tmp_path):
     with pytest.raises(BagError, match="'P' is of 2 slides"):
         write_trident(tmp_path / "out.h5", bag, patch_size_level0=512)
     with pytest.raises(BagError, match="'P' is of 2 slides"):
-        slide_to_anndata(bag)
+        slide_anndata(bag)
 
 
-def test_slide_to_anndata_keeps_unit_patch_size_and_encoder(stamp, tmp_path):
-    slide_to_anndata(stamp).write_h5ad(tmp_path / "out.h5ad")
+def test_slide_anndata_keeps_unit_patch_size_and_encoder(stamp, tmp_path):
+    slide_anndata(stamp).write_h5ad(tmp_path / "out.h5ad")
     info = read_bags(tmp_path / "out.h5ad")[0].info
     assert (info.unit, info.patch_size, info.encoder) == ("um", 256, "uni2")
 

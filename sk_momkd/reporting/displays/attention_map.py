@@ -12,7 +12,7 @@ from ...data.bag import Bag, BagInfo
 from ...data.sequence import BagSequence
 from ...exceptions import BagError
 from ...inspection.attention import patch_attention
-from ...io.geometry import geometry
+from ...io.geometry import check_geometry
 from .slide_image import open_slide
 from .style import SCALE, axes, literal, shortened, styled
 
@@ -257,7 +257,7 @@ def patch_width(bag: Bag, info: BagInfo) -> float:
     BagError
         If neither is known.
     """
-    width = info.patch_size or geometry(BagSequence([bag]))["step"].iloc[0]
+    width = info.patch_size or check_geometry(BagSequence([bag]))["step"].iloc[0]
     if not np.isfinite(width) or width <= 0:
         raise BagError(f"The patch size of {bag.name} is unknown; give patch_size=.")
     return float(width)

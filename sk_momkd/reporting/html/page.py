@@ -12,7 +12,7 @@ import numpy as np
 
 from ...data.sequence import as_bags
 from ...evaluation.routing import final_step
-from ...io.atomic import written_whole
+from ...io.atomic import atomic_write
 from ...io.join_report import JoinReport
 from ...versions import facts
 from ..displays.style import matplotlib
@@ -160,7 +160,7 @@ def report(
         sections=[fill(subject) for fill in _SECTIONS],
     )
     path.parent.mkdir(parents=True, exist_ok=True)
-    with written_whole(path) as part:
+    with atomic_write(path) as part:
         Path(part).write_text(page, encoding="utf-8")
     return path
 
