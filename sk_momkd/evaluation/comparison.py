@@ -143,11 +143,11 @@ def compare(
     omics: Any = None,
     cv: Any = 5,
     groups: Any = None,
-    repeats: int = 1,
+    n_repeats: int = 1,
     random_state: int = 0,
     pos_label: Any = None,
     n_bootstrap: int = 2000,
-    confidence: float = 0.95,
+    confidence_level: float = 0.95,
     keep_models: bool = False,
     n_jobs: int | None = None,
 ) -> Comparison:
@@ -162,7 +162,8 @@ def compare(
         The method that the others are compared with; by default the first.
     omics : AnnData, DataFrame or OmicsTable, optional
         Given to the methods whose `fit` takes it; the others learn from histology alone.
-    cv, groups, repeats, random_state, pos_label, n_bootstrap, confidence, keep_models, n_jobs
+    cv, groups, n_repeats, random_state, pos_label, n_bootstrap, confidence_level, keep_models, \
+n_jobs
         As in :func:`evaluate`.
 
     Returns
@@ -215,13 +216,13 @@ def compare(
     reference = next(iter(estimators)) if reference is None else reference
     if reference not in estimators:
         raise ValueError(f"reference={reference!r} is none of {first_few(estimators)}.")
-    bootstrap = Bootstrap(n_bootstrap, confidence, random_state)
+    bootstrap = Bootstrap(n_bootstrap, confidence_level, random_state)
     study = as_study(bags, y, omics=omics, groups=groups, pos_label=pos_label)
-    plan = make_plan(study, cv, repeats, random_state)
+    plan = make_plan(study, cv, n_repeats, random_state)
     arms = {}
     for name, estimator in estimators.items():
         table = study.omics if takes(estimator, "omics") else None
-        arms[name] = Arm(estimator, [table] * repeats)
+        arms[name] = Arm(estimator, [table] * n_repeats)
     if omics is not None and not any(takes(e, "omics") for e in estimators.values()):
         raise TypeError(f"The fit of none of {first_few(estimators)} takes omics.")
     evaluations = evaluate_arms(

@@ -149,11 +149,11 @@ def evaluate(
     omics: Any = None,
     cv: Any = 5,
     groups: Any = None,
-    repeats: int = 1,
+    n_repeats: int = 1,
     random_state: int = 0,
     pos_label: Any = None,
     n_bootstrap: int = 2000,
-    confidence: float = 0.95,
+    confidence_level: float = 0.95,
     keep_models: bool = False,
     n_jobs: int | None = None,
 ) -> Evaluation:
@@ -175,14 +175,14 @@ def evaluate(
     groups : array-like of shape (n_bags,), optional
         E.g. sites: kept whole in the folds, passed to `fit` for the inner validation part,
         tabulated, and drawn whole in a second interval.
-    repeats : int, default=1
+    n_repeats : int, default=1
         Repeats have other seeds of the estimator, and other folds unless `cv` is a list.
     random_state : int, default=0
         Source of all seeds: folds, estimators and bootstrap.
     pos_label : label, optional
         The positive one of two classes; by default the one that sorts last.
     n_bootstrap : int, default=2000
-    confidence : float, default=0.95
+    confidence_level : float, default=0.95
     keep_models : bool, default=False
         Keep the fitted models, e.g. for :func:`evaluate_external`.
     n_jobs : int, optional
@@ -222,7 +222,7 @@ def evaluate(
     classes: AUROC and AUPRC one-vs-rest, averaged over classes, and no thresholds. Intervals are
     percentiles over draws of patients (within folds for ``fold_auroc``); with fewer than some
     twenty patients in a class they are somewhat too narrow. Chance in training is not in them, see
-    ``repeats`` and :func:`seed_spread`.
+    ``n_repeats`` and :func:`seed_spread`.
 
     Examples
     --------
@@ -247,9 +247,9 @@ def evaluate(
     >>> bool(result.summary.loc["auroc", "low"] > 0.8)
     True
     """
-    bootstrap = Bootstrap(n_bootstrap, confidence, random_state)
+    bootstrap = Bootstrap(n_bootstrap, confidence_level, random_state)
     study = checked_study(estimator, bags, y, omics=omics, groups=groups, pos_label=pos_label)
-    plan = make_plan(study, cv, repeats, random_state)
+    plan = make_plan(study, cv, n_repeats, random_state)
     outcomes = run_plan(
         study, estimator, plan, n_jobs=n_jobs, keep_models=keep_models, watch_memory=True
     )

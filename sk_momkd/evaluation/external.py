@@ -32,7 +32,7 @@ class ExternalEvaluation(Tables):
         One row per patient: ``y``, ``p_<class>`` of the ensemble, ``p_<class>_model<i>``.
     classes : tuple
     bootstrap : Bootstrap
-        How the intervals were drawn: ``n_draws, confidence, random_state``.
+        How the intervals were drawn: ``n_draws, confidence_level, random_state``.
     """
 
     name: str
@@ -63,7 +63,7 @@ def evaluate_external(
     groups: Any = None,
     pos_label: Any = None,
     n_bootstrap: int = 2000,
-    confidence: float = 0.95,
+    confidence_level: float = 0.95,
     random_state: int = 0,
 ) -> ExternalEvaluation:
     """Predict another cohort with models that are fitted already.
@@ -81,7 +81,7 @@ def evaluate_external(
     pos_label : label, optional
         As in :func:`evaluate`; by default that of the `Evaluation`.
     n_bootstrap : int, default=2000
-    confidence : float, default=0.95
+    confidence_level : float, default=0.95
     random_state : int, default=0
 
     Returns
@@ -121,7 +121,7 @@ def evaluate_external(
     >>> evaluate_external(here, *cohort("B", 1)).headline
     '5 fitted LogisticRegression on 40 external patients (20 x 0, 20 x 1)'
     """
-    bootstrap = Bootstrap(n_bootstrap, confidence, random_state)
+    bootstrap = Bootstrap(n_bootstrap, confidence_level, random_state)
     trained: frozenset[Any] = frozenset()
     models: Sequence[Any] = fitted_models
     if isinstance(fitted_models, Evaluation):

@@ -46,19 +46,19 @@ def learning_curve(
     omics: Any = None,
     cv: Any = 5,
     groups: Any = None,
-    repeats: int = 1,
+    n_repeats: int = 1,
     random_state: int = 0,
     pos_label: Any = None,
     n_bootstrap: int = 2000,
-    confidence: float = 0.95,
+    confidence_level: float = 0.95,
     n_jobs: int | None = None,
 ) -> LearningCurve:
     """AUROC on the same test patients with ever more training patients.
 
     Parameters
     ----------
-    estimator, bags, y, omics, cv, groups, repeats, random_state, pos_label, n_bootstrap, \
-confidence, n_jobs
+    estimator, bags, y, omics, cv, groups, n_repeats, random_state, pos_label, n_bootstrap, \
+confidence_level, n_jobs
         As in :func:`evaluate`.
     fractions : sequence of float, default=(0.25, 0.5, 0.75, 1.0)
         Of the training patients of each class in each fold, and there of those with omics and
@@ -87,9 +87,9 @@ confidence, n_jobs
     fractions = sorted({float(f) for f in fractions})
     if not fractions or not 0 < fractions[0] <= fractions[-1] <= 1:
         raise ValueError(f"fractions must lie above 0 and at most at 1, got {fractions}.")
-    bootstrap = Bootstrap(n_bootstrap, confidence, random_state)
+    bootstrap = Bootstrap(n_bootstrap, confidence_level, random_state)
     study = checked_study(estimator, bags, y, omics=omics, groups=groups, pos_label=pos_label)
-    plan = make_plan(study, cv, repeats, random_state)
+    plan = make_plan(study, cv, n_repeats, random_state)
     name, rows = estimator_name(estimator), []
     for fraction in fractions:
         try:

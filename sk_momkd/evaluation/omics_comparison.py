@@ -69,11 +69,11 @@ def compare_omics(
     within_class: bool = False,
     cv: Any = 5,
     groups: Any = None,
-    repeats: int = 1,
+    n_repeats: int = 1,
     random_state: int = 0,
     pos_label: Any = None,
     n_bootstrap: int = 2000,
-    confidence: float = 0.95,
+    confidence_level: float = 0.95,
     n_jobs: int | None = None,
 ) -> OmicsComparison:
     """Train with omics, without, and with omics of other patients, on the same folds.
@@ -87,7 +87,7 @@ def compare_omics(
     within_class : bool, default=False
         Permute omics among patients of the same label. What the label says about omics then stays,
         and only what is the patient's own is lost: the stricter question.
-    cv, groups, repeats, random_state, pos_label, n_bootstrap, confidence, n_jobs
+    cv, groups, n_repeats, random_state, pos_label, n_bootstrap, confidence_level, n_jobs
         As in :func:`evaluate`. Each repeat permutes anew.
 
     Returns
@@ -122,16 +122,16 @@ def compare_omics(
     False
     """
     require_omics(estimator)
-    bootstrap = Bootstrap(n_bootstrap, confidence, random_state)
+    bootstrap = Bootstrap(n_bootstrap, confidence_level, random_state)
     study = as_study(bags, y, omics=omics, groups=groups, pos_label=pos_label)
-    plan = make_plan(study, cv, repeats, random_state)
+    plan = make_plan(study, cv, n_repeats, random_state)
     permuted = [
         permute_omics(study, shuffles(random_state, repeat), within_class=within_class)
-        for repeat in range(repeats)
+        for repeat in range(n_repeats)
     ]
     arms = {
-        "with": Arm(estimator, [study.omics] * repeats),
-        "without": Arm(estimator, [None] * repeats),
+        "with": Arm(estimator, [study.omics] * n_repeats),
+        "without": Arm(estimator, [None] * n_repeats),
         "permuted": Arm(estimator, permuted),
     }
     evaluations = evaluate_arms(study, arms, plan, bootstrap, n_jobs=n_jobs)
@@ -146,7 +146,7 @@ def compare_omics(
         stacked(evaluations, "folds"),
         stacked(evaluations, "predictions"),
         outcome,
-        _verdict(outcome, differences, study, evaluations, confidence),
+        _verdict(outcome, differences, study, evaluations, confidence_level),
         evaluations,
     )
 
@@ -207,10 +207,10 @@ def _verdict(
     differences: pd.DataFrame,
     study: Study,
     evaluations: dict[str, Evaluation],
-    confidence: float,
+    confidence_level: float,
 ) -> str:
-    gained = _in_words(differences, "without", confidence)
-    own = _in_words(differences, "permuted", confidence)
+    gained = _in_words(differences, "without", confidence_level)
+    own = _in_words(differences, "permuted", confidence_level)
     text = {
         GAIN: f"Omics helped: AUROC {gained} against training without it, and {own} against "
         "omics of other patients.",
@@ -227,15 +227,15 @@ def _verdict(
     if outcome == GAIN and row.get("fold_low_sites", 1) <= 0:
         notes.append("Drawing whole sites, the interval includes 0.")
     if len(evaluations["with"].repeats) == 1:
-        notes.append("One seed: chance in training is not in the interval; use repeats.")
+        notes.append("One seed: chance in training is not in the interval; use n_repeats.")
     return " ".join(part for part in [text, *notes] if part)
 
 
-def _in_words(differences: pd.DataFrame, other: str, confidence: float) -> str:
+def _in_words(differences: pd.DataFrame, other: str, confidence_level: float) -> str:
     row = differences.loc[f"with - {other}"]
     return (
         f"{row['fold_auroc']:+.3f} [{row['fold_low']:+.3f}, {row['fold_high']:+.3f}] "
-        f"({confidence:.0%})"
+        f"({confidence_level:.0%})"
     )
 
 

@@ -221,19 +221,19 @@ class Bootstrap:
     Attributes
     ----------
     n_draws : int
-    confidence : float
+    confidence_level : float
     random_state : int
     """
 
     n_draws: int
-    confidence: float
+    confidence_level: float
     random_state: int
 
     def __post_init__(self) -> None:
-        if self.n_draws < 1 or not 0 < self.confidence < 1:
+        if self.n_draws < 1 or not 0 < self.confidence_level < 1:
             raise ValueError(
-                "n_bootstrap must be at least 1 and confidence between 0 and 1, got "
-                f"{self.n_draws!r} and {self.confidence!r}."
+                "n_bootstrap must be at least 1 and confidence_level between 0 and 1, got "
+                f"{self.n_draws!r} and {self.confidence_level!r}."
             )
 
     def patients(self, n_patients: int) -> NDArray:
@@ -250,10 +250,10 @@ class Bootstrap:
 
     def interval(self, values: NDArray) -> tuple[float, float]:
         """Percentile interval of drawn values."""
-        return interval(values, self.confidence)
+        return interval(values, self.confidence_level)
 
     def __str__(self) -> str:
-        return f"{self.confidence:.0%} of {self.n_draws:,} draws, seed {self.random_state}"
+        return f"{self.confidence_level:.0%} of {self.n_draws:,} draws, seed {self.random_state}"
 
 
 @dataclass(frozen=True, repr=False)
@@ -276,7 +276,7 @@ class Evaluation(Tables):
     classes : tuple
         Of two classes, the last is the positive one.
     bootstrap : Bootstrap
-        How the intervals were drawn: ``n_draws, confidence, random_state``.
+        How the intervals were drawn: ``n_draws, confidence_level, random_state``.
     models : tuple of estimators
         Fitted on the folds, repeat by repeat; empty unless kept.
     trained_patients : frozenset

@@ -169,12 +169,12 @@ def draw_within(strata: NDArray, n_draws: int, random: np.random.Generator) -> N
     return draws
 
 
-def interval(values: NDArray, confidence: float) -> tuple[float, float]:
+def interval(values: NDArray, confidence_level: float) -> tuple[float, float]:
     """Percentile interval; draws without a value (a class was not drawn) are left out."""
     values = values[np.isfinite(values)]
     if not len(values):
         return np.nan, np.nan
-    tail = (1 - confidence) / 2
+    tail = (1 - confidence_level) / 2
     low, high = np.quantile(values, [tail, 1 - tail])
     return float(low), float(high)
 

@@ -201,7 +201,7 @@ def shuffles(random_state: int, number: int) -> np.random.Generator:
     return np.random.default_rng([random_state, _SHUFFLE, number])
 
 
-def make_plan(study: Study, cv: Any, repeats: int, random_state: int) -> Plan:
+def make_plan(study: Study, cv: Any, n_repeats: int, random_state: int) -> Plan:
     """Splits of the study by `cv`, each checked for leaks.
 
     Parameters
@@ -210,7 +210,7 @@ def make_plan(study: Study, cv: Any, repeats: int, random_state: int) -> Plan:
     cv : int, splitter or iterable of (train, test)
         An int is the number of `PatientStratifiedKFold`'s folds. Splits that are given hold
         positions in the sequence of bags that came.
-    repeats : int
+    n_repeats : int
         Repeats shuffle the folds anew where `cv` is an int or a splitter that shuffles. Given
         splits stay: then repeats change the seeds of the estimator alone.
     random_state : int
@@ -222,12 +222,12 @@ def make_plan(study: Study, cv: Any, repeats: int, random_state: int) -> Plan:
     ValueError
         If a patient is tested twice in one repeat, a side is empty, or an argument is unusable.
     """
-    for name, value, least in (("repeats", repeats, 1), ("random_state", random_state, 0)):
+    for name, value, least in (("n_repeats", n_repeats, 1), ("random_state", random_state, 0)):
         if not isinstance(value, Integral) or value < least:
             raise ValueError(f"{name} must be an int of at least {least}, got {value!r}.")
     given = _given_splits(study, cv)
     splits = []
-    for repeat in range(repeats):
+    for repeat in range(n_repeats):
         folds = given or _split(study, cv, repeat, seed_of(random_state, _FOLDS, repeat))
         _check(study, folds)
         splits.append(folds)
@@ -290,7 +290,7 @@ def _check(study: Study, folds: list[Split]) -> None:
     if len(twice):
         raise ValueError(
             f"{len(twice)} patients are tested in several splits: {first_few(study.names[twice])}. "
-            "Each may be tested once per repeat; for repeated folds use repeats=."
+            "Each may be tested once per repeat; for repeated folds use n_repeats=."
         )
 
 

@@ -17,7 +17,7 @@ def test_estimator_against_itself_differs_by_exactly_zero():
     bags, y = make_bags(24)
     clf = quick_classifier(max_epochs=2)
     sites = np.array([f"s{i // 2 % 6}" for i in range(24)])
-    result = compare({"a": clf, "b": clf}, bags, y, groups=sites, repeats=2, **FEW)
+    result = compare({"a": clf, "b": clf}, bags, y, groups=sites, n_repeats=2, **FEW)
     row = result.differences.loc["b"]
     zero = [c for c in row.index if "auroc" in c or "low" in c or "high" in c]
     assert len(zero) == 10
@@ -55,7 +55,7 @@ def test_p_values_are_delong_and_holm(noisy_cohort, pooled_lr, recorder):
 
 def test_methods_share_folds_and_draws(noisy_cohort, pooled_lr):
     bags, y, _ = noisy_cohort
-    result = compare({"a": pooled_lr, "b": DummyClassifier()}, bags, y, repeats=2, **FEW)
+    result = compare({"a": pooled_lr, "b": DummyClassifier()}, bags, y, n_repeats=2, **FEW)
     one, other = (result.evaluations[m].predictions for m in "ab")
     assert one[["repeat", "fold", "patient_id"]].equals(other[["repeat", "fold", "patient_id"]])
     assert {"summary", "differences", "folds", "predictions"} == set(result.tables())

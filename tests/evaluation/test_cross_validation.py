@@ -52,21 +52,21 @@ def test_result_does_not_depend_on_jobs_or_on_the_order_of_bags():
     bags, y = make_bags(24)
     omics = make_omics(y)
     clf = quick_classifier(max_epochs=2)
-    one = evaluate(clf, bags, y, omics=omics, repeats=2, n_jobs=1, **FEW)
+    one = evaluate(clf, bags, y, omics=omics, n_repeats=2, n_jobs=1, **FEW)
     order = np.random.default_rng(0).permutation(24)
-    other = evaluate(clf, bags[order], y[order], omics=omics, repeats=2, n_jobs=2, **FEW)
+    other = evaluate(clf, bags[order], y[order], omics=omics, n_repeats=2, n_jobs=2, **FEW)
     same_numbers(one, other)
 
 
 def test_repeats_have_seeds_and_folds_of_their_own(noisy_cohort, pooled_lr):
     bags, y, _ = noisy_cohort
-    result = evaluate(pooled_lr, bags, y, repeats=2, **FEW)
+    result = evaluate(pooled_lr, bags, y, n_repeats=2, **FEW)
     first, second = (t for _, t in result.predictions.groupby("repeat"))
     assert first["fold"].tolist() != second["fold"].tolist()
     values = [metrics.roc_auc_score(t["y"] == "wt", t["p_wt"]) for t in (first, second)]
     assert result.summary["value"]["auroc"] == pytest.approx(np.mean(values))
     assert result.summary["repeat_std"]["auroc"] == pytest.approx(np.std(values, ddof=1))
-    same_numbers(result, evaluate(pooled_lr, bags, y, repeats=2, **FEW))
+    same_numbers(result, evaluate(pooled_lr, bags, y, n_repeats=2, **FEW))
 
 
 def test_tuned_metrics_use_the_threshold_of_the_validation_part(noisy_cohort, recorder):
@@ -163,7 +163,7 @@ def test_models_are_kept_only_if_asked(noisy_cohort, pooled_lr):
     assert not hasattr(pooled_lr[-1], "coef_")
 
 
-@pytest.mark.parametrize("wrong", [{"n_bootstrap": 0}, {"confidence": 1.0}])
+@pytest.mark.parametrize("wrong", [{"n_bootstrap": 0}, {"confidence_level": 1.0}])
 def test_unusable_bootstrap_is_refused(wrong, pooled_lr, noisy_cohort):
     with pytest.raises(ValueError, match="n_bootstrap"):
         evaluate(pooled_lr, *noisy_cohort[:2], **wrong)

@@ -75,7 +75,7 @@ def test_gain_is_claimed_only_above_none_and_above_permuted(without, permuted, o
 
 def test_arms_differ_in_omics_alone(recorder):
     bags, y = make_bags(24)
-    result = compare_omics(recorder, bags, y, make_omics(y), cv=3, repeats=2, n_bootstrap=50)
+    result = compare_omics(recorder, bags, y, make_omics(y), cv=3, n_repeats=2, n_bootstrap=50)
     assert result.outcome == "no gain shown"  # the recorder does not use what it gets
     assert (result.differences["fold_auroc"] == 0).all()
     assert result.differences.index.tolist() == [

@@ -81,9 +81,9 @@ def test_torn_sites_are_warned_of(noisy_cohort):
 
 
 @pytest.mark.parametrize(
-    ("cv", "repeats", "random_state", "said"),
+    ("cv", "n_repeats", "random_state", "said"),
     [
-        (4, 0, 0, "repeats"),
+        (4, 0, 0, "n_repeats"),
         (4, 1, None, "random_state"),
         (3.5, 1, 0, "cv must be"),
         ([], 1, 0, "at least one"),
@@ -93,6 +93,6 @@ def test_torn_sites_are_warned_of(noisy_cohort):
         (ShuffleSplit(2, test_size=1), 1, 0, "several splits|on both sides"),
     ],
 )
-def test_unusable_plan_says_why(study, cv, repeats, random_state, said):
+def test_unusable_plan_says_why(study, cv, n_repeats, random_state, said):
     with pytest.raises(ValueError, match=said):
-        make_plan(study, cv, repeats, random_state)
+        make_plan(study, cv, n_repeats, random_state)

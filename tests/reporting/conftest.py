@@ -86,7 +86,7 @@ def demo(tmp_path_factory):
             y,
             omics=omics,
             cv=2,
-            repeats=2,
+            n_repeats=2,
             pos_label=POSITIVE,
             n_bootstrap=50,
             keep_models=True,
