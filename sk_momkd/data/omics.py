@@ -14,8 +14,9 @@ from pandas.api.types import is_numeric_dtype
 from scipy import sparse
 
 from ..exceptions import OmicsError, PairingWarning
+from ..messages import first_few
 from .arrays import to_numpy
-from .sequence import BagSequence, as_bags, first_few
+from .sequence import BagSequence, as_bags
 
 
 class OmicsTable:

@@ -12,9 +12,10 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_consistent_length
 
 from ..exceptions import BagError, CohortError, LeakageError
+from ..messages import first_few
 from .arrays import BagArrays
 from .bag import Bag, BagInfo
-from .sequence import BagSequence, as_bags, first_few, is_bag_list
+from .sequence import BagSequence, as_bags, is_bag_list
 
 
 class Patients(NamedTuple):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, overload
 
@@ -10,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..exceptions import BagError
+from ..messages import first_few, repeated
 from .arrays import BagArrays, to_numpy
 from .bag import Bag
 
@@ -51,9 +51,8 @@ class BagSequence:
                     f"Element {position} is a {type(bag).__name__}, expected a Bag. Use "
                     "as_bags(...) to convert arrays."
                 )
-        ids = [bag.bag_id for bag in self._bags if bag.bag_id is not None]
-        if len(set(ids)) < len(ids):
-            twice = sorted(i for i, n in Counter(ids).items() if n > 1)
+        twice = repeated(bag.bag_id for bag in self._bags if bag.bag_id is not None)
+        if twice:
             raise BagError(f"{len(twice)} bag ids occur more than once: {first_few(twice)}.")
 
     @property
@@ -241,10 +240,3 @@ def _drop_ellipsis(index: tuple) -> Any:
 
 def _objects(values: Iterable[Any]) -> NDArray:
     return np.fromiter(values, dtype=object)
-
-
-def first_few(names: Iterable[Any], n: int = 3) -> str:
-    """The first names and how many more there are, for error messages and reports."""
-    names = list(names)
-    more = f" and {len(names) - n} more" if len(names) > n else ""
-    return ", ".join(repr(str(name)) for name in names[:n]) + more

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from ..data.sequence import first_few
 from ..exceptions import OmicsError
 from ..losses.ghanet import ghanet_terms
+from ..messages import first_few
 from ..models.ghanet import GHANet
 from ..training.config import Objective
 from .base import TaughtClassifier

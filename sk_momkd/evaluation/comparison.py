@@ -11,7 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ..data.omics import OmicsTable
-from ..data.sequence import first_few
+from ..messages import first_few
 from .cross_validation import run_plan
 from .results import (
     Bootstrap,

@@ -16,7 +16,8 @@ from sklearn import config_context
 from sklearn.base import clone
 
 from ..data.omics import OmicsTable
-from ..data.sequence import BagSequence, first_few
+from ..data.sequence import BagSequence
+from ..messages import first_few
 from .metrics import best_threshold
 from .peak_memory import PeakMemory
 from .results import Bootstrap, Evaluation, FoldOutcome, collect

@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from ..data.sequence import first_few
 from ..exceptions import LeakageError
+from ..messages import first_few
 from .cross_validation import bag_probabilities, estimator_name, tuned_threshold
 from .results import Bootstrap, Evaluation, OutOfFold, Tables
 from .study import Study, as_study

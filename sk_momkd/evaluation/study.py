@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from ..data.omics import OmicsTable, align_omics
 from ..data.patient import patients_of
-from ..data.sequence import BagSequence, as_bags, first_few
+from ..data.sequence import BagSequence, as_bags
+from ..messages import first_few
 from ..model_selection.split import PatientStratifiedKFold, check_leakage, positions
 
 

@@ -16,10 +16,10 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
 from ..data.omics import OmicsTable, as_omics
-from ..data.sequence import first_few
 from ..estimators.momkd import MoMKDClassifier
 from ..exceptions import OmicsError
 from ..losses.momkd import alignment_margin
+from ..messages import first_few
 from ..nn.encoders import OmicsBranch
 from .explain import expected_gradients
 from .fitted import momkd_of

@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 from sklearn.utils.validation import check_consistent_length
 
 from ..data.bag import Bag
-from ..data.sequence import as_bags, first_few
+from ..data.sequence import as_bags
 from ..estimators.momkd import MoMKDClassifier
 from ..io.atomic import atomic_write
 from ..io.writers import slide_anndata
+from ..messages import first_few
 from .attention import patch_attention
 from .fitted import classifier_of, momkd_of, momkd_output, seen_bags
 from .memory import component_table, patch_affinities

@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 from ..data.bag import Bag
 from ..data.omics import OmicsTable, as_omics, check_names
 from ..data.patient import patient_bags, patient_labels
-from ..data.sequence import BagSequence, first_few
+from ..data.sequence import BagSequence
 from ..exceptions import CohortError, CohortWarning, OmicsError
+from ..messages import first_few
 from .damage import DAMAGE
 from .join_report import JoinReport
 from .readers import SlideFile, find_files, match_files

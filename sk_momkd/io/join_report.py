@@ -7,8 +7,9 @@ from functools import cached_property
 
 import pandas as pd
 
-from ..data.sequence import BagSequence, first_few
+from ..data.sequence import BagSequence
 from ..exceptions import CohortError
+from ..messages import first_few
 from .geometry import check_geometry, geometry_lines
 from .readers import WITHOUT_UUID
 

@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 
 from ..data.arrays import BagArrays
 from ..data.bag import Bag, BagInfo
-from ..data.sequence import BagSequence, first_few
+from ..data.sequence import BagSequence
 from ..exceptions import BagFileError, CohortError
+from ..messages import first_few
 from .anndata_files import AnnDataBag
 from .hdf5 import LAYOUTS, Hdf5Bag
 from .torch_files import TorchBag

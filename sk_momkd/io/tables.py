@@ -10,8 +10,9 @@ from zipfile import BadZipFile
 
 import pandas as pd
 
-from ..data.sequence import BagSequence, first_few
+from ..data.sequence import BagSequence
 from ..exceptions import CohortError, CohortWarning, OmicsError
+from ..messages import first_few
 from .readers import slide_stem
 
 _SEPARATORS = {".csv": ",", ".tsv": "\t", ".txt": "\t"}

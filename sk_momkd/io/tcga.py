@@ -11,8 +11,8 @@ import pandas as pd
 from anndata import AnnData
 from numpy.typing import NDArray
 
-from ..data.sequence import first_few
 from ..exceptions import CohortError, OmicsError
+from ..messages import first_few
 
 _BARCODE = re.compile(
     r"TCGA-(?P<site>[A-Z0-9]{2})-[A-Z0-9]{4}(?![A-Z0-9])(-(?P<type>\d{2})[A-Z]?(?![A-Z0-9]))?",

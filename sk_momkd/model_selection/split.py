@@ -18,8 +18,9 @@ from sklearn.model_selection import (
 from sklearn.utils import check_random_state
 
 from ..data.patient import Patients, patients_and_groups, patients_of, require_patients
-from ..data.sequence import BagSequence, as_bags, first_few
+from ..data.sequence import BagSequence, as_bags
 from ..exceptions import LeakageError
+from ..messages import first_few
 
 _SHUFFLES = 20
 _SIDES = {2: ("train", "test"), 3: ("train", "validation", "test")}

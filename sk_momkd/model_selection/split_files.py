@@ -14,9 +14,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from ..data.sequence import BagSequence, as_bags, first_few
+from ..data.sequence import BagSequence, as_bags
 from ..exceptions import CohortError, CohortWarning, LeakageError
 from ..io.atomic import atomic_write
+from ..messages import first_few
 from .split import check_leakage, check_parts, positions
 
 _PARTS = ("train", "val", "test")

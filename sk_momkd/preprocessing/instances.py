@@ -20,9 +20,10 @@ from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
 from ..data.arrays import BagArrays
-from ..data.sequence import BagSequence, as_bags, first_few
+from ..data.sequence import BagSequence, as_bags
 from ..exceptions import BagError, CohortError
 from ..io.tcga import tissue_source_site
+from ..messages import first_few
 
 
 class BagTransformer(TransformerMixin, BaseEstimator):

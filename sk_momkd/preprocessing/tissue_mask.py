@@ -16,10 +16,11 @@ from sklearn.utils._param_validation import Interval, StrOptions
 
 from ..data.arrays import BagArrays
 from ..data.bag import Bag
-from ..data.sequence import BagSequence, as_bags, first_few
+from ..data.sequence import BagSequence, as_bags
 from ..exceptions import BagError, CohortError
 from ..io.geojson import inside, read_polygons
 from ..io.readers import slide_stem
+from ..messages import first_few
 from .instances import BagTransformer
 
 _SUFFIXES = (".geojson", ".json")
