@@ -14,6 +14,7 @@ from sklearn.utils import assert_all_finite, column_or_1d
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_consistent_length, validate_data
 
+from ..exceptions import BagError
 from .bag import Bag
 from .sequence import BagSequence, as_bags, is_bag_list
 
@@ -34,6 +35,15 @@ def check_bags(estimator: BaseEstimator, X: Any, *, reset: bool) -> BagSequence:
     if reset:
         estimator.n_features_in_ = bags.load(0).features.shape[1]
     return bags
+
+
+def check_n_features(found: int, bag_name: str, expected: int, estimator_name: str) -> None:
+    """Raise a `BagError` that names a bag with another number of features than expected."""
+    if found != expected:
+        raise BagError(
+            f"X has {found} features in {bag_name}, but {estimator_name} is expecting {expected} "
+            "features as input. Extract all slides with one encoder."
+        )
 
 
 def _is_table(X: Any) -> bool:

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from ..data.sequence import as_bags
 from ..estimators.momkd import MoMKDClassifier
 from ..exceptions import BagError
-from ..preprocessing.background import BackgroundDetector
-from ..preprocessing.instances import InstanceFilter
+from ..preprocessing.background_detector import BackgroundDetector
+from ..preprocessing.instance_filter import InstanceFilter
 from .fitted import SeenBag, classifier_of, is_ensemble, momkd_output, seen_bags
 from .memory import component_table
 

@@ -1,9 +1,7 @@
-from .background import BackgroundDetector as BackgroundDetector
+from .background_detector import BackgroundDetector as BackgroundDetector
 from .bag_pooling import BagPooling as BagPooling
-from .instances import (
-    InstanceFilter as InstanceFilter,
-    InstanceStandardizer as InstanceStandardizer,
-    InstanceTransformer as InstanceTransformer,
-)
+from .instance_filter import InstanceFilter as InstanceFilter
+from .instance_standardizer import InstanceStandardizer as InstanceStandardizer
+from .instance_transformer import InstanceTransformer as InstanceTransformer
 from .omics import GeneSelector as GeneSelector, LogCounts as LogCounts
 from .tissue_mask import TissueMaskFilter as TissueMaskFilter

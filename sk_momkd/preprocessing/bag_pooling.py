@@ -1,4 +1,4 @@
-"""Bags as one row each, for classifiers that know no bags."""
+"""Pooling of each bag into one row, for classifiers that take no bags."""
 
 from __future__ import annotations
 
@@ -12,32 +12,32 @@ from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.validation import check_is_fitted
 
 from ..data.sequence import BagSequence
-from ..data.validation import check_bags
-from ..exceptions import BagError
-from .instances import some_bags
+from ..data.validation import check_bags, check_n_features
 
 _STATISTICS: dict[str, Callable[..., NDArray]] = {"mean": np.mean, "std": np.std, "max": np.max}
 _CHOICES = {"mean", "mean+std", "max", "mean+max"}
 
 
 class BagPooling(TransformerMixin, BaseEstimator):
-    """Pool the patches of each bag into one row, without learning anything.
+    """Pool the patches of each bag into one row; nothing is learned.
 
-    What any method of multiple instance learning has to beat:
-    ``make_pipeline(BagPooling(), StandardScaler(), LogisticRegression())``.
+    ``make_pipeline(BagPooling(), StandardScaler(), LogisticRegression())`` is the baseline that a
+    method of multiple instance learning has to beat.
 
     Parameters
     ----------
     statistics : {"mean", "mean+std", "max", "mean+max"}, default="mean"
-        Over the patches of a bag, feature by feature; two stand side by side.
+        Statistics over the patches of a bag, feature by feature. Columns of two statistics are
+        concatenated.
 
     Attributes
     ----------
     n_features_in_ : int
+        Number of features of each patch.
 
     See Also
     --------
-    ABMILClassifier : Pooling by learned attention.
+    ABMILClassifier : Pools with learned attention.
 
     Examples
     --------
@@ -54,22 +54,41 @@ class BagPooling(TransformerMixin, BaseEstimator):
         self.statistics = statistics
 
     def fit(self, X: Any, y: Any = None) -> Self:
-        """Check the parameter and learn the number of features."""
-        self._validate_params()
-        some_bags(check_bags(self, X, reset=True))
-        return self
-
-    def transform(self, X: Any) -> NDArray:
-        """Pooled features of shape (n_bags, n_features_in_ * number of statistics), float64.
+        """Check the parameter and learn the number of features.
 
         Parameters
         ----------
-        X : bags in any form that classifiers accept; files are read one after the other
+        X : bags in any form that `fit` of a classifier accepts
+        y : ignored
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError
+            If `statistics` is unknown, or there are no bags.
+        """
+        self._validate_params()
+        check_bags(self, X, reset=True)
+        return self
+
+    def transform(self, X: Any) -> NDArray:
+        """Pool each bag; files are read one after the other.
+
+        Parameters
+        ----------
+        X : bags in any form that `fit` accepts
+
+        Returns
+        -------
+        ndarray of shape (n_bags, n_features_in_ * number of statistics), float64
 
         Raises
         ------
         BagError
-            If a bag has another width than those of `fit`; names it.
+            If a bag has another number of features than those of `fit`; names it.
         """
         check_is_fitted(self)
         bags = check_bags(self, X, reset=False)
@@ -78,17 +97,23 @@ class BagPooling(TransformerMixin, BaseEstimator):
 
     def _pool(self, bags: BagSequence, i: int, functions: list[Callable[..., NDArray]]) -> NDArray:
         features = bags.load(i).features
-        if features.shape[1] != self.n_features_in_:
-            raise BagError(
-                f"X has {features.shape[1]} features in {bags.name(i)}, but BagPooling is "
-                f"expecting {self.n_features_in_} features as input. Extract all slides with one "
-                "encoder."
-            )
+        check_n_features(features.shape[1], bags.name(i), self.n_features_in_, "BagPooling")
         wide = features.astype(np.float64, copy=False)
         return np.concatenate([function(wide, axis=0) for function in functions])
 
     def get_feature_names_out(self, input_features: Any = None) -> NDArray:
-        """Names ``<statistic>_<feature>`` of the columns of `transform`."""
+        """Names of the columns of `transform`.
+
+        Parameters
+        ----------
+        input_features : list of str, optional
+            Names of the features; by default their numbers.
+
+        Returns
+        -------
+        object ndarray
+            ``<statistic>_<feature>`` of each column.
+        """
         check_is_fitted(self)
         features = range(self.n_features_in_) if input_features is None else input_features
         names = [f"{name}_{x}" for name in self.statistics.split("+") for x in features]

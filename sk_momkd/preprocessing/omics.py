@@ -1,4 +1,4 @@
-"""Preparation of omics inside the training fold: log of counts, gene selection, z-scores."""
+"""Transformers of omics, fitted inside the training fold: log of counts, gene selection."""
 
 from __future__ import annotations
 
@@ -16,17 +16,24 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from ..exceptions import ExpressionScaleWarning, OmicsError
 
-_LARGEST_LOG2 = 50.0  # no expression on a log scale comes near
+_LARGEST_LOG2 = 50.0  # far above any expression on a log scale
 
 
 class LogCounts(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
-    """log2(x + 1) where the training data are counts, nothing otherwise.
+    """Transform counts to log2(x + 1), and leave other data unchanged.
 
-    Data are counts when every value is a whole number.
+    Data are counts if every training value is a whole number.
 
     Attributes
     ----------
     is_counts_ : bool
+        Whether the training data are counts.
+    n_features_in_ : int
+        Number of genes.
+
+    See Also
+    --------
+    GeneSelector : Keeps the genes that differ most between classes.
 
     Examples
     --------
@@ -40,6 +47,15 @@ class LogCounts(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
     def fit(self, X: Any, y: Any = None) -> Self:
         """Decide whether `X` holds counts.
 
+        Parameters
+        ----------
+        X : array-like or DataFrame of shape (n_patients, n_genes)
+        y : ignored
+
+        Returns
+        -------
+        self
+
         Raises
         ------
         OmicsError
@@ -50,16 +66,32 @@ class LogCounts(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         self._refuse_negative(X, values)
         if not self.is_counts_ and values.min() >= 0 and values.max() > _LARGEST_LOG2:
             warnings.warn(
-                f"Expression is not whole numbers, never negative and reaches {values.max():.4g}: "
-                "it looks like TPM or the like without a log. It is used as it is; take "
-                "log2(x + 1) first, e.g. FunctionTransformer(np.log1p) in omics_transformer.",
+                f"Expression has fractional values, no negative ones, and a maximum of "
+                f"{values.max():.4g}: it looks like TPM or a similar unit without a logarithm. It "
+                "is used unchanged; take log2(x + 1) first, e.g. FunctionTransformer(np.log1p) in "
+                "omics_transformer.",
                 ExpressionScaleWarning,
                 stacklevel=2,
             )
         return self
 
     def transform(self, X: Any) -> NDArray:
-        """`X`, or log2(X + 1) for counts; same shape."""
+        """Transform `X` if the training data were counts.
+
+        Parameters
+        ----------
+        X : array-like or DataFrame of shape (n_patients, n_genes)
+
+        Returns
+        -------
+        ndarray of shape (n_patients, n_genes)
+            log2(X + 1) for counts, else `X`.
+
+        Raises
+        ------
+        OmicsError
+            If counts are negative; names the gene and, where `X` is a DataFrame, the patient.
+        """
         check_is_fitted(self)
         values = validate_data(self, X, dtype=[np.float64, np.float32], reset=False)
         self._refuse_negative(X, values)
@@ -73,7 +105,7 @@ class LogCounts(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         frame = X if isinstance(X, pd.DataFrame) else pd.DataFrame(values)
         raise OmicsError(
             f"{len(negative)} negative counts in omics, the first ({values[i, j]:g}) for patient "
-            f"{frame.index[i]!r}, gene {frame.columns[j]!r}. If these are no counts, pass an "
+            f"{frame.index[i]!r}, gene {frame.columns[j]!r}. If these are not counts, pass an "
             "omics_transformer without LogCounts, e.g. "
             "make_pipeline(GeneSelector(768), StandardScaler())."
         )
@@ -82,18 +114,26 @@ class LogCounts(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
 class GeneSelector(SelectorMixin, BaseEstimator):
     """Keep the genes that differ most between a class and the rest, by Welch's t.
 
-    A gene's score is its largest absolute t over the classes. Ties, and genes that no class
-    tells apart, are ordered by variance.
+    The score of a gene is its largest absolute t over the classes. Genes with equal scores are
+    ordered by variance.
 
     Parameters
     ----------
     n_genes : int, default=768
-        All genes are kept where there are fewer.
+        Number of genes to keep; all genes are kept if there are fewer.
 
     Attributes
     ----------
     scores_ : ndarray of shape (n_genes_in,)
         Largest absolute t of each gene.
+    support_ : bool ndarray of shape (n_genes_in,)
+        Whether each gene is kept.
+    n_features_in_ : int
+        Number of genes before the selection.
+
+    See Also
+    --------
+    LogCounts : Takes the logarithm of counts.
 
     Examples
     --------
@@ -106,12 +146,23 @@ class GeneSelector(SelectorMixin, BaseEstimator):
         self.n_genes = n_genes
 
     def fit(self, X: Any, y: Any) -> Self:
-        """Score the genes of `X` (n_patients, n_genes_in) by the labels `y`.
+        """Score the genes.
+
+        Parameters
+        ----------
+        X : array-like or DataFrame of shape (n_patients, n_genes_in)
+        y : array-like of shape (n_patients,)
+
+        Returns
+        -------
+        self
 
         Raises
         ------
         OmicsError
             If `y` has a single class.
+        ValueError
+            If `n_genes` is less than 1.
         """
         X, y = validate_data(self, X, y, dtype=[np.float64, np.float32])
         if self.n_genes < 1:
@@ -119,8 +170,8 @@ class GeneSelector(SelectorMixin, BaseEstimator):
         classes = np.unique(y)
         if len(classes) < 2:
             raise OmicsError(
-                f"GeneSelector needs patients of at least two classes; all {len(y)} that came "
-                "(training patients with omics) are of one class. Pair patients of the others."
+                f"GeneSelector needs patients of at least two classes, but all {len(y)} training "
+                "patients with omics are of one class. Add omics of patients of other classes."
             )
         self.scores_ = np.max([_welch_t(X, y == c) for c in classes], axis=0)
         order = np.lexsort((-X.var(axis=0), -self.scores_))
@@ -145,12 +196,12 @@ def _welch_t(X: NDArray, inside: NDArray) -> NDArray:
     spread = np.sqrt(a.var(axis=0, ddof=ddof_a) / len(a) + b.var(axis=0, ddof=ddof_b) / len(b))
     difference = np.abs(a.mean(axis=0) - b.mean(axis=0))
     t = np.divide(difference, spread, out=np.zeros_like(spread), where=spread > 0)
-    # Without spread, t is rounding of the means by rounding: 0 or infinite is what is meant.
+    # Without spread, t would be a quotient of rounding errors; the exact value is 0 or infinite.
     flat = (np.ptp(a, axis=0) == 0) & (np.ptp(b, axis=0) == 0)
     t[flat] = np.where(a[0, flat] == b[0, flat], 0, np.inf)
     return t
 
 
 def default_omics_transformer(n_genes: int) -> Pipeline:
-    """log2(x + 1) of counts, `n_genes` by Welch's t, z-scores; all fitted in the fold."""
+    """Pipeline of `LogCounts`, `GeneSelector` for `n_genes` genes, and `StandardScaler`."""
     return make_pipeline(LogCounts(), GeneSelector(n_genes), StandardScaler())

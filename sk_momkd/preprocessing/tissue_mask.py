@@ -1,4 +1,4 @@
-"""Patches inside the tissue, or any region, that was drawn on the slide."""
+"""A filter of patches by polygons of tissue, or of any region, drawn on the slide."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from ..exceptions import BagError, CohortError
 from ..io.geojson import inside, read_polygons
 from ..io.readers import slide_stem
 from ..messages import first_few
-from .instances import BagTransformer
+from .bag_transformer import BagTransformer
 
 _SUFFIXES = (".geojson", ".json")
 _logger = logging.getLogger(__name__)
@@ -32,20 +32,21 @@ class TissueMaskFilter(BagTransformer):
 
     The polygons come from a folder with one GeoJSON file per slide, in level-0 pixels:
     ``contours_geojson`` of TRIDENT, corrected by hand or not, or annotations exported from
-    QuPath. Holes and several polygons are understood; where polygons overlap, a patch counts once.
-    It learns nothing, so it may stand anywhere before the classifier, in a pipeline or out of it.
-    A bag of several slides of a patient takes the mask of each slide.
+    QuPath. Polygons may have holes, and a file may hold several; where polygons overlap, a patch
+    counts once. Nothing is learned, so the filter can be used inside or outside a pipeline, at any
+    place before the classifier. For a bag of several slides of a patient, each slide's own mask is
+    used.
 
     Parameters
     ----------
     folder : path
-        Holds ``<slide id>.geojson`` (or ``.json``); as slide id counts ``bag_id``, with or without
-        the suffix of a slide file.
+        Folder with ``<slide id>.geojson`` (or ``.json``). The slide id is the ``bag_id``, with or
+        without the suffix of a slide file.
     patch_size : float, optional
-        Width of a patch in level-0 pixels. By default what the bag's file tells; needed where it
-        does not, as CLAM's, and for bags in memory.
+        Width of a patch in level-0 pixels. By default it is read from the bag's file; it is needed
+        where the file does not hold it (as CLAM's), and for bags in memory.
     missing : {"raise", "keep"}, default="raise"
-        What becomes of a slide without a file: an error, or all its patches are kept.
+        How to treat a slide without a file: raise an error, or keep all its patches.
 
     See Also
     --------
@@ -53,8 +54,9 @@ class TissueMaskFilter(BagTransformer):
 
     Notes
     -----
-    QuPath counts from the corner of the scanned area: on slides with ``openslide.bounds-x/y`` (as
-    mrxs) its polygons are shifted against level-0 coordinates, and have to be moved back first.
+    QuPath measures coordinates from the corner of the scanned area. On slides with
+    ``openslide.bounds-x/y`` (such as mrxs) its polygons are therefore shifted against level-0
+    coordinates; move them back first.
 
     Examples
     --------
@@ -91,12 +93,31 @@ class TissueMaskFilter(BagTransformer):
         self.missing = missing
 
     def fit(self, X: Any = None, y: Any = None) -> Self:
-        """Check the parameters; nothing is learned."""
+        """Check the parameters; nothing is learned.
+
+        Parameters
+        ----------
+        X, y : ignored
+
+        Returns
+        -------
+        self
+        """
         self._validate_params()
         return self
 
     def transform(self, X: Any) -> BagSequence:
-        """`X` without the patches outside the polygons; files are read when a bag is read.
+        """Return `X` without the patches outside the polygons.
+
+        Files of polygons are read when a bag is read.
+
+        Parameters
+        ----------
+        X : bags in any form that `fit` of a classifier accepts
+
+        Returns
+        -------
+        BagSequence
 
         Raises
         ------
@@ -104,7 +125,7 @@ class TissueMaskFilter(BagTransformer):
             If the folder does not exist, two files are of one slide, or slides have no file and
             ``missing="raise"``; names them.
         BagError
-            When a bag is read: if no patch is left, or the bag does not tell where its patches lie.
+            When a bag is read, if no patch is left or the positions of its patches are unknown.
         """
         self._validate_params()
         files = _mask_files(Path(self.folder))
@@ -176,8 +197,8 @@ class _InsideMasks:
         if not keep.any():
             used = first_few(filter(None, self.masks))
             raise BagError(
-                f"no patch centre lies inside the polygons of {used}. Are they of this slide, and "
-                "in level-0 pixels as the coordinates?"
+                f"no patch centre lies inside the polygons of {used}. Check that they belong to "
+                "this slide and are in level-0 pixels, as the coordinates are."
             )
         return keep
 
@@ -185,19 +206,19 @@ class _InsideMasks:
 def _centers(coords: NDArray | None, slide: Bag, patch_size: float | None) -> NDArray:
     """Centre of each patch in level-0 pixels."""
     if coords is None:
-        raise BagError(f"{slide.name} has no coordinates, which a tissue mask needs.")
+        raise BagError(f"{slide.name} has no coordinates, but a tissue mask needs them.")
     info = slide.info
     if info.unit == "um":
         raise BagError(
-            f"{slide.name} has coordinates in micrometres, the mask is in level-0 pixels. Give "
-            "Bag(features, coords=...) the coordinates in pixels."
+            f"{slide.name} has coordinates in micrometres, but the mask is in level-0 pixels. "
+            "Pass the coordinates in pixels: Bag(features, coords=...)."
         )
     if info.anchor == "centre":
         return coords
     size = info.patch_size_level0 if patch_size is None else patch_size
     if size is None:
         raise BagError(
-            f"{slide.name} does not tell its patch size. Pass TissueMaskFilter(patch_size=...), in "
+            f"The patch size of {slide.name} is unknown. Pass TissueMaskFilter(patch_size=...), in "
             "level-0 pixels."
         )
     return coords + size / 2

@@ -18,6 +18,7 @@ from ..data.arrays import BagArrays
 from ..data.bag import Bag
 from ..data.graph import build_edges
 from ..data.sequence import BagSequence
+from ..data.validation import check_n_features
 from ..exceptions import BagError
 from ..nn.blocks import Blocks, as_tensor, whole
 from ..nn.edges import Edges
@@ -88,7 +89,7 @@ def read_graph(bag: Bag, name: str, spec: GraphSpec, n_features: int) -> tuple[T
         Naming the bag, if it is unusable or has another width than the model.
     """
     arrays = bag.load(name)
-    _check_width(arrays.features.shape[1], name, n_features)
+    check_n_features(arrays.features.shape[1], name, n_features, "the model")
     return as_tensor(arrays.features), _connect(arrays, name, spec)
 
 
@@ -105,18 +106,10 @@ def open_graph(
             x, edges = read_graph(bag, name, spec, n_features)
             yield x.to(dtype), edges
         else:
-            _check_width(opened.shape[1], name, n_features)
+            check_n_features(opened.shape[1], name, n_features, "the model")
             edges = _connect(opened.frame, name, spec)
             blocks = Blocks(opened.shape, dtype, opened.read)
             yield blocks if len(blocks) > block_size else blocks.tensor(), edges
-
-
-def _check_width(found: int, name: str, expected: int) -> None:
-    if found != expected:
-        raise BagError(
-            f"X has {found} features in {name}, but the model is expecting {expected} features as "
-            "input. Extract all slides with one encoder."
-        )
 
 
 def _connect(arrays: BagArrays, name: str, spec: GraphSpec) -> Edges:

@@ -110,7 +110,7 @@ def test_sites_as_dict_or_series_survive_clone(slides, sites):
     [
         ({"A": "x"}, "3 patients have no site: 'B', 'C', 'D'"),
         (SITES | {"B": None}, "1 patients have no site: 'B'"),
-        (pd.Series(["x", "y", "y"], index=["A", "A", "B"]), "1 patients stand twice.*'A'"),
+        (pd.Series(["x", "y", "y"], index=["A", "A", "B"]), "1 patients occur twice.*'A'"),
     ],
 )
 def test_site_of_a_patient_unknown_or_ambiguous_raises(slides, sites, said):
@@ -123,7 +123,7 @@ def test_site_of_a_bag_without_patient_raises_naming_it():
         InstanceStandardizer("site").fit([np.eye(3)])
 
 
-def test_bags_without_patient_stand_for_themselves():
+def test_bags_without_patient_are_standardised_alone():
     bags = [np.eye(3), 5 + np.eye(3)]
     one, two = InstanceStandardizer().fit_transform(bags)
     np.testing.assert_allclose(one.features, two.features, atol=1e-5)
@@ -139,7 +139,7 @@ def test_constant_and_large_features_stay_finite_and_exact():
 
 def test_single_patch_of_a_patient_raises_naming_it(slides):
     bags = BagSequence([*slides, Bag(np.ones((1, 4)), bag_id="S9", patient_id="E")])
-    with pytest.raises(BagError, match=r"^bag 'S9' is all there is of 'E' and has a single patch"):
+    with pytest.raises(BagError, match=r"^bag 'S9' is the only bag of 'E' and has a single patch"):
         InstanceStandardizer().fit_transform(bags)
 
 

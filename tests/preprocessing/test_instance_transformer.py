@@ -200,7 +200,7 @@ def test_predict_other_width_without_id_names_the_position():
 
 @pytest.mark.parametrize("chunk", [1, 30, 10_000])
 def test_fit_in_chunks_equals_fit_at_once(monkeypatch, chunk):
-    monkeypatch.setattr("sk_momkd.preprocessing.instances._CHUNK", chunk)
+    monkeypatch.setattr("sk_momkd.preprocessing.instance_transformer._CHUNK", chunk)
     random = np.random.default_rng(0)
     bags = [random.normal(3.0, 2.0, size=(n, 4)) for n in (5, 40, 3, 30, 1)]
     scaler = InstanceTransformer(StandardScaler()).fit(bags).transformer_
@@ -210,7 +210,7 @@ def test_fit_in_chunks_equals_fit_at_once(monkeypatch, chunk):
 
 
 def test_fit_in_chunks_never_leaves_a_remainder_too_small_for_pca(monkeypatch):
-    monkeypatch.setattr("sk_momkd.preprocessing.instances._CHUNK", 10)
+    monkeypatch.setattr("sk_momkd.preprocessing.instance_transformer._CHUNK", 10)
     bags = [np.random.default_rng(i).normal(size=(n, 4)) for i, n in enumerate((12, 11, 2))]
     pca = InstanceTransformer(IncrementalPCA(3)).fit(bags).transformer_
     assert pca.n_samples_seen_ == 25

@@ -180,7 +180,7 @@ def test_bag_without_patches_in_tissue_raises_naming_it_when_read(tmp_path, bag,
 
 def test_unknown_patch_size_raises_naming_the_bag(tmp_path):
     write_mask(tmp_path, "S1", LEFT)
-    with pytest.raises(BagError, match=r"'S1' does not tell its patch size\. Pass"):
+    with pytest.raises(BagError, match=r"patch size of bag 'S1' is unknown\. Pass"):
         TissueMaskFilter(tmp_path).transform([slide_bag()])[0].load()
 
 
