@@ -39,7 +39,7 @@ from sk_momkd.models.momkd import MoMKD
 from sk_momkd.nn.edges import Edges
 from sk_momkd.nn.initialization import initialise
 from sk_momkd.nn.workspace import clear_workspaces
-from sk_momkd.training.batches import FlatBatch, forward, single
+from sk_momkd.training.batches import FlatBatch, forward, single_bag_batch
 from sk_momkd.training.config import weighted_total
 
 N_FEATURES, N_GENES = 1536, 768
@@ -148,7 +148,7 @@ def slide(n: int, dtype: torch.dtype) -> FlatBatch:
     random = torch.Generator().manual_seed(0)
     x = torch.randn(n, N_FEATURES, generator=random).to(dtype)
     omics = torch.randn(1, N_GENES, generator=random)
-    return single(x, Edges.of(edges, n), y=1, paired=True, omics=omics)
+    return single_bag_batch(x, Edges.of(edges, n), y=1, paired=True, omics=omics)
 
 
 def momkd(size: str, backend: str = "auto", textbook: bool = False) -> MoMKD:

@@ -22,12 +22,12 @@ from ..data.sequence import BagSequence
 from ..data.validation import check_bags, encode_labels
 from ..exceptions import BagError
 from ..model_selection.split import inner_split
-from ..nn.blocks import whole
+from ..nn.blocks import materialize
 from ..nn.initialization import initialise
 from ..nn.workspace import clear_workspaces
 from ..output import mean_output
 from ..preprocessing.omics import default_omics_transformer
-from ..training.batches import BagDataset, GraphSpec, forward, open_graph, single
+from ..training.batches import BagDataset, GraphSpec, forward, open_graph, single_bag_batch
 from ..training.config import Objective, TrainingConfig
 from ..training.loop import fresh_callbacks, resolve_device, resolve_precision, train
 from .parameters import OMICS, TRAINING, UNIFIED, write_docstring
@@ -43,7 +43,7 @@ _USES = (
     "omics_dropout",
     "model",
     "teacher",
-    "thinning",
+    "input_dropout",
     "soft_labels",
 )
 
@@ -65,7 +65,7 @@ class Streams:
 
     def generator(self, use: str) -> torch.Generator:
         """A generator at the start of its stream."""
-        device = self.device if "dropout" in use else "cpu"
+        device = self.device if use in {"dropout", "omics_dropout"} else "cpu"
         return torch.Generator(device).manual_seed(self.seeds[use])
 
     def generators(self) -> dict[str, torch.Generator]:
@@ -395,14 +395,15 @@ class BaseMILClassifier(ClassifierMixin, BaseEstimator):
             for i, bag in enumerate(bags):
                 name, width = bags.name(i), self.n_features_in_
                 with open_graph(bag, name, spec, width, dtype, block_size=_BLOCK_SIZE) as graph:
-                    batch = single(*graph).to(device)
+                    batch = single_bag_batch(*graph).to(device)
                     outputs = [
                         forward(module, batch, training=False).to("cpu") for module in modules
                     ]
                     if not all(output.logits.isfinite().all() for output in outputs):
+                        largest = float(materialize(batch.x).abs().max())
                         raise BagError(
                             f"{name}: the prediction is not finite; its features reach "
-                            f"{float(whole(batch.x).abs().max()):.3g}. Scale them as in training."
+                            f"{largest:.3g}. Scale them as in training."
                         )
                 yield outputs
         finally:

@@ -13,8 +13,7 @@ from sklearn.utils._param_validation import Interval
 from torch import nn
 
 from ..losses.tdc import tdc_teacher_terms, tdc_terms
-from ..models.tdc import TDC
-from ..models.tdc_teacher import MultimodalNet, TDCTeacher
+from ..models.tdc import TDC, MultimodalNet, TDCTeacher
 from ..training.callbacks import StartMasking
 from ..training.config import Objective
 from .base import Fold, TaughtClassifier

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from ..models.momkd import MoMKD
 from ..nn.memory import attention_scores
-from ..nn.precision import wide
+from ..nn.precision import upcast
 from .fitted import SeenBag, momkd_of, momkd_output, seen_bags
 from .memory import component_table
 
@@ -255,7 +255,7 @@ def _embeddings(module: MoMKD) -> Iterator[list[Tensor]]:
 
     def keep(encoder: Any, inputs: Any, embedding: Tensor) -> None:
         # The compiled encoder may write its next embedding to the same memory.
-        last[:] = [wide(embedding.detach()).to("cpu", copy=True)]
+        last[:] = [upcast(embedding.detach()).to("cpu", copy=True)]
 
     handle = module.encoder.register_forward_hook(keep)
     try:

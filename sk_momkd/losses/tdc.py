@@ -1,4 +1,4 @@
-"""The objectives of TDC's two stages: comprehensive learning, then adaptive teaching."""
+"""The objectives of the two stages of TDC: comprehensive learning, then adaptive teaching."""
 
 from __future__ import annotations
 
@@ -6,28 +6,27 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..models.tdc import Lesson, TDCOutput
-from ..models.tdc_teacher import TDCTeacherOutput
+from ..models.tdc import DistillationTargets, TDCOutput, TDCTeacherOutput
 from ..nn.contrast import Contrast, contrast_scores
 from .mkd import soft_label_loss
 
 
 def tdc_teacher_terms(output: TDCTeacherOutput, y: Tensor) -> dict[str, Tensor]:
-    """Every term of the first stage, unweighted; the paper weighs 1 and 3e-4 on "l1".
+    """Unweighted terms of the first stage; the paper's weights are 1, and 3e-4 for "l1".
 
     Returns
     -------
     dict of Tensor
-        ``ce_path`` and, in training, ``kl_path`` (of the average against the network) of shape
-        (B,); where a bag has omics ``ce_omics, ce_fused, kl_omics, kl_fused`` and, with masking,
-        ``kl_masked`` (sum of both passes) of shape (P,); ``l1`` of the omics network, (1,).
+        ``ce_path`` and, in training, ``kl_path`` (from the average to the network) of shape
+        (B,). With omics also ``ce_omics, ce_fused, kl_omics, kl_fused`` and, with masking,
+        ``kl_masked`` (sum of both passes) of shape (P,). ``l1`` of the omics network, (1,).
     """
     terms = {}
-    targets = {"path": y, "omics": y[output.paired], "fused": y[output.paired]}
+    labels = {"path": y, "omics": y[output.paired], "fused": y[output.paired]}
     average = None if output.average is None else output.average._asdict()
     for head, logits in output.heads._asdict().items():
         if logits is not None:
-            terms[f"ce_{head}"] = F.cross_entropy(logits, targets[head], reduction="none")
+            terms[f"ce_{head}"] = F.cross_entropy(logits, labels[head], reduction="none")
             if average is not None:
                 terms[f"kl_{head}"] = soft_label_loss(average[head], logits, temperature=1.0)
     if output.masked and output.average is not None and output.average.fused is not None:
@@ -38,10 +37,10 @@ def tdc_teacher_terms(output: TDCTeacherOutput, y: Tensor) -> dict[str, Tensor]:
 
 
 def contrastive_loss(scores: Tensor, similarity: Tensor, n_rows: int) -> Tensor:
-    """``-log(o+ / (o+ + m/n)) - sum_neg log((m/n) / (o- + m/n))``, mean over positives (CRD).
+    """Contrastive loss, ``-log(o+ / (o+ + m/n)) - sum_neg log((m/n) / (o- + m/n))`` (CRD).
 
-    Noise-contrastive estimation with m negatives from n rows; the mean is weighted by the
-    positives' similarity. With m = 0 it is 0.
+    Noise-contrastive estimation with m negatives from n rows. The first term is the mean over
+    the positives, weighted by their similarity. With m = 0 the loss is 0.
 
     Parameters
     ----------
@@ -65,7 +64,7 @@ def contrastive_loss(scores: Tensor, similarity: Tensor, n_rows: int) -> Tensor:
 
 
 def discrepancy(student: Tensor, teacher: Tensor, y: Tensor, *, largest: float) -> Tensor:
-    """How much surer of the label the teacher is, ``clip(conf_T - conf_S, 0, largest)``.
+    """How much more confident the teacher is, ``clip(conf_T - conf_S, 0, largest)`` (discrepancy).
 
     ``conf = log p_y - log max_{c != y} p_c``. No gradient. (b, K), (b, K), (b,) -> (b,)
     """
@@ -79,9 +78,9 @@ def _confidence(logits: Tensor, y: Tensor) -> Tensor:
 
 
 def agreement(gradients: Tensor, *, threshold: float) -> Tensor:
-    """How many gradients point as each one does, cosine above `threshold`, itself included.
+    """Number of gradients with ``cos(g_m, g_k) > threshold``, itself included (GK-Refine).
 
-    The weights of GK-Refine; a zero gradient agrees with none. (M, B, d) -> (M, B)
+    A zero gradient agrees with none. (M, B, d) -> (M, B)
     """
     directions = F.normalize(gradients, dim=2)
     cosine = torch.einsum("mbd,kbd->mkb", directions, directions)
@@ -96,42 +95,42 @@ def tdc_terms(
     threshold: float = 0.25,
     max_discrepancy: float = 1.0,
 ) -> dict[str, Tensor]:
-    """Every term of the second stage; the paper weighs 1 on "kl", 0.05 on "crd" terms.
+    """Terms of the second stage; the paper's weights are 1 for "kl" and 0.05 for "crd" terms.
 
-    Each knowledge term comes already multiplied by its votes (GK-Refine), per bag: the number
-    of terms, classification among them, whose gradient at f_S agrees with its own. The votes
-    have no gradient, and do not depend on the weights of the terms. Batches may have one bag.
+    Each distillation term is multiplied, per bag, by its votes (GK-Refine): the number of terms,
+    classification among them, whose gradient at f_S agrees with its own. The votes have no
+    gradient and do not depend on the weights of the terms.
 
     Returns
     -------
     dict of Tensor
         ``ce, kl_average, crd_average`` of shape (B,), and ``kl_teacher, crd_teacher`` of shape
-        (P,) where a bag has omics. Without lessons ``ce`` alone.
+        (P,) where a bag has omics. Without distillation targets ``ce`` alone.
     """
     terms = {"ce": F.cross_entropy(output.logits, y, reduction="none")}
-    places: dict[str, Tensor] = {}
-    for name, lesson in output.lessons.items():
-        own, own_y = output.logits[lesson.bags], y[lesson.bags]
-        surer = discrepancy(own, lesson.logits, own_y, largest=max_discrepancy)
-        terms[f"kl_{name}"] = soft_label_loss(lesson.logits, own, temperature=temperature)
-        terms[f"crd_{name}"] = (1 + surer) * _contrast_loss(lesson)
-        places |= {f"kl_{name}": lesson.bags, f"crd_{name}": lesson.bags}
-    if not places:
+    bags_of: dict[str, Tensor] = {}
+    for name, target in output.targets.items():
+        own, own_y = output.logits[target.bags], y[target.bags]
+        gap = discrepancy(own, target.logits, own_y, largest=max_discrepancy)
+        terms[f"kl_{name}"] = soft_label_loss(target.logits, own, temperature=temperature)
+        terms[f"crd_{name}"] = (1 + gap) * _contrast_loss(target)
+        bags_of |= {f"kl_{name}": target.bags, f"crd_{name}": target.bags}
+    if not bags_of:
         return terms
     gradients = [
         torch.autograd.grad(values.sum(), output.feature, retain_graph=True)[0]
         for values in terms.values()
     ]
     votes = dict(zip(terms, agreement(torch.stack(gradients), threshold=threshold), strict=True))
-    refined = {name: votes[name][bags] * terms[name] for name, bags in places.items()}
+    refined = {name: votes[name][bags] * terms[name] for name, bags in bags_of.items()}
     return terms | refined
 
 
-def _contrast_loss(lesson: Lesson) -> Tensor:
-    """Both directions of a lesson, (b,)."""
+def _contrast_loss(target: DistillationTargets) -> Tensor:
+    """Sum of the contrastive losses of both directions, (b,)."""
     first, second = (
-        contrastive_loss(_scores(c, lesson.temperature), c.similarity, lesson.n_rows)
-        for c in lesson.contrasts
+        contrastive_loss(_scores(c, target.temperature), c.similarity, target.n_rows)
+        for c in target.contrasts
     )
     return first + second
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..nn.blocks import Blocks, Embedding, embed, whole
+from ..nn.blocks import Blocks, PatchEmbedding, embed, materialize
 from ..nn.dropout import Dropout
 from ..nn.initialization import initialise_orthogonal
 from ..nn.segment import segment_pool, segment_softmax, segment_split
@@ -79,12 +79,12 @@ class DSMIL(nn.Module):
         super().__init__()
         self.average_streams = average_streams
         self.instance = nn.Linear(in_features, n_classes)
-        self.query = Embedding(
+        self.query = PatchEmbedding(
             nn.Linear(in_features, query_dim), nn.ReLU(), nn.Linear(query_dim, query_dim), nn.Tanh()
         )
         self.value: nn.Module = nn.Identity()
         if value_layer:
-            layer = Embedding(nn.Linear(in_features, in_features), nn.ReLU())
+            layer = PatchEmbedding(nn.Linear(in_features, in_features), nn.ReLU())
             self.value = nn.Sequential(Dropout(dropout), layer)
         self.head = nn.Conv1d(n_classes, n_classes, kernel_size=in_features)
 
@@ -103,7 +103,7 @@ class DSMIL(nn.Module):
         omics: Tensor | None = None,
         paired: Tensor | None = None,
     ) -> DSMILOutput:
-        x = whole(x)  # it is read three times
+        x = materialize(x)  # it is read three times
         scores = embed(x, self.instance)  # c (n, K)
         critical = _argmax(scores.detach(), batch, n_bags)  # m (B, K)
         max_logits = scores.gather(0, critical)  # (B, K)

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from ..nn.attention import GatedAttention
 from ..nn.blocks import Blocks, embed
 from ..nn.dropout import Dropout
-from ..nn.patch_subsampling import Chunks, RandomSplit
+from ..nn.patch_subsampling import Chunks, RandomChunks
 from ..nn.segment import segment_mean, segment_softmax, segment_sum
 from ..output import MILOutput
 
@@ -100,7 +100,7 @@ class DTFD(nn.Module):
         super().__init__()
         self.distillation, self.joint = distillation, joint
         self.n_best = max(1, total_instances // n_chunks)
-        self.split = RandomSplit(n_chunks, n_shuffles, split_seed)
+        self.split = RandomChunks(n_chunks, n_shuffles, split_seed)
         self.reduction = nn.Linear(in_features, dim, bias=False)
         self.attention = GatedAttention(dim, attention_dim)
         self.classifier = nn.Linear(dim, n_classes)

@@ -9,10 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..nn.attention import GatedAttention, GatedFeedForward, MultiHeadAttention, Tokens
-from ..nn.blocks import Blocks, embed, whole
+from ..nn.attention import GatedAttention
+from ..nn.blocks import Blocks, embed, materialize
 from ..nn.dropout import Dropout
 from ..nn.segment import segment_map
+from ..nn.transformer import GatedFeedForward, MultiHeadAttention, Tokens
 from ..output import MILOutput
 
 
@@ -129,7 +130,9 @@ class GHANet(nn.Module):
         paired: Tensor | None = None,  # (B,) bool
     ) -> GHANetOutput:
         slides = (
-            [self._slides(x)] if n_bags == 1 else segment_map(self._slides, whole(x), batch, n_bags)
+            [self._slides(x)]
+            if n_bags == 1
+            else segment_map(self._slides, materialize(x), batch, n_bags)
         )
         logits, tokens, hyper_edges = zip(*slides, strict=True)
         seen = torch.zeros(n_bags, dtype=torch.bool, device=x.device) if paired is None else paired

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..nn.attention import AttentionPool
-from ..nn.blocks import Blocks, Embedding, whole
-from ..nn.distillation import AlphaDropout, PathStudent, normal_weights
-from ..nn.dropout import Dropout
+from ..nn.attention import AttentionMIL, AttentionPool
+from ..nn.blocks import Blocks, PatchEmbedding, materialize
+from ..nn.dropout import AlphaDropout, Dropout
+from ..nn.initialization import initialise_normal
 from ..nn.kronecker import GatedOuterProduct
 from ..nn.segment import paired_instances
 from ..output import MILOutput
@@ -96,7 +96,9 @@ class MKD(nn.Module):
         dropout: float = 0.25,
     ) -> None:
         super().__init__()
-        self.student = PathStudent(in_features, n_classes, dim, attention_dim, head_dropout=dropout)
+        self.student = AttentionMIL(
+            in_features, n_classes, dim, attention_dim, head_dropout=dropout
+        )
         self.omics_branch = (
             Teachers(
                 in_features,
@@ -129,7 +131,7 @@ class MKD(nn.Module):
         f_g = z_g = f_m = z_m = None
         if omics is not None and len(omics) and self.omics_branch is not None:
             f_g, z_g = self.omics_branch.omics(omics)  # (P, d), (P, K)
-            patches, owner = paired_instances(whole(x), batch, seen)
+            patches, owner = paired_instances(materialize(x), batch, seen)
             f_m, z_m = self.omics_branch.joint(patches, owner, omics)  # (P, d), (P, K)
         return MKDOutput(
             logits=logits,
@@ -162,7 +164,7 @@ class Teachers(nn.Module):
     ) -> None:
         super().__init__()
         tokens, own_tokens = (OmicsTokens(n_genes, n_tokens, dim, dropout) for _ in range(2))
-        path = Embedding(nn.Linear(in_features, dim), nn.ReLU(), Dropout(dropout))
+        path = PatchEmbedding(nn.Linear(in_features, dim), nn.ReLU(), Dropout(dropout))
         bilinear = fusion == "bilinear"
         fused = KroneckerFusion(dim, gate_dim, dim, dropout) if bilinear else ConcatFusion(dim)
         self.omics = OmicsTeacher(tokens, n_classes, attention_dim, dropout)
@@ -201,7 +203,7 @@ class OmicsTeacher(nn.Module):
 
     def reset_parameters(self, generator: torch.Generator) -> None:
         """N(0, 1/fan_in) weights, zero biases."""
-        normal_weights(self, generator)
+        initialise_normal(self, generator)
 
     def forward(self, omics: Tensor) -> tuple[Tensor, Tensor]:
         """(P, n_genes) -> f_G (P, d), z_G (P, K)."""

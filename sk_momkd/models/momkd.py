@@ -14,7 +14,7 @@ from ..nn.dropout import Dropout
 from ..nn.edges import Edges
 from ..nn.encoders import GraphEncoder, OmicsBranch
 from ..nn.memory import ClassMemory, attention_scores
-from ..nn.precision import linear_as, wide
+from ..nn.precision import mixed_linear
 from ..nn.segment import segment_pool, segment_softmax
 from ..output import MILOutput
 
@@ -134,7 +134,7 @@ class MoMKD(nn.Module):
         teacher: Tensor | None = None,  # (P, K) soft labels
     ) -> MoMKDOutput:
         embedding = self.encoder(x, edge_index)  # F (n, D)
-        projection = wide(linear_as(embedding, self.patch_projector))
+        projection = mixed_linear(embedding, self.patch_projector)
         projection = F.normalize(projection, dim=1)  # p (n, D_N)
         affinity = self.memory.affinity(projection)  # (n, K, m)
 

@@ -1,4 +1,4 @@
-"""Attention over instances: plain and gated scores, pooling, tokens that attend to a slide."""
+"""Gated attention over the instances of a bag: scores, pooling, and a network made of them."""
 
 from __future__ import annotations
 
@@ -6,21 +6,23 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .blocks import Blocks, embed
 from .dropout import Dropout
+from .initialization import initialise_normal
 from .segment import segment_pool, segment_softmax
 
 
 class GatedAttention(nn.Module):
-    """``s_n = w . (tanh(V h_n + b_V) * sigmoid(U h_n + b_U)) + b_w``, before any softmax.
+    """Scores ``s_n = w . (tanh(V h_n + b_V) * sigmoid(U h_n + b_U)) + b_w``, before softmax.
 
     Parameters
     ----------
     dim : int
         Width M of the instances.
     hidden_dim : int
-        Width L of the two arms.
+        Width L of the two arms, content and gate.
     gated : bool, default=True
-        Without the gate ``s_n = w . tanh(V h_n + b_V) + b_w``.
+        If False, ``s_n = w . tanh(V h_n + b_V) + b_w``.
     dropout : float, default=0
         On both arms.
     """
@@ -43,7 +45,7 @@ class GatedAttention(nn.Module):
 
 
 class AttentionPool(nn.Module):
-    """Mean of each bag's rows, weighted by one gated attention.
+    """Mean of each bag's rows, weighted by gated attention.
 
     Parameters
     ----------
@@ -65,51 +67,44 @@ class AttentionPool(nn.Module):
         return segment_pool(weights, h, batch, n_bags)[:, 0], weights
 
 
-class Tokens(nn.Module):
-    """Learnable tokens, N(0, 1) at the start; `rows` is (n_tokens, dim)."""
+class AttentionMIL(nn.Module):
+    """Patch embedding, gated attention pooling and a linear head.
 
-    def __init__(self, n_tokens: int, dim: int) -> None:
+    Parameters
+    ----------
+    in_features, n_classes, dim, attention_dim : int
+        ``in_features -> dim``; ``attention_dim`` is the hidden width of the attention.
+    dropout : float, default=0.0
+        On the embedding and in both arms of the attention.
+    head_dropout : float, default=0.0
+        On the slide feature before the head; the returned feature is without dropout.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        n_classes: int,
+        dim: int,
+        attention_dim: int,
+        *,
+        dropout: float = 0.0,
+        head_dropout: float = 0.0,
+    ) -> None:
         super().__init__()
-        self.rows = nn.Parameter(torch.empty(n_tokens, dim))
+        self.fc = nn.Linear(in_features, dim)
+        self.dropout = Dropout(dropout)
+        self.pool = AttentionPool(dim, attention_dim, dropout)
+        self.head_dropout = Dropout(head_dropout)
+        self.head = nn.Linear(dim, n_classes)
 
     def reset_parameters(self, generator: torch.Generator) -> None:
-        nn.init.normal_(self.rows, generator=generator)
+        """Draw weights from N(0, 1/fan_in); biases are zero."""
+        initialise_normal(self, generator)
 
-
-class MultiHeadAttention(nn.Module):
-    """Attention of a few queries to a slide; no bias on query, key and value."""
-
-    def __init__(self, dim: int, n_heads: int, dropout: float) -> None:
-        super().__init__()
-        self.n_heads = n_heads
-        self.query, self.key, self.value = (nn.Linear(dim, dim, bias=False) for _ in range(3))
-        self.out = nn.Linear(dim, dim)
-        self.dropout = Dropout(dropout)
-
-    def forward(self, queries: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
-        """Of one slide or, with a dimension in front, of several of the same size.
-
-        (T, d), (n, d) -> (T, d) and the scaled scores before softmax (heads, T, n)
-        """
-        q = self.query(queries).unflatten(-1, (self.n_heads, -1))  # (T, heads, c)
-        k, v = (
-            f(context).unflatten(-1, (self.n_heads, -1)) for f in (self.key, self.value)
-        )  # (n, heads, c)
-        scores = torch.einsum("...thc,...nhc->...htn", q, k) * q.shape[-1] ** -0.5
-        weights = self.dropout(scores.softmax(dim=-1))  # (heads, T, n)
-        return self.out(torch.einsum("...htn,...nhc->...thc", weights, v).flatten(-2)), scores
-
-
-class GatedFeedForward(nn.Module):
-    """GEGLU: twice 4 d wide, one half gating the other."""
-
-    def __init__(self, dim: int, dropout: float) -> None:
-        super().__init__()
-        self.first = nn.Linear(dim, 8 * dim)
-        self.second = nn.Linear(4 * dim, dim)
-        self.dropout = Dropout(dropout)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(..., d) -> (..., d)."""
-        value, gate = self.first(x).chunk(2, dim=-1)  # (..., 4 d) each
-        return self.dropout(self.second(value * F.gelu(gate)))
+    def forward(
+        self, x: Tensor | Blocks, batch: Tensor, n_bags: int
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """(n, in_features), (n,) -> feature (B, dim), logits (B, K), attention (n, 1)."""
+        h = self.dropout(F.relu(embed(x, self.fc)))  # (n, dim)
+        feature, attention = self.pool(h, batch, n_bags)  # (B, dim), (n, 1)
+        return feature, self.head(self.head_dropout(feature)), attention

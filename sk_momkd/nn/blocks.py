@@ -1,4 +1,4 @@
-"""Features that arrive in blocks, and the first linear layer that reads them."""
+"""Patch features in blocks of rows, so that a large slide need not be in memory at once."""
 
 from __future__ import annotations
 
@@ -9,19 +9,20 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from .precision import linear_as, wide
+from .precision import mixed_linear
 
 
 class Blocks:
-    """Rows of a matrix in consecutive blocks, read anew in each pass.
+    """A matrix that is given out in consecutive blocks of rows and read anew in each pass.
 
     Parameters
     ----------
     shape : (int, int)
+        Of the matrix.
     dtype : torch.dtype
         Of the blocks that are given out.
     read : callable
-        Without arguments; gives the blocks in order, as float32 arrays.
+        Takes no arguments and returns the blocks in order, as float32 arrays.
     """
 
     def __init__(
@@ -39,24 +40,22 @@ class Blocks:
     def __iter__(self) -> Iterator[Tensor]:
         return (as_tensor(block).to(self.dtype) for block in self._read())
 
-    def tensor(self) -> Tensor:
-        """All rows at once."""
-        blocks = list(self)
-        return blocks[0] if len(blocks) == 1 else torch.cat(blocks)
-
 
 def as_tensor(values: NDArray) -> Tensor:
-    """The array's own memory where torch may write to it, else a copy."""
+    """Tensor that shares the memory of an array, or holds a copy of a read-only array."""
     return torch.from_numpy(values if values.flags.writeable else values.copy())
 
 
-def whole(x: Tensor | Blocks) -> Tensor:
-    """All rows at once, for what cannot take them one block after another."""
-    return x.tensor() if isinstance(x, Blocks) else x
+def materialize(x: Tensor | Blocks) -> Tensor:
+    """All rows in memory, for operations that cannot work on one block after another."""
+    if not isinstance(x, Blocks):
+        return x
+    blocks = list(x)
+    return blocks[0] if len(blocks) == 1 else torch.cat(blocks)
 
 
-def by_blocks(x: Tensor | Blocks) -> Iterator[tuple[slice, Tensor]]:
-    """The rows block by block, each with its place; a tensor is one block."""
+def iter_blocks(x: Tensor | Blocks) -> Iterator[tuple[slice, Tensor]]:
+    """Blocks of rows, each with its position in the matrix; a tensor is one block."""
     start = 0
     for block in x if isinstance(x, Blocks) else [x]:
         yield slice(start, start + len(block)), block
@@ -64,16 +63,16 @@ def by_blocks(x: Tensor | Blocks) -> Iterator[tuple[slice, Tensor]]:
 
 
 def embed(x: Tensor | Blocks, linear: nn.Linear) -> Tensor:
-    """`linear` in the type of `x`, then float32; block by block where `x` comes in blocks.
+    """Apply a linear layer in the type of `x`, block by block; the result is float32.
 
     (n, in_features) -> (n, out_features)
     """
-    parts = [wide(linear_as(block, linear)) for _, block in by_blocks(x)]
+    parts = [mixed_linear(block, linear) for _, block in iter_blocks(x)]
     return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
-class Embedding(nn.Sequential):
-    """Layers on patches, the first of them linear; see `embed`."""
+class PatchEmbedding(nn.Sequential):
+    """Layers applied to patch features; the first one is linear and applied by `embed`."""
 
     def __init__(self, linear: nn.Linear, *others: nn.Module) -> None:
         super().__init__(linear, *others)

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .blocks import Blocks, by_blocks
+from .blocks import Blocks, iter_blocks
 from .dropout import Mask
 from .edges import Edges
 from .kernels import attention, residual as ending
@@ -172,7 +172,7 @@ class _Layer:
         for rows, linear in zip(self.weight.split(self.dim), self.weights.linear, strict=True):
             rows.copy_(linear)
         self.projected = take((len(x), width), x.dtype)
-        for rows, block in by_blocks(x):
+        for rows, block in iter_blocks(x):
             torch.addmm(bias, block, self.weight.T, out=self.projected[rows])
 
     def forward(self, residual: _Columns, out: _Columns) -> None:

@@ -1,4 +1,8 @@
-"""Dropout with a random stream of its own, and masks that are a function of a counter."""
+"""Dropout that draws from a given generator, and masks computed from a counter.
+
+A `Mask` is two random numbers; whether entry i is dropped follows from them and from i. Compiled
+and uncompiled code, forward and backward, thus drop the same entries without storing them.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,7 @@ from torch import Tensor, nn
 
 
 class Stochastic(nn.Module):
-    """A module that draws while training, from `generator` where one is set."""
+    """A module that draws random numbers in training, from `generator` if one is set."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -17,7 +21,7 @@ class Stochastic(nn.Module):
 
 
 class Dropout(Stochastic):
-    """Inverted dropout whose mask comes from a given generator, never from the global one.
+    """Inverted dropout whose mask comes from a given generator.
 
     Parameters
     ----------
@@ -36,30 +40,57 @@ class Dropout(Stochastic):
         return x * keep.div_(1 - self.p)
 
     def mask(self) -> Mask:
-        """The next mask, not yet drawn out: entry i depends on its key and i alone."""
+        """Draw the key of the next mask."""
         if not self.training or self.p == 0:
             return Mask(0.0, (0, 0))
         device = "cpu" if self.generator is None else self.generator.device
-        words = torch.randint(2**32, (2,), generator=self.generator, device=device)
-        return Mask(self.p, tuple(words.tolist()))
+        key = torch.randint(2**32, (2,), generator=self.generator, device=device)
+        return Mask(self.p, tuple(key.tolist()))
 
     def extra_repr(self) -> str:
         return f"p={self.p}"
 
 
+_SATURATION = -1.7580993408473766  # limit of SELU at minus infinity: -scale * alpha
+
+
+class AlphaDropout(Dropout):
+    """Dropout that sets entries to the lower limit of SELU and keeps mean 0 and variance 1.
+
+    A dropped entry becomes -1.758; an affine map then restores mean and variance.
+
+    Parameters
+    ----------
+    p : float
+        Probability of dropping an entry, below one.
+
+    References
+    ----------
+    Klambauer et al. Self-Normalizing Neural Networks. NeurIPS 2017.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training or self.p == 0:
+            return x
+        keep = torch.empty_like(x).bernoulli_(1 - self.p, generator=self.generator)
+        scale = ((1 - self.p) * (1 + self.p * _SATURATION**2)) ** -0.5
+        shift = -scale * _SATURATION * self.p
+        return scale * (keep * x + (1 - keep) * _SATURATION) + shift
+
+
 class Mask(NamedTuple):
-    """A dropout mask as a rule, so that forward, backward and every backend agree on it."""
+    """A dropout mask that is computed from a key and the position of each entry."""
 
     p: float
     key: tuple[int, ...]
 
     @property
     def threshold(self) -> int:
-        """An entry is dropped if its 32 bits are below this."""
+        """An entry is dropped if its 32 random bits are below this."""
         return int(self.p * 2**32)
 
     def apply(self, x: Tensor) -> Tensor:
-        """Inverted dropout of `x`, its entries counted in C order."""
+        """Inverted dropout of `x`; positions are counted in C order."""
         if self.p == 0:
             return x
         counter = torch.arange(x.numel(), device=x.device).view(x.shape)
@@ -68,19 +99,19 @@ class Mask(NamedTuple):
 
 
 def counter_bits(counter: Tensor, key: tuple[int, ...]) -> Tensor:
-    """32 random-looking bits of each counter, as int64; `kernels.words.bits` is the same."""
-    return _mix(_mix((counter & 0xFFFFFFFF) ^ key[0]) ^ key[1])
+    """32 pseudo-random bits of each counter, as int64; `kernels.primitives` has the same."""
+    return _hash(_hash((counter & 0xFFFFFFFF) ^ key[0]) ^ key[1])
 
 
-def _mix(x: Tensor) -> Tensor:
-    """A bijection of 32-bit words in which every bit in changes half of the bits out."""
+def _hash(x: Tensor) -> Tensor:
+    """Hash 32-bit numbers one to one; each input bit changes about half of the output bits."""
     x = ((x ^ (x >> 16)) * 0x7FEB352D) & 0xFFFFFFFF
     x = ((x ^ (x >> 15)) * 0x846CA68B) & 0xFFFFFFFF
     return x ^ (x >> 16)
 
 
 def set_dropout_generator(module: nn.Module, generator: torch.Generator | None) -> None:
-    """Let every `Dropout` and other `Stochastic` part of `module` draw from `generator`."""
+    """Set the generator of every `Dropout` and other `Stochastic` module inside `module`."""
     for part in module.modules():
         if isinstance(part, Stochastic):
             part.generator = generator

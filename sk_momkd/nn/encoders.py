@@ -7,11 +7,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .backend import choose_backend
-from .blocks import Blocks, whole
+from .blocks import Blocks, materialize
 from .dropout import Dropout
 from .edges import Edges
 from .gatv2 import GATv2
-from .precision import linear_as, wide
+from .precision import mixed_linear, upcast
 from .workspace import Workspace
 
 
@@ -49,10 +49,10 @@ class GraphEncoder(nn.Module):
         edges = Edges.of(edge_index, len(x))
         if choose_backend(self.backend, x) == "numba":
             return self._compiled(x, edges)
-        x = whole(x)
-        first = self._finish(self.gat1(x, edges), self.norm1) + wide(linear_as(x, self.residual))
+        x = materialize(x)
+        first = self._finish(self.gat1(x, edges), self.norm1) + mixed_linear(x, self.residual)
         first = first.to(x.dtype)
-        second = self._finish(self.gat2(first, edges), self.norm2) + wide(first)
+        second = self._finish(self.gat2(first, edges), self.norm2) + upcast(first)
         return torch.maximum(first, second.to(x.dtype))
 
     def _finish(self, attended: Tensor, norm: nn.LayerNorm) -> Tensor:

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from .dropout import Dropout, Mask
 from .edges import Edges
-from .precision import linear_as, wide
+from .precision import mixed_linear
 from .segment import segment_softmax, segment_sum
 
 _ROWS = 4096  # receivers at once, where no gradient is asked for
@@ -55,7 +55,7 @@ class GATv2(nn.Module):
     def forward(self, x: Tensor, edge_index: Tensor | Edges) -> Tensor:
         """(n, in_features), (2, n_edges) -> (n, out_features); bfloat16 is summed as float32."""
         edges = Edges.of(edge_index, len(x))
-        left, right = (wide(linear_as(x, linear)) for linear in (self.lin_l, self.lin_r))
+        left, right = (mixed_linear(x, linear) for linear in (self.lin_l, self.lin_r))
         mask = self.dropout.mask()
         # Without gradients nothing has to be kept: some receivers after the others.
         whole = torch.is_grad_enabled() or mask.p > 0

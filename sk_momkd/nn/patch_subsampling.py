@@ -1,4 +1,4 @@
-"""Random parts of bags: chunks (pseudo-bags), random views, all but the highest-scoring patches."""
+"""Parts of bags: random chunks (pseudo-bags), random subsamples, the highest-scoring patches."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .segment import segment_split
 
 
 class Chunks(NamedTuple):
-    """One cut of a batch of n instances and B bags into C chunks.
+    """A batch of n instances in B bags, cut into C chunks.
 
     Attributes
     ----------
@@ -27,21 +27,21 @@ class Chunks(NamedTuple):
     bag: Tensor
 
 
-class RandomSplit(Stochastic):
+class RandomChunks(Stochastic):
     """Shuffle each bag and cut it into `n_chunks` chunks whose sizes differ by at most one.
 
-    In training there is one cut, drawn from `generator`. At inference there are `n_shuffles`,
-    drawn from a seed made of the bag's number of instances: the same bag is always cut in the
-    same way, whatever stands beside it. A bag of fewer instances than `n_chunks` gets one chunk
-    per instance.
+    Training uses one shuffle, drawn from `generator`. Inference uses `n_shuffles`, whose seed
+    depends only on the bag's number of instances, so that a bag is always cut in the same way,
+    whatever other bags the batch holds. A bag with fewer instances than `n_chunks` gets one
+    chunk per instance.
 
     Parameters
     ----------
     n_chunks : int
     n_shuffles : int
-        Cuts at inference.
+        At inference.
     seed : int, default=0
-        Another seed, other cuts at inference.
+        Seed of the shuffles at inference.
     """
 
     def __init__(self, n_chunks: int, n_shuffles: int, seed: int = 0) -> None:
@@ -79,13 +79,13 @@ class RandomSplit(Stochastic):
         return f"n_chunks={self.n_chunks}, n_shuffles={self.n_shuffles}, seed={self.seed}"
 
 
-class RandomView(Stochastic):
-    """In training a random share of each bag's instances, else all of them.
+class PatchSubsampling(Stochastic):
+    """Draw a random share of each bag's instances in training; keep all of them otherwise.
 
     Parameters
     ----------
     share : float
-        In (0, 1], rounded up to whole instances.
+        In (0, 1]; the number of instances is rounded up.
     """
 
     def __init__(self, share: float) -> None:
@@ -93,7 +93,7 @@ class RandomView(Stochastic):
         self.share = share
 
     def forward(self, x: Tensor, batch: Tensor, n_bags: int) -> tuple[Tensor, Tensor]:
-        """(n, d), (n,) ascending -> the rows of the view and their bags."""
+        """(n, d), (n,) ascending -> the drawn rows, in their order, and their bags."""
         if not self.training or self.share == 1:
             return x, batch
         where = "cpu" if self.generator is None else self.generator.device
@@ -103,24 +103,24 @@ class RandomView(Stochastic):
             kept = order[: math.ceil(self.share * size)].sort().values
             rows.append(kept.to(x.device) + start)
             start += size
-        seen = torch.cat(rows)
-        return x[seen], batch[seen]
+        drawn = torch.cat(rows)
+        return x[drawn], batch[drawn]
 
     def extra_repr(self) -> str:
         return f"share={self.share}"
 
 
-def highest_in_bags(values: Tensor, batch: Tensor, n_bags: int, share: float) -> Tensor:
-    """Mark the largest values of each bag, a share of it but at least one.
+def mark_highest_in_bags(values: Tensor, batch: Tensor, n_bags: int, share: float) -> Tensor:
+    """Mark the largest values of each bag: a share of them, at least one.
 
     (n,), (n,) ascending -> (n,) bool
     """
-    marks = [highest(part, share) for part in segment_split(values, batch, n_bags)]
+    marks = [mark_highest(part, share) for part in segment_split(values, batch, n_bags)]
     return torch.cat(marks)
 
 
-def highest(values: Tensor, share: float) -> Tensor:
-    """Mark the largest values along the last axis, a share of it but at least one."""
+def mark_highest(values: Tensor, share: float) -> Tensor:
+    """Mark the largest values along the last axis: a share of them, at least one."""
     k = max(1, int(share * values.shape[-1]))
     top = values.topk(k, dim=-1).indices
     return torch.zeros_like(values, dtype=torch.bool).scatter(-1, top, True)

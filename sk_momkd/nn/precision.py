@@ -1,4 +1,4 @@
-"""Storage in bfloat16, sums in float32."""
+"""Mixed precision: features are stored in bfloat16 or float32, sums are float32."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 
-def linear_as(x: Tensor, linear: nn.Linear) -> Tensor:
-    """The linear map in the type of `x`, whatever the type of the weights."""
-    bias = None if linear.bias is None else linear.bias.to(x.dtype)
-    return F.linear(x, linear.weight.to(x.dtype), bias)
-
-
-def wide(x: Tensor) -> Tensor:
-    """`x` as float32 where it is shorter."""
+def upcast(x: Tensor) -> Tensor:
+    """Convert `x` to float32 if its type is shorter."""
     return x.float() if x.dtype.itemsize < 4 else x
 
 
+def mixed_linear(x: Tensor, linear: nn.Linear) -> Tensor:
+    """Apply a linear layer in the type of `x`, whatever the type of the weights; then `upcast`."""
+    bias = None if linear.bias is None else linear.bias.to(x.dtype)
+    return upcast(F.linear(x, linear.weight.to(x.dtype), bias))
+
+
 def native_bfloat16(device: str) -> bool:
-    """Whether matrix products in bfloat16 have instructions of their own on `device`."""
+    """Whether `device` has instructions for matrix products in bfloat16."""
     if device.startswith("cuda"):
         return torch.cuda.get_device_capability(device) >= (8, 0)  # older ones emulate it
     if device != "cpu":

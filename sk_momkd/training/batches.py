@@ -20,7 +20,7 @@ from ..data.graph import build_edges
 from ..data.sequence import BagSequence
 from ..data.validation import check_n_features
 from ..exceptions import BagError
-from ..nn.blocks import Blocks, as_tensor, whole
+from ..nn.blocks import Blocks, as_tensor, materialize
 from ..nn.edges import Edges
 
 
@@ -77,7 +77,7 @@ class FlatBatch:
         for name in ("omics", "teacher"):
             rows = getattr(self, name)
             moved[name] = None if rows is None else rows.to(device)
-        return replace(self, x=whole(self.x).to(device), **moved)
+        return replace(self, x=materialize(self.x).to(device), **moved)
 
 
 def read_graph(bag: Bag, name: str, spec: GraphSpec, n_features: int) -> tuple[Tensor, Edges]:
@@ -109,7 +109,7 @@ def open_graph(
             check_n_features(opened.shape[1], name, n_features, "the model")
             edges = _connect(opened.frame, name, spec)
             blocks = Blocks(opened.shape, dtype, opened.read)
-            yield blocks if len(blocks) > block_size else blocks.tensor(), edges
+            yield blocks if len(blocks) > block_size else materialize(blocks), edges
 
 
 def _connect(arrays: BagArrays, name: str, spec: GraphSpec) -> Edges:
@@ -122,7 +122,7 @@ def _connect(arrays: BagArrays, name: str, spec: GraphSpec) -> Edges:
     return Edges.of(torch.from_numpy(edges), len(arrays.features))
 
 
-def single(
+def single_bag_batch(
     x: Tensor | Blocks,
     edges: Edges,
     *,

@@ -1,4 +1,4 @@
-"""Training batches with features and patches left out at random."""
+"""Input and instance dropout: features and patches of training batches left out at random."""
 
 from __future__ import annotations
 
@@ -7,22 +7,20 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from ..nn.blocks import whole
+from ..nn.blocks import materialize
 from .batches import FlatBatch
 
 
 @dataclass
-class Thinning:
-    """Leaves out entries of the patch features, and whole patches with their edges.
-
-    Every bag keeps at least one patch.
+class InputDropout:
+    """Set entries of the patch features to zero, and remove patches together with their edges.
 
     Parameters
     ----------
     input_dropout : float
-        Share of feature entries set to zero; the others grow, as in any dropout.
+        Share of feature entries set to zero; the others are scaled up, as in any dropout.
     instance_dropout : float
-        Share of patches left out.
+        Share of patches removed; every bag keeps at least one.
     generator : torch.Generator
         On the CPU.
     """
@@ -32,24 +30,24 @@ class Thinning:
     generator: torch.Generator
 
     def __call__(self, batch: FlatBatch) -> FlatBatch:
-        """The thinned batch; itself where nothing is to be left out."""
+        """New batch after dropout; the same batch where both shares are 0."""
         if self.instance_dropout:
-            batch = self._without_patches(batch)
+            batch = self._drop_instances(batch)
         if self.input_dropout:
-            x = whole(batch.x)
-            kept = self._uniform(x.shape).to(x.device) >= self.input_dropout
-            batch = replace(batch, x=x * kept / (1 - self.input_dropout))
+            x = materialize(batch.x)
+            keep = self._uniform(x.shape).to(x.device) >= self.input_dropout
+            batch = replace(batch, x=x * keep / (1 - self.input_dropout))
         return batch
 
-    def _without_patches(self, batch: FlatBatch) -> FlatBatch:
+    def _drop_instances(self, batch: FlatBatch) -> FlatBatch:
         draw = self._uniform((len(batch.batch),)).to(batch.batch.device)
         highest = draw.new_zeros(batch.n_bags).scatter_reduce(0, batch.batch, draw, "amax")
-        kept = (draw >= self.instance_dropout) | (draw == highest[batch.batch])
+        keep = (draw >= self.instance_dropout) | (draw == highest[batch.batch])
         return replace(
             batch,
-            x=whole(batch.x)[kept],
-            edges=batch.edges.among(kept),
-            batch=batch.batch[kept],
+            x=materialize(batch.x)[keep],
+            edges=batch.edges.among(keep),
+            batch=batch.batch[keep],
         )
 
     def _uniform(self, shape: tuple[int, ...]) -> Tensor:

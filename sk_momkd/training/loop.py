@@ -32,7 +32,7 @@ from .callbacks import (
     ValidationScores,
 )
 from .config import Objective, TrainingConfig, weighted_total
-from .input_dropout import Thinning
+from .input_dropout import InputDropout
 from .optimizers import optimizer_settings, schedule
 
 
@@ -50,13 +50,13 @@ class MILNet(NeuralNet):
         accumulation_steps: int = 1,
         train_batches: Any = None,
         valid_batches: Any = None,
-        thinning: Any = None,
+        input_dropout: Any = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
         self.accumulation_steps = accumulation_steps
         self.train_batches, self.valid_batches = train_batches, valid_batches
-        self.thinning = thinning
+        self.input_dropout = input_dropout
 
     def get_iterator(self, dataset: BagDataset, training: bool = False) -> BagLoader:
         return BagLoader(dataset, self.train_batches if training else self.valid_batches)
@@ -68,8 +68,8 @@ class MILNet(NeuralNet):
 
     def infer(self, x: Any, **fit_params: Any) -> Any:
         batch, training = x.to(self.device), self.module_.training
-        if training and self.thinning is not None:
-            batch = self.thinning(batch)
+        if training and self.input_dropout is not None:
+            batch = self.input_dropout(batch)
         return forward(self.module_, batch, training=training)
 
     def get_loss(self, y_pred: Any, y_true: Tensor, X: Any = None, training: bool = False) -> Any:
@@ -167,7 +167,7 @@ def train(
     data : (training set, validation set or None)
         With a validation set the best epoch is restored and training may stop early.
     config : TrainingConfig
-    generators : mapping with keys "sampling", "thinning", "dropout" and "omics_dropout"
+    generators : mapping with keys "sampling", "input_dropout", "dropout" and "omics_dropout"
     model_callbacks, user_callbacks : sequence of skorch callbacks
 
     Returns
@@ -186,7 +186,9 @@ def train(
         callbacks__print_log=None,
         device=config.device,
         verbose=0,
-        thinning=Thinning(config.input_dropout, config.instance_dropout, generators["thinning"]),
+        input_dropout=InputDropout(
+            config.input_dropout, config.instance_dropout, generators["input_dropout"]
+        ),
         train_batches=_train_batches(training.y, config, generators["sampling"]),
         valid_batches=None if validation is None else InstanceBudget(validation.sizes),
         **optimizer_settings(config),

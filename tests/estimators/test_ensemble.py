@@ -129,7 +129,7 @@ def test_teacher_history_of_several_models_is_the_first(cohort):
 
 
 @pytest.mark.parametrize("name", sorted(CLASSIFIERS))
-def test_thinning_trains_every_method_and_leaves_prediction_alone(name, cohort):
+def test_input_and_instance_dropout_train_every_method_and_leaves_prediction_alone(name, cohort):
     bags, y, _ = cohort
     clf = fit(bags, y, name=name, input_dropout=0.3, instance_dropout=0.5)
     np.testing.assert_array_equal(clf.predict_proba(bags), clf.predict_proba(bags))

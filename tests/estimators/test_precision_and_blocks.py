@@ -19,7 +19,14 @@ from sk_momkd.nn.backend import numba_version
 from sk_momkd.nn.dropout import set_dropout_generator
 from sk_momkd.nn.initialization import initialise
 from sk_momkd.nn.precision import native_bfloat16
-from sk_momkd.training.batches import BagDataset, BagLoader, GraphSpec, forward, read_graph, single
+from sk_momkd.training.batches import (
+    BagDataset,
+    BagLoader,
+    GraphSpec,
+    forward,
+    read_graph,
+    single_bag_batch,
+)
 from sk_momkd.training.config import weighted_total
 
 needs_numba = pytest.mark.skipif(numba_version() is None, reason="numba is absent or disabled")
@@ -138,7 +145,7 @@ def encoder_gradient(x, edges, dtype):
     module.train()
     set_dropout_generator(module, torch.Generator().manual_seed(1))
     omics = torch.randn(1, 12, generator=torch.Generator().manual_seed(2))
-    batch = single(x.to(dtype), edges, y=1, paired=True, omics=omics)
+    batch = single_bag_batch(x.to(dtype), edges, y=1, paired=True, omics=omics)
     terms = momkd_terms(forward(module, batch, training=True), batch.y)
     weights = {"ce": 0.5, "mse": 0.01, "memory": 0.1, "align_omics": 0.05, "align_wsi": 0.2}
     weighted_total(terms, weights).backward()

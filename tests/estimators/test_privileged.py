@@ -13,8 +13,7 @@ from skorch.callbacks import Callback
 from sk_momkd import GHANetClassifier, MKDClassifier, TDCClassifier, align_omics
 from sk_momkd.exceptions import OmicsError
 from sk_momkd.models.ghanet import GHANet
-from sk_momkd.models.tdc import TDC
-from sk_momkd.models.tdc_teacher import TDCTeacher
+from sk_momkd.models.tdc import TDC, TDCTeacher
 
 NEW = [name for name in TAUGHT if name != "MoMKDClassifier"]
 of_each = pytest.mark.parametrize("name", NEW)

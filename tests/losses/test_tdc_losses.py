@@ -7,7 +7,7 @@ from torch import tensor
 from torch.nn import functional as F
 
 from sk_momkd.losses.tdc import agreement, contrastive_loss, discrepancy, tdc_teacher_terms
-from sk_momkd.models.tdc_teacher import Logits, TDCTeacherOutput
+from sk_momkd.models.tdc import Logits, TDCTeacherOutput
 from sk_momkd.nn.contrast import ContrastMemory, contrast_scores
 
 INDEX = tensor([0, 4, 7, 1])

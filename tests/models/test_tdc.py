@@ -7,8 +7,7 @@ import torch
 from torch import tensor
 
 from sk_momkd.losses.tdc import tdc_teacher_terms, tdc_terms
-from sk_momkd.models.tdc import TDC
-from sk_momkd.models.tdc_teacher import BagNorm, TDCTeacher
+from sk_momkd.models.tdc import TDC, BagNorm, TDCTeacher
 from sk_momkd.nn.dropout import set_dropout_generator
 from sk_momkd.nn.initialization import initialise
 from sk_momkd.training.config import weighted_total
@@ -161,7 +160,7 @@ def test_norm_over_one_bag_uses_running_statistics():
     assert norm.running_var[0] > 1
 
 
-def lessons(model, xs, paired=(True, True, True), index=(0, 2, 3)):
+def train_pass(model, xs, paired=(True, True, True), index=(0, 2, 3)):
     paired = tensor(paired)
     known = {"omics": genes(int(paired.sum())), "paired": paired, "index": tensor(index)}
     return run(model, xs, **known)
@@ -169,7 +168,7 @@ def lessons(model, xs, paired=(True, True, True), index=(0, 2, 3)):
 
 def test_second_stage_trains_student_and_heads_and_never_the_teachers():
     model, y = second_stage(), tensor([0, 0, 1])
-    terms = tdc_terms(lessons(model, bags(3, 4, 5)), y)
+    terms = tdc_terms(train_pass(model, bags(3, 4, 5)), y)
     assert terms.keys() == SECOND.keys()
     branch = model.omics_branch
     before = pickle.dumps([branch.teacher.state_dict(), branch.average.state_dict()])
@@ -185,7 +184,7 @@ def test_second_stage_trains_student_and_heads_and_never_the_teachers():
 
 def test_second_stage_terms_carry_their_votes():
     model, y = second_stage(), tensor([0, 0, 1])
-    output = lessons(model, bags(3, 4, 5))
+    output = train_pass(model, bags(3, 4, 5))
     plain = tdc_terms(output, y, threshold=-1.1)  # every term agrees with every term
     voted = tdc_terms(output, y)
     for name in SECOND.keys() - {"ce"}:
@@ -197,27 +196,27 @@ def test_second_stage_terms_carry_their_votes():
 
 def test_second_stage_bags_without_omics_hear_the_average_alone():
     model, y = second_stage(), tensor([0, 0, 1])
-    output = lessons(model, bags(3, 4, 5), (True, False, True), (0, 1, 3))
-    assert output.lessons["teacher"].bags.tolist() == [0, 2]
-    assert output.lessons["teacher"].n_rows == 5
-    assert output.lessons["average"].n_rows == 6
-    for contrast in output.lessons["teacher"].contrasts:
+    output = train_pass(model, bags(3, 4, 5), (True, False, True), (0, 1, 3))
+    assert output.targets["teacher"].bags.tolist() == [0, 2]
+    assert output.targets["teacher"].n_rows == 5
+    assert output.targets["average"].n_rows == 6
+    for contrast in output.targets["teacher"].contrasts:
         assert not (contrast.rows[contrast.similarity.shape[1] :] == 1).any()
     terms = tdc_terms(output, y)
     assert [len(terms[k]) for k in ("ce", "kl_average", "crd_teacher")] == [3, 3, 2]
-    none = lessons(model, bags(3, 4), (False, False), (1, 1))
+    none = train_pass(model, bags(3, 4), (False, False), (1, 1))
     assert tdc_terms(none, y[:2]).keys() == {"ce", "kl_average", "crd_average"}
 
 
 def test_second_stage_without_genes_has_one_teacher():
     model = second_stage(n_genes=0)
     output = run(model, bags(3, 4), index=tensor([0, 1]))
-    assert output.lessons.keys() == {"average"}
+    assert output.targets.keys() == {"average"}
     assert weighted_total(tdc_terms(output, tensor([0, 1])), SECOND).isfinite()
 
 
 def test_second_stage_batch_of_one_bag_works():
-    output = lessons(second_stage(), bags(3), (True,), (4,))
+    output = train_pass(second_stage(), bags(3), (True,), (4,))
     assert weighted_total(tdc_terms(output, tensor([0])), SECOND).isfinite()
 
 
@@ -225,12 +224,12 @@ def test_second_stage_moves_banks_of_the_batch_only_while_training():
     model = second_stage()
     memory = model.omics_branch.teacher_memory
     before = memory.student_bank
-    output = lessons(model, bags(3, 4, 5))
-    assert output.lessons["teacher"].contrasts[1].bank is before
+    output = train_pass(model, bags(3, 4, 5))
+    assert output.targets["teacher"].contrasts[1].bank is before
     moved = (memory.student_bank != before).any(dim=1)
     assert moved.nonzero().squeeze(1).tolist() == [0, 2, 3]
     after = memory.student_bank
-    assert lessons(model.eval(), bags(3, 4, 5)).lessons == {}
+    assert train_pass(model.eval(), bags(3, 4, 5)).targets == {}
     assert memory.student_bank is after
 
 
@@ -263,7 +262,7 @@ def test_training_draws_from_the_given_generator_alone():
         state = torch.get_rng_state()
         output = run(first, bags(3, 4, 5), y=y, omics=genes(3), paired=tensor([True] * 3))
         losses = weighted_total(tdc_teacher_terms(output, y), FIRST)
-        losses = losses + weighted_total(tdc_terms(lessons(second, bags(3, 4, 5)), y), SECOND)
+        losses = losses + weighted_total(tdc_terms(train_pass(second, bags(3, 4, 5)), y), SECOND)
         assert torch.equal(torch.get_rng_state(), state)
         draws.append(losses)
     assert torch.equal(*draws)

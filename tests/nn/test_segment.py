@@ -2,11 +2,20 @@
 
 import pytest
 import torch
+from mil_models import close, features
 from torch import nn
 
 from sk_momkd.nn.dropout import Dropout, set_dropout_generator
 from sk_momkd.nn.initialization import initialise
-from sk_momkd.nn.segment import segment_map, segment_mean, segment_softmax, segment_sum
+from sk_momkd.nn.segment import (
+    paired_instances,
+    segment_map,
+    segment_mean,
+    segment_pool,
+    segment_softmax,
+    segment_split,
+    segment_sum,
+)
 
 
 @pytest.mark.parametrize("index", [[0, 0, 0], [0, 1, 1], [2, 0, 2]])
@@ -73,3 +82,20 @@ def test_initialise_matches_the_distribution_of_torch_and_leaves_global_state():
     again = nn.Sequential(nn.Linear(100, 300), nn.LayerNorm(300))
     initialise(again, torch.Generator().manual_seed(0))
     assert torch.equal(again[0].weight, module[0].weight)
+
+
+@pytest.mark.parametrize("sizes", [[3], [1, 4, 2]])
+def test_split_and_pool_equal_a_loop(sizes):
+    index = torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes))
+    x, weights = features(sum(sizes)), features(sum(sizes), 2, seed=2)
+    assert [len(part) for part in segment_split(x, index, len(sizes))] == sizes
+    pooled = segment_pool(weights, x, index, len(sizes))
+    for j in range(2):
+        close(pooled[:, j], segment_sum(weights[:, j : j + 1] * x, index, len(sizes)), 1e-12)
+
+
+def test_paired_instances_renumbers_the_bags():
+    x, batch = torch.arange(5.0), torch.tensor([0, 1, 1, 2, 2])
+    kept, owner = paired_instances(x, batch, torch.tensor([True, False, True]))
+    assert kept.tolist() == [0.0, 3.0, 4.0]
+    assert owner.tolist() == [0, 1, 1]

@@ -1,10 +1,9 @@
-"""AlphaDropout and the weights that go with it."""
+"""AlphaDropout: moments and values."""
 
 import pytest
 import torch
-from torch import nn
 
-from sk_momkd.nn.distillation import AlphaDropout, normal_weights
+from sk_momkd.nn.dropout import AlphaDropout
 
 
 def test_alpha_dropout_keeps_mean_and_variance_and_takes_two_values_of_a_constant():
@@ -25,10 +24,3 @@ def test_alpha_dropout_keeps_mean_and_variance_and_takes_two_values_of_a_constan
 def test_alpha_dropout_in_eval_mode_is_the_identity():
     x = torch.randn(4, generator=torch.Generator().manual_seed(0))
     assert torch.equal(AlphaDropout(0.5).eval()(x), x)
-
-
-def test_normal_weights_have_variance_one_over_fan_in():
-    module = nn.Sequential(nn.Linear(400, 100), nn.Linear(100, 1, bias=False))
-    normal_weights(module, torch.Generator().manual_seed(0))
-    assert module[0].weight.std().item() == pytest.approx(0.05, rel=0.02)
-    assert not module[0].bias.any()
