@@ -5,6 +5,12 @@ from .dtfd import DTFDMILClassifier as DTFDMILClassifier
 from .ghanet import GHANetClassifier as GHANetClassifier
 from .mkd import MKDClassifier as MKDClassifier
 from .momkd import MoMKDClassifier as MoMKDClassifier
+from .momkd_options import (
+    LossOptions as LossOptions,
+    MemoryOptions as MemoryOptions,
+    NetworkOptions as NetworkOptions,
+)
+from .parameters import TrainingOptions as TrainingOptions
 from .tdc import TDCClassifier as TDCClassifier
 from .transmil import TransMILClassifier as TransMILClassifier
 from .wikg import WiKGClassifier as WiKGClassifier

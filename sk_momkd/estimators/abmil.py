@@ -10,16 +10,16 @@ from torch import nn
 from ..losses.mil import cross_entropy_terms
 from ..models.abmil import ABMIL
 from ..training.config import Objective
-from .base import HistologyClassifier
-from .parameters import TRAINING, positive_int, share
+from .base import BaseMILClassifier
+from .parameters import AT_LEAST_ONE, AUTO_TRAINING, BELOW_ONE, parameter
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class ABMILClassifier(HistologyClassifier):
+class ABMILClassifier(BaseMILClassifier):
     """Slide classifier on the attention-weighted mean of embedded patches (ABMIL).
 
-    The defaults are ``preset("original")``, the published training; ``preset("unified")`` trains
-    as every other method does there.
+    The defaults are ``preset("original")``, the published training; ``preset("unified")`` has the
+    training that all methods share.
 
     Parameters
     ----------
@@ -28,14 +28,72 @@ class ABMILClassifier(HistologyClassifier):
     attention_dim : int, default=128
         Hidden width of the attention.
     gated : bool, default=True
-        Gated attention, else plain.
+        Use gated attention, else plain attention.
     dropout : float, default=0.25
-        After the embedding and in the attention.
-    {training}
+        Dropout after the embedding and in the attention.
+    max_epochs : int, default=20
+        Largest number of passes over the training slides.
+    batch_size : int, default=1
+        Number of slides per training step.
+    learning_rate : float, default=0.0005
+        Learning rate of the optimizer.
+    weight_decay : float, default=0.0001
+        Weight decay of the optimizer, on all weights.
+    sampler : {"balanced", "shuffle"}, default="shuffle"
+        "balanced" draws slides with replacement such that each class is drawn equally often;
+        "shuffle" passes over each slide once per epoch.
+    early_stopping : bool, default=False
+        Set a validation part of the training data aside, keep the weights of the epoch that is
+        best on it, and stop when it no longer improves.
+    validation_fraction : float, default=0.125
+        Share of the training patients that form the validation part, stratified by class.
+    patience : int, default=15
+        Number of epochs without improvement after which training stops.
+    input_dropout : float, default=0.0
+        Share of the patch features that are set to zero in each training step.
+    instance_dropout : float, default=0.0
+        Share of the patches that are left out of each training step.
+    n_models : int, default=1
+        Number of networks that are trained from different seeds on the same data; their logits are
+        averaged.
+    training : TrainingOptions or None, default=None
+        Rarely changed settings of the training loop, also set as ``training__<name>``. Here "auto"
+        is optimizer="adam", betas=(0.9, 0.999), lr_schedule=None, accumulation_steps=1,
+        max_grad_norm=None, clip="global", monitor="auc", min_epochs=10, best_after=0.0.
+    device : str, default="auto"
+        Device of torch; "auto" is CUDA where there is one, else the CPU.
+    precision : {"float32", "bfloat16", "auto"}, default="float32"
+        Number format in which patches are kept and first multiplied; sums and weights are always
+        float32. "auto" is bfloat16 where the processor has instructions for it.
+    random_state : int, RandomState or None, default=None
+        Seed of all chance. The same seed gives the same model, bit for bit on a CPU with the same
+        number of threads.
+    verbose : int, default=0
+        1 shows a progress bar.
 
     Attributes
     ----------
-    {fitted}
+    classes_ : ndarray of shape (n_classes,)
+        Class labels in sorted order.
+    n_features_in_ : int
+        Number of features of a patch.
+    module_ : torch module
+        The fitted network; of several, the first.
+    modules_ : list of torch modules
+        All fitted networks.
+    history_ : DataFrame
+        One row per epoch: unweighted loss terms by name, learning rate, loss and AUC of the
+        validation part. With several networks, column ``model`` numbers them.
+    n_iter_ : int
+        Number of epochs that were run; of several networks, the largest.
+    validation_ : DataFrame or None
+        Predictions for the validation part: bag, patient, label and probabilities.
+    callbacks_ : list
+        The user's callbacks after training.
+    device_ : str
+        Device on which training ran.
+    precision_ : str
+        Number format in which patches were kept.
 
     See Also
     --------
@@ -44,9 +102,9 @@ class ABMILClassifier(HistologyClassifier):
 
     Notes
     -----
-    Differs from the original in the embedding, which was a small convolutional network on images
-    of digits and is a linear layer with ReLU on patch features, in the dropout (there was none),
-    and in a softmax over classes in place of one sigmoid.
+    The original embeds images of digits by a small convolutional network, has no dropout and one
+    sigmoid output. Here a linear layer with ReLU embeds patch features, and the output is a softmax
+    over classes.
 
     References
     ----------
@@ -65,24 +123,19 @@ class ABMILClassifier(HistologyClassifier):
     (20, 2)
     """
 
-    dim: int = 512
-    attention_dim: int = 128
-    gated: bool = True
-    dropout: float = 0.25
+    dim: int = parameter(512, AT_LEAST_ONE)
+    attention_dim: int = parameter(128, AT_LEAST_ONE)
+    gated: bool = parameter(True, "boolean")
+    dropout: float = parameter(0.25, BELOW_ONE)
     max_epochs: int = 20
-    optimizer: str = "adam"
     learning_rate: float = 5e-4
-    lr_schedule: str | None = None
     sampler: str = "shuffle"
-    max_grad_norm: float | None = None
     early_stopping: bool = False
 
-    _parameter_constraints: ClassVar[dict[str, Any]] = {
-        **TRAINING,
-        "dim": positive_int,
-        "attention_dim": positive_int,
-        "gated": ["boolean"],
-        "dropout": share,
+    _auto_training: ClassVar[dict[str, Any]] = AUTO_TRAINING | {
+        "optimizer": "adam",
+        "lr_schedule": None,
+        "max_grad_norm": None,
     }
 
     def _make_module(self, n_features: int, n_genes: int, n_classes: int) -> nn.Module:
@@ -95,5 +148,5 @@ class ABMILClassifier(HistologyClassifier):
             dropout=self.dropout,
         )
 
-    def _make_objective(self) -> Objective:
+    def _make_loss(self) -> Objective:
         return Objective(cross_entropy_terms, {"ce": 1.0})

@@ -1,18 +1,19 @@
-"""The base of all classifiers of bags: fit in the fold, predict bag by bag."""
+"""The base of all classifiers of bags: fit in the training fold, predict bag by bag."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
+from numbers import Real
 from typing import Any, ClassVar, Self
 
 import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
-from sklearn.base import BaseEstimator, ClassifierMixin
-from sklearn.utils import check_random_state
+from sklearn.base import ClassifierMixin
+from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import check_consistent_length, check_is_fitted
 from torch import nn
 
@@ -30,63 +31,39 @@ from ..preprocessing.omics import default_omics_transformer
 from ..training.batches import BagDataset, GraphSpec, forward, open_graph, single_bag_batch
 from ..training.config import Objective, TrainingConfig
 from ..training.loop import fresh_callbacks, resolve_device, resolve_precision, train
-from .parameters import OMICS, TRAINING, UNIFIED, write_docstring
+from ..training.random_generators import RandomGenerators
+from .parameters import (
+    AT_LEAST_ONE,
+    AUTO_TRAINING,
+    BELOW_ONE,
+    NON_NEGATIVE,
+    POSITIVE,
+    UNIFIED,
+    Parameters,
+    TrainingOptions,
+    WithOptions,
+    parameter,
+)
 from .privileged import PrivilegedOmics, fit_omics, seeded_clone, transform_omics
 
-# Every use of chance has a stream of its own, so that switching one off leaves the others alone.
-_USES = (
-    "split",
-    "weights",
-    "omics_weights",
-    "sampling",
-    "dropout",
-    "omics_dropout",
-    "model",
-    "teacher",
-    "input_dropout",
-    "soft_labels",
-)
-
-
-class Streams:
-    """Seeds and generators by use.
-
-    Parameters
-    ----------
-    random_state : int, RandomState or None
-    device : str
-        Where dropout is drawn; the rest is drawn on the CPU.
-    """
-
-    def __init__(self, random_state: Any, device: str) -> None:
-        drawn = check_random_state(random_state).randint(2**31 - 1, size=len(_USES))
-        self.seeds = dict(zip(_USES, map(int, drawn), strict=True))
-        self.device = device
-
-    def generator(self, use: str) -> torch.Generator:
-        """A generator at the start of its stream."""
-        device = self.device if use in {"dropout", "omics_dropout"} else "cpu"
-        return torch.Generator(device).manual_seed(self.seeds[use])
-
-    def generators(self) -> dict[str, torch.Generator]:
-        """All of them."""
-        return {use: self.generator(use) for use in _USES}
-
-    def within(self, use: str) -> Streams:
-        """Streams of a network that is trained within a fit, such as a teacher."""
-        return Streams(self.seeds[use], self.device)
-
-    def of_model(self, number: int) -> Streams:
-        """Streams of a further model of an ensemble; those of model 0 are these."""
-        if number == 0:
-            return self
-        seed = np.random.SeedSequence([self.seeds["weights"], number]).generate_state(1)[0]
-        return Streams(int(seed), self.device)
+_BLOCK_SIZE = 8192  # instances of a large slide that are in memory at once, in prediction
 
 
 @dataclass(frozen=True)
-class Fold:
-    """Data of one fit.
+class LabelledBags:
+    """Bags with the class number and the group (patient or site) of each."""
+
+    bags: BagSequence
+    labels: NDArray
+    groups: NDArray
+
+    def __getitem__(self, rows: NDArray) -> LabelledBags:
+        return LabelledBags(self.bags[rows], self.labels[rows], self.groups[rows])
+
+
+@dataclass(frozen=True)
+class FitData:
+    """What one network is trained on.
 
     Attributes
     ----------
@@ -94,106 +71,122 @@ class Fold:
     validation : BagDataset or None
     n_genes : int
         Width of the omics vectors, 0 without omics.
-    streams : Streams
+    generators : RandomGenerators
     callbacks : list
-        The user's.
+        Those of the user.
     """
 
     training: BagDataset
     validation: BagDataset | None
     n_genes: int
-    streams: Streams
+    generators: RandomGenerators
     callbacks: list[Any]
 
-    def of_model(self, number: int) -> Fold:
-        """The same data for a further model of an ensemble."""
+    def for_model(self, number: int) -> FitData:
+        """The same data for one model of an ensemble."""
         callbacks = self.callbacks if number == 0 else fresh_callbacks(self.callbacks)
-        return replace(self, streams=self.streams.of_model(number), callbacks=callbacks)
+        return replace(self, generators=self.generators.for_model(number), callbacks=callbacks)
 
-    def for_teacher(self) -> Fold:
-        """The same data for a network that is trained first, out of the user's sight."""
-        return replace(self, streams=self.streams.within("teacher"), callbacks=[])
-
-
-@dataclass(frozen=True)
-class Learned:
-    """What a fit learned.
-
-    Attributes
-    ----------
-    modules : list of Module
-    history : DataFrame
-        One row per epoch; of several models, column ``model`` numbers them.
-    n_epochs : int
-        Of the model that trained longest.
-    callbacks : list
-        The user's, as they ended.
-    """
-
-    modules: list[nn.Module]
-    history: pd.DataFrame
-    n_epochs: int
-    callbacks: list[Any]
-
-
-def learn_models(
-    learn: Callable[[Fold], tuple[nn.Module, pd.DataFrame]], fold: Fold, n_models: int
-) -> Learned:
-    """Call `learn` once per model, each with random streams of its own."""
-    folds = [fold.of_model(number) for number in range(n_models)]
-    modules, histories = zip(*map(learn, folds), strict=True)
-    numbered = [table.assign(model=number) for number, table in enumerate(histories)]
-    return Learned(
-        list(modules),
-        histories[0] if n_models == 1 else pd.concat(numbered, ignore_index=True),
-        max(map(len, histories)),
-        [callback for fold in folds for callback in fold.callbacks],
-    )
-
-
-_BLOCK_SIZE = 8192  # instances of a large slide that are in memory at once, in prediction
+    def for_teacher(self) -> FitData:
+        """The same data for a teacher network, which the user's callbacks do not see."""
+        return replace(self, generators=self.generators.for_teacher(), callbacks=[])
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class BaseMILClassifier(ClassifierMixin, BaseEstimator):
-    """Classifier of bags: fit in the fold, predict bag by bag.
+class BaseMILClassifier(ClassifierMixin, WithOptions):
+    """Classifier of bags of instances.
 
-    A subclass is a dataclass of the same kind: a field is a parameter, a field repeated is
-    another default. It says what is its own in two hooks, `_make_module` and `_make_objective`
-    (and, if it needs them, `_make_callbacks`, or `_learn` for stages), and has a public ``fit``.
+    A subclass is a dataclass of the same kind: a field is a parameter, a repeated field is another
+    default. It has two hooks, `_make_module` and `_make_loss`, and where needed `_make_callbacks`
+    or, for training in several stages, `_train_model`.
+
+    Parameters
+    ----------
+    max_epochs : int, default=100
+        Largest number of passes over the training slides.
+    batch_size : int, default=1
+        Number of slides per training step.
+    learning_rate : float, default=0.0002
+        Learning rate of the optimizer.
+    weight_decay : float, default=0.0001
+        Weight decay of the optimizer, on all weights.
+    sampler : {"balanced", "shuffle"}, default="balanced"
+        "balanced" draws slides with replacement such that each class is drawn equally often;
+        "shuffle" passes over each slide once per epoch.
+    early_stopping : bool, default=True
+        Set a validation part of the training data aside, keep the weights of the epoch that is
+        best on it, and stop when it no longer improves.
+    validation_fraction : float, default=0.125
+        Share of the training patients that form the validation part, stratified by class.
+    patience : int, default=15
+        Number of epochs without improvement after which training stops.
+    input_dropout : float, default=0.0
+        Share of the patch features that are set to zero in each training step.
+    instance_dropout : float, default=0.0
+        Share of the patches that are left out of each training step.
+    n_models : int, default=1
+        Number of networks that are trained from different seeds on the same data; their logits are
+        averaged.
+    training : TrainingOptions or None, default=None
+        Rarely changed settings of the training loop, also set as ``training__<name>``.
+    device : str, default="auto"
+        Device of torch; "auto" is CUDA where there is one, else the CPU.
+    precision : {"float32", "bfloat16", "auto"}, default="float32"
+        Number format in which patches are kept and first multiplied; sums and weights are always
+        float32. "auto" is bfloat16 where the processor has instructions for it.
+    random_state : int, RandomState or None, default=None
+        Seed of all chance. The same seed gives the same model, bit for bit on a CPU with the same
+        number of threads.
+    verbose : int, default=0
+        1 shows a progress bar.
+
+    Attributes
+    ----------
+    classes_ : ndarray of shape (n_classes,)
+        Class labels in sorted order.
+    n_features_in_ : int
+        Number of features of a patch.
+    module_ : torch module
+        The fitted network; of several, the first.
+    modules_ : list of torch modules
+        All fitted networks.
+    history_ : DataFrame
+        One row per epoch: unweighted loss terms by name, learning rate, loss and AUC of the
+        validation part. With several networks, column ``model`` numbers them.
+    n_iter_ : int
+        Number of epochs that were run; of several networks, the largest.
+    validation_ : DataFrame or None
+        Predictions for the validation part: bag, patient, label and probabilities.
+    callbacks_ : list
+        The user's callbacks after training.
+    device_ : str
+        Device on which training ran.
+    precision_ : str
+        Number format in which patches were kept.
     """
 
-    max_epochs: int = 100
-    batch_size: int = 1
-    accumulation_steps: int = 1
-    optimizer: str = "adamw"
-    learning_rate: float = 2e-4
-    weight_decay: float = 1e-4
-    lr_schedule: str | None = "plateau"
-    sampler: str = "balanced"
-    max_grad_norm: float | None = 16.0
-    early_stopping: bool = True
-    validation_fraction: float = 0.125
-    validation_split: Any = None
-    monitor: str = "auc"
-    patience: int = 15
-    min_epochs: int = 10
-    input_dropout: float = 0.0
-    instance_dropout: float = 0.0
-    average_after: float | None = None
-    n_models: int = 1
-    callbacks: list[Any] | None = None
-    device: str = "auto"
-    precision: str = "float32"
-    random_state: Any = None
-    verbose: int = 0
+    max_epochs: int = parameter(100, AT_LEAST_ONE)
+    batch_size: int = parameter(1, AT_LEAST_ONE)
+    learning_rate: float = parameter(2e-4, POSITIVE)
+    weight_decay: float = parameter(1e-4, NON_NEGATIVE)
+    sampler: str = parameter("balanced", StrOptions({"balanced", "shuffle"}))
+    early_stopping: bool = parameter(True, "boolean")
+    validation_fraction: float = parameter(0.125, Interval(Real, 0, 0.5, closed="right"))
+    patience: int = parameter(15, AT_LEAST_ONE)
+    input_dropout: float = parameter(0.0, BELOW_ONE)
+    instance_dropout: float = parameter(0.0, BELOW_ONE)
+    n_models: int = parameter(1, AT_LEAST_ONE)
+    training: TrainingOptions | None = parameter(None, TrainingOptions, None)
+    device: str = parameter("auto", str)
+    precision: str = parameter("float32", StrOptions({"float32", "bfloat16", "auto"}))
+    random_state: Any = parameter(None, "random_state")
+    verbose: int = parameter(0, "verbose")
 
+    _options: ClassVar[dict[str, type[Parameters]]] = {"training": TrainingOptions}
+    _auto_training: ClassVar[dict[str, Any]] = AUTO_TRAINING
     _presets: ClassVar[dict[str, dict[str, Any]]] = {"original": {}, "unified": UNIFIED}
-    _parameter_constraints: ClassVar[dict[str, Any]] = TRAINING
-
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        super().__init_subclass__(**kwargs)
-        write_docstring(cls)
+    _uses_omics: ClassVar[bool] = False
+    _keeps_omics_branch: ClassVar[bool] = False
 
     @classmethod
     def preset(cls, name: str, **overrides: Any) -> Self:
@@ -203,7 +196,11 @@ class BaseMILClassifier(ClassifierMixin, BaseEstimator):
         ----------
         name : str
         **overrides
-            Parameters that shall differ from the preset.
+            Parameters that differ from the preset, also ``training__<name>`` and the like.
+
+        Returns
+        -------
+        estimator
 
         Raises
         ------
@@ -212,15 +209,61 @@ class BaseMILClassifier(ClassifierMixin, BaseEstimator):
         """
         if name not in cls._presets:
             raise ValueError(f"preset must be one of {sorted(cls._presets)}, got {name!r}.")
-        return cls(**(cls._presets[name] | overrides))
+        named = {k: v for k, v in cls._presets[name].items() if k.split("__")[0] not in overrides}
+        return cls().set_params(**(named | overrides))
+
+    def fit(self, X: Any, y: Any, *, omics: Any = None, groups: Any = None) -> Self:
+        """Train on bags and their labels.
+
+        Parameters
+        ----------
+        X : BagSequence, list of bags, or array
+            A list may hold `Bag`, arrays, ``(features, coords)`` or PyG ``Data``; an array has the
+            shape (n_bags, n_instances, n_features) or (n_bags, n_features).
+        y : array-like of shape (n_bags,)
+            Class labels of any kind.
+        omics : AnnData, DataFrame with ids as index, OmicsTable, array in bag order, or None
+            Privileged omics, for the classifiers that learn from it. Rows are joined to the bags
+            by patient id and then by bag id, never by position; an array has no ids and must have
+            a row per bag. Bags without omics train the histology side alone.
+        groups : array-like of shape (n_bags,), optional
+            What stays whole in the inner validation part, e.g. sites; by default patients.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        BagError, OmicsError, LeakageError, ValueError
+            If the input is unusable. The message names the bag, patient or gene, what came, what
+            was expected and how to mend it.
+        TypeError
+            If omics is given to a classifier that learns from histology alone.
+        """
+        cohort, generators = self._validate(X, y, groups)
+        training, validation = self._split(cohort, generators)
+        privileged = self._prepare_omics(omics, cohort, training, validation, generators)
+        models = self._train_models(cohort, training, validation, privileged, generators)
+        return self._keep(models, cohort, validation)
 
     def decision_function(self, X: Any) -> NDArray:
-        """Logits of shape (n_bags, n_classes); for two classes their difference, (n_bags,)."""
+        """Logits of the classes.
+
+        Parameters
+        ----------
+        X : bags in any form that `fit` accepts
+
+        Returns
+        -------
+        ndarray of shape (n_bags, n_classes), or (n_bags,) for two classes
+            Of two classes, the logit of the second minus that of the first.
+        """
         logits = torch.cat([out.logits for out in self._forward(X)]).double().numpy()
         return logits[:, 1] - logits[:, 0] if logits.shape[1] == 2 else logits
 
     def predict_proba(self, X: Any) -> NDArray:
-        """Class probabilities from histology alone.
+        """Class probabilities, from histology alone.
 
         Parameters
         ----------
@@ -229,107 +272,166 @@ class BaseMILClassifier(ClassifierMixin, BaseEstimator):
         Returns
         -------
         ndarray of shape (n_bags, n_classes)
-            Columns in the order of ``classes_``. A bag's row does not depend on the other bags.
+            Columns are in the order of ``classes_``. The row of a bag does not depend on the other
+            bags.
         """
         logits = torch.cat([out.logits for out in self._forward(X)])
         return logits.double().softmax(dim=1).numpy()
 
     def predict(self, X: Any) -> NDArray:
-        """Most probable class of each bag, of shape (n_bags,)."""
+        """Most probable class of each bag.
+
+        Parameters
+        ----------
+        X : bags in any form that `fit` accepts
+
+        Returns
+        -------
+        ndarray of shape (n_bags,)
+        """
         check_is_fitted(self)
         return self.classes_[self.predict_proba(X).argmax(axis=1)]
 
     @abstractmethod
     def _make_module(self, n_features: int, n_genes: int, n_classes: int) -> nn.Module:
-        """The network, its weights still arbitrary; ``n_genes=0`` without omics."""
+        """The network with arbitrary weights; ``n_genes=0`` without omics."""
 
     @abstractmethod
-    def _make_objective(self) -> Objective:
+    def _make_loss(self) -> Objective:
         """Named loss terms and their weights."""
 
     def _make_callbacks(self, generator: torch.Generator) -> list[Any]:
         """Callbacks that belong to the method."""
         return []
 
-    def _fit(self, X: Any, y: Any, groups: Any, omics: Any = None) -> Self:
+    def _graph_spec(self) -> GraphSpec:
+        return GraphSpec("none")
+
+    def _validate(self, X: Any, y: Any, groups: Any) -> tuple[LabelledBags, RandomGenerators]:
+        """Check parameters, bags, labels and groups; forget an earlier fit."""
         self._validate_params()
-        self._forget()
+        for name in [name for name in vars(self) if name.endswith("_") and name[0] != "_"]:
+            delattr(self, name)  # a fit that fails leaves no model behind
         self.device_ = resolve_device(self.device)
         self.precision_ = resolve_precision(self.precision, self.device_)
-        user_callbacks = fresh_callbacks(self.callbacks)
+        self.callbacks_ = fresh_callbacks(self._option("training").callbacks)
         bags = check_bags(self, X, reset=True)
         self.classes_, labels = encode_labels(self, y, bags)
         check_consistent_length(bags, groups)
-        streams = Streams(self.random_state, self.device_)
-
-        training, validation = self._split(bags, labels, groups, streams.seeds["split"])
-        parts, seed = (training, validation), streams.seeds["soft_labels"]
-        taught, checked = self._fit_omics(omics, bags, labels, parts, groups=groups, seed=seed)
-        fold = Fold(
-            self._dataset(bags[training], labels[training], taught),
-            None
-            if validation is None
-            else self._dataset(bags[validation], labels[validation], checked),
-            0 if taught is None else taught.vectors.shape[1],
-            streams,
-            user_callbacks,
-        )
-        learned = learn_models(self._learn, fold, self.n_models)
-        self.modules_, self.history_ = learned.modules, learned.history
-        self.n_iter_, self.callbacks_ = learned.n_epochs, learned.callbacks
-        self.module_ = self.modules_[0]
-        self.validation_ = None
-        if validation is not None:
-            self.validation_ = self._predicted(bags[validation], labels[validation])
-        return self
-
-    def _predicted(self, bags: BagSequence, labels: NDArray) -> pd.DataFrame:
-        """Ids, labels and probabilities of bags, for a threshold that tests nothing."""
-        proba = {
-            f"p_{c}": p for c, p in zip(self.classes_, self.predict_proba(bags).T, strict=True)
-        }
-        known = {
-            "bag_id": [bag.bag_id for bag in bags],
-            "patient_id": [bag.patient_id for bag in bags],
-            "y": self.classes_[labels],
-        }
-        return pd.DataFrame(known | proba)
-
-    def _forget(self) -> None:
-        """Drop what an earlier fit learned; a fit that fails leaves no model behind."""
-        for name in [name for name in vars(self) if name.endswith("_") and name[0] != "_"]:
-            delattr(self, name)
+        _, group_of_bag = patients_and_groups(bags, bags, groups)
+        generators = RandomGenerators(self.random_state, self.device_)
+        return LabelledBags(bags, labels, group_of_bag), generators
 
     def _split(
-        self, bags: BagSequence, labels: NDArray, groups: Any, seed: int
+        self, cohort: LabelledBags, generators: RandomGenerators
     ) -> tuple[NDArray, NDArray | None]:
+        """Positions of the training and the validation part."""
         if not self.early_stopping:
-            return np.arange(len(bags)), None
+            return np.arange(len(cohort.bags)), None
         return inner_split(
-            bags,
-            labels,
-            groups,
+            cohort.bags,
+            cohort.labels,
+            cohort.groups,
             fraction=self.validation_fraction,
-            splitter=self.validation_split,
-            random_state=np.random.RandomState(seed),
+            splitter=self._option("training").validation_split,
+            random_state=np.random.RandomState(generators.seeds["split"]),
         )
 
-    def _fit_omics(
+    def _prepare_omics(
         self,
         omics: Any,
-        bags: BagSequence,
-        labels: NDArray,
-        parts: tuple[NDArray, NDArray | None],
-        *,
-        groups: Any,
-        seed: int,
+        cohort: LabelledBags,
+        training: NDArray,
+        validation: NDArray | None,
+        generators: RandomGenerators,
     ) -> tuple[PrivilegedOmics | None, PrivilegedOmics | None]:
-        """Omics vectors of the training and of the validation part."""
+        """Omics vectors of the training and of the validation part; none here."""
+        if omics is not None:
+            raise TypeError(
+                f"{type(self).__name__} learns from histology alone, but omics was given. Leave it "
+                "out, or use a classifier that is trained with privileged omics, e.g. "
+                "MoMKDClassifier."
+            )
         return None, None
 
-    def _dataset(
-        self, bags: BagSequence, labels: NDArray, privileged: PrivilegedOmics | None = None
-    ) -> BagDataset:
+    def _train_models(
+        self,
+        cohort: LabelledBags,
+        training: NDArray,
+        validation: NDArray | None,
+        privileged: tuple[PrivilegedOmics | None, PrivilegedOmics | None],
+        generators: RandomGenerators,
+    ) -> list[tuple[nn.Module, pd.DataFrame]]:
+        """Build and train `n_models` networks; each with its history."""
+        for_training, for_validation = privileged
+        data = FitData(
+            self._dataset(cohort[training], for_training),
+            None if validation is None else self._dataset(cohort[validation], for_validation),
+            0 if for_training is None else for_training.vectors.shape[1],
+            generators,
+            self.callbacks_,
+        )
+        per_model = [data.for_model(number) for number in range(self.n_models)]
+        models = [self._train_model(data) for data in per_model]
+        self.callbacks_ = [callback for data in per_model for callback in data.callbacks]
+        return models
+
+    def _keep(
+        self,
+        models: Sequence[tuple[nn.Module, pd.DataFrame]],
+        cohort: LabelledBags,
+        validation: NDArray | None,
+    ) -> Self:
+        """Store what was learned; the omics branch stays only where inspection reads it."""
+        modules, histories = zip(*models, strict=True)
+        self.modules_, self.module_ = list(modules), modules[0]
+        for module in self.modules_:
+            if hasattr(module, "omics_branch") and not self._keeps_omics_branch:
+                module.omics_branch = None
+        numbered = [table.assign(model=number) for number, table in enumerate(histories)]
+        self.history_ = histories[0] if len(models) == 1 else pd.concat(numbered, ignore_index=True)
+        self.n_iter_ = max(map(len, histories))
+        self.validation_ = None if validation is None else self._predictions(cohort[validation])
+        return self
+
+    def _train_model(self, data: FitData) -> tuple[nn.Module, pd.DataFrame]:
+        """One trained network and its history."""
+        module = self._build(self._make_module, data)
+        callbacks = self._make_callbacks(data.generators.generator("model"))
+        return module, self._train(module, self._make_loss(), data, callbacks)
+
+    def _build(self, make: Callable[[int, int, int], nn.Module], data: FitData) -> nn.Module:
+        """The network that `make` gives, with weights from the generators of the fit."""
+        with torch.random.fork_rng(devices=[]):  # the caller's random state stays untouched
+            module = make(self.n_features_in_, data.n_genes, len(self.classes_))
+        initialise(module, data.generators.generator("weights"))
+        # With a generator of its own, the omics branch leaves the start of histology as it is.
+        omics_branch = getattr(module, "omics_branch", None)
+        if omics_branch is not None:
+            initialise(omics_branch, data.generators.generator("omics_weights"))
+        return module
+
+    def _train(
+        self, module: nn.Module, loss: Objective, data: FitData, callbacks: Sequence[Any] = ()
+    ) -> pd.DataFrame:
+        return train(
+            module,
+            loss,
+            (data.training, data.validation),
+            self._training_config(),
+            data.generators.generators(),
+            model_callbacks=callbacks,
+            user_callbacks=data.callbacks,
+        )
+
+    def _training_config(self) -> TrainingConfig:
+        """Settings of the loop; "auto" is what the method's paper trained with."""
+        chosen = self._option("training").get_params()
+        chosen = {k: self._auto_training.get(k, v) if v == "auto" else v for k, v in chosen.items()}
+        settings = self.get_params(deep=False) | chosen | {"device": self.device_}
+        return TrainingConfig(**{f.name: settings[f.name] for f in fields(TrainingConfig)})
+
+    def _dataset(self, part: LabelledBags, privileged: PrivilegedOmics | None) -> BagDataset:
         known: dict[str, Any] = {}
         if privileged is not None:
             known = {
@@ -339,54 +441,27 @@ class BaseMILClassifier(ClassifierMixin, BaseEstimator):
             }
         dtype = getattr(torch, self.precision_)
         spec = self._graph_spec()
-        return BagDataset(bags, labels, spec, self.n_features_in_, dtype=dtype, **known)
+        return BagDataset(part.bags, part.labels, spec, self.n_features_in_, dtype=dtype, **known)
 
-    def _learn(self, fold: Fold) -> tuple[nn.Module, pd.DataFrame]:
-        """The trained network and its history."""
-        module = self._build(self._make_module, fold.n_genes, fold.streams)
-        callbacks = self._make_callbacks(fold.streams.generator("model"))
-        return module, self._train(module, self._make_objective(), fold, callbacks)
-
-    def _build(
-        self, make: Callable[[int, int, int], nn.Module], n_genes: int, streams: Streams
-    ) -> nn.Module:
-        with torch.random.fork_rng(devices=[]):  # the caller's random state stays untouched
-            module = make(self.n_features_in_, n_genes, len(self.classes_))
-        initialise(module, streams.generator("weights"))
-        # With a stream of its own, the omics branch leaves the start of histology as it is.
-        omics_branch = getattr(module, "omics_branch", None)
-        if omics_branch is not None:
-            initialise(omics_branch, streams.generator("omics_weights"))
-        return module
-
-    def _train(
-        self, module: nn.Module, objective: Objective, fold: Fold, callbacks: Sequence[Any] = ()
-    ) -> pd.DataFrame:
-        return train(
-            module,
-            objective,
-            (fold.training, fold.validation),
-            self._training_config(),
-            fold.streams.generators(),
-            model_callbacks=callbacks,
-            user_callbacks=fold.callbacks,
+    def _predictions(self, part: LabelledBags) -> pd.DataFrame:
+        """Ids, labels and probabilities of bags."""
+        proba = self.predict_proba(part.bags).T
+        known = {
+            "bag_id": [bag.bag_id for bag in part.bags],
+            "patient_id": [bag.patient_id for bag in part.bags],
+            "y": self.classes_[part.labels],
+        }
+        return pd.DataFrame(
+            known | {f"p_{c}": p for c, p in zip(self.classes_, proba, strict=True)}
         )
 
-    def _graph_spec(self) -> GraphSpec:
-        return GraphSpec("none")
-
-    def _training_config(self) -> TrainingConfig:
-        names = {field.name for field in fields(TrainingConfig)} & set(self.get_params(deep=False))
-        settings = {name: getattr(self, name) for name in names}
-        return TrainingConfig(**(settings | {"device": self.device_}))
-
     def _forward(self, X: Any) -> Iterator[Any]:
-        """`MILOutput` of each bag, logits and attention the mean over the models."""
+        """`MILOutput` of each bag; logits and attention are means over the models."""
         return map(mean_output, self._forward_models(X))
 
     @torch.no_grad()
     def _forward_models(self, X: Any) -> Iterator[list[Any]]:
-        """What each model says of each bag; alone in its batch, a bag depends on no other."""
+        """Output of each model for each bag, which is alone in its batch."""
         check_is_fitted(self)
         bags, spec = check_bags(self, X, reset=False), self._graph_spec()
         device, dtype = resolve_device(self.device), getattr(torch, self.precision_)
@@ -400,10 +475,9 @@ class BaseMILClassifier(ClassifierMixin, BaseEstimator):
                         forward(module, batch, training=False).to("cpu") for module in modules
                     ]
                     if not all(output.logits.isfinite().all() for output in outputs):
-                        largest = float(materialize(batch.x).abs().max())
                         raise BagError(
                             f"{name}: the prediction is not finite; its features reach "
-                            f"{largest:.3g}. Scale them as in training."
+                            f"{float(materialize(batch.x).abs().max()):.3g}. Scale them as in training."
                         )
                 yield outputs
         finally:
@@ -421,107 +495,63 @@ class BaseMILClassifier(ClassifierMixin, BaseEstimator):
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class HistologyClassifier(BaseMILClassifier):
-    """Base of classifiers that have no use for omics; their `fit` takes none."""
+class PrivilegedMILClassifier(BaseMILClassifier):
+    """Classifier of bags that is trained with privileged omics and predicts without it.
 
-    def fit(self, X: Any, y: Any, groups: Any = None) -> Self:
-        """Train on bags and their labels.
+    Parameters
+    ----------
+    n_genes : int, default=768
+        Number of genes that the default omics transformer keeps.
+    omics_transformer : transformer or None, default=None
+        Fitted on the omics of the training part. None takes log2(x + 1) where the data are counts,
+        keeps the `n_genes` genes with the largest Welch's t between classes, and standardises them.
 
-        Parameters
-        ----------
-        X : BagSequence, list of Bag, of arrays, of (features, coords) or of PyG ``Data``, array \
-of shape (n_bags, n_instances, n_features) or (n_bags, n_features)
-        y : array-like of shape (n_bags,)
-            Class labels of any kind.
-        groups : array-like of shape (n_bags,), optional
-            The inner validation part takes whole groups (e.g. sites); by default patients.
+    Attributes
+    ----------
+    genes_ : ndarray of shape (n_genes_used,)
+        Names of the genes that were used; only after a fit with omics.
+    omics_transformer_ : transformer
+        The fitted omics transformer; only after a fit with omics.
+    n_paired_ : int
+        Number of training bags with omics, without the validation part.
+    """
 
-        Returns
-        -------
-        self
+    n_genes: int = parameter(768, AT_LEAST_ONE)
+    omics_transformer: Any = parameter(None, HasMethods(["fit", "transform"]), None)
 
-        Raises
-        ------
-        BagError, LeakageError, ValueError
-            Naming the bag or patient, what came, what was expected and how to mend it.
-        """
-        return self._fit(X, y, groups)
-
-
-@dataclass(kw_only=True, eq=False, repr=False)
-class TaughtClassifier(BaseMILClassifier):
-    """Base of classifiers whose `fit` takes privileged omics; prediction never does."""
-
-    n_genes: int = 768
-    omics_transformer: Any = None
-
-    _parameter_constraints: ClassVar[dict[str, Any]] = TRAINING | OMICS
-    _keeps_omics_branch: ClassVar[bool] = False
+    _uses_omics: ClassVar[bool] = True
     _validates_with_omics: ClassVar[bool] = False
 
-    def fit(self, X: Any, y: Any, omics: Any = None, groups: Any = None) -> Self:
-        """Train on bags, their labels and, where patients have it, their omics.
-
-        Parameters
-        ----------
-        X : BagSequence, list of Bag, of arrays, of (features, coords) or of PyG ``Data``, array \
-of shape (n_bags, n_instances, n_features) or (n_bags, n_features)
-        y : array-like of shape (n_bags,)
-            Class labels of any kind.
-        omics : AnnData, DataFrame with ids as index, OmicsTable, array in bag order, or None
-            Joined to the bags by patient id and then by bag id, never by position (an array has
-            no ids and must have a row per bag). Bags without omics train the histology side
-            alone; ``None`` trains without omics.
-        groups : array-like of shape (n_bags,), optional
-            The inner validation part takes whole groups (e.g. sites); by default patients.
-
-        Returns
-        -------
-        self
-
-        Raises
-        ------
-        BagError, OmicsError, LeakageError, ValueError
-            Naming the bag, patient or gene, what came, what was expected and how to mend it.
-        """
-        self._fit(X, y, groups, omics)
-        if not self._keeps_omics_branch:
-            for module in self.modules_:
-                module.omics_branch = None  # type: ignore[assignment]
-        return self
-
-    def _fit_omics(
+    def _prepare_omics(
         self,
         omics: Any,
-        bags: BagSequence,
-        labels: NDArray,
-        parts: tuple[NDArray, NDArray | None],
-        *,
-        groups: Any,
-        seed: int,
+        cohort: LabelledBags,
+        training: NDArray,
+        validation: NDArray | None,
+        generators: RandomGenerators,
     ) -> tuple[PrivilegedOmics | None, PrivilegedOmics | None]:
+        """Join omics to the bags and fit its transformer on the training part."""
         self.n_paired_ = 0
         if omics is None:
             return None, None
-        training, validation = parts
-        table, rows = join_omics(omics, bags)
-        self.omics_transformer_ = (
-            default_omics_transformer(self.n_genes)
-            if self.omics_transformer is None
-            else seeded_clone(self.omics_transformer, seed)
-        )
-        taught = fit_omics(self.omics_transformer_, table, rows[training], labels[training])
-        _, group_of_bag = patients_and_groups(bags, bags, groups)
-        known = (rows[training], labels[training], group_of_bag[training])
-        taught = replace(taught, teacher=self._soft_labels(table, *known, seed=seed))
-        self.genes_ = taught.genes
-        self.n_paired_ = int(taught.paired.sum())
+        table, rows = join_omics(omics, cohort.bags)
+        self.omics_transformer_ = self._new_omics_transformer(generators.seeds["soft_labels"])
+        known = cohort[training]
+        vectors = fit_omics(self.omics_transformer_, table, rows[training], known.labels)
+        soft = self._make_soft_labels(table, rows[training], known, generators)
+        self.genes_, self.n_paired_ = vectors.genes, int(vectors.paired.sum())
+        for_training = replace(vectors, teacher=soft)
         if validation is None or not self._validates_with_omics:
-            return taught, None
-        return taught, transform_omics(self.omics_transformer_, table, rows[validation])
+            return for_training, None
+        return for_training, transform_omics(self.omics_transformer_, table, rows[validation])
 
-    def _soft_labels(
-        self, table: OmicsTable, rows: NDArray, labels: NDArray, groups: NDArray, *, seed: int
+    def _new_omics_transformer(self, seed: int) -> Any:
+        if self.omics_transformer is None:
+            return default_omics_transformer(self.n_genes)
+        return seeded_clone(self.omics_transformer, seed)
+
+    def _make_soft_labels(
+        self, table: OmicsTable, rows: NDArray, known: LabelledBags, generators: RandomGenerators
     ) -> NDArray | None:
-        """Soft labels of the training bags, for a method that learns from them."""
+        """Soft labels of the training bags by an omics teacher, for a method that uses them."""
         return None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from numbers import Real
 from typing import Any, ClassVar
 
 from torch import nn
@@ -11,34 +10,90 @@ from torch import nn
 from ..losses.mil import dsmil_terms
 from ..models.dsmil import DSMIL
 from ..training.config import Objective
-from .base import HistologyClassifier
-from .parameters import TRAINING, UNIFIED, positive_int, share
+from .base import BaseMILClassifier
+from .parameters import AT_LEAST_ONE, AUTO_TRAINING, BELOW_ONE, parameter
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class DSMILClassifier(HistologyClassifier):
-    """Slide classifier whose patches are weighted by their likeness to critical ones (DSMIL).
+class DSMILClassifier(BaseMILClassifier):
+    """Slide classifier that weights patches by their similarity to critical ones (DSMIL).
 
-    The defaults are ``preset("original")``, the published training; ``preset("unified")`` trains
-    as every other method does there.
+    The defaults are ``preset("original")``, the published training; ``preset("unified")`` has the
+    training that all methods share.
 
     Parameters
     ----------
     query_dim : int, default=128
         Width of the queries that are compared.
     value_layer : bool, default=False
-        Pass the values through dropout, a linear layer and ReLU; else they are the features.
+        Pass the values through dropout, a linear layer and ReLU; else the features are the values.
     dropout : float, default=0.0
-        In the value layer.
+        Dropout in the value layer.
     average_streams : bool, default=False
-        Predict the mean of both streams' sigmoids instead of the bag stream's.
-    betas : (float, float), default=(0.5, 0.9)
-        Decay of the averages of Adam and AdamW.
-    {training}
+        Predict the mean of the sigmoids of both streams instead of that of the bag stream.
+    max_epochs : int, default=50
+        Largest number of passes over the training slides.
+    batch_size : int, default=1
+        Number of slides per training step.
+    learning_rate : float, default=0.0001
+        Learning rate of the optimizer.
+    weight_decay : float, default=0.001
+        Weight decay of the optimizer, on all weights.
+    sampler : {"balanced", "shuffle"}, default="shuffle"
+        "balanced" draws slides with replacement such that each class is drawn equally often;
+        "shuffle" passes over each slide once per epoch.
+    early_stopping : bool, default=True
+        Set a validation part of the training data aside, keep the weights of the epoch that is
+        best on it, and stop when it no longer improves.
+    validation_fraction : float, default=0.125
+        Share of the training patients that form the validation part, stratified by class.
+    patience : int, default=10
+        Number of epochs without improvement after which training stops.
+    input_dropout : float, default=0.0
+        Share of the patch features that are set to zero in each training step.
+    instance_dropout : float, default=0.0
+        Share of the patches that are left out of each training step.
+    n_models : int, default=1
+        Number of networks that are trained from different seeds on the same data; their logits are
+        averaged.
+    training : TrainingOptions or None, default=None
+        Rarely changed settings of the training loop, also set as ``training__<name>``. Here "auto"
+        is optimizer="adam", betas=(0.5, 0.9), lr_schedule="cosine", accumulation_steps=1,
+        max_grad_norm=None, clip="global", monitor="auc", min_epochs=1, best_after=0.0.
+    device : str, default="auto"
+        Device of torch; "auto" is CUDA where there is one, else the CPU.
+    precision : {"float32", "bfloat16", "auto"}, default="float32"
+        Number format in which patches are kept and first multiplied; sums and weights are always
+        float32. "auto" is bfloat16 where the processor has instructions for it.
+    random_state : int, RandomState or None, default=None
+        Seed of all chance. The same seed gives the same model, bit for bit on a CPU with the same
+        number of threads.
+    verbose : int, default=0
+        1 shows a progress bar.
 
     Attributes
     ----------
-    {fitted}
+    classes_ : ndarray of shape (n_classes,)
+        Class labels in sorted order.
+    n_features_in_ : int
+        Number of features of a patch.
+    module_ : torch module
+        The fitted network; of several, the first.
+    modules_ : list of torch modules
+        All fitted networks.
+    history_ : DataFrame
+        One row per epoch: unweighted loss terms by name, learning rate, loss and AUC of the
+        validation part. With several networks, column ``model`` numbers them.
+    n_iter_ : int
+        Number of epochs that were run; of several networks, the largest.
+    validation_ : DataFrame or None
+        Predictions for the validation part: bag, patient, label and probabilities.
+    callbacks_ : list
+        The user's callbacks after training.
+    device_ : str
+        Device on which training ran.
+    precision_ : str
+        Number format in which patches were kept.
 
     See Also
     --------
@@ -46,10 +101,9 @@ class DSMILClassifier(HistologyClassifier):
 
     Notes
     -----
-    Each class has an output with a sigmoid, trained against one-hot labels; probabilities are
-    the sigmoids divided by their sum. Differs from the original in this (there the negative
-    class had no output), in the learning rate at the end of the cosine, 0 instead of 5e-6, and
-    in a validation part of its own.
+    Each class has an output with a sigmoid, trained against one-hot labels; probabilities are the
+    sigmoids divided by their sum. In the original the negative class has no output, the learning
+    rate ends at 5e-6 instead of 0, and the validation part is not separate from the test part.
 
     References
     ----------
@@ -68,38 +122,25 @@ class DSMILClassifier(HistologyClassifier):
     (20, 2)
     """
 
-    query_dim: int = 128
-    value_layer: bool = False
-    dropout: float = 0.0
-    average_streams: bool = False
-    betas: tuple[float, float] = (0.5, 0.9)
+    query_dim: int = parameter(128, AT_LEAST_ONE)
+    value_layer: bool = parameter(False, "boolean")
+    dropout: float = parameter(0.0, BELOW_ONE)
+    average_streams: bool = parameter(False, "boolean")
     max_epochs: int = 50
-    optimizer: str = "adam"
     learning_rate: float = 1e-4
     weight_decay: float = 1e-3
-    lr_schedule: str | None = "cosine"
     sampler: str = "shuffle"
-    max_grad_norm: float | None = None
     patience: int = 10
-    min_epochs: int = 1
 
-    _presets: ClassVar[dict[str, dict[str, Any]]] = {
-        "original": {},
-        "unified": UNIFIED | {"betas": (0.9, 0.999)},
-    }
-    _parameter_constraints: ClassVar[dict[str, Any]] = {
-        **TRAINING,
-        "query_dim": positive_int,
-        "value_layer": ["boolean"],
-        "average_streams": ["boolean"],
-        "dropout": share,
-        "betas": [tuple, list],
+    _auto_training: ClassVar[dict[str, Any]] = AUTO_TRAINING | {
+        "optimizer": "adam",
+        "betas": (0.5, 0.9),
+        "lr_schedule": "cosine",
+        "max_grad_norm": None,
+        "min_epochs": 1,
     }
 
     def _make_module(self, n_features: int, n_genes: int, n_classes: int) -> nn.Module:
-        sound = [isinstance(beta, Real) and 0 <= beta < 1 for beta in self.betas]
-        if sound != [True, True]:
-            raise ValueError(f"betas must be two numbers in [0, 1), got {self.betas!r}.")
         return DSMIL(
             n_features,
             n_classes,
@@ -109,5 +150,5 @@ class DSMILClassifier(HistologyClassifier):
             average_streams=self.average_streams,
         )
 
-    def _make_objective(self) -> Objective:
+    def _make_loss(self) -> Objective:
         return Objective(dsmil_terms, {"bag": 0.5, "max": 0.5})

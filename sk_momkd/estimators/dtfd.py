@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from numbers import Integral
 from typing import Any, ClassVar
 
-from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils._param_validation import StrOptions
 from torch import nn
 
 from ..losses.mil import dtfd_terms
 from ..models.dtfd import DISTILLATIONS, DTFD
 from ..training.config import Objective
-from .base import HistologyClassifier
-from .parameters import TRAINING, UNIFIED, clipping, positive_int, share
+from .base import BaseMILClassifier
+from .parameters import AT_LEAST_ONE, AT_LEAST_ZERO, AUTO_TRAINING, BELOW_ONE, parameter
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class DTFDMILClassifier(HistologyClassifier):
+class DTFDMILClassifier(BaseMILClassifier):
     """Slide classifier on features distilled from random chunks of the slide (DTFD-MIL).
 
-    The defaults are ``preset("original")``, the published training; ``preset("unified")`` trains
-    as every other method does there.
+    The defaults are ``preset("original")``, the published training; ``preset("unified")`` has the
+    training that all methods share.
 
     Parameters
     ----------
@@ -30,39 +29,94 @@ class DTFDMILClassifier(HistologyClassifier):
     attention_dim : int, default=128
         Hidden width of both attentions.
     n_chunks : int, default=8
-        Chunks (pseudo-bags) per slide; fewer in a slide of fewer patches.
+        Number of chunks (pseudo-bags) per slide, fewer in a slide of fewer patches.
     distillation : {"AFS", "MaxS", "MaxMinS"}, default="AFS"
-        From each chunk its slide vector, its best patches, or its best and its worst.
+        What tier 2 receives from each chunk: its slide vector ("AFS"), its highest-scoring patches
+        ("MaxS"), or its highest- and lowest-scoring patches ("MaxMinS").
     total_instances : int, default=8
-        ``max(1, total_instances // n_chunks)`` patches are best, and as many worst.
+        "MaxS" takes ``max(1, total_instances // n_chunks)`` patches of each chunk, "MaxMinS" as
+        many of each kind.
     joint : bool, default=False
-        Let tier 1 learn from the loss of tier 2 too.
+        Propagate the loss of tier 2 into tier 1.
     n_shuffles : int, default=5
-        Ways to cut a slide whose probabilities are averaged in prediction.
+        Number of random cuts of a slide whose probabilities are averaged in prediction.
     split_seed : int, default=0
-        Of those cuts.
+        Seed of these cuts.
     dropout : float, default=0.0
-        Before both classifiers.
-    clip : {"global", "branch"}, default="branch"
-        Clip the gradient over all parameters, or within reduction, attention, classifier and
-        second tier apart.
-    best_after : float, default=0.8
-        Epochs before this share of `max_epochs` are never the best.
-    {training}
+        Dropout before both classifiers.
+    max_epochs : int, default=200
+        Largest number of passes over the training slides.
+    batch_size : int, default=1
+        Number of slides per training step.
+    learning_rate : float, default=0.0001
+        Learning rate of the optimizer.
+    weight_decay : float, default=0.0001
+        Weight decay of the optimizer, on all weights.
+    sampler : {"balanced", "shuffle"}, default="shuffle"
+        "balanced" draws slides with replacement such that each class is drawn equally often;
+        "shuffle" passes over each slide once per epoch.
+    early_stopping : bool, default=True
+        Set a validation part of the training data aside, keep the weights of the epoch that is
+        best on it, and stop when it no longer improves.
+    validation_fraction : float, default=0.125
+        Share of the training patients that form the validation part, stratified by class.
+    patience : int, default=200
+        Number of epochs without improvement after which training stops.
+    input_dropout : float, default=0.0
+        Share of the patch features that are set to zero in each training step.
+    instance_dropout : float, default=0.0
+        Share of the patches that are left out of each training step.
+    n_models : int, default=1
+        Number of networks that are trained from different seeds on the same data; their logits are
+        averaged.
+    training : TrainingOptions or None, default=None
+        Rarely changed settings of the training loop, also set as ``training__<name>``. Here "auto"
+        is optimizer="adam", betas=(0.9, 0.999), lr_schedule="step", accumulation_steps=1,
+        max_grad_norm=5.0, clip="branch", monitor="auc", min_epochs=10, best_after=0.8.
+    device : str, default="auto"
+        Device of torch; "auto" is CUDA where there is one, else the CPU.
+    precision : {"float32", "bfloat16", "auto"}, default="float32"
+        Number format in which patches are kept and first multiplied; sums and weights are always
+        float32. "auto" is bfloat16 where the processor has instructions for it.
+    random_state : int, RandomState or None, default=None
+        Seed of all chance. The same seed gives the same model, bit for bit on a CPU with the same
+        number of threads.
+    verbose : int, default=0
+        1 shows a progress bar.
 
     Attributes
     ----------
-    {fitted}
+    classes_ : ndarray of shape (n_classes,)
+        Class labels in sorted order.
+    n_features_in_ : int
+        Number of features of a patch.
+    module_ : torch module
+        The fitted network; of several, the first.
+    modules_ : list of torch modules
+        All fitted networks.
+    history_ : DataFrame
+        One row per epoch: unweighted loss terms by name, learning rate, loss and AUC of the
+        validation part. With several networks, column ``model`` numbers them.
+    n_iter_ : int
+        Number of epochs that were run; of several networks, the largest.
+    validation_ : DataFrame or None
+        Predictions for the validation part: bag, patient, label and probabilities.
+    callbacks_ : list
+        The user's callbacks after training.
+    device_ : str
+        Device on which training ran.
+    precision_ : str
+        Number format in which patches were kept.
 
     See Also
     --------
-    ABMILClassifier : The first tier, on the whole slide.
+    ABMILClassifier : The first tier, on the slide as one bag.
 
     Notes
     -----
-    A slide is always cut in the same way in prediction, given its number of patches. Differs
-    from the original in 8 chunks and 5 shuffles (its program: 4 and 1), and in one optimizer for
-    both tiers: they share no gradient unless `joint`.
+    In prediction, slides with the same number of patches are always cut in the same way. The
+    authors' program has 4 chunks and 1 shuffle where this has 8 and 5, and one optimizer per tier
+    where this has one for both; the tiers share no gradient unless `joint`.
 
     References
     ----------
@@ -81,39 +135,26 @@ class DTFDMILClassifier(HistologyClassifier):
     (20, 2)
     """
 
-    dim: int = 512
-    attention_dim: int = 128
-    n_chunks: int = 8
-    distillation: str = "AFS"
-    total_instances: int = 8
-    joint: bool = False
-    n_shuffles: int = 5
-    split_seed: int = 0
-    dropout: float = 0.0
-    clip: str = "branch"
-    best_after: float = 0.8
+    dim: int = parameter(512, AT_LEAST_ONE)
+    attention_dim: int = parameter(128, AT_LEAST_ONE)
+    n_chunks: int = parameter(8, AT_LEAST_ONE)
+    distillation: str = parameter("AFS", StrOptions(set(DISTILLATIONS)))
+    total_instances: int = parameter(8, AT_LEAST_ONE)
+    joint: bool = parameter(False, "boolean")
+    n_shuffles: int = parameter(5, AT_LEAST_ONE)
+    split_seed: int = parameter(0, AT_LEAST_ZERO)
+    dropout: float = parameter(0.0, BELOW_ONE)
     max_epochs: int = 200
-    optimizer: str = "adam"
     learning_rate: float = 1e-4
-    lr_schedule: str | None = "step"
     sampler: str = "shuffle"
-    max_grad_norm: float | None = 5.0
     patience: int = 200
 
-    _presets: ClassVar[dict[str, dict[str, Any]]] = {
-        "original": {},
-        "unified": UNIFIED | {"clip": "global", "best_after": 0.0},
-    }
-    _parameter_constraints: ClassVar[dict[str, Any]] = {
-        **TRAINING,
-        **dict.fromkeys(("dim", "attention_dim", "n_chunks", "total_instances"), positive_int),
-        "distillation": [StrOptions(set(DISTILLATIONS))],
-        "joint": ["boolean"],
-        "n_shuffles": positive_int,
-        "split_seed": [Interval(Integral, 0, None, closed="left")],
-        "dropout": share,
-        "clip": clipping,
-        "best_after": share,
+    _auto_training: ClassVar[dict[str, Any]] = AUTO_TRAINING | {
+        "optimizer": "adam",
+        "lr_schedule": "step",
+        "max_grad_norm": 5.0,
+        "clip": "branch",
+        "best_after": 0.8,
     }
 
     def _make_module(self, n_features: int, n_genes: int, n_classes: int) -> nn.Module:
@@ -131,5 +172,5 @@ class DTFDMILClassifier(HistologyClassifier):
             dropout=self.dropout,
         )
 
-    def _make_objective(self) -> Objective:
+    def _make_loss(self) -> Objective:
         return Objective(dtfd_terms, {"tier1": 1.0, "tier2": 1.0})

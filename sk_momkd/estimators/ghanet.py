@@ -15,42 +15,115 @@ from ..losses.ghanet import ghanet_terms
 from ..messages import first_few
 from ..models.ghanet import GHANet
 from ..training.config import Objective
-from .base import TaughtClassifier
-from .parameters import part, positive_int, share, weight
+from .base import PrivilegedMILClassifier
+from .parameters import AT_LEAST_ONE, AUTO_TRAINING, BELOW_ONE, NON_NEGATIVE, SHARE, parameter
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class GHANetClassifier(TaughtClassifier):
-    """Slide classifier whose tokens must also reconstruct groups of genes (G-HANet).
+class GHANetClassifier(PrivilegedMILClassifier):
+    """Slide classifier whose tokens also reconstruct groups of genes (G-HANet).
 
-    The defaults are ``preset("original")``, the published training as far as it goes for
-    classification; ``preset("unified")`` trains as every other method does there.
+    The defaults are ``preset("original")``, the published training; ``preset("unified")`` has the
+    training that all methods share.
 
     Parameters
     ----------
     gene_groups : mapping of str to list of str, list of lists of str, or None, default=None
-        Names of the genes in each group, of which there is one token each. Groups may overlap;
-        genes that the omics transformer did not keep are left out. None: `n_groups` blocks of
-        the genes as the transformer orders them.
+        Names of the genes in each group; each group has one token. Groups may overlap; genes that
+        the omics transformer did not keep are left out. None takes `n_groups` blocks of the genes
+        in the order of the transformer.
     n_groups : int, default=6
-        Tokens where there are no `gene_groups`.
+        Number of tokens where there are no `gene_groups`.
     dim : int, default=512
-        Width of the tokens; `n_heads` must divide it.
+        Width of the tokens; a multiple of `n_heads`.
     n_heads : int, default=4
-    gate_dim, compressed_dim : int, default=256, 256
-        Hidden width of the patches' weights; width of a token before the classifier.
+        Number of attention heads.
+    gate_dim : int, default=256
+        Hidden width of the patch weights.
+    compressed_dim : int, default=256
+        Width of a token before the classifier.
     keep : float, default=0.2
-        Share of a slide's patches that stay in a hyper-edge, at least one patch.
+        Share of a slide's patches that remain in a hyper-edge, at least one patch.
     dropout : float, default=0.25
-    lambda_sce, lambda_mse : float, default=0.3, 0.3
-        Weights of both losses of the reconstruction.
-    {omics}
-    {training}
+        Dropout of embedding, attention and classifier.
+    lambda_sce : float, default=0.3
+        Weight of the scaled cosine error of the reconstruction.
+    lambda_mse : float, default=0.3
+        Weight of the mean squared error of the reconstruction.
+    n_genes : int, default=768
+        Number of genes that the default omics transformer keeps.
+    omics_transformer : transformer or None, default=None
+        Fitted on the omics of the training part. None takes log2(x + 1) where the data are counts,
+        keeps the `n_genes` genes with the largest Welch's t between classes, and standardises them.
+    max_epochs : int, default=20
+        Largest number of passes over the training slides.
+    batch_size : int, default=1
+        Number of slides per training step.
+    learning_rate : float, default=0.0002
+        Learning rate of the optimizer.
+    weight_decay : float, default=1e-05
+        Weight decay of the optimizer, on all weights.
+    sampler : {"balanced", "shuffle"}, default="balanced"
+        "balanced" draws slides with replacement such that each class is drawn equally often;
+        "shuffle" passes over each slide once per epoch.
+    early_stopping : bool, default=True
+        Set a validation part of the training data aside, keep the weights of the epoch that is
+        best on it, and stop when it no longer improves.
+    validation_fraction : float, default=0.125
+        Share of the training patients that form the validation part, stratified by class.
+    patience : int, default=20
+        Number of epochs without improvement after which training stops.
+    input_dropout : float, default=0.0
+        Share of the patch features that are set to zero in each training step.
+    instance_dropout : float, default=0.0
+        Share of the patches that are left out of each training step.
+    n_models : int, default=1
+        Number of networks that are trained from different seeds on the same data; their logits are
+        averaged.
+    training : TrainingOptions or None, default=None
+        Rarely changed settings of the training loop, also set as ``training__<name>``. Here "auto"
+        is optimizer="adam", betas=(0.9, 0.999), lr_schedule=None, accumulation_steps=32,
+        max_grad_norm=None, clip="global", monitor="auc", min_epochs=10, best_after=0.0.
+    device : str, default="auto"
+        Device of torch; "auto" is CUDA where there is one, else the CPU.
+    precision : {"float32", "bfloat16", "auto"}, default="float32"
+        Number format in which patches are kept and first multiplied; sums and weights are always
+        float32. "auto" is bfloat16 where the processor has instructions for it.
+    random_state : int, RandomState or None, default=None
+        Seed of all chance. The same seed gives the same model, bit for bit on a CPU with the same
+        number of threads.
+    verbose : int, default=0
+        1 shows a progress bar.
 
     Attributes
     ----------
-    {fitted}
-    {taught}
+    genes_ : ndarray of shape (n_genes_used,)
+        Names of the genes that were used; only after a fit with omics.
+    omics_transformer_ : transformer
+        The fitted omics transformer; only after a fit with omics.
+    n_paired_ : int
+        Number of training bags with omics, without the validation part.
+    classes_ : ndarray of shape (n_classes,)
+        Class labels in sorted order.
+    n_features_in_ : int
+        Number of features of a patch.
+    module_ : torch module
+        The fitted network; of several, the first.
+    modules_ : list of torch modules
+        All fitted networks.
+    history_ : DataFrame
+        One row per epoch: unweighted loss terms by name, learning rate, loss and AUC of the
+        validation part. With several networks, column ``model`` numbers them.
+    n_iter_ : int
+        Number of epochs that were run; of several networks, the largest.
+    validation_ : DataFrame or None
+        Predictions for the validation part: bag, patient, label and probabilities.
+    callbacks_ : list
+        The user's callbacks after training.
+    device_ : str
+        Device on which training ran.
+    precision_ : str
+        Number format in which patches were kept.
 
     Raises
     ------
@@ -60,15 +133,15 @@ class GHANetClassifier(TaughtClassifier):
 
     See Also
     --------
-    MKDClassifier, TDCClassifier : Other methods that omics teaches.
+    MKDClassifier, TDCClassifier : Other methods that are trained with privileged omics.
 
     Notes
     -----
-    Ours: classification in place of survival (cross-entropy in place of its likelihood); blocks
-    of genes chosen in the fold where no groups are given, in place of six signatures filtered by
-    a t-test; the best epoch on a validation part, which in the original was the test part; slides
-    whole, whatever their size; bags without omics, which train everything but the decoders. Gene
-    expression is a target, never an input, and the decoders are dropped after `fit`.
+    The original predicts survival; here cross-entropy takes the place of its likelihood. Where no
+    groups are given, blocks of genes chosen in the fold take the place of six signatures filtered
+    by a t-test. The best epoch is chosen on a validation part, in the original on the test part.
+    Slides are not subsampled. Bags without omics train everything but the decoders. Gene expression
+    is a target, never an input, and the decoders are dropped after `fit`.
 
     References
     ----------
@@ -89,32 +162,25 @@ class GHANetClassifier(TaughtClassifier):
     (20, 2)
     """
 
-    gene_groups: Any = None
-    n_groups: int = 6
-    dim: int = 512
-    n_heads: int = 4
-    gate_dim: int = 256
-    compressed_dim: int = 256
-    keep: float = 0.2
-    dropout: float = 0.25
-    lambda_sce: float = 0.3
-    lambda_mse: float = 0.3
+    gene_groups: Any = parameter(None, Mapping, list, tuple, None)
+    n_groups: int = parameter(6, AT_LEAST_ONE)
+    dim: int = parameter(512, AT_LEAST_ONE)
+    n_heads: int = parameter(4, AT_LEAST_ONE)
+    gate_dim: int = parameter(256, AT_LEAST_ONE)
+    compressed_dim: int = parameter(256, AT_LEAST_ONE)
+    keep: float = parameter(0.2, SHARE)
+    dropout: float = parameter(0.25, BELOW_ONE)
+    lambda_sce: float = parameter(0.3, NON_NEGATIVE)
+    lambda_mse: float = parameter(0.3, NON_NEGATIVE)
     max_epochs: int = 20
-    accumulation_steps: int = 32
-    optimizer: str = "adam"
     weight_decay: float = 1e-5
-    lr_schedule: str | None = None
-    max_grad_norm: float | None = None
     patience: int = 20
 
-    _parameter_constraints: ClassVar[dict[str, Any]] = {
-        **TaughtClassifier._parameter_constraints,
-        "gene_groups": [Mapping, list, tuple, None],
-        **dict.fromkeys(("n_groups", "dim", "n_heads", "gate_dim", "compressed_dim"), positive_int),
-        "keep": part,
-        "dropout": share,
-        "lambda_sce": weight,
-        "lambda_mse": weight,
+    _auto_training: ClassVar[dict[str, Any]] = AUTO_TRAINING | {
+        "optimizer": "adam",
+        "lr_schedule": None,
+        "accumulation_steps": 32,
+        "max_grad_norm": None,
     }
 
     def _make_module(self, n_features: int, n_genes: int, n_classes: int) -> nn.Module:
@@ -146,7 +212,7 @@ class GHANetClassifier(TaughtClassifier):
             raise ValueError(f"n_groups={self.n_groups} is more than the {n_genes} genes.")
         return self.n_groups
 
-    def _make_objective(self) -> Objective:
+    def _make_loss(self) -> Objective:
         weights = {"ce": 1.0, "sce": self.lambda_sce, "mse": self.lambda_mse}
         return Objective(ghanet_terms, weights)
 

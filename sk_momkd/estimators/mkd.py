@@ -12,17 +12,25 @@ from torch import nn
 from ..losses.mkd import mkd_terms
 from ..models.mkd import MKD
 from ..training.config import Objective
-from .base import TaughtClassifier
-from .parameters import UNIFIED, positive, positive_int, share, weight
+from .base import PrivilegedMILClassifier
+from .parameters import (
+    AT_LEAST_ONE,
+    AUTO_TRAINING,
+    BELOW_ONE,
+    NON_NEGATIVE,
+    POSITIVE,
+    UNIFIED,
+    parameter,
+)
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class MKDClassifier(TaughtClassifier):
-    """Slide classifier that learns beside an omics and a multimodal teacher (MKD).
+class MKDClassifier(PrivilegedMILClassifier):
+    """Slide classifier that is trained beside an omics and a multimodal teacher (MKD).
 
-    All three networks learn at once and from each other; the slide's alone is kept. The defaults
-    are ``preset("original")``, the published training; ``preset("unified")`` trains as every
-    other method does there, but for `batch_size`.
+    The three networks are trained at once and from each other; the one that reads slides is kept.
+    The defaults are ``preset("original")``, the published training; ``preset("unified")`` has the
+    training that all methods share, but for `batch_size`.
 
     Parameters
     ----------
@@ -31,41 +39,113 @@ class MKDClassifier(TaughtClassifier):
     attention_dim : int, default=128
         Hidden width of every attention.
     n_tokens : int, default=6
-        The genes, as the omics transformer orders them, are cut into this many tokens, at the
-        end filled up with zeros. The default transformer keeps the order of the omics table.
+        Number of tokens into which the genes are cut in the order of the omics transformer, padded
+        with zeros at the end. The default transformer keeps the order of the omics table.
     fusion : {"bilinear", "concat"}, default="bilinear"
         How the multimodal teacher joins its two streams.
     gate_dim : int, default=32
         Width of the factors of the bilinear fusion.
     dropout : float, default=0.25
+        Dropout of embeddings, fusion and heads.
     temperature : float, default=4.0
-        Of the soft labels.
-    lambda_skd, lambda_clod, lambda_coral : float, default=1.0, 1.0, 1.0
-        Weights of the likeness of bags, of the soft labels, and of the features' moments.
-    lambda_orthogonality : float, default=1/6
-    {omics}
-    {training}
+        Temperature of the soft labels.
+    lambda_skd : float, default=1.0
+        Weight of the similarity between bags.
+    lambda_clod : float, default=1.0
+        Weight of the soft labels.
+    lambda_coral : float, default=1.0
+        Weight of the moments of the features.
+    lambda_orthogonality : float, default=1 / 6
+        Weight of the inner products of the features.
+    n_genes : int, default=768
+        Number of genes that the default omics transformer keeps.
+    omics_transformer : transformer or None, default=None
+        Fitted on the omics of the training part. None takes log2(x + 1) where the data are counts,
+        keeps the `n_genes` genes with the largest Welch's t between classes, and standardises them.
+    max_epochs : int, default=50
+        Largest number of passes over the training slides.
+    batch_size : int, default=16
+        Number of slides per training step.
+    learning_rate : float, default=0.0002
+        Learning rate of the optimizer.
+    weight_decay : float, default=1e-05
+        Weight decay of the optimizer, on all weights.
+    sampler : {"balanced", "shuffle"}, default="balanced"
+        "balanced" draws slides with replacement such that each class is drawn equally often;
+        "shuffle" passes over each slide once per epoch.
+    early_stopping : bool, default=True
+        Set a validation part of the training data aside, keep the weights of the epoch that is
+        best on it, and stop when it no longer improves.
+    validation_fraction : float, default=0.125
+        Share of the training patients that form the validation part, stratified by class.
+    patience : int, default=5
+        Number of epochs without improvement after which training stops.
+    input_dropout : float, default=0.0
+        Share of the patch features that are set to zero in each training step.
+    instance_dropout : float, default=0.0
+        Share of the patches that are left out of each training step.
+    n_models : int, default=1
+        Number of networks that are trained from different seeds on the same data; their logits are
+        averaged.
+    training : TrainingOptions or None, default=None
+        Rarely changed settings of the training loop, also set as ``training__<name>``. Here "auto"
+        is optimizer="adamw", betas=(0.9, 0.999), lr_schedule="cosine", accumulation_steps=1,
+        max_grad_norm=None, clip="global", monitor="auc", min_epochs=7, best_after=0.0.
+    device : str, default="auto"
+        Device of torch; "auto" is CUDA where there is one, else the CPU.
+    precision : {"float32", "bfloat16", "auto"}, default="float32"
+        Number format in which patches are kept and first multiplied; sums and weights are always
+        float32. "auto" is bfloat16 where the processor has instructions for it.
+    random_state : int, RandomState or None, default=None
+        Seed of all chance. The same seed gives the same model, bit for bit on a CPU with the same
+        number of threads.
+    verbose : int, default=0
+        1 shows a progress bar.
 
     Attributes
     ----------
-    {fitted}
-    {taught}
+    genes_ : ndarray of shape (n_genes_used,)
+        Names of the genes that were used; only after a fit with omics.
+    omics_transformer_ : transformer
+        The fitted omics transformer; only after a fit with omics.
+    n_paired_ : int
+        Number of training bags with omics, without the validation part.
+    classes_ : ndarray of shape (n_classes,)
+        Class labels in sorted order.
+    n_features_in_ : int
+        Number of features of a patch.
+    module_ : torch module
+        The fitted network; of several, the first.
+    modules_ : list of torch modules
+        All fitted networks.
+    history_ : DataFrame
+        One row per epoch: unweighted loss terms by name, learning rate, loss and AUC of the
+        validation part. With several networks, column ``model`` numbers them.
+    n_iter_ : int
+        Number of epochs that were run; of several networks, the largest.
+    validation_ : DataFrame or None
+        Predictions for the validation part: bag, patient, label and probabilities.
+    callbacks_ : list
+        The user's callbacks after training.
+    device_ : str
+        Device on which training ran.
+    precision_ : str
+        Number format in which patches were kept.
 
     See Also
     --------
-    GHANetClassifier, TDCClassifier : Other methods that omics teaches.
+    GHANetClassifier, TDCClassifier : Other methods that are trained with privileged omics.
 
     Notes
     -----
-    The batch is a part of the method: likeness and moments are of the bags with omics in a batch,
-    of which there must be two. Therefore ``preset("unified")`` keeps batches of 16.
-
-    Ours: expression alone, of genes chosen in the fold by Welch's t instead of by Cox models
-    outside of it, cut into 6 tokens instead of 16, in the order of the omics table instead of that
-    of their rank; bags without omics, which train the student alone. Differs from the original in
-    the choice of the epoch (the student's AUC, not the mean of the three), in ties, which count as
-    progress here, in at most 50 epochs, where its cosine ends, and in the last and smaller batch
-    of an epoch, which counts here. Both teachers are dropped after `fit`.
+    The batch is part of the method: similarities and moments are those of the bags with omics in a
+    batch, of which there must be at least two. Therefore ``preset("unified")`` keeps batches of 16.
+    Genes are chosen in the fold by Welch's t and cut into 6 tokens in the order of the omics table;
+    the original takes genes by Cox models fitted outside of the fold, 16 tokens, in order of rank.
+    Bags without omics train the student alone. The epoch is chosen by the student's AUC, in the
+    original by the mean AUC of the three networks; ties count as progress; training ends after 50
+    epochs, where the cosine of the original ends; the last, smaller batch of an epoch counts. Both
+    teachers are dropped after `fit`.
 
     References
     ----------
@@ -85,37 +165,30 @@ class MKDClassifier(TaughtClassifier):
     (20, 2)
     """
 
-    dim: int = 256
-    attention_dim: int = 128
-    n_tokens: int = 6
-    fusion: str = "bilinear"
-    gate_dim: int = 32
-    dropout: float = 0.25
-    temperature: float = 4.0
-    lambda_skd: float = 1.0
-    lambda_clod: float = 1.0
-    lambda_coral: float = 1.0
-    lambda_orthogonality: float = 1 / 6
+    dim: int = parameter(256, AT_LEAST_ONE)
+    attention_dim: int = parameter(128, AT_LEAST_ONE)
+    n_tokens: int = parameter(6, AT_LEAST_ONE)
+    fusion: str = parameter("bilinear", StrOptions({"bilinear", "concat"}))
+    gate_dim: int = parameter(32, AT_LEAST_ONE)
+    dropout: float = parameter(0.25, BELOW_ONE)
+    temperature: float = parameter(4.0, POSITIVE)
+    lambda_skd: float = parameter(1.0, NON_NEGATIVE)
+    lambda_clod: float = parameter(1.0, NON_NEGATIVE)
+    lambda_coral: float = parameter(1.0, NON_NEGATIVE)
+    lambda_orthogonality: float = parameter(1 / 6, NON_NEGATIVE)
     max_epochs: int = 50
     batch_size: int = 16
     weight_decay: float = 1e-5
-    lr_schedule: str | None = "cosine"
-    max_grad_norm: float | None = None
     patience: int = 5
-    min_epochs: int = 7
 
+    _auto_training: ClassVar[dict[str, Any]] = AUTO_TRAINING | {
+        "lr_schedule": "cosine",
+        "max_grad_norm": None,
+        "min_epochs": 7,
+    }
     _presets: ClassVar[dict[str, dict[str, Any]]] = {
         "original": {},
         "unified": UNIFIED | {"batch_size": 16},
-    }
-    _parameter_constraints: ClassVar[dict[str, Any]] = {
-        **TaughtClassifier._parameter_constraints,
-        **dict.fromkeys(("dim", "attention_dim", "n_tokens", "gate_dim"), positive_int),
-        "fusion": [StrOptions({"bilinear", "concat"})],
-        "dropout": share,
-        "temperature": positive,
-        **dict.fromkeys(("lambda_skd", "lambda_clod", "lambda_coral"), weight),
-        "lambda_orthogonality": weight,
     }
 
     def _make_module(self, n_features: int, n_genes: int, n_classes: int) -> nn.Module:
@@ -131,7 +204,7 @@ class MKDClassifier(TaughtClassifier):
             dropout=self.dropout,
         )
 
-    def _make_objective(self) -> Objective:
+    def _make_loss(self) -> Objective:
         weights = {
             "ce": 1.0,
             "ce_omics": 1.0,

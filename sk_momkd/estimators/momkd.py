@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from numbers import Integral, Real
-from typing import Any, ClassVar
+from numbers import Real
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -15,22 +15,27 @@ from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
-from ..data.graph import EDGE_FLOWS, GRAPHS
+from ..data.graph import GRAPHS
 from ..data.omics import OmicsTable
 from ..losses.momkd import momkd_terms
 from ..models.momkd import MoMKD, slide_affinity
-from ..nn.backend import BACKENDS
 from ..nn.memory import ClassMemory
 from ..training.batches import GraphSpec
 from ..training.config import Objective
 from ..training.memory_callbacks import InitialMemory, MemoryUsage, MovingMemory
-from .base import TaughtClassifier
+from ..training.random_generators import RandomGenerators
+from .base import BaseMILClassifier, LabelledBags, PrivilegedMILClassifier
+from .momkd_options import LossOptions, MemoryOptions, NetworkOptions
 from .omics_teacher import cross_fitted_labels
-from .parameters import UNIFIED, clipping, positive, positive_int, share, switch, weight
-
-_SIZES = ("hidden_dim", "projection_dim", "head_hidden_dim", "omics_hidden_dim")
-_COUNTS = ("n_components", "n_heads", "n_neighbors", "kmeans_samples")
-_reduction = [StrOptions({"mean", "sum"})]
+from .parameters import (
+    AT_LEAST_ONE,
+    BELOW_ONE,
+    NON_NEGATIVE,
+    UNIFIED,
+    UP_TO_ONE,
+    Parameters,
+    parameter,
+)
 
 PRESETS: dict[str, dict[str, Any]] = {
     "paper": {},
@@ -38,74 +43,45 @@ PRESETS: dict[str, dict[str, Any]] = {
     "release": {
         "hidden_dim": 512,
         "projection_dim": 64,
-        "edge_flow": "release",
-        "kmeans_samples": 50_000,
-        "assignment": "euclidean",
+        "network__edge_flow": "release",
+        "network__learn_tau": True,
+        "memory__kmeans_samples": 50_000,
+        "loss__assignment": "euclidean",
         "lambda_mse": 0.05,
-        "learn_tau": True,
         "patience": 1,
-        "min_epochs": 3,
+        "training__min_epochs": 3,
     },
     "small": {  # ours, for some hundred patients; chosen by benchmarks/small_search.py
         "hidden_dim": 64,
         "projection_dim": 32,
-        "head_hidden_dim": 32,
-        "omics_hidden_dim": 64,
+        "network__head_hidden_dim": 32,
+        "network__omics_hidden_dim": 64,
         "dropout": 0.25,
-        "head_dropout": 0.25,
+        "network__head_dropout": 0.25,
         "input_dropout": 0.3,
         "lambda_teacher": 0.8,
         "batch_size": 32,
         "learning_rate": 7e-4,
         "weight_decay": 0.05,
-        "lr_schedule": "cosine",
+        "training__lr_schedule": "cosine",
         "max_epochs": 25,
         "early_stopping": False,
-        "average_after": 0.5,
+        "training__average_after": 0.5,
     },
-}
-CONSTRAINTS: dict[str, Any] = {
-    "graph": [StrOptions(set(GRAPHS))],
-    "edge_flow": [StrOptions(set(EDGE_FLOWS))],
-    "clip": clipping,
-    **dict.fromkeys(_SIZES + _COUNTS, positive_int),
-    **dict.fromkeys(("dropout", "head_dropout", "omics_dropout"), share),
-    "head": [StrOptions({"mlp", "linear"})],
-    "update": [StrOptions({"gradient", "ema", "fixed"})],
-    "momentum": [Interval(Real, 0, 1, closed="both")],
-    "kmeans_init": [StrOptions({"random", "k-means++"})],
-    "memory_warmup": [Interval(Integral, 0, None, closed="left")],
-    **dict.fromkeys(("reseed_unused", "renormalize_memory", "learn_tau"), switch),
-    "assignment": [StrOptions({"cosine", "euclidean"})],
-    **dict.fromkeys(("lambda_mse", "lambda_mem", "alpha_omics", "alpha_wsi"), weight),
-    **dict.fromkeys(("lambda_ce", "beta", "tau_agg"), positive),
-    "margin": [Interval(Real, None, None, closed="neither")],
-    "tau": [Interval(Real, 0.01, 2, closed="both")],
-    **dict.fromkeys(("commit_reduction", "ortho_reduction"), _reduction),
-    "ortho_memories": [StrOptions({"label", "all"})],
-    "label_smoothing": share,
-    "lambda_teacher": [Interval(Real, 0, 1, closed="both")],
-    "teacher": [
-        HasMethods(["fit", "predict", "predict_proba"]),
-        HasMethods(["fit", "predict", "decision_function"]),
-        None,
-    ],
-    "teacher_temperature": positive,
-    "teacher_alignment": switch,
-    "backend": [StrOptions(set(BACKENDS))],
 }
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class MoMKDClassifier(TransformerMixin, TaughtClassifier):
-    """Slide classifier taught by omics through a class-conditional memory (MoMKD).
+class MoMKDClassifier(TransformerMixin, PrivilegedMILClassifier):
+    """Slide classifier that learns from privileged omics through a memory per class (MoMKD).
 
-    Each class owns a small memory of directions. During training, slides and expression profiles
-    are drawn to that of their class; patches are weighted by which memory they match. Prediction
-    needs the slide alone.
+    Each class has a small memory of directions. During training, slides and expression profiles
+    are drawn to the memory of their class, and patches are weighted by how they match the
+    memories. Prediction needs the slide alone.
 
     The defaults are ``preset("paper")``, and ``preset("unified")`` is the same;
-    ``preset("release")`` has the settings of the authors' published script.
+    ``preset("release")`` has the settings of the authors' published script, and
+    ``preset("small")``, which is ours, is for some hundred patients.
 
     Parameters
     ----------
@@ -114,85 +90,121 @@ class MoMKDClassifier(TransformerMixin, TaughtClassifier):
     projection_dim : int, default=128
         Width D_N of the projections and of the memory.
     n_components : int, default=16
-        Memory components per class.
-    n_heads : int, default=2
-        Attention heads of each graph layer; must divide `hidden_dim`.
-    head : {"mlp", "linear"}, default="mlp"
-        Classifier on the slide vector; "linear" is the paper's wording, "mlp" the authors' code.
-    head_hidden_dim, omics_hidden_dim : int, default=128, 512
-        Hidden widths of the head and of the omics encoder and decoder.
-    dropout, head_dropout, omics_dropout : float, default=0.5, 0.5, 0.25
-        In the graph encoder (outputs and attention), the head, and the omics branch.
+        Number of memory components per class.
+    dropout : float, default=0.5
+        Dropout in the graph encoder, on outputs and attention.
     graph : {"auto", "spatial", "stored", "features", "none"}, default="auto"
-        Who attends to whom. "auto": the bag's own graph, else its nearest patches by
-        coordinates, else each patch to itself alone. "features": nearest in feature space.
+        Which patches attend to which. "auto" takes the bag's own graph, else the nearest patches
+        by coordinates, else each patch alone. "features" takes the nearest in feature space.
     n_neighbors : int, default=8
-        Neighbours per patch, fewer in smaller bags.
-    edge_flow : {"neighbors", "release", "symmetric"}, default="neighbors"
-        A patch receives from its neighbours, sends to them (as the authors' code), or both.
-    update : {"gradient", "ema", "fixed"}, default="gradient"
-        What moves the memory: the losses, a moving average, or nothing after its start.
-    momentum : float, default=0.99
-        Share of the old row in each step of ``update="ema"``.
-    kmeans_samples : int, default=10000
-        Patches per class in the K-means that starts the memory.
-    kmeans_init : {"random", "k-means++"}, default="random"
-        First centres of the K-means.
-    memory_warmup : int, default=0
-        Repeat the K-means start after this many epochs; 0 for never.
-    reseed_unused : bool, default=False
-        Replace components that no patch of their class used during an epoch.
-    renormalize_memory : bool, default=False
-        Scale the rows to length one after every step.
-    assignment : {"cosine", "euclidean"}, default="cosine"
-        How the commitment finds a patch's row; "euclidean" uses rows of any length.
-    lambda_ce, lambda_mse, lambda_mem : float, default=0.5, 0.01, 0.1
-        Weights of cross-entropy, omics reconstruction and memory loss.
-    alpha_omics, alpha_wsi : float, default=0.05, 0.2
-        Weights of the alignment of omics and of slides with the memory.
-    margin, beta, tau_agg : float, default=0.3, 20, 5
-        Margin, slope and aggregation sharpness of the alignment (Eq. 3-5).
+        Number of neighbours of a patch, fewer in smaller bags.
     tau : float, default=0.2
         Temperature of the attention (Eq. 7).
-    learn_tau : bool, default=False
-        Learn the temperature, as the authors' code does.
-    commit_reduction, ortho_reduction : {"mean", "sum"}, default="mean", "mean"
-        Over dimensions in the commitment, over pairs of components in the orthogonality; "sum"
-        is Eq. 10 as printed.
-    ortho_memories : {"label", "all"}, default="label"
-        Whose components a bag keeps apart: those of its class, or all.
-    label_smoothing : float, default=0
-        Share of the label that is spread over all classes, in the cross-entropy.
-    lambda_teacher : float, default=0
+    lambda_mse : float, default=0.01
+        Weight of the reconstruction of omics.
+    lambda_mem : float, default=0.1
+        Weight of the memory loss.
+    alpha_omics : float, default=0.05
+        Weight of the alignment of omics with the memory.
+    alpha_wsi : float, default=0.2
+        Weight of the alignment of slides with the memory.
+    lambda_teacher : float, default=0.0
         Share of the soft label of an omics teacher in the target of bags with omics; ours.
     teacher : scikit-learn classifier or None, default=None
-        Cross-fitted on the omics of the training part; None is a logistic regression on all genes.
-    teacher_temperature : float, default=0.5
-        Of its logits, in units of their standard deviation over the patients.
-    teacher_alignment : bool, default=False
-        Whether the alignment of slides aims at the soft labels, too.
-    clip : {"global", "branch"}, default="global"
-        Of the gradient: over all parameters, or within histology, memory and omics apart.
-    backend : {"auto", "numba", "torch"}, default="auto"
-        What computes the graph layers; "auto" is compiled loops (numba) on a CPU.
-    {omics}
-    {training}
+        The omics teacher, cross-fitted within the training part. None is a logistic regression on
+        all genes.
+    network : NetworkOptions or None, default=None
+        Details of the network, also set as ``network__<name>``.
+    memory : MemoryOptions or None, default=None
+        How the memory starts and moves, also set as ``memory__<name>``.
+    loss : LossOptions or None, default=None
+        Constants of the losses, also set as ``loss__<name>``.
+    n_genes : int, default=768
+        Number of genes that the default omics transformer keeps.
+    omics_transformer : transformer or None, default=None
+        Fitted on the omics of the training part. None takes log2(x + 1) where the data are counts,
+        keeps the `n_genes` genes with the largest Welch's t between classes, and standardises them.
+    max_epochs : int, default=100
+        Largest number of passes over the training slides.
+    batch_size : int, default=1
+        Number of slides per training step.
+    learning_rate : float, default=0.0002
+        Learning rate of the optimizer.
+    weight_decay : float, default=0.0001
+        Weight decay of the optimizer, on all weights.
+    sampler : {"balanced", "shuffle"}, default="balanced"
+        "balanced" draws slides with replacement such that each class is drawn equally often;
+        "shuffle" passes over each slide once per epoch.
+    early_stopping : bool, default=True
+        Set a validation part of the training data aside, keep the weights of the epoch that is
+        best on it, and stop when it no longer improves.
+    validation_fraction : float, default=0.125
+        Share of the training patients that form the validation part, stratified by class.
+    patience : int, default=15
+        Number of epochs without improvement after which training stops.
+    input_dropout : float, default=0.0
+        Share of the patch features that are set to zero in each training step.
+    instance_dropout : float, default=0.0
+        Share of the patches that are left out of each training step.
+    n_models : int, default=1
+        Number of networks that are trained from different seeds on the same data; their logits are
+        averaged.
+    training : TrainingOptions or None, default=None
+        Rarely changed settings of the training loop, also set as ``training__<name>``. Here "auto"
+        is optimizer="adamw", betas=(0.9, 0.999), lr_schedule="plateau", accumulation_steps=1,
+        max_grad_norm=16.0, clip="global", monitor="auc", min_epochs=10, best_after=0.0.
+    device : str, default="auto"
+        Device of torch; "auto" is CUDA where there is one, else the CPU.
+    precision : {"float32", "bfloat16", "auto"}, default="float32"
+        Number format in which patches are kept and first multiplied; sums and weights are always
+        float32. "auto" is bfloat16 where the processor has instructions for it.
+    random_state : int, RandomState or None, default=None
+        Seed of all chance. The same seed gives the same model, bit for bit on a CPU with the same
+        number of threads.
+    verbose : int, default=0
+        1 shows a progress bar.
 
     Attributes
     ----------
-    {fitted}
-    {taught}
+    genes_ : ndarray of shape (n_genes_used,)
+        Names of the genes that were used; only after a fit with omics.
+    omics_transformer_ : transformer
+        The fitted omics transformer; only after a fit with omics.
+    n_paired_ : int
+        Number of training bags with omics, without the validation part.
+    classes_ : ndarray of shape (n_classes,)
+        Class labels in sorted order.
+    n_features_in_ : int
+        Number of features of a patch.
+    module_ : torch module
+        The fitted network; of several, the first.
+    modules_ : list of torch modules
+        All fitted networks.
+    history_ : DataFrame
+        One row per epoch: unweighted loss terms by name, learning rate, loss and AUC of the
+        validation part. With several networks, column ``model`` numbers them.
+    n_iter_ : int
+        Number of epochs that were run; of several networks, the largest.
+    validation_ : DataFrame or None
+        Predictions for the validation part: bag, patient, label and probabilities.
+    callbacks_ : list
+        The user's callbacks after training.
+    device_ : str
+        Device on which training ran.
+    precision_ : str
+        Number format in which patches were kept.
 
     See Also
     --------
-    sk_momkd.load_cohort : Bags, labels and omics from files.
-    sk_momkd.InstanceTransformer : Scaling of patch features inside a pipeline.
+    load_cohort : Bags, labels and omics from files.
+    InstanceTransformer : Scaling of patch features inside a pipeline.
 
     Notes
     -----
-    ``module_.omics_branch`` may be deleted; prediction does not use it. ``history_`` also tells of
-    the memory. ``docs/equations.md`` lists every equation, its function, and each place where
-    paper, authors' code and these defaults differ. More than two classes are our extension.
+    ``module_.omics_branch`` may be deleted; prediction does not use it. ``history_`` also has the
+    usage of the memory. ``docs/equations.md`` lists every equation with its function, and each
+    difference between paper, authors' code and these defaults. More than two classes are our
+    extension.
 
     References
     ----------
@@ -212,54 +224,69 @@ class MoMKDClassifier(TransformerMixin, TaughtClassifier):
     (12, 32)
     """
 
-    hidden_dim: int = 256
-    projection_dim: int = 128
-    n_components: int = 16
-    n_heads: int = 2
-    head: str = "mlp"
-    head_hidden_dim: int = 128
-    omics_hidden_dim: int = 512
-    dropout: float = 0.5
-    head_dropout: float = 0.5
-    omics_dropout: float = 0.25
-    graph: str = "auto"
-    n_neighbors: int = 8
-    edge_flow: str = "neighbors"
-    update: str = "gradient"
-    momentum: float = 0.99
-    kmeans_samples: int = 10_000
-    kmeans_init: str = "random"
-    memory_warmup: int = 0
-    reseed_unused: bool = False
-    renormalize_memory: bool = False
-    assignment: str = "cosine"
-    lambda_ce: float = 0.5
-    lambda_mse: float = 0.01
-    lambda_mem: float = 0.1
-    alpha_omics: float = 0.05
-    alpha_wsi: float = 0.2
-    margin: float = 0.3
-    beta: float = 20.0
-    tau_agg: float = 5.0
-    tau: float = 0.2
-    learn_tau: bool = False
-    commit_reduction: str = "mean"
-    ortho_reduction: str = "mean"
-    ortho_memories: str = "label"
-    label_smoothing: float = 0.0
-    lambda_teacher: float = 0.0
-    teacher: Any = None
-    teacher_temperature: float = 0.5
-    teacher_alignment: bool = False
-    clip: str = "global"
-    backend: str = "auto"
+    hidden_dim: int = parameter(256, AT_LEAST_ONE)
+    projection_dim: int = parameter(128, AT_LEAST_ONE)
+    n_components: int = parameter(16, AT_LEAST_ONE)
+    dropout: float = parameter(0.5, BELOW_ONE)
+    graph: str = parameter("auto", StrOptions(set(GRAPHS)))
+    n_neighbors: int = parameter(8, AT_LEAST_ONE)
+    tau: float = parameter(0.2, Interval(Real, 0.01, 2, closed="both"))
+    lambda_mse: float = parameter(0.01, NON_NEGATIVE)
+    lambda_mem: float = parameter(0.1, NON_NEGATIVE)
+    alpha_omics: float = parameter(0.05, NON_NEGATIVE)
+    alpha_wsi: float = parameter(0.2, NON_NEGATIVE)
+    lambda_teacher: float = parameter(0.0, UP_TO_ONE)
+    teacher: Any = parameter(
+        None,
+        HasMethods(["fit", "predict", "predict_proba"]),
+        HasMethods(["fit", "predict", "decision_function"]),
+        None,
+    )
+    network: NetworkOptions | None = parameter(None, NetworkOptions, None)
+    memory: MemoryOptions | None = parameter(None, MemoryOptions, None)
+    loss: LossOptions | None = parameter(None, LossOptions, None)
 
     _presets: ClassVar[dict[str, dict[str, Any]]] = PRESETS
-    _keeps_omics_branch: ClassVar[bool] = True
-    _parameter_constraints: ClassVar[dict[str, Any]] = {
-        **TaughtClassifier._parameter_constraints,
-        **CONSTRAINTS,
+    _options: ClassVar[dict[str, type[Parameters]]] = {
+        **BaseMILClassifier._options,
+        "network": NetworkOptions,
+        "memory": MemoryOptions,
+        "loss": LossOptions,
     }
+    _keeps_omics_branch: ClassVar[bool] = True
+
+    def fit(self, X: Any, y: Any, *, omics: Any = None, groups: Any = None) -> Self:
+        """Train on bags, their labels and, where patients have it, their omics.
+
+        Parameters
+        ----------
+        X : BagSequence, list of bags, or array
+            A list may hold `Bag`, arrays, ``(features, coords)`` or PyG ``Data``; an array has the
+            shape (n_bags, n_instances, n_features) or (n_bags, n_features).
+        y : array-like of shape (n_bags,)
+            Class labels of any kind.
+        omics : AnnData, DataFrame with ids as index, OmicsTable, array in bag order, or None
+            Rows are joined to the bags by patient id and then by bag id, never by position; an
+            array has no ids and must have a row per bag. Bags without omics train the histology
+            side alone; None trains without omics.
+        groups : array-like of shape (n_bags,), optional
+            What stays whole in the inner validation part, e.g. sites; by default patients.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        BagError, OmicsError, LeakageError, ValueError
+            If the input is unusable. The message names the bag, patient or gene, what came, what
+            was expected and how to mend it.
+        """
+        cohort, generators = self._validate(X, y, groups)
+        training, validation = self._split(cohort, generators)
+        privileged = self._prepare_omics(omics, cohort, training, validation, generators)
+        models = self._train_models(cohort, training, validation, privileged, generators)
+        return self._keep(models, cohort, validation)
 
     def transform(self, X: Any) -> NDArray:
         """Cosine of each slide with each memory component.
@@ -298,13 +325,18 @@ class MoMKDClassifier(TransformerMixin, TaughtClassifier):
         return tags
 
     def _graph_spec(self) -> GraphSpec:
-        return GraphSpec(self.graph, self.n_neighbors, self.edge_flow)
+        return GraphSpec(self.graph, self.n_neighbors, self._option("network").edge_flow)
 
     def _make_module(self, n_features: int, n_genes: int, n_classes: int) -> nn.Module:
-        if self.hidden_dim % self.n_heads:
-            raise ValueError(f"n_heads={self.n_heads} must divide hidden_dim={self.hidden_dim}.")
-        if self.update == "fixed" and (self.reseed_unused or self.renormalize_memory):
-            raise ValueError("update='fixed' excludes reseed_unused and renormalize_memory.")
+        network, memory = self._option("network"), self._option("memory")
+        if self.hidden_dim % network.n_heads:
+            raise ValueError(
+                f"network__n_heads={network.n_heads} must divide hidden_dim={self.hidden_dim}."
+            )
+        if memory.update == "fixed" and (memory.reseed_unused or memory.renormalize):
+            raise ValueError(
+                "memory__update='fixed' excludes memory__reseed_unused and memory__renormalize."
+            )
         return MoMKD(
             n_features,
             n_genes,
@@ -312,58 +344,53 @@ class MoMKDClassifier(TransformerMixin, TaughtClassifier):
             dim=self.hidden_dim,
             projection_dim=self.projection_dim,
             n_components=self.n_components,
-            n_heads=self.n_heads,
-            omics_hidden_dim=self.omics_hidden_dim,
-            head_hidden_dim=self.head_hidden_dim,
-            head=self.head,
+            n_heads=network.n_heads,
+            omics_hidden_dim=network.omics_hidden_dim,
+            head_hidden_dim=network.head_hidden_dim,
+            head=network.head,
             dropout=self.dropout,
-            omics_dropout=self.omics_dropout,
-            head_dropout=self.head_dropout,
+            omics_dropout=network.omics_dropout,
+            head_dropout=network.head_dropout,
             tau=self.tau,
-            learn_tau=self.learn_tau,
-            learn_memory=self.update == "gradient",
-            backend=self.backend,
+            learn_tau=network.learn_tau,
+            learn_memory=memory.update == "gradient",
+            backend=network.backend,
         )
 
-    def _make_objective(self) -> Objective:
-        terms = partial(
-            momkd_terms,
-            margin=self.margin,
-            beta=self.beta,
-            tau_agg=self.tau_agg,
-            assignment=self.assignment,
-            commit_reduction=self.commit_reduction,
-            ortho_reduction=self.ortho_reduction,
-            ortho_memories=self.ortho_memories,
-            label_smoothing=self.label_smoothing,
-            lambda_teacher=self.lambda_teacher,
-            teacher_alignment=self.teacher_alignment,
-        )
+    def _make_loss(self) -> Objective:
+        constants = self._option("loss").get_params()
         weights = {
-            "ce": self.lambda_ce,
+            "ce": constants.pop("lambda_ce"),
             "mse": self.lambda_mse,
             "memory": self.lambda_mem,
             "align_omics": self.alpha_omics,
             "align_wsi": self.alpha_wsi,
         }
+        del constants["teacher_temperature"]  # used where the soft labels are made
+        terms = partial(momkd_terms, lambda_teacher=self.lambda_teacher, **constants)
         return Objective(terms, weights)
 
-    def _soft_labels(
-        self, table: OmicsTable, rows: NDArray, labels: NDArray, groups: NDArray, *, seed: int
+    def _make_soft_labels(
+        self, table: OmicsTable, rows: NDArray, known: LabelledBags, generators: RandomGenerators
     ) -> NDArray | None:
         if not self.lambda_teacher:
             return None
-        known = (self.teacher, table, rows, labels, groups)
         return cross_fitted_labels(
-            *known,
-            temperature=self.teacher_temperature,
-            random_state=seed,
+            self.teacher,
+            table,
+            rows,
+            known.labels,
+            known.groups,
+            temperature=self._option("loss").teacher_temperature,
+            random_state=generators.seeds["soft_labels"],
             classes=self.classes_.tolist(),
         )
 
     def _make_callbacks(self, generator: torch.Generator) -> list[Any]:
-        start = InitialMemory(self.kmeans_samples, self.kmeans_init, self.memory_warmup, generator)
-        momentum = self.momentum if self.update == "ema" else None
-        moving = MovingMemory(momentum, self.renormalize_memory)
-        usage = MemoryUsage([str(c) for c in self.classes_], self.reseed_unused, generator)
+        memory = self._option("memory")
+        start = InitialMemory(memory.kmeans_samples, memory.kmeans_init, memory.warmup, generator)
+        moving = MovingMemory(
+            memory.momentum if memory.update == "ema" else None, memory.renormalize
+        )
+        usage = MemoryUsage([str(c) for c in self.classes_], memory.reseed_unused, generator)
         return [start, moving, usage]

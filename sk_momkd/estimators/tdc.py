@@ -16,8 +16,17 @@ from ..losses.tdc import tdc_teacher_terms, tdc_terms
 from ..models.tdc import TDC, MultimodalNet, TDCTeacher
 from ..training.callbacks import StartMasking
 from ..training.config import Objective
-from .base import Fold, TaughtClassifier
-from .parameters import UNIFIED, part, positive, positive_int, share, weight
+from .base import FitData, PrivilegedMILClassifier
+from .parameters import (
+    AT_LEAST_ONE,
+    AUTO_TRAINING,
+    BELOW_ONE,
+    NON_NEGATIVE,
+    POSITIVE,
+    SHARE,
+    UNIFIED,
+    parameter,
+)
 
 _TEACHER_WEIGHTS = dict.fromkeys(
     ("ce_path", "ce_omics", "ce_fused", "kl_path", "kl_omics", "kl_fused", "kl_masked"), 1.0
@@ -25,12 +34,12 @@ _TEACHER_WEIGHTS = dict.fromkeys(
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class TDCClassifier(TaughtClassifier):
-    """Slide classifier taught by a multimodal network and by its own moving average (TDC).
+class TDCClassifier(PrivilegedMILClassifier):
+    """Slide classifier distilled from a multimodal teacher and its own moving average (TDC).
 
     The first stage trains the multimodal teacher, the second the student; without omics there is
     the second alone. The defaults are ``preset("original")``, the published training;
-    ``preset("unified")`` trains as every other method does there, but for `batch_size`.
+    ``preset("unified")`` has the training that all methods share, but for `batch_size`.
 
     Parameters
     ----------
@@ -40,58 +49,137 @@ class TDCClassifier(TaughtClassifier):
         Hidden width of the attention.
     omics_hidden_dims : tuple of int, default=(64, 48, 32)
         Hidden widths of the teacher's omics network.
-    dropout, omics_dropout : float, default=0.25, 0.1
-        In path and fusion networks; in the omics network.
+    dropout : float, default=0.25
+        Dropout in the path and fusion networks.
+    omics_dropout : float, default=0.1
+        Dropout in the omics network.
     average_decay : float, default=0.99
-        Of the moving averages of teacher and student.
+        Decay of the moving averages of teacher and student.
     view : float, default=0.8
-        Share of a slide's patches that the teacher sees at a time.
-    masked_patches, masked_genes : float, default=0.01, 0.0625
-        Share of the most telling patches and genes that the teacher learns to do without.
+        Share of a slide's patches that the teacher sees in one pass.
+    masked_patches : float, default=0.01
+        Share of the patches with the largest influence that are masked in the first stage.
+    masked_genes : float, default=1 / 16
+        Share of the genes with the largest influence that are masked in the first stage.
     l1 : float, default=0.0003
         Weight of the L1 norm of the omics network.
-    n_positives, n_negatives : int, default=6, 4096
-        Bags to be near to and to be far from.
-    contrast_temperature, bank_momentum : float, default=0.07, 0.5
-        Of that contrast and its memory banks.
+    n_positives : int, default=6
+        Number of bags of the same class that the contrast draws near.
+    n_negatives : int, default=4096
+        Number of bags that the contrast pushes away.
+    contrast_temperature : float, default=0.07
+        Temperature of the contrast.
+    bank_momentum : float, default=0.5
+        Momentum of the memory banks of the contrast.
     temperature : float, default=1.0
-        Of the soft labels.
+        Temperature of the soft labels.
     threshold : float, default=0.25
-        Gradients of two losses agree above this cosine.
+        Cosine above which the gradients of two losses agree.
     max_discrepancy : float, default=1.0
-        Bound of the extra weight of bags of which a teacher is surer.
-    alpha, beta : float, default=1.0, 0.05
-        Weights of soft labels and of contrast.
+        Upper bound of the additional weight of bags in which the teacher is more confident than
+        the student.
+    alpha : float, default=1.0
+        Weight of the soft labels.
+    beta : float, default=0.05
+        Weight of the contrast.
     teacher_eval : bool, default=True
-        Teach without dropout and with fixed batch norms.
-    {omics}
-    {training}
+        Run the teachers of the second stage without dropout and with fixed batch norms.
+    n_genes : int, default=768
+        Number of genes that the default omics transformer keeps.
+    omics_transformer : transformer or None, default=None
+        Fitted on the omics of the training part. None takes log2(x + 1) where the data are counts,
+        keeps the `n_genes` genes with the largest Welch's t between classes, and standardises them.
+    max_epochs : int, default=30
+        Largest number of passes over the training slides.
+    batch_size : int, default=16
+        Number of slides per training step.
+    learning_rate : float, default=0.0005
+        Learning rate of the optimizer.
+    weight_decay : float, default=0.0004
+        Weight decay of the optimizer, on all weights.
+    sampler : {"balanced", "shuffle"}, default="shuffle"
+        "balanced" draws slides with replacement such that each class is drawn equally often;
+        "shuffle" passes over each slide once per epoch.
+    early_stopping : bool, default=True
+        Set a validation part of the training data aside, keep the weights of the epoch that is
+        best on it, and stop when it no longer improves.
+    validation_fraction : float, default=0.125
+        Share of the training patients that form the validation part, stratified by class.
+    patience : int, default=30
+        Number of epochs without improvement after which training stops.
+    input_dropout : float, default=0.0
+        Share of the patch features that are set to zero in each training step.
+    instance_dropout : float, default=0.0
+        Share of the patches that are left out of each training step.
+    n_models : int, default=1
+        Number of networks that are trained from different seeds on the same data; their logits are
+        averaged.
+    training : TrainingOptions or None, default=None
+        Rarely changed settings of the training loop, also set as ``training__<name>``. Here "auto"
+        is optimizer="adam", betas=(0.9, 0.999), lr_schedule="linear", accumulation_steps=1,
+        max_grad_norm=None, clip="global", monitor="auc", min_epochs=10, best_after=0.0.
+    device : str, default="auto"
+        Device of torch; "auto" is CUDA where there is one, else the CPU.
+    precision : {"float32", "bfloat16", "auto"}, default="float32"
+        Number format in which patches are kept and first multiplied; sums and weights are always
+        float32. "auto" is bfloat16 where the processor has instructions for it.
+    random_state : int, RandomState or None, default=None
+        Seed of all chance. The same seed gives the same model, bit for bit on a CPU with the same
+        number of threads.
+    verbose : int, default=0
+        1 shows a progress bar.
 
     Attributes
     ----------
-    {fitted}
-    {taught}
+    genes_ : ndarray of shape (n_genes_used,)
+        Names of the genes that were used; only after a fit with omics.
+    omics_transformer_ : transformer
+        The fitted omics transformer; only after a fit with omics.
+    n_paired_ : int
+        Number of training bags with omics, without the validation part.
+    classes_ : ndarray of shape (n_classes,)
+        Class labels in sorted order.
+    n_features_in_ : int
+        Number of features of a patch.
+    module_ : torch module
+        The fitted network; of several, the first.
+    modules_ : list of torch modules
+        All fitted networks.
+    history_ : DataFrame
+        One row per epoch: unweighted loss terms by name, learning rate, loss and AUC of the
+        validation part. With several networks, column ``model`` numbers them.
+    n_iter_ : int
+        Number of epochs that were run; of several networks, the largest.
+    validation_ : DataFrame or None
+        Predictions for the validation part: bag, patient, label and probabilities.
+    callbacks_ : list
+        The user's callbacks after training.
+    device_ : str
+        Device on which training ran.
+    precision_ : str
+        Number format in which patches were kept.
     teacher_history_ : DataFrame
-        Of the first stage (of several models, of the first); only after a fit with omics.
+        One row per epoch of the first stage, of several models that of the first; only after a fit
+        with omics.
 
     See Also
     --------
-    GHANetClassifier, MKDClassifier : Other methods that omics teaches.
+    GHANetClassifier, MKDClassifier : Other methods that are trained with privileged omics.
 
     Notes
     -----
-    `max_epochs` and all that ends a training hold for each stage; `callbacks` are the student's.
-    The first stage chooses its epoch by the AUC of the fused network on the validation part,
-    where that has omics. Batch norm and contrast need batches, therefore ``preset("unified")``
-    keeps batches of 16.
+    `max_epochs` and the rules of early stopping hold for each stage; callbacks see the student. The
+    first stage chooses its epoch by the AUC of the fused network on the validation part, where that
+    has omics. Batch norm and contrast need batches, therefore ``preset("unified")`` keeps batches
+    of 16.
 
-    Ours: whole slides and attention in place of single images and a convolutional network;
-    a random part of the patches as a view; patches in place of superpixels; as many masked genes
-    in proportion; teachers in eval mode (`teacher_eval`); the contrast with the average weighed by
-    the average's own discrepancy; bags without omics, which learn from their labels and the
-    average alone; epochs chosen on a validation part, which in the original
-    was the test part; the last and smaller batch of an epoch, which counts here. Teachers and
-    memory banks are dropped after `fit`.
+    The original reads single images by a convolutional network. Here slides and attention take
+    their place, random parts of the patches are views, patches take the place of superpixels, and
+    the share of masked genes is the same. Teachers are in eval mode (`teacher_eval`); the contrast
+    with the moving average is weighted by the discrepancy of that average; bags without omics learn
+    from their labels and the average alone; epochs are chosen on a validation part, in the original
+    on the test part; the last, smaller batch of an epoch counts. Teachers and memory banks are
+    dropped after `fit`.
 
     References
     ----------
@@ -111,64 +199,55 @@ class TDCClassifier(TaughtClassifier):
     (20, 2)
     """
 
-    dim: int = 128
-    attention_dim: int = 128
-    omics_hidden_dims: tuple[int, ...] = (64, 48, 32)
-    dropout: float = 0.25
-    omics_dropout: float = 0.1
-    average_decay: float = 0.99
-    view: float = 0.8
-    masked_patches: float = 0.01
-    masked_genes: float = 1 / 16
-    l1: float = 3e-4
-    n_positives: int = 6
-    n_negatives: int = 4096
-    contrast_temperature: float = 0.07
-    bank_momentum: float = 0.5
-    temperature: float = 1.0
-    threshold: float = 0.25
-    max_discrepancy: float = 1.0
-    alpha: float = 1.0
-    beta: float = 0.05
-    teacher_eval: bool = True
+    dim: int = parameter(128, AT_LEAST_ONE)
+    attention_dim: int = parameter(128, AT_LEAST_ONE)
+    omics_hidden_dims: tuple[int, ...] = parameter((64, 48, 32), tuple, list)
+    dropout: float = parameter(0.25, BELOW_ONE)
+    omics_dropout: float = parameter(0.1, BELOW_ONE)
+    average_decay: float = parameter(0.99, BELOW_ONE)
+    view: float = parameter(0.8, SHARE)
+    masked_patches: float = parameter(0.01, SHARE)
+    masked_genes: float = parameter(1 / 16, SHARE)
+    l1: float = parameter(3e-4, NON_NEGATIVE)
+    n_positives: int = parameter(6, AT_LEAST_ONE)
+    n_negatives: int = parameter(4096, AT_LEAST_ONE)
+    contrast_temperature: float = parameter(0.07, POSITIVE)
+    bank_momentum: float = parameter(0.5, BELOW_ONE)
+    temperature: float = parameter(1.0, POSITIVE)
+    threshold: float = parameter(0.25, Interval(Real, -1, 1, closed="both"))
+    max_discrepancy: float = parameter(1.0, NON_NEGATIVE)
+    alpha: float = parameter(1.0, NON_NEGATIVE)
+    beta: float = parameter(0.05, NON_NEGATIVE)
+    teacher_eval: bool = parameter(True, "boolean")
     max_epochs: int = 30
     batch_size: int = 16
-    optimizer: str = "adam"
     learning_rate: float = 5e-4
     weight_decay: float = 4e-4
-    lr_schedule: str | None = "linear"
     sampler: str = "shuffle"
-    max_grad_norm: float | None = None
     patience: int = 30
 
+    _auto_training: ClassVar[dict[str, Any]] = AUTO_TRAINING | {
+        "optimizer": "adam",
+        "lr_schedule": "linear",
+        "max_grad_norm": None,
+    }
     _presets: ClassVar[dict[str, dict[str, Any]]] = {
         "original": {},
         "unified": UNIFIED | {"batch_size": 16},
     }
-    _parameter_constraints: ClassVar[dict[str, Any]] = {
-        **TaughtClassifier._parameter_constraints,
-        **dict.fromkeys(("dim", "attention_dim", "n_positives", "n_negatives"), positive_int),
-        "omics_hidden_dims": [tuple, list],
-        **dict.fromkeys(("dropout", "omics_dropout", "average_decay", "bank_momentum"), share),
-        **dict.fromkeys(("view", "masked_patches", "masked_genes"), part),
-        **dict.fromkeys(("contrast_temperature", "temperature"), positive),
-        **dict.fromkeys(("l1", "max_discrepancy", "alpha", "beta"), weight),
-        "threshold": [Interval(Real, -1, 1, closed="both")],
-        "teacher_eval": ["boolean"],
-    }
     _validates_with_omics: ClassVar[bool] = True
 
-    def _learn(self, fold: Fold) -> tuple[nn.Module, pd.DataFrame]:
-        teacher = self._learn_teacher(fold.for_teacher()) if fold.n_genes else None
-        module = cast(TDC, self._build(self._make_module, fold.n_genes, fold.streams))
-        labels, paired = torch.tensor(fold.training.y), torch.tensor(fold.training.paired)
-        module.begin(labels, paired, teacher, fold.streams.generator("model"))
-        return module, self._train(module, self._make_objective(), fold)
+    def _train_model(self, data: FitData) -> tuple[nn.Module, pd.DataFrame]:
+        teacher = self._train_teacher(data.for_teacher()) if data.n_genes else None
+        module = cast(TDC, self._build(self._make_module, data))
+        labels, paired = torch.tensor(data.training.y), torch.tensor(data.training.paired)
+        module.begin(labels, paired, teacher, data.generators.generator("model"))
+        return module, self._train(module, self._make_loss(), data)
 
-    def _learn_teacher(self, fold: Fold) -> MultimodalNet:
-        module = cast(TDCTeacher, self._build(self._make_teacher, fold.n_genes, fold.streams))
-        objective = Objective(tdc_teacher_terms, _TEACHER_WEIGHTS | {"l1": self.l1})
-        history = self._train(module, objective, fold, [StartMasking(2)])
+    def _train_teacher(self, data: FitData) -> MultimodalNet:
+        module = cast(TDCTeacher, self._build(self._make_teacher, data))
+        loss = Objective(tdc_teacher_terms, _TEACHER_WEIGHTS | {"l1": self.l1})
+        history = self._train(module, loss, data, [StartMasking(2)])
         if not hasattr(self, "teacher_history_"):
             self.teacher_history_ = history
         return module.net
@@ -208,7 +287,7 @@ class TDCClassifier(TaughtClassifier):
             teacher_eval=self.teacher_eval,
         )
 
-    def _make_objective(self) -> Objective:
+    def _make_loss(self) -> Objective:
         terms = partial(
             tdc_terms,
             temperature=self.temperature,

@@ -10,41 +10,101 @@ from torch import nn
 from ..losses.mil import cross_entropy_terms
 from ..models.transmil import TransMIL
 from ..training.config import Objective
-from .base import HistologyClassifier
-from .parameters import TRAINING, positive_int, share
+from .base import BaseMILClassifier
+from .parameters import AT_LEAST_ONE, AUTO_TRAINING, BELOW_ONE, parameter
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class TransMILClassifier(HistologyClassifier):
+class TransMILClassifier(BaseMILClassifier):
     """Slide classifier on the class token of two Nystroem attention layers (TransMIL).
 
-    The order of a bag's patches is part of the model: they are laid out row by row on a square
-    as they come. The defaults are ``preset("original")``, the published training;
-    ``preset("unified")`` trains as every other method does there.
+    The order of a bag's patches is part of the model: they are laid out row by row on a square in
+    the order in which they come.
+
+    The defaults are ``preset("original")``, the published training; ``preset("unified")`` has the
+    training that all methods share.
 
     Parameters
     ----------
     dim : int, default=512
-        Width of the tokens; half as many landmarks.
+        Width of the tokens; there are half as many landmarks. It must be a multiple of twice
+        `n_heads`.
     n_heads : int, default=8
-        Must divide `dim`.
+        Number of attention heads.
     dropout : float, default=0.1
-        After both attention layers.
-    {training}
+        Dropout after both attention layers.
+    max_epochs : int, default=200
+        Largest number of passes over the training slides.
+    batch_size : int, default=1
+        Number of slides per training step.
+    learning_rate : float, default=0.0002
+        Learning rate of the optimizer.
+    weight_decay : float, default=1e-05
+        Weight decay of the optimizer, on all weights.
+    sampler : {"balanced", "shuffle"}, default="shuffle"
+        "balanced" draws slides with replacement such that each class is drawn equally often;
+        "shuffle" passes over each slide once per epoch.
+    early_stopping : bool, default=True
+        Set a validation part of the training data aside, keep the weights of the epoch that is
+        best on it, and stop when it no longer improves.
+    validation_fraction : float, default=0.125
+        Share of the training patients that form the validation part, stratified by class.
+    patience : int, default=10
+        Number of epochs without improvement after which training stops.
+    input_dropout : float, default=0.0
+        Share of the patch features that are set to zero in each training step.
+    instance_dropout : float, default=0.0
+        Share of the patches that are left out of each training step.
+    n_models : int, default=1
+        Number of networks that are trained from different seeds on the same data; their logits are
+        averaged.
+    training : TrainingOptions or None, default=None
+        Rarely changed settings of the training loop, also set as ``training__<name>``. Here "auto"
+        is optimizer="lookahead_radam", betas=(0.9, 0.999), lr_schedule=None, accumulation_steps=2,
+        max_grad_norm=None, clip="global", monitor="loss", min_epochs=1, best_after=0.0.
+    device : str, default="auto"
+        Device of torch; "auto" is CUDA where there is one, else the CPU.
+    precision : {"float32", "bfloat16", "auto"}, default="float32"
+        Number format in which patches are kept and first multiplied; sums and weights are always
+        float32. "auto" is bfloat16 where the processor has instructions for it.
+    random_state : int, RandomState or None, default=None
+        Seed of all chance. The same seed gives the same model, bit for bit on a CPU with the same
+        number of threads.
+    verbose : int, default=0
+        1 shows a progress bar.
 
     Attributes
     ----------
-    {fitted}
+    classes_ : ndarray of shape (n_classes,)
+        Class labels in sorted order.
+    n_features_in_ : int
+        Number of features of a patch.
+    module_ : torch module
+        The fitted network; of several, the first.
+    modules_ : list of torch modules
+        All fitted networks.
+    history_ : DataFrame
+        One row per epoch: unweighted loss terms by name, learning rate, loss and AUC of the
+        validation part. With several networks, column ``model`` numbers them.
+    n_iter_ : int
+        Number of epochs that were run; of several networks, the largest.
+    validation_ : DataFrame or None
+        Predictions for the validation part: bag, patient, label and probabilities.
+    callbacks_ : list
+        The user's callbacks after training.
+    device_ : str
+        Device on which training ran.
+    precision_ : str
+        Number format in which patches were kept.
 
     See Also
     --------
-    WiKGClassifier : Patches that choose their neighbours.
+    WiKGClassifier : A graph of patches with similar embeddings.
 
     Notes
     -----
-    Differs from the original in the padding of the attention, where the authors' version of
-    ``nystrom-attention`` kept the wrong positions; in weight decay, which here acts on biases and
-    norms too; and in float32 where the original ran in float16.
+    The original pads the attention with a version of ``nystrom-attention`` that kept the wrong
+    positions, does not apply weight decay to biases and norms, and runs in float16.
 
     References
     ----------
@@ -63,25 +123,21 @@ class TransMILClassifier(HistologyClassifier):
     (20, 2)
     """
 
-    dim: int = 512
-    n_heads: int = 8
-    dropout: float = 0.1
+    dim: int = parameter(512, AT_LEAST_ONE)
+    n_heads: int = parameter(8, AT_LEAST_ONE)
+    dropout: float = parameter(0.1, BELOW_ONE)
     max_epochs: int = 200
-    accumulation_steps: int = 2
-    optimizer: str = "lookahead_radam"
     weight_decay: float = 1e-5
-    lr_schedule: str | None = None
     sampler: str = "shuffle"
-    max_grad_norm: float | None = None
-    monitor: str = "loss"
     patience: int = 10
-    min_epochs: int = 1
 
-    _parameter_constraints: ClassVar[dict[str, Any]] = {
-        **TRAINING,
-        "dim": positive_int,
-        "n_heads": positive_int,
-        "dropout": share,
+    _auto_training: ClassVar[dict[str, Any]] = AUTO_TRAINING | {
+        "optimizer": "lookahead_radam",
+        "lr_schedule": None,
+        "accumulation_steps": 2,
+        "max_grad_norm": None,
+        "monitor": "loss",
+        "min_epochs": 1,
     }
 
     def _make_module(self, n_features: int, n_genes: int, n_classes: int) -> nn.Module:
@@ -94,5 +150,5 @@ class TransMILClassifier(HistologyClassifier):
             n_features, n_classes, dim=self.dim, n_heads=self.n_heads, dropout=self.dropout
         )
 
-    def _make_objective(self) -> Objective:
+    def _make_loss(self) -> Objective:
         return Objective(cross_entropy_terms, {"ce": 1.0})

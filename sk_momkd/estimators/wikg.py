@@ -11,35 +11,95 @@ from torch import nn
 from ..losses.mil import cross_entropy_terms
 from ..models.wikg import ATTENTIONS, READOUTS, WiKG
 from ..training.config import Objective
-from .base import HistologyClassifier
-from .parameters import TRAINING, positive_int, share
+from .base import BaseMILClassifier
+from .parameters import AT_LEAST_ONE, AUTO_TRAINING, BELOW_ONE, parameter
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class WiKGClassifier(HistologyClassifier):
-    """Slide classifier on a graph that the patches choose for themselves (WiKG).
+class WiKGClassifier(BaseMILClassifier):
+    """Slide classifier on a graph of patches with similar embeddings (WiKG).
 
-    The defaults are ``preset("original")``, the published training; ``preset("unified")`` trains
-    as every other method does there.
+    The defaults are ``preset("original")``, the published training; ``preset("unified")`` has the
+    training that all methods share.
 
     Parameters
     ----------
     dim : int, default=512
         Width of the embeddings.
     n_neighbors : int, default=6
-        Patches that each patch receives from, by their embeddings and not by coordinates; it may
-        choose itself.
+        Number of patches from which each patch receives, chosen by embeddings and not by
+        coordinates; a patch may choose itself.
     attention : {"sum_product", "dot"}, default="sum_product"
-        Score of a neighbour: what the authors' program computes, or what the paper describes.
+        Score of a neighbour: "sum_product" is what the authors' program computes, "dot" what the
+        paper describes.
     readout : {"attention", "mean"}, default="attention"
-        The paper's; the authors' training script takes the mean.
+        Pooling of the patches: "attention" is the paper's, "mean" that of the authors' training
+        script.
     dropout : float, default=0.3
-        On the updated patches.
-    {training}
+        Dropout on the updated patches.
+    max_epochs : int, default=100
+        Largest number of passes over the training slides.
+    batch_size : int, default=1
+        Number of slides per training step.
+    learning_rate : float, default=0.0001
+        Learning rate of the optimizer.
+    weight_decay : float, default=1e-05
+        Weight decay of the optimizer, on all weights.
+    sampler : {"balanced", "shuffle"}, default="shuffle"
+        "balanced" draws slides with replacement such that each class is drawn equally often;
+        "shuffle" passes over each slide once per epoch.
+    early_stopping : bool, default=True
+        Set a validation part of the training data aside, keep the weights of the epoch that is
+        best on it, and stop when it no longer improves.
+    validation_fraction : float, default=0.125
+        Share of the training patients that form the validation part, stratified by class.
+    patience : int, default=100
+        Number of epochs without improvement after which training stops.
+    input_dropout : float, default=0.0
+        Share of the patch features that are set to zero in each training step.
+    instance_dropout : float, default=0.0
+        Share of the patches that are left out of each training step.
+    n_models : int, default=1
+        Number of networks that are trained from different seeds on the same data; their logits are
+        averaged.
+    training : TrainingOptions or None, default=None
+        Rarely changed settings of the training loop, also set as ``training__<name>``. Here "auto"
+        is optimizer="adam", betas=(0.9, 0.999), lr_schedule=None, accumulation_steps=1,
+        max_grad_norm=None, clip="global", monitor="auc", min_epochs=10, best_after=0.0.
+    device : str, default="auto"
+        Device of torch; "auto" is CUDA where there is one, else the CPU.
+    precision : {"float32", "bfloat16", "auto"}, default="float32"
+        Number format in which patches are kept and first multiplied; sums and weights are always
+        float32. "auto" is bfloat16 where the processor has instructions for it.
+    random_state : int, RandomState or None, default=None
+        Seed of all chance. The same seed gives the same model, bit for bit on a CPU with the same
+        number of threads.
+    verbose : int, default=0
+        1 shows a progress bar.
 
     Attributes
     ----------
-    {fitted}
+    classes_ : ndarray of shape (n_classes,)
+        Class labels in sorted order.
+    n_features_in_ : int
+        Number of features of a patch.
+    module_ : torch module
+        The fitted network; of several, the first.
+    modules_ : list of torch modules
+        All fitted networks.
+    history_ : DataFrame
+        One row per epoch: unweighted loss terms by name, learning rate, loss and AUC of the
+        validation part. With several networks, column ``model`` numbers them.
+    n_iter_ : int
+        Number of epochs that were run; of several networks, the largest.
+    validation_ : DataFrame or None
+        Predictions for the validation part: bag, patient, label and probabilities.
+    callbacks_ : list
+        The user's callbacks after training.
+    device_ : str
+        Device on which training ran.
+    precision_ : str
+        Number format in which patches were kept.
 
     See Also
     --------
@@ -47,9 +107,9 @@ class WiKGClassifier(HistologyClassifier):
 
     Notes
     -----
-    Time grows with the square of the number of patches, memory does not. Differs from the
-    original in that three linear layers that nothing reads are left out. How the original chooses
-    among its 100 epochs is not documented; here it is the best on the validation part.
+    Time grows with the square of the number of patches, memory does not. Three linear layers of the
+    original that nothing reads are left out. The original does not document how it chooses among
+    its 100 epochs; here the best epoch on the validation part is chosen.
 
     References
     ----------
@@ -68,26 +128,20 @@ class WiKGClassifier(HistologyClassifier):
     (20, 2)
     """
 
-    dim: int = 512
-    n_neighbors: int = 6
-    attention: str = "sum_product"
-    readout: str = "attention"
-    dropout: float = 0.3
-    optimizer: str = "adam"
+    dim: int = parameter(512, AT_LEAST_ONE)
+    n_neighbors: int = parameter(6, AT_LEAST_ONE)
+    attention: str = parameter("sum_product", StrOptions(set(ATTENTIONS)))
+    readout: str = parameter("attention", StrOptions(set(READOUTS)))
+    dropout: float = parameter(0.3, BELOW_ONE)
     learning_rate: float = 1e-4
     weight_decay: float = 1e-5
-    lr_schedule: str | None = None
     sampler: str = "shuffle"
-    max_grad_norm: float | None = None
     patience: int = 100
 
-    _parameter_constraints: ClassVar[dict[str, Any]] = {
-        **TRAINING,
-        "dim": positive_int,
-        "n_neighbors": positive_int,
-        "attention": [StrOptions(set(ATTENTIONS))],
-        "readout": [StrOptions(set(READOUTS))],
-        "dropout": share,
+    _auto_training: ClassVar[dict[str, Any]] = AUTO_TRAINING | {
+        "optimizer": "adam",
+        "lr_schedule": None,
+        "max_grad_norm": None,
     }
 
     def _make_module(self, n_features: int, n_genes: int, n_classes: int) -> nn.Module:
@@ -101,5 +155,5 @@ class WiKGClassifier(HistologyClassifier):
             dropout=self.dropout,
         )
 
-    def _make_objective(self) -> Objective:
+    def _make_loss(self) -> Objective:
         return Objective(cross_entropy_terms, {"ce": 1.0})

@@ -26,7 +26,8 @@ def _keyword(estimator: Any, name: str) -> str | None:
         inner = None if last in (None, "passthrough") else _keyword(last, name)
         return None if inner is None else f"{step}__{inner}"
     if has_fit_parameter(estimator, name) and not _is_search(estimator):
-        return name
+        refused = name == "omics" and not getattr(estimator, "_uses_omics", True)
+        return None if refused else name
     if _is_meta(estimator):
         inner = _keyword(estimator.estimator, name)
         kept = inner == "groups" and _is_search(estimator)  # a search uses these for its folds

@@ -17,7 +17,7 @@ from sklearn.model_selection import (
 )
 from sklearn.utils import check_random_state
 
-from ..data.patient import Patients, patients_and_groups, patients_of, require_patients
+from ..data.patient import Patients, patients_of, require_patients
 from ..data.sequence import BagSequence, as_bags
 from ..exceptions import LeakageError
 from ..messages import first_few
@@ -295,7 +295,7 @@ class PatientStratifiedKFold(BaseCrossValidator):
 def inner_split(
     bags: BagSequence,
     labels: NDArray,
-    groups: Any,
+    groups: NDArray,
     *,
     fraction: float,
     splitter: Any,
@@ -306,11 +306,10 @@ def inner_split(
     Raises
     ------
     LeakageError
-        If a patient stands in several groups, or on both sides of the first split of `splitter`.
+        If a patient is on both sides of the first split of `splitter`.
     ValueError
         If a class would be absent from a side.
     """
-    _, groups = patients_and_groups(bags, bags, groups)
     if splitter is None:
         return stratified_group_split(labels, groups, fraction=fraction, random_state=random_state)
     folds = check_cv(splitter, labels, classifier=True)
