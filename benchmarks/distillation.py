@@ -48,7 +48,7 @@ COMMON = {
     "batch_size": 16,
     "max_epochs": 30,
     "learning_rate": 1e-3,
-    "lr_schedule": "cosine",
+    "training__lr_schedule": "cosine",
 }
 METHODS = {
     "G-HANet": GHANetClassifier.preset(
@@ -69,8 +69,8 @@ METHODS = {
         hidden_dim=32,
         projection_dim=16,
         n_components=4,
-        head_hidden_dim=16,
-        omics_hidden_dim=32,
+        network__head_hidden_dim=16,
+        network__omics_hidden_dim=32,
         n_neighbors=4,
     ),
 }
@@ -79,7 +79,7 @@ SETTINGS = {
     "fixed": {"n_features": 64, "common": {"early_stopping": False}, "MKD": {}},
     "stopped": {
         "n_features": 128,
-        "common": {"monitor": "loss", "validation_fraction": 0.2, "patience": 60},
+        "common": {"training__monitor": "loss", "validation_fraction": 0.2, "patience": 60},
         "MKD": {"learning_rate": 2e-3},
     },
 }

@@ -14,7 +14,6 @@ it was. `docs/results/learning.md` is the table.
 from __future__ import annotations
 
 import argparse
-import inspect
 import os
 import platform
 import time
@@ -41,7 +40,7 @@ POOLINGS = {"pooled mean+std": "mean+std", "pooled mean+max": "mean+max"}
 METHODS = {
     name.removesuffix("Classifier"): cls
     for name, cls in all_estimators("classifier")
-    if "omics" not in inspect.signature(cls.fit).parameters
+    if not cls._uses_omics
 }
 PRESETS = ("unified", "original")
 # TransMIL smaller for bags of seven instances; DSMIL also with the values of its paper, W_v h.

@@ -34,7 +34,7 @@ def fit(data: Path, label: str, epochs: int, seed: int):
     bags, y, omics, groups, report = read_task(data, COHORT, label)
     print(f"{COHORT} {label}\n{report}", flush=True)
     momkd = MoMKDClassifier.preset(
-        "paper", max_epochs=epochs, patience=epochs, min_epochs=epochs, random_state=seed
+        "paper", max_epochs=epochs, patience=epochs, training__min_epochs=epochs, random_state=seed
     )
     model = make_pipeline(scale_patches(), momkd)
     model.fit(bags, y, momkdclassifier__omics=omics, momkdclassifier__groups=groups)

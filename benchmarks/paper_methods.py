@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Self
 
@@ -64,8 +63,8 @@ class WSISolely(MoMKDClassifier):
         momkd = super()._make_module(n_features, 0, n_classes)
         return GatedPooling(momkd.encoder, momkd.head, self.hidden_dim)
 
-    def _make_objective(self) -> Objective:
-        return Objective(cross_entropy_terms, {"ce": self.lambda_ce})
+    def _make_loss(self) -> Objective:
+        return Objective(cross_entropy_terms, {"ce": self._option("loss").lambda_ce})
 
     def _make_callbacks(self, generator: Any) -> list[Any]:
         return []
@@ -176,8 +175,8 @@ METHODS: dict[str, Method] = {
     "alpha_omics = 0": Method(MoMKDClassifier, {"alpha_omics": 0.0}),
     "alpha_wsi = 0": Method(MoMKDClassifier, {"alpha_wsi": 0.0}),
     "without reconstruction": Method(MoMKDClassifier, {"lambda_mse": 0.0}),
-    "fixed memory": Method(MoMKDClassifier, {"update": "fixed"}),
-    "EMA memory": Method(MoMKDClassifier, {"update": "ema"}),
+    "fixed memory": Method(MoMKDClassifier, {"memory__update": "fixed"}),
+    "EMA memory": Method(MoMKDClassifier, {"memory__update": "ema"}),
     **{
         f"{n} components": Method(MoMKDClassifier, {"n_components": n})
         for n in (4, 8, 32, 64)  # 16 is MoMKD itself
@@ -259,7 +258,7 @@ class Protocol:
         chosen = {k: getattr(self, k) for k in ("batch_size", "max_epochs", "patience")}
         chosen = {k: v for k, v in chosen.items() if v is not None}
         chosen |= {"n_genes": self.n_genes, **self.sizes}
-        known = inspect.signature(cls).parameters
+        known = cls().get_params()
         chosen = {k: v for k, v in chosen.items() if k in known} | method.own
         if method.preset:
             return cls.preset(method.preset, device="cpu", **chosen)
@@ -269,7 +268,7 @@ class Protocol:
     def refuse_unusable(self, methods: list[str]) -> None:
         """Raise if a size belongs to no method, or to what a method is about."""
         classes = {method.estimator for method in METHODS.values()} - {LogisticRegression}
-        known = {name for cls in classes for name in inspect.signature(cls).parameters}
+        known = {name for cls in classes for name in cls().get_params()}
         fixed = {name for row in methods for name in METHODS[row].own}
         for name in self.sizes:
             if name not in known or name in fixed:

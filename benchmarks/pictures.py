@@ -49,10 +49,10 @@ def small_model(**overrides):
         "batch_size": 8,
         "learning_rate": 1e-3,
         "max_epochs": 12,
-        "monitor": "loss",
+        "training__monitor": "loss",
         "random_state": 0,
     }
-    return make_pipeline(scale_patches(), MoMKDClassifier(**(settings | overrides)))
+    return make_pipeline(scale_patches(), MoMKDClassifier().set_params(**(settings | overrides)))
 
 
 def smaller(path: Path, widest: int = 1280) -> None:

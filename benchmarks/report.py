@@ -25,6 +25,7 @@ from speed import machine, resident
 from sk_momkd import (
     AttentionMapDisplay,
     Bag,
+    MemoryOptions,
     MoMKDClassifier,
     evaluate,
     load_cohort,
@@ -42,7 +43,11 @@ def of_cohort(folder: Path, n_slides: int, n_patches: int) -> tuple[dict, MoMKDC
     )
     bags, y, omics, join = load_cohort(*paths, label="subtype")
     clf = MoMKDClassifier(
-        hidden_dim=64, projection_dim=32, max_epochs=1, batch_size=8, kmeans_samples=2_000
+        hidden_dim=64,
+        projection_dim=32,
+        max_epochs=1,
+        batch_size=8,
+        memory=MemoryOptions(kmeans_samples=2_000),
     )
     result = evaluate(clf, bags, y, omics=omics, cv=2, n_bootstrap=200, keep_models=True)
     start, cpu = time.perf_counter(), time.process_time()

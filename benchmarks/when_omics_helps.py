@@ -72,15 +72,15 @@ SMALL = {
     "hidden_dim": 32,
     "projection_dim": 16,
     "n_components": 4,
-    "head_hidden_dim": 32,
-    "omics_hidden_dim": 32,
+    "network__head_hidden_dim": 32,
+    "network__omics_hidden_dim": 32,
     "dropout": 0.25,
-    "head_dropout": 0.25,
+    "network__head_dropout": 0.25,
     "n_neighbors": 4,
     "batch_size": 16,
     "learning_rate": 1e-3,
     "weight_decay": 0.01,
-    "lr_schedule": "cosine",
+    "training__lr_schedule": "cosine",
     "max_epochs": 20,
     "early_stopping": False,
 }
@@ -94,7 +94,7 @@ ARMS: dict[str, tuple[dict[str, Any], bool]] = {
     "memory and soft labels": (SOFT, True),
 }
 POOLED = "LR on pooled bags"
-FASTER = {"hidden_dim": 16, "n_heads": 1, "max_epochs": 15}
+FASTER = {"hidden_dim": 16, "network__n_heads": 1, "max_epochs": 15}
 WIDE = {"n_features": 64, "n_patches": 8}
 
 
@@ -165,7 +165,7 @@ def one_seed(cell: str, seed: int) -> dict[str, Any]:
     test, truth, _ = simulated(2000 + seed, TEST, **(dials | right))
     row: dict[str, Any] = {"cell": cell, "seed": seed}
     for arm, (parameters, taught) in ARMS.items():
-        model = scaled(MoMKDClassifier(**SMALL | parameters, random_state=seed))
+        model = scaled(MoMKDClassifier.preset("paper", **SMALL | parameters, random_state=seed))
         model.fit(bags, y, momkdclassifier__omics=omics if taught else None)
         row[arm] = auc(model, test, truth)
     regression = LogisticRegression(C=0.1, max_iter=2000)
@@ -184,7 +184,7 @@ def one_claim(cell: str, seed: int) -> dict[str, Any]:
     bags, y, omics = simulated(3000 + seed, claim.n_patients, **claim.dials)
     model = Pupil()
     if claim.estimator == "MoMKD":
-        model = scaled(MoMKDClassifier(**SMALL | FASTER | SOFT))
+        model = scaled(MoMKDClassifier.preset("paper", **SMALL | FASTER | SOFT))
     settings = {"cv": claim.n_splits, "random_state": seed, "n_bootstrap": 1000}
     found = compare_omics(model, bags, y, omics, **settings)
     gap = found.differences.loc["with - without"]

@@ -20,6 +20,7 @@ from sklearn.preprocessing import StandardScaler
 from sk_momkd import (
     InstanceTransformer,
     MoMKDClassifier,
+    TrainingOptions,
     align_omics,
     load_cohort,
     simulate_cohort,
@@ -34,7 +35,7 @@ def make_model():
         batch_size=4,
         learning_rate=5e-4,
         max_epochs=25,
-        monitor="loss",
+        training=TrainingOptions(monitor="loss"),
         patience=8,
         random_state=0,
     )

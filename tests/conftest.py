@@ -97,15 +97,15 @@ def quick_classifier(**overrides):
         "hidden_dim": 16,
         "projection_dim": 8,
         "n_components": 4,
-        "n_heads": 1,
-        "head_hidden_dim": 16,
-        "omics_hidden_dim": 16,
+        "network__n_heads": 1,
+        "network__head_hidden_dim": 16,
+        "network__omics_hidden_dim": 16,
         "dropout": 0.1,
-        "head_dropout": 0.1,
+        "network__head_dropout": 0.1,
         "batch_size": 16,
         "learning_rate": 0.01,
         "max_epochs": 8,
-        "kmeans_samples": 200,
+        "memory__kmeans_samples": 200,
         "random_state": 0,
     }
-    return MoMKDClassifier(**(settings | overrides))
+    return MoMKDClassifier().set_params(**(settings | overrides))

@@ -8,7 +8,7 @@ CLASSIFIERS = dict(all_estimators("classifier"))
 SMALL = {
     "ABMILClassifier": {"dim": 16, "attention_dim": 8, "dropout": 0.1},
     "DSMILClassifier": {"query_dim": 8},
-    "DTFDMILClassifier": {"dim": 16, "attention_dim": 8, "best_after": 0.0},
+    "DTFDMILClassifier": {"dim": 16, "attention_dim": 8, "training__best_after": 0.0},
     "GHANetClassifier": {"dim": 16, "n_heads": 2, "gate_dim": 8, "compressed_dim": 8},
     "MKDClassifier": {"dim": 16, "attention_dim": 8, "gate_dim": 4},
     "TDCClassifier": {"dim": 16, "attention_dim": 8, "omics_hidden_dims": (16,)},
@@ -18,11 +18,11 @@ SMALL = {
 TRAINING = {
     "max_epochs": 8,
     "batch_size": 16,
-    "accumulation_steps": 1,
-    "optimizer": "adamw",
+    "training__accumulation_steps": 1,
+    "training__optimizer": "adamw",
     "learning_rate": 0.01,
-    "lr_schedule": None,
-    "min_epochs": 10,
+    "training__lr_schedule": None,
+    "training__min_epochs": 10,
     "random_state": 0,
 }
 
@@ -31,13 +31,12 @@ def quick(name, **overrides):
     """A small instance; a class that is not in `SMALL` gets its own sizes."""
     if name == "MoMKDClassifier":
         return quick_classifier(**overrides)
-    return CLASSIFIERS[name](**(SMALL.get(name, {}) | TRAINING | overrides))
+    settings = SMALL.get(name, {}) | TRAINING | overrides
+    return CLASSIFIERS[name]().set_params(**settings)
 
 
 def takes_omics(name):
-    return hasattr(CLASSIFIERS[name], "set_fit_request") and "omics" in (
-        CLASSIFIERS[name].fit.__code__.co_varnames
-    )
+    return CLASSIFIERS[name]._uses_omics
 
 
-TAUGHT = [name for name in CLASSIFIERS if takes_omics(name)]
+PRIVILEGED = [name for name in CLASSIFIERS if takes_omics(name)]

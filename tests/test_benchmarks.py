@@ -21,7 +21,7 @@ CALL = [
     *("--simulate", "--labels", "visible", "--patients", "24", "--patches", "6"),
     *("--seeds", "0", "--n-splits", "2", "--batch-size", "8", "--max-epochs", "1"),
     *("--n-bootstrap", "50", "--set", "hidden_dim=8", "projection_dim=4", "dim=16"),
-    *("omics_hidden_dim=8", "head_hidden_dim=8", "kmeans_samples=50"),
+    *("network__omics_hidden_dim=8", "network__head_hidden_dim=8", "memory__kmeans_samples=50"),
 ]
 OTHER_WORDS = {"aggressive": "bad", "indolent": "good"}
 TABLES = ("1", "2", "3", "4", "fig3")

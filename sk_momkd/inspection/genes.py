@@ -174,7 +174,7 @@ class _Target(nn.Module):
 
     def __init__(self, branch: OmicsBranch, model: MoMKDClassifier, by: str) -> None:
         super().__init__()
-        self.branch, self.by, self.tau_agg = branch, by, model.tau_agg
+        self.branch, self.by, self.tau_agg = branch, by, model._option("loss").tau_agg
         self.memory: Tensor = model._memory().rows.detach().clone()
         self.is_mirrored = by == "class" and len(self.memory) == 2
 

@@ -8,7 +8,7 @@ import torch
 from quick import CLASSIFIERS, quick
 from skorch.callbacks import Callback
 
-from sk_momkd import MoMKDClassifier
+from sk_momkd import MoMKDClassifier, TrainingOptions
 
 
 def fit(bags, y, omics=None, name="MoMKDClassifier", **overrides):
@@ -54,7 +54,7 @@ def test_history_numbers_the_models_and_callbacks_run_for_each(cohort):
             self.epochs_ += 1
 
     bags, y, _ = cohort
-    clf = fit(bags, y, n_models=2, callbacks=[Count()])
+    clf = fit(bags, y, n_models=2, training__callbacks=[Count()])
     assert clf.history_["model"].tolist() == [0, 0, 1, 1]
     assert [callback.epochs_ for callback in clf.callbacks_] == [2, 2]
     assert clf.n_iter_ == 2
@@ -87,7 +87,7 @@ def test_average_after_is_the_mean_of_the_weights_of_the_last_epochs(cohort):
             self.weights_.append(weights(net.module_))
 
     bags, y, _ = cohort
-    clf = fit(bags, y, max_epochs=4, average_after=0.5, callbacks=[Keep()])
+    clf = fit(bags, y, max_epochs=4, training__average_after=0.5, training__callbacks=[Keep()])
     expected = torch.stack(clf.callbacks_[0].weights_[2:]).mean(dim=0)
     torch.testing.assert_close(weights(clf.module_), expected, rtol=1e-5, atol=1e-6)
 
@@ -95,22 +95,29 @@ def test_average_after_is_the_mean_of_the_weights_of_the_last_epochs(cohort):
 def test_average_overrules_the_best_epoch(cohort):
     bags, y, _ = cohort
     stopped = {"early_stopping": True, "max_epochs": 4, "patience": 9}
-    averaged = fit(bags, y, average_after=0.0, **stopped)
+    averaged = fit(bags, y, training__average_after=0.0, **stopped)
     assert not torch.equal(weights(averaged.module_), weights(fit(bags, y, **stopped).module_))
     assert averaged.validation_ is not None
 
 
 def test_training_that_stops_before_the_average_keeps_its_best_epoch(cohort):
     bags, y, _ = cohort
-    stopped = {"early_stopping": True, "max_epochs": 3, "monitor": "loss", "learning_rate": 1.0}
-    stopped |= {"patience": 1, "min_epochs": 1}
-    best, averaged = fit(bags, y, **stopped), fit(bags, y, average_after=0.99, **stopped)
+    stopped = {
+        "early_stopping": True,
+        "max_epochs": 3,
+        "training__monitor": "loss",
+        "learning_rate": 1.0,
+    }
+    stopped |= {"patience": 1, "training__min_epochs": 1}
+    best, averaged = fit(bags, y, **stopped), fit(bags, y, training__average_after=0.99, **stopped)
     assert best.n_iter_ == 2
     assert torch.equal(weights(averaged.module_), weights(best.module_))
 
 
 def test_first_averaged_epoch_follows_its_share_of_the_epochs():
-    config = MoMKDClassifier(average_after=0.29, max_epochs=100, device="cpu")
+    config = MoMKDClassifier(
+        training=TrainingOptions(average_after=0.29), max_epochs=100, device="cpu"
+    )
     config.device_ = "cpu"
     assert config._training_config().first_averaged == 30
 
@@ -138,7 +145,7 @@ def test_input_and_instance_dropout_train_every_method_and_leaves_prediction_alo
 
 def test_small_preset_is_the_estimator_with_other_parameters(cohort):
     bags, y, omics = cohort
-    clf = MoMKDClassifier.preset("small", max_epochs=2, kmeans_samples=100, random_state=0)
+    clf = MoMKDClassifier.preset("small", max_epochs=2, memory__kmeans_samples=100, random_state=0)
     assert clf.lambda_teacher > 0
     assert MoMKDClassifier.preset("paper").lambda_teacher == 0
     proba = clf.fit(bags, y, omics=omics).predict_proba(bags)

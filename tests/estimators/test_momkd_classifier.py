@@ -33,7 +33,9 @@ def weights(clf):
 
 
 def fit(bags, y, omics=None, groups=None, **overrides):
-    return quick_classifier(**({"max_epochs": 2} | overrides)).fit(bags, y, omics, groups)
+    return quick_classifier(**({"max_epochs": 2} | overrides)).fit(
+        bags, y, omics=omics, groups=groups
+    )
 
 
 def as_adata(frame):
@@ -69,10 +71,12 @@ def test_fit_omics_of_validation_patients_changes_nothing(cohort):
     valid = np.zeros(24, dtype=bool)
     valid[:6] = True
     split = PredefinedSplit(np.where(valid, 0, -1))
-    plain = fit(bags, y, omics, validation_split=split)
+    plain = fit(bags, y, omics, training__validation_split=split)
     mutated = omics.copy()
     mutated.iloc[:6] = 1e3
-    assert torch.equal(weights(fit(bags, y, mutated, validation_split=split)), weights(plain))
+    assert torch.equal(
+        weights(fit(bags, y, mutated, training__validation_split=split)), weights(plain)
+    )
     assert plain.n_paired_ == 18
 
 
@@ -108,7 +112,7 @@ def test_fit_histology_starts_alike_with_and_without_omics(cohort):
 
 def test_fit_reconstruction_without_omics_alignment_cannot_reach_histology(cohort):
     bags, y, omics = cohort
-    shared = {"alpha_omics": 0.0, "clip": "branch", "omics_dropout": 0.25}
+    shared = {"alpha_omics": 0.0, "training__clip": "branch", "network__omics_dropout": 0.25}
     with_mse = fit(bags, y, omics, lambda_mse=0.5, **shared)
     without = fit(bags, y, omics, lambda_mse=0.0, **shared)
     for name, parameter in without.module_.named_parameters():
@@ -170,7 +174,9 @@ def test_predict_a_bag_is_bit_identical_whatever_stands_beside_it(cohort):
 @pytest.mark.parametrize("edge_flow", ["neighbors", "release", "symmetric"])
 def test_fit_any_graph_predicts(cohort, graph, edge_flow):
     bags, y, _ = cohort
-    clf = fit(bags, y, graph=graph, edge_flow=edge_flow, early_stopping=False, max_epochs=1)
+    clf = fit(
+        bags, y, graph=graph, network__edge_flow=edge_flow, early_stopping=False, max_epochs=1
+    )
     assert np.isfinite(clf.predict_proba(bags)).all()
 
 
@@ -224,7 +230,7 @@ def test_fit_same_seed_is_bit_identical_and_leaves_global_state(cohort):
 def test_fit_restores_the_best_epoch(cohort):
     bags, y, _ = cohort
     split = PredefinedSplit(np.where(np.arange(24) < 6, 0, -1))
-    clf = fit(bags, y, validation_split=split, monitor="loss", max_epochs=6)
+    clf = fit(bags, y, training__validation_split=split, training__monitor="loss", max_epochs=6)
     proba = torch.tensor(clf.predict_proba(bags[:6]))
     loss = torch.nn.functional.nll_loss(proba.log(), torch.tensor(y[:6]))
     assert loss.item() == pytest.approx(clf.history_["valid_loss"].min(), abs=1e-5)
@@ -275,39 +281,39 @@ def test_presets_are_paper_by_default_and_release_on_request(cohort):
     assert MoMKDClassifier.preset("paper").get_params() == MoMKDClassifier().get_params()
     release = MoMKDClassifier.preset("release", random_state=3)
     assert (release.hidden_dim, release.projection_dim, release.lambda_mse) == (512, 64, 0.05)
-    assert release.learn_tau
+    assert release.network.learn_tau
     assert release.random_state == 3
     with pytest.raises(ValueError, match=r"paper.*release"):
         MoMKDClassifier.preset("best")
     bags, y, omics = cohort
-    clf = MoMKDClassifier.preset("release", max_epochs=1, random_state=0).fit(bags, y, omics)
+    clf = MoMKDClassifier.preset("release", max_epochs=1, random_state=0).fit(bags, y, omics=omics)
     assert clf.module_.log_tau.exp().item() != pytest.approx(0.2, abs=1e-7)
 
 
 @pytest.mark.parametrize(
     "options",
     [
-        {"head": "linear"},
-        {"commit_reduction": "sum", "ortho_reduction": "sum"},
-        {"ortho_memories": "all"},
-        {"assignment": "euclidean"},
-        {"kmeans_init": "k-means++"},
-        {"lr_schedule": "cosine"},
+        {"network__head": "linear"},
+        {"loss__commit_reduction": "sum", "loss__ortho_reduction": "sum"},
+        {"loss__ortho_memories": "all"},
+        {"loss__assignment": "euclidean"},
+        {"memory__kmeans_init": "k-means++"},
+        {"training__lr_schedule": "cosine"},
         {"sampler": "shuffle"},
-        {"max_grad_norm": 0.01},
+        {"training__max_grad_norm": 0.01},
         {"alpha_omics": 0, "alpha_wsi": 0, "lambda_mem": 0, "lambda_mse": 0},
-        {"max_grad_norm": 0.5, "clip": "branch"},
+        {"training__max_grad_norm": 0.5, "training__clip": "branch"},
         {"n_genes": 4},
-        {"n_heads": 2},
-        {"edge_flow": "release", "n_neighbors": 2},
-        {"edge_flow": "symmetric", "n_neighbors": 2},
-        {"margin": 0.6},
-        {"beta": 5},
-        {"tau_agg": 10},
+        {"network__n_heads": 2},
+        {"network__edge_flow": "release", "n_neighbors": 2},
+        {"network__edge_flow": "symmetric", "n_neighbors": 2},
+        {"loss__margin": 0.6},
+        {"loss__beta": 5},
+        {"loss__tau_agg": 10},
         {"tau": 0.5},
-        {"learn_tau": True},
-        {"update": "ema"},
-        {"update": "fixed"},
+        {"network__learn_tau": True},
+        {"memory__update": "ema"},
+        {"memory__update": "fixed"},
     ],
     ids=str,
 )
@@ -406,7 +412,7 @@ def test_fit_given_split_with_torn_patient_is_refused():
     bags, y = make_bags(patients=patients)
     split = [(np.arange(1, 24), np.array([0]))]
     with pytest.raises(LeakageError, match="'P0'"):
-        fit(bags, y, validation_split=split)
+        fit(bags, y, training__validation_split=split)
 
 
 def test_fit_groups_that_tear_a_patient_are_refused():
@@ -454,18 +460,24 @@ def test_fit_bad_omics_names_gene_or_patient(cohort, change, message):
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("hidden_dim", 0), ("update", "momentum"), ("dropout", 1.0), ("tau", 0), ("max_epochs", 1.5)],
+    [
+        ("hidden_dim", 0),
+        ("memory__update", "momentum"),
+        ("dropout", 1.0),
+        ("tau", 0),
+        ("max_epochs", 1.5),
+    ],
 )
 def test_fit_parameter_out_of_range_is_named(cohort, name, value):
     bags, y, _ = cohort
-    with pytest.raises(ValueError, match=f"'{name}' parameter"):
+    with pytest.raises(ValueError, match=f"'{name.split('__')[-1]}' parameter"):
         fit(bags, y, **{name: value})
 
 
 def test_fit_heads_must_divide_width(cohort):
     bags, y, _ = cohort
-    with pytest.raises(ValueError, match="n_heads=3 must divide hidden_dim=16"):
-        fit(bags, y, n_heads=3)
+    with pytest.raises(ValueError, match="network__n_heads=3 must divide hidden_dim=16"):
+        fit(bags, y, network__n_heads=3)
 
 
 # --- after a failure -----------------------------------------------------------------------
@@ -528,9 +540,9 @@ def test_labels_of_object_nullable_or_bool_type_work(cohort, kind):
     ("overrides", "message"),
     [
         ({"device": "gpu"}, "device='gpu' cannot be used"),
-        ({"validation_split": []}, "no split"),
-        ({"validation_split": [([0], [99])]}, "beyond the 24 bags"),
-        ({"update": "fixed", "reseed_unused": True}, "excludes"),
+        ({"training__validation_split": []}, "no split"),
+        ({"training__validation_split": [([0], [99])]}, "beyond the 24 bags"),
+        ({"memory__update": "fixed", "memory__reseed_unused": True}, "excludes"),
     ],
 )
 def test_fit_settings_that_cannot_work_are_explained(cohort, overrides, message):
@@ -542,7 +554,7 @@ def test_fit_settings_that_cannot_work_are_explained(cohort, overrides, message)
 def test_fit_callbacks_of_another_kind_are_refused(cohort):
     bags, y, _ = cohort
     with pytest.raises(TypeError, match="skorch callbacks"):
-        fit(bags, y, callbacks=[print])
+        fit(bags, y, training__callbacks=[print])
 
 
 def test_fit_missing_group_names_the_bag(cohort):

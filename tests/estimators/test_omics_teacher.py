@@ -165,7 +165,7 @@ def test_fit_without_omics_is_the_same_with_and_without_a_teacher():
 def test_fit_semi_paired_with_any_teacher(alignment):
     bags, y = make_bags()
     clf = quick_classifier(
-        max_epochs=2, lambda_teacher=0.7, teacher=SVC(), teacher_alignment=alignment
+        max_epochs=2, lambda_teacher=0.7, teacher=SVC(), loss__teacher_alignment=alignment
     )
     clf.fit(bags, y, make_omics(y).iloc[:16])
     assert clf.n_paired_ < 24

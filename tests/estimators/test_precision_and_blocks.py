@@ -47,7 +47,7 @@ def large_bags(tmp_path):
 @pytest.mark.parametrize("backend", ["auto", "torch"])
 def test_predict_any_block_size_gives_the_same(large_bags, monkeypatch, block_size, backend):
     bags, y = make_bags()
-    clf = quick_classifier(backend=backend).fit(bags, y)
+    clf = quick_classifier(network__backend=backend).fit(bags, y)
     whole, affinities = clf.predict_proba(large_bags), clf.transform(large_bags)
     monkeypatch.setattr("sk_momkd.estimators.base._BLOCK_SIZE", block_size)
     np.testing.assert_allclose(clf.predict_proba(large_bags), whole, atol=1e-6)
@@ -67,7 +67,9 @@ def test_predict_large_file_is_not_read_whole(large_bags, monkeypatch):
 def test_fit_either_backend_gives_the_same_model(cohort):
     bags, y, omics = cohort
     proba = {
-        backend: quick_classifier(backend=backend).fit(bags, y, omics=omics).predict_proba(bags)
+        backend: quick_classifier(network__backend=backend)
+        .fit(bags, y, omics=omics)
+        .predict_proba(bags)
         for backend in ("numba", "torch")
     }
     np.testing.assert_allclose(proba["numba"], proba["torch"], atol=1e-3)

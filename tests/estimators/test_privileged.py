@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 import torch
 from conftest import make_bags, make_omics
-from quick import TAUGHT, quick
+from quick import PRIVILEGED, quick
 from sklearn.model_selection import PredefinedSplit, cross_val_predict
 from sklearn.preprocessing import StandardScaler
 from skorch.callbacks import Callback
@@ -15,7 +15,7 @@ from sk_momkd.exceptions import OmicsError
 from sk_momkd.models.ghanet import GHANet
 from sk_momkd.models.tdc import TDC, TDCTeacher
 
-NEW = [name for name in TAUGHT if name != "MoMKDClassifier"]
+NEW = [name for name in PRIVILEGED if name != "MoMKDClassifier"]
 of_each = pytest.mark.parametrize("name", NEW)
 
 
@@ -36,7 +36,7 @@ def test_omics_of_validation_patients_does_not_train(name, cohort):
     split = PredefinedSplit(np.where(np.arange(24) < 6, 0, -1))
     mutated = omics.copy()
     mutated.iloc[:6] = 1e3
-    fits = [quick(name, max_epochs=3, validation_split=split) for _ in range(2)]
+    fits = [quick(name, max_epochs=3, training__validation_split=split) for _ in range(2)]
     first, second = (
         clf.fit(bags, y, omics=table) for clf, table in zip(fits, (omics, mutated), strict=True)
     )
@@ -198,12 +198,14 @@ def test_transmil_width_that_cannot_be_shared_is_explained(cohort):
 def test_dsmil_betas_that_are_no_two_shares_are_explained(cohort, betas):
     bags, y, _ = cohort
     with pytest.raises(ValueError, match=r"betas must be two numbers in \[0, 1\), got"):
-        quick("DSMILClassifier", betas=betas).fit(bags, y)
+        quick("DSMILClassifier", training__betas=betas).fit(bags, y)
 
 
 def test_dsmil_betas_may_be_a_list(cohort):
     bags, y, _ = cohort
-    fits = [quick("DSMILClassifier", max_epochs=1, betas=b) for b in ([0.5, 0.9], (0.5, 0.9))]
+    fits = [
+        quick("DSMILClassifier", max_epochs=1, training__betas=b) for b in ([0.5, 0.9], (0.5, 0.9))
+    ]
     assert torch.equal(*(weights(clf.fit(bags, y)) for clf in fits))
 
 
@@ -238,7 +240,9 @@ def test_tdc_teaches_in_two_stages(cohort, monkeypatch):
 
     monkeypatch.setattr(TDCTeacher, "forward", spy)
     options = {"early_stopping": False, "batch_size": 24, "max_epochs": 4}
-    clf = quick("TDCClassifier", callbacks=[Modules()], **options).fit(bags, y, omics=omics)
+    clf = quick("TDCClassifier", training__callbacks=[Modules()], **options).fit(
+        bags, y, omics=omics
+    )
     assert masking == [False, False, True, True]  # one step per epoch
     assert len(clf.teacher_history_) == len(clf.history_) == clf.n_iter_ == 4
     assert {"train_kl_masked", "train_l1", "train_ce_fused"} <= set(clf.teacher_history_)
@@ -259,7 +263,11 @@ def test_tdc_without_omics_has_one_stage(cohort):
 def test_tdc_teacher_is_chosen_with_omics_of_the_validation_part(cohort):
     bags, y, omics = cohort
     split = PredefinedSplit(np.where(np.arange(24) < 8, 0, -1))
-    options = {"validation_split": split, "max_epochs": 6, "omics_transformer": StandardScaler()}
+    options = {
+        "training__validation_split": split,
+        "max_epochs": 6,
+        "omics_transformer": StandardScaler(),
+    }
     with_omics = quick("TDCClassifier", **options).fit(bags, y, omics=omics)
     without = quick("TDCClassifier", **options).fit(bags, y, omics=omics.iloc[8:])
     columns = [history.teacher_history_["valid_loss"] for history in (with_omics, without)]

@@ -98,7 +98,7 @@ def test_nested_grouped_search_routes_groups_and_omics(cohort):
     with sklearn.config_context(enable_metadata_routing=True):
         clf = quick_classifier(max_epochs=2, validation_fraction=0.5)
         clf.set_fit_request(omics=True, groups=True)
-        inner = GridSearchCV(clf, {"margin": [0.2, 0.3]}, cv=StratifiedGroupKFold(2))
+        inner = GridSearchCV(clf, {"loss__margin": [0.2, 0.3]}, cv=StratifiedGroupKFold(2))
         result = cross_validate(
             inner,
             bags,

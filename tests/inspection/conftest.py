@@ -35,17 +35,17 @@ def small_momkd(**overrides):
         "hidden_dim": 32,
         "projection_dim": 16,
         "n_components": 4,
-        "n_heads": 1,
-        "omics_hidden_dim": 64,
+        "network__n_heads": 1,
+        "network__omics_hidden_dim": 64,
         "batch_size": 4,
         "learning_rate": 5e-3,
         "max_epochs": 8,
         "early_stopping": False,
-        "kmeans_samples": 1000,
+        "memory__kmeans_samples": 1000,
         "n_genes": 200,  # all of them: the attributions have to find the signature themselves
         "random_state": 0,
     }
-    return MoMKDClassifier(**(settings | overrides))
+    return MoMKDClassifier().set_params(**(settings | overrides))
 
 
 @pytest.fixture(scope="session")

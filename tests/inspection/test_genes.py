@@ -61,7 +61,7 @@ def test_attributions_sum_to_the_margin_of_equation_4_over_its_background(small)
     with torch.no_grad():
         f, _ = clf.module_.omics_branch(torch.from_numpy(inputs))
         y = torch.ones(len(f), dtype=torch.int64)
-        delta = alignment_margin(f, clf.module_.memory.rows, y, tau_agg=clf.tau_agg).numpy()
+        delta = alignment_margin(f, clf.module_.memory.rows, y, tau_agg=5.0).numpy()
     np.testing.assert_allclose(result.values.obs["value_toward_1"], delta, atol=1e-5)
     np.testing.assert_allclose(result.values.X, inputs, atol=1e-5)
     summed = result.values.layers["toward_1"].sum(axis=1)

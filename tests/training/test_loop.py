@@ -72,7 +72,7 @@ def test_epochs_before_the_first_that_may_be_best_are_passed_over():
 
 def test_release_preset_stops_like_the_published_script():
     release = quick_classifier().preset("release")
-    assert (release.patience, release.min_epochs) == (1, 3)
+    assert (release.patience, release.training.min_epochs) == (1, 3)
 
 
 def test_mean_auc_two_and_three_classes():
