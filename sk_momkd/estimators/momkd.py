@@ -317,7 +317,7 @@ class MoMKDClassifier(TransformerMixin, PrivilegedMILClassifier):
         return np.array(names, dtype=object)
 
     def _memory(self) -> ClassMemory:
-        return self.module_.memory  # type: ignore[return-value]
+        return self.module_.memory
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

@@ -155,7 +155,7 @@ class TrainingOptions(Parameters):
     def _validate_params(self) -> None:
         super()._validate_params()
         if self.betas != "auto":
-            numbers = [isinstance(beta, Real) and 0 <= beta < 1 for beta in self.betas]
+            numbers = [isinstance(beta, Real) and 0 <= float(beta) < 1 for beta in self.betas]
             if numbers != [True, True]:
                 raise ValueError(f"betas must be two numbers in [0, 1), got {self.betas!r}.")
 

@@ -125,7 +125,7 @@ def test_first_averaged_epoch_follows_its_share_of_the_epochs():
 def test_groups_of_another_length_are_refused_without_a_split(cohort):
     bags, y, omics = cohort
     with pytest.raises(ValueError, match="inconsistent numbers of samples"):
-        quick("MoMKDClassifier", early_stopping=False).fit(bags, y, omics, groups=[0, 1])
+        quick("MoMKDClassifier", early_stopping=False).fit(bags, y, omics=omics, groups=[0, 1])
 
 
 def test_teacher_history_of_several_models_is_the_first(cohort):
