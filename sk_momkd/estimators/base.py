@@ -475,9 +475,10 @@ class BaseMILClassifier(ClassifierMixin, WithOptions):
                         forward(module, batch, training=False).to("cpu") for module in modules
                     ]
                     if not all(output.logits.isfinite().all() for output in outputs):
+                        largest = float(materialize(batch.x).abs().max())
                         raise BagError(
                             f"{name}: the prediction is not finite; its features reach "
-                            f"{float(materialize(batch.x).abs().max()):.3g}. Scale them as in training."
+                            f"{largest:.3g}. Scale them as in training."
                         )
                 yield outputs
         finally:

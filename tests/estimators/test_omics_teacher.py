@@ -134,7 +134,7 @@ def test_fit_is_the_same_with_a_teacher_of_chance_and_rows_in_any_order():
     teacher, selector = RandomForestClassifier(4), SelectFromModel(ExtraTreesClassifier(4))
     settings = {"max_epochs": 1, "teacher": teacher, "omics_transformer": selector}
     first, second = (
-        quick_classifier(lambda_teacher=0.5, **settings).fit(bags, y, table)
+        quick_classifier(lambda_teacher=0.5, **settings).fit(bags, y, omics=table)
         for table in (omics, omics[::-1])
     )
     assert torch.equal(weights(first), weights(second))
@@ -145,12 +145,12 @@ def test_fit_learns_from_soft_labels_and_never_from_those_of_validation():
     bags, y = make_bags()
     omics = make_omics(y)
     settings = {"max_epochs": 2, "alpha_omics": 0.0, "lambda_mse": 0.0}
-    plain = quick_classifier(**settings).fit(bags, y, omics)
-    soft = quick_classifier(lambda_teacher=0.5, **settings).fit(bags, y, omics)
+    plain = quick_classifier(**settings).fit(bags, y, omics=omics)
+    soft = quick_classifier(lambda_teacher=0.5, **settings).fit(bags, y, omics=omics)
     assert not torch.equal(weights(plain), weights(soft))
     mutated = omics.copy()
     mutated.loc[soft.validation_["patient_id"]] = 50.0
-    again = quick_classifier(lambda_teacher=0.5, **settings).fit(bags, y, mutated)
+    again = quick_classifier(lambda_teacher=0.5, **settings).fit(bags, y, omics=mutated)
     assert torch.equal(weights(soft), weights(again))
 
 
