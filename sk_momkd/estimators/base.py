@@ -17,6 +17,7 @@ from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import check_consistent_length, check_is_fitted
 from torch import nn
 
+from .. import training as engine
 from ..data.omics import OmicsTable, join_omics
 from ..data.patient import patients_and_groups
 from ..data.sequence import BagSequence
@@ -29,8 +30,7 @@ from ..nn.workspace import clear_workspaces
 from ..output import mean_output
 from ..preprocessing.omics import default_omics_transformer
 from ..training.batches import BagDataset, GraphSpec, forward, open_graph, single_bag_batch
-from ..training.config import Objective, TrainingConfig
-from ..training.loop import fresh_callbacks, resolve_device, resolve_precision, train
+from ..training.config import Objective, TrainingConfig, resolve_device, resolve_precision
 from ..training.random_generators import RandomGenerators
 from .parameters import (
     AT_LEAST_ONE,
@@ -84,7 +84,7 @@ class FitData:
 
     def for_model(self, number: int) -> FitData:
         """The same data for one model of an ensemble."""
-        callbacks = self.callbacks if number == 0 else fresh_callbacks(self.callbacks)
+        callbacks = self.callbacks if number == 0 else engine.fresh_callbacks(self.callbacks)
         return replace(self, generators=self.generators.for_model(number), callbacks=callbacks)
 
     def for_teacher(self) -> FitData:
@@ -314,7 +314,7 @@ class BaseMILClassifier(ClassifierMixin, WithOptions):
             delattr(self, name)  # a fit that fails leaves no model behind
         self.device_ = resolve_device(self.device)
         self.precision_ = resolve_precision(self.precision, self.device_)
-        self.callbacks_ = fresh_callbacks(self._option("training").callbacks)
+        self.callbacks_ = engine.fresh_callbacks(self._option("training").callbacks)
         bags = check_bags(self, X, reset=True)
         self.classes_, labels = encode_labels(self, y, bags)
         check_consistent_length(bags, groups)
@@ -414,7 +414,7 @@ class BaseMILClassifier(ClassifierMixin, WithOptions):
     def _train(
         self, module: nn.Module, loss: Objective, data: FitData, callbacks: Sequence[Any] = ()
     ) -> pd.DataFrame:
-        return train(
+        return engine.train(
             module,
             loss,
             (data.training, data.validation),

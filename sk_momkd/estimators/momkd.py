@@ -15,6 +15,7 @@ from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
+from .. import training as engine
 from ..data.graph import GRAPHS
 from ..data.omics import OmicsTable
 from ..losses.momkd import momkd_terms
@@ -22,7 +23,6 @@ from ..models.momkd import MoMKD, slide_affinity
 from ..nn.memory import ClassMemory
 from ..training.batches import GraphSpec
 from ..training.config import Objective
-from ..training.memory_callbacks import InitialMemory, MemoryUsage, MovingMemory
 from ..training.random_generators import RandomGenerators
 from .base import BaseMILClassifier, LabelledBags, PrivilegedMILClassifier
 from .momkd_options import LossOptions, MemoryOptions, NetworkOptions
@@ -388,9 +388,11 @@ class MoMKDClassifier(TransformerMixin, PrivilegedMILClassifier):
 
     def _make_callbacks(self, generator: torch.Generator) -> list[Any]:
         memory = self._option("memory")
-        start = InitialMemory(memory.kmeans_samples, memory.kmeans_init, memory.warmup, generator)
-        moving = MovingMemory(
+        start = engine.InitialMemory(
+            memory.kmeans_samples, memory.kmeans_init, memory.warmup, generator
+        )
+        moving = engine.MovingMemory(
             memory.momentum if memory.update == "ema" else None, memory.renormalize
         )
-        usage = MemoryUsage([str(c) for c in self.classes_], memory.reseed_unused, generator)
+        usage = engine.MemoryUsage([str(c) for c in self.classes_], memory.reseed_unused, generator)
         return [start, moving, usage]

@@ -12,9 +12,9 @@ import torch
 from sklearn.utils._param_validation import Interval
 from torch import nn
 
+from .. import training as engine
 from ..losses.tdc import tdc_teacher_terms, tdc_terms
 from ..models.tdc import TDC, MultimodalNet, TDCTeacher
-from ..training.callbacks import StartMasking
 from ..training.config import Objective
 from .base import FitData, PrivilegedMILClassifier
 from .parameters import (
@@ -247,7 +247,7 @@ class TDCClassifier(PrivilegedMILClassifier):
     def _train_teacher(self, data: FitData) -> MultimodalNet:
         module = cast(TDCTeacher, self._build(self._make_teacher, data))
         loss = Objective(tdc_teacher_terms, _TEACHER_WEIGHTS | {"l1": self.l1})
-        history = self._train(module, loss, data, [StartMasking(2)])
+        history = self._train(module, loss, data, [engine.StartMasking(2)])
         if not hasattr(self, "teacher_history_"):
             self.teacher_history_ = history
         return module.net

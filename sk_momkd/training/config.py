@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..nn.precision import native_bfloat16
+
 
 def weighted_total(terms: Mapping[str, Tensor], weights: Mapping[str, float]) -> Tensor:
     """Sum over the terms of weight times mean over bags (the total objective).
@@ -75,3 +77,27 @@ class TrainingConfig:
     def _after(self, share: float) -> int:
         epochs = round(share * self.max_epochs, 9)  # 0.29 * 100 falls short of 29
         return int(epochs) + 1
+
+
+def resolve_device(device: str) -> str:
+    """The device to use; "auto" is CUDA where there is one.
+
+    Raises
+    ------
+    ValueError
+        If torch does not know the device, or it is not there.
+    """
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(1, device=device).cpu()
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise ValueError(f"device={device!r} cannot be used here: {error}") from error
+    return device
+
+
+def resolve_precision(precision: str, device: str) -> str:
+    """In what features are kept: "auto" is bfloat16 where `device` has instructions for it."""
+    if precision == "auto":
+        return "bfloat16" if native_bfloat16(device) else "float32"
+    return precision

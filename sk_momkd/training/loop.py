@@ -19,7 +19,6 @@ from torch.utils.data import BatchSampler, RandomSampler, Sampler, WeightedRando
 
 from ..exceptions import TrainingError
 from ..nn.dropout import set_dropout_generator
-from ..nn.precision import native_bfloat16
 from ..nn.workspace import clear_workspaces
 from .batches import BagDataset, BagLoader, InstanceBudget, balanced_weights, forward
 from .callbacks import (
@@ -243,30 +242,6 @@ def fresh_callbacks(callbacks: Sequence[Any] | None) -> list[Any]:
                 f"callbacks must be skorch callbacks or (name, callback) pairs, got {entry!r}."
             )
     return clone(list(callbacks or ()), safe=False)
-
-
-def resolve_device(device: str) -> str:
-    """The device to use; "auto" is CUDA where there is one.
-
-    Raises
-    ------
-    ValueError
-        If torch does not know the device, or it is not there.
-    """
-    if device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        torch.empty(1, device=device).cpu()
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise ValueError(f"device={device!r} cannot be used here: {error}") from error
-    return device
-
-
-def resolve_precision(precision: str, device: str) -> str:
-    """In what features are kept: "auto" is bfloat16 where `device` has instructions for it."""
-    if precision == "auto":
-        return "bfloat16" if native_bfloat16(device) else "float32"
-    return precision
 
 
 def _train_batches(y: NDArray, config: TrainingConfig, generator: torch.Generator) -> BatchSampler:

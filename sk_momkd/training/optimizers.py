@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from skorch.callbacks import Callback, LRScheduler
 from torch import Tensor
 from torch.optim import lr_scheduler
 
 from .config import TrainingConfig
+
+if TYPE_CHECKING:
+    from skorch.callbacks import Callback
 
 OPTIMIZERS = ("adamw", "adam", "lookahead_radam")
 SCHEDULES = ("plateau", "cosine", "linear", "step")
@@ -77,4 +79,6 @@ def schedule(config: TrainingConfig, monitored: str, sign: int) -> list[Callback
         "step": (lr_scheduler.StepLR, {"step_size": -(-epochs // 2), "gamma": 0.2}),
     }
     policy, settings = policies[config.lr_schedule]
+    from skorch.callbacks import LRScheduler  # skorch takes seconds to import
+
     return [LRScheduler(policy, monitor=monitored, **settings)]

@@ -8,10 +8,10 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from ... import inspection
 from ...data.bag import Bag, BagInfo
 from ...data.sequence import BagSequence
 from ...exceptions import BagError
-from ...inspection.attention import patch_attention
 from ...io.geometry import check_geometry
 from .slide_image import open_slide
 from .style import SCALE, axes, literal, shortened, styled
@@ -113,7 +113,7 @@ class AttentionMapDisplay:
             If there is no such column.
         """
         require_one_slide(bag)
-        table = patch_attention(clf, BagSequence([bag]))
+        table = inspection.patch_attention(clf, BagSequence([bag]))
         xy = table[["x", "y"]].to_numpy(dtype=float)
         if not np.isfinite(xy).all():
             raise BagError(f"{bag.name} has no coordinates, so it cannot be drawn as a map.")

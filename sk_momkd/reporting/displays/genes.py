@@ -8,7 +8,7 @@ from typing import Any, Self
 import numpy as np
 import pandas as pd
 
-from ...inspection.genes import gene_attributions
+from ... import inspection
 from .style import axes, colour, literal, styled
 
 _DIRECTION = "direction_"
@@ -76,7 +76,7 @@ class GeneAttributionDisplay:
         OmicsError, ImportError, TypeError
             As :func:`sk_momkd.gene_attributions`.
         """
-        found = gene_attributions(clf, omics, random_state=random_state)
+        found = inspection.gene_attributions(clf, omics, random_state=random_state)
         return cls(found.genes, n_genes).plot(ax)
 
     def plot(self, ax: Any = None) -> Self:

@@ -13,10 +13,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from ... import inspection
 from ...data.bag import Bag
 from ...data.sequence import BagSequence, as_bags
 from ...exceptions import BagError
-from ...inspection.memory import top_patches
 from .attention_map import patch_width, require_one_slide
 from .slide_image import SlideImage, open_slide
 from .style import GREY, axes, literal, styled
@@ -96,7 +96,7 @@ class PrototypeDisplay:
             If patches have no coordinates, or a bag holds several slides.
         """
         bags = as_bags(bags)
-        patches = top_patches(clf, bags, n=n)
+        patches = inspection.top_patches(clf, bags, n=n)
         return cls(patches, patch_pictures(patches, bags, images, mpp)).plot(ax)
 
     def plot(self, ax: Any = None) -> Self:
