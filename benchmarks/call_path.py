@@ -26,7 +26,8 @@ def entered(call: Callable[[], object]) -> Counter:
 
     def note(frame, event, argument):
         code = frame.f_code
-        if event == "call" and code.co_filename.startswith(ROOT):
+        named = not code.co_qualname.endswith(">")  # no comprehensions, no lambdas
+        if event == "call" and named and code.co_filename.startswith(ROOT):
             seen[(code.co_filename, code.co_qualname)] += 1
 
     threading.setprofile(note)

@@ -1,4 +1,4 @@
-"""Soft labels of an omics teacher, each from a model that never saw the patient's label."""
+"""Soft labels of an omics teacher, cross-fitted: no patient's label reaches its own soft label."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from scipy.special import softmax
 from sklearn import config_context
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
@@ -40,36 +41,40 @@ def cross_fitted_labels(
     random_state: int,
     classes: Sequence[Any] | None = None,
 ) -> NDArray:
-    """Soft label of each training bag with omics, by a teacher that was fitted on other groups.
+    """Predict a soft label for each training bag with omics by a teacher fitted on other groups.
 
-    ``s = softmax(z / (temperature * sd))``: z the teacher's logits, sd their standard deviation
-    over the patients, so that every teacher is equally sure on average.
+    The soft label is ``softmax(z / (temperature * sd))``, where z are the teacher's logits and sd
+    their standard deviation over the patients, so that all teachers are equally confident on
+    average.
 
     Parameters
     ----------
     teacher : scikit-learn classifier
-        With ``decision_function`` or ``predict_proba``; cloned, fitted on patients x genes.
+        It has ``decision_function`` or ``predict_proba``, is cloned, and is fitted on a table of
+        patients x genes. None is :func:`default_teacher`.
     table : OmicsTable
     rows : int ndarray of shape (n_bags,)
         Row of each training bag in `table`, -1 for none.
-    labels, groups : int ndarray of shape (n_bags,)
-        Class number, and what stays whole when the teacher is cross-fitted.
+    labels : int ndarray of shape (n_bags,)
+        Class numbers.
+    groups : int ndarray of shape (n_bags,)
+        Groups (patients, sites) that the folds of the cross-fitting keep together.
     temperature : float
     random_state : int
-        Of the folds, and of a teacher that has no seed of its own.
+        Seed of the folds, and of a teacher that has no seed of its own.
     classes : sequence, optional
         Names of the class numbers, for messages.
 
     Returns
     -------
     float32 ndarray of shape (n_bags, n_classes)
-        Zero where a bag has no omics.
+        Rows of bags without omics are zero.
 
     Raises
     ------
     OmicsError
-        If a class has too few patients with omics, or the teacher's output is not finite, not one
-        column per class, or the same for all patients.
+        If a class has too few patients with omics, or if the teacher's output is not finite, has
+        not one column per class, or is the same for all patients.
     """
     classes = range(int(labels.max()) + 1) if classes is None else list(classes)
     known = pd.DataFrame({"row": rows, "label": labels, "group": groups})[rows >= 0]
@@ -81,7 +86,9 @@ def cross_fitted_labels(
     logits = _held_out_logits(seeded_clone(teacher, random_state), genes, y, folds)
     soft = np.zeros((len(rows), len(classes)), dtype=np.float32)
     place = pd.Series(np.arange(len(patients)), index=patients.index)
-    soft[rows >= 0] = _softmax(logits / (temperature * _spread(logits)))[place.loc[known["row"]]]
+    soft[rows >= 0] = softmax(logits / (temperature * _spread(logits)), axis=1)[
+        place.loc[known["row"]]
+    ]
     return soft
 
 
@@ -92,7 +99,7 @@ def _most_frequent(labels: pd.Series) -> int:
 def _folds(
     y: NDArray, groups: NDArray, classes: Sequence[Any], random_state: int
 ) -> list[tuple[NDArray, NDArray]]:
-    """Grouped folds in each of which the teacher is trained on every class."""
+    """Grouped folds; each training part has every class."""
     held = [len(np.unique(groups[y == c])) for c in range(len(classes))]
     if min(held) < 2:
         raise OmicsError(
@@ -100,7 +107,7 @@ def _folds(
             f"class {classes[int(np.argmin(held))]!r} is in {min(held)}. Pair more patients, or "
             "set lambda_teacher=0."
         )
-    for shuffle in range(_SHUFFLES):  # with few groups a shuffle may leave a class out
+    for shuffle in range(_SHUFFLES):  # with few groups, a shuffle may leave out a class
         cv = StratifiedGroupKFold(
             min(_FOLDS, *held), shuffle=True, random_state=(random_state + shuffle) % 2**32
         )
@@ -116,7 +123,7 @@ def _folds(
 def _held_out_logits(
     model: Any, genes: pd.DataFrame, y: NDArray, folds: list[tuple[NDArray, NDArray]]
 ) -> NDArray:
-    """Logits of each patient from the fold that left it out, (n_patients, n_classes)."""
+    """Out-of-fold logits of each patient, of shape (n_patients, n_classes)."""
     method = "decision_function" if hasattr(model, "decision_function") else "predict_proba"
     with config_context(enable_metadata_routing=False):
         values = cross_val_predict(model, genes, y, cv=folds, method=method)
@@ -127,35 +134,30 @@ def _held_out_logits(
     if not np.isfinite(values).all():
         bad = genes.index[~np.isfinite(values).all(axis=1)][0]
         raise OmicsError(f"The omics teacher's output for patient {bad!r} is not finite.")
-    _require_opinion(model, values, int(y.max()) + 1, folds)
+    _require_information(model, values, int(y.max()) + 1, folds)
     return values
 
 
-def _require_opinion(
+def _require_information(
     model: Any, logits: NDArray, n_classes: int, folds: list[tuple[NDArray, NDArray]]
 ) -> None:
     settings = model.get_params().items()
     pairwise = any(k.endswith("decision_function_shape") and v == "ovo" for k, v in settings)
     if logits.shape[1] != n_classes or (pairwise and n_classes > 2):
         raise OmicsError(
-            f"The omics teacher's {logits.shape[1]} outputs are not one for each of the "
-            f"{n_classes} classes. Use one against the rest, decision_function_shape='ovr'."
+            f"The omics teacher has {logits.shape[1]} outputs, expected one for each of the "
+            f"{n_classes} classes. Use one-vs-rest, decision_function_shape='ovr'."
         )
-    # Then only the folds' shares of the classes would tell patients apart: the labels held out.
+    # Differences between folds alone would come from the labels that were held out.
     if not any(np.ptp(logits[held], axis=0).any() for _, held in folds):
         raise OmicsError(
-            "The omics teacher says the same of all patients of a fold, so it learned nothing of "
-            "their genes. Use another teacher, or set lambda_teacher=0."
+            "The omics teacher predicts the same for all patients of each fold, so it learned "
+            "nothing from their genes. Use another teacher, or set lambda_teacher=0."
         )
 
 
 def _spread(logits: NDArray) -> float:
-    """Standard deviation of a class's logit against the others', mean over the classes."""
+    """Standard deviation of a class's logit minus the mean of the others, averaged over classes."""
     n_classes = logits.shape[1]
     others = (logits.sum(axis=1, keepdims=True) - logits) / (n_classes - 1)
     return max(float((logits - others).std(axis=0).mean()), np.finfo(float).tiny)
-
-
-def _softmax(logits: NDArray) -> NDArray:
-    shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return shifted / shifted.sum(axis=1, keepdims=True)

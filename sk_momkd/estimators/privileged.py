@@ -22,7 +22,7 @@ class PrivilegedOmics:
     Attributes
     ----------
     vectors : float32 ndarray of shape (n_bags, n_genes)
-        Rows of bags without omics mean nothing; see `paired`.
+        Rows of bags without omics are zero; see `paired`.
     paired : bool ndarray of shape (n_bags,)
     genes : ndarray of str, shape (n_genes,)
     teacher : float32 ndarray of shape (n_bags, n_classes) or None
@@ -36,7 +36,7 @@ class PrivilegedOmics:
 
 
 def seeded_clone(estimator: Any, random_state: int) -> Any:
-    """Clone with a seed wherever the user gave none, so that a fit can be repeated."""
+    """Clone `estimator` and set each `random_state` that is None, so that a fit can be repeated."""
     copy = clone(estimator)
     names = [
         name
@@ -54,8 +54,8 @@ def fit_omics(
     Parameters
     ----------
     transformer : scikit-learn transformer
-        Fitted in place on a DataFrame (patients x genes); each patient counts once per label,
-        however many bags there are.
+        Fitted in place on a DataFrame of patients x genes. A patient with several bags counts
+        once per label.
     table : OmicsTable
     rows : int ndarray of shape (n_bags,)
         Row of each training bag in `table`, -1 for none.
@@ -78,7 +78,7 @@ def fit_omics(
 
 
 def transform_omics(transformer: Any, table: OmicsTable, rows: NDArray) -> PrivilegedOmics:
-    """Vectors of bags by a transformer that is fitted; none has to be paired.
+    """Transform the omics of bags by a fitted transformer; bags without omics give zeros.
 
     Raises
     ------
