@@ -1,4 +1,4 @@
-"""What a fitted classifier saw: attention, memory, genes. Reads estimators, draws nothing."""
+"""Tables from fitted classifiers: attention, memory, attributions. Nothing is drawn here."""
 
 import lazy_loader as _lazy
 

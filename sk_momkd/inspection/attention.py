@@ -1,4 +1,4 @@
-"""Attention over the patches of each bag: what a heat map is drawn from."""
+"""Attention over the patches of each bag, as a table; heat maps are drawn from it."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from numpy.typing import NDArray
 from ..models.momkd import MoMKDOutput
 from ..nn.memory import attention_scores
 from ..output import MILOutput
-from .fitted import classifier_of, is_ensemble, seen_bags, shown_names
+from .fitted import fitted_classifier, is_ensemble
+from .inspected_bags import inspected_bags, map_suffixes
 
 
 def patch_attention(clf: Any, bags: Any) -> pd.DataFrame:
-    """Attention and score of every patch, with where it lies.
+    """Attention, score and position of every patch.
 
     Parameters
     ----------
@@ -26,42 +27,40 @@ def patch_attention(clf: Any, bags: Any) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        A row per patch that the classifier sees, bag after bag:
+        A row per patch that reaches the classifier, bag after bag, with columns
 
         ``bag_id, patient_id``
-            The bag's place in `bags` where it has no id.
+            Ids of the bag. A bag without id is named by its position in `bags`.
         ``patch``
-            Place in the bag as it was given, also where a filter of the pipeline drops patches
-            (-1 where it does and no coordinates tell which).
+            Position in the bag that was passed, also where a filter of the pipeline drops patches
+            (-1 where it does and coordinates do not identify the kept ones).
         ``x, y``
-            Top-left corner in level-0 pixels; in micrometres where the bag has them so
-            (``bag.info.unit``); NaN where they are unknown.
-        ``attention``
-            Sums to one over a bag.
-        ``score``
-            Before the softmax and comparable between slides: for MoMKD Eq. 6, the best match with
-            class 1 minus that with class 0, in [-2, 2]. For other classifiers, and for an ensemble
-            (whose attention is the mean over its models), the log of attention over 1/n: 0 is a
-            patch that counts as the average does.
-
+            Top-left corner in level-0 pixels, or in micrometres for bags in micrometres
+            (``bag.info.unit``); NaN where it is unknown.
         ``slide_id``
-            Only where a bag is of several slides (:func:`patient_bags`), whose coordinates
-            overlap.
+            Only for bags of several slides (:func:`patient_bags`), whose coordinates overlap.
+        ``attention``
+            Attention weight; the weights of a bag sum to one.
+        ``score``
+            Value before the softmax, comparable between slides. For MoMKD it is Eq. 6: the best
+            match with class 1 minus that with class 0, in [-2, 2]. For other classifiers, and for
+            an ensemble (whose attention is the mean over its models), it is the logarithm of the
+            attention over 1/n: 0 for a patch of average weight.
 
-        Where a classifier has several maps, both columns come for each:
-        ``attention_<class>``, or ``attention_group_<group>`` for groups of genes.
+        A classifier with several maps has both columns for each map: ``attention_<class>``, or
+        ``attention_group_<group>`` for groups of genes.
 
     Raises
     ------
     TypeError
-        If `clf` has no attention; names the classifiers that have.
+        If `clf` has no attention; names the classifiers that have it.
     BagError
-        Naming the bag, if one is unusable.
+        If a bag is unusable; names it.
 
     See Also
     --------
-    patch_affinities : What the score is made of.
-    to_geojson : The same for QuPath.
+    patch_affinities : Cosines from which the score of MoMKD is computed.
+    to_geojson : Writes the table for QuPath.
 
     Examples
     --------
@@ -74,14 +73,14 @@ def patch_attention(clf: Any, bags: Any) -> pd.DataFrame:
     >>> attention.groupby("bag_id")["attention"].sum().round(6).to_list()
     [1.0, 1.0]
     """
-    model = classifier_of(clf)
+    model = fitted_classifier(clf)
     tables = []
-    for seen in seen_bags(clf, bags):
-        maps = seen.output.attention.double().numpy()
-        scores = _scores(seen.output, maps, by_memory=not is_ensemble(model))
-        table = seen.frame()
+    for inspected in inspected_bags(clf, bags):
+        maps = inspected.output.attention.double().numpy()
+        scores = _scores(inspected.output, maps, by_memory=not is_ensemble(model))
+        table = inspected.patch_table()
         for name, weights, score in zip(
-            shown_names(model, maps.shape[1]), maps.T, scores.T, strict=True
+            map_suffixes(model, maps.shape[1]), maps.T, scores.T, strict=True
         ):
             table[f"attention{name}"] = weights
             table[f"score{name}"] = score
@@ -92,5 +91,5 @@ def patch_attention(clf: Any, bags: Any) -> pd.DataFrame:
 def _scores(output: MILOutput, maps: NDArray, *, by_memory: bool) -> NDArray:
     if by_memory and isinstance(output, MoMKDOutput):
         return attention_scores(output.affinity).double().numpy()
-    with np.errstate(divide="ignore"):  # a patch may have no weight at all
+    with np.errstate(divide="ignore"):  # the weight of a patch may be 0
         return np.log(maps * len(maps))

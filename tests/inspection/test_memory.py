@@ -105,7 +105,10 @@ def test_usage_says_itself_in_words(momkd, unseen):
 
 @pytest.mark.parametrize(
     ("y", "said"),
-    [([0, 1], "y has 2 labels, but there are 20 bags"), ([0, 7] * 10, "y holds 7; the classifier")],
+    [
+        ([0, 1], "y has 2 labels, but there are 20 bags"),
+        ([0, 7] * 10, "y holds 7, but the classifier"),
+    ],
 )
 def test_wrong_labels_are_refused(momkd, unseen, y, said):
     with pytest.raises(ValueError, match=said):

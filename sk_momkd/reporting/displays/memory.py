@@ -8,7 +8,7 @@ from typing import Any, Self
 
 import pandas as pd
 
-from ...inspection.fitted import momkd_of
+from ...inspection.fitted import fitted_momkd
 from .style import GREY, axes, colour, literal, styled
 
 _PERPLEXITY = "memory_perplexity_"
@@ -69,7 +69,7 @@ class MemoryUsageDisplay:
         TypeError
             If one of them has no memory.
         """
-        models = clf if isinstance(clf, Mapping) else {type(momkd_of(clf)).__name__: clf}
+        models = clf if isinstance(clf, Mapping) else {type(fitted_momkd(clf)).__name__: clf}
         return cls({str(k): _history(m) for k, m in models.items()}).plot(ax)
 
     def plot(self, ax: Any = None) -> Self:
@@ -123,7 +123,7 @@ class MemoryUsageDisplay:
 
 def _history(clf: Any) -> pd.DataFrame:
     """Of an ensemble, whose table holds all models one below the other, that of the first."""
-    history = momkd_of(clf).history_
+    history = fitted_momkd(clf).history_
     return history[history["model"] == 0] if "model" in history else history
 
 

@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 
 from ...data.omics import as_omics
 from ...exceptions import BagError, OmicsError
-from ...inspection.fitted import classifier_of
+from ...inspection.fitted import fitted_classifier
 from ...inspection.genes import gene_attributions
-from ...inspection.memory import memory_usage, top_patches
+from ...inspection.memory import memory_usage
+from ...inspection.memory_patches import top_patches
 from ..displays.attention_map import AttentionMapDisplay
 from ..displays.genes import GeneAttributionDisplay
 from ..displays.memory import MemoryUsageDisplay
@@ -108,7 +109,7 @@ def slides_section(subject: Subject) -> Section:
     if subject.bags is None:
         return Section(name, title, missing=_NO_BAGS)
     try:
-        classifier_of(subject.model)
+        fitted_classifier(subject.model)
     except TypeError as error:
         return Section(name, title, missing=str(error))
     blocks: list[Block] = [

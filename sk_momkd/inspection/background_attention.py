@@ -1,4 +1,4 @@
-"""Whether attention and memory sit on bare glass: the failure that the paper describes."""
+"""Attention and memory components on bare glass, a failure that the paper describes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from ..estimators.momkd import MoMKDClassifier
 from ..exceptions import BagError
 from ..preprocessing.background_detector import BackgroundDetector
 from ..preprocessing.instance_filter import InstanceFilter
-from .fitted import SeenBag, classifier_of, is_ensemble, momkd_output, seen_bags
+from .fitted import fitted_classifier, is_ensemble, momkd_output
+from .inspected_bags import InspectedBag, inspected_bags
 from .memory import component_table
 
 REMEDY = "Fit again without such patches: make_pipeline(InstanceFilter(BackgroundDetector()), clf)."
@@ -23,19 +24,34 @@ REMEDY = "Fit again without such patches: make_pipeline(InstanceFilter(Backgroun
 
 @dataclass(frozen=True)
 class BackgroundReport:
-    """Where attention and memory sit on background; see :func:`background_report`.
+    """Attention and memory components on background; the result of :func:`background_report`.
 
     Attributes
     ----------
     slides : DataFrame, a row per bag
-        ``bag_id, patient_id, n_patches``, ``background``, the share of patches that are
-        background, ``attention``, the share of attention on them, and ``flagged``.
+        ``bag_id, patient_id, n_patches``; ``background``, the fraction of patches that are
+        background; ``attention``, the attention on them; and ``flagged``, whether that exceeds
+        `threshold`.
     components : DataFrame or None
-        Of a memory: ``class, component, n_patches`` that match it best, ``background``, the share
-        of those that are background, and ``flagged``.
+        A row per memory component: ``class, component``; ``n_patches``, the number of patches that
+        match it best; ``background``, the fraction of these that are background; and ``flagged``,
+        whether that exceeds `threshold`. None without a memory, and for an ensemble.
     threshold : float
-    detector : fitted detector
-        Predicts 1 for tissue.
+        Fraction above which a slide or component is flagged.
+    detector : estimator
+        The fitted detector, which predicts 1 for tissue.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from sk_momkd import BackgroundReport
+    >>> slides = pd.DataFrame(
+    ...     {"n_patches": [60], "background": [0.5], "attention": [0.8], "flagged": [True]}
+    ... )
+    >>> print(BackgroundReport(slides, components=None, threshold=0.5, detector=None))
+    50.0% of 60 patches in 1 bags are background.
+    1 bags have more than 50% of their attention on it.
+    Fit again without such patches: make_pipeline(InstanceFilter(BackgroundDetector()), clf).
     """
 
     slides: pd.DataFrame
@@ -45,7 +61,7 @@ class BackgroundReport:
 
     @property
     def remedy(self) -> str | None:
-        """What to do, where anything is flagged."""
+        """Advice if anything is flagged, else None."""
         flagged = self.slides["flagged"].any()
         if self.components is not None:
             flagged |= self.components["flagged"].any()
@@ -78,36 +94,40 @@ def background_report(
     max_patches: int | None = 10_000,
     random_state: Any = 0,
 ) -> BackgroundReport:
-    """Find slides and memory components whose attention sits on patches without information.
+    """Find slides with attention, and memory components with patches, on background.
 
-    Background is found by a detector of patches, by default :class:`BackgroundDetector`: an
-    encoder gives bare glass nearly identical features. A slide is flagged if more than
-    `threshold` of its attention lies on background, a memory component if more than `threshold`
-    of the patches that match it best are background.
+    Background is found by a detector of patches, by default :class:`BackgroundDetector`, which
+    finds dense clusters of near-identical features. A slide is flagged if more than `threshold` of
+    its attention is on background, and a memory component if more than `threshold` of the patches
+    that match it best are background.
 
     Parameters
     ----------
     clf : fitted classifier of this package, or a Pipeline that ends in one
     bags : bags in any form that `fit` accepts
-        As the encoder made them: the detector looks at them before the steps of the pipeline, the
-        classifier after these.
+        Bags with the features of the encoder. The detector gets them before the steps of the
+        pipeline, the classifier after them.
     detector : estimator, optional
-        As in :class:`InstanceFilter`; it is cloned and fitted on patches of `bags`.
+        Detector as in :class:`InstanceFilter`; it is cloned and fitted on patches of `bags`.
     threshold : float, default=0.5
+        Fraction above which a slide or component is flagged.
     max_patches : int or None, default=10_000
-        For the fit of the detector.
+        Number of patches that are drawn to fit the detector; None takes all.
     random_state : int, RandomState or None, default=0
-        Draws them.
+        Controls which patches are drawn.
 
     Returns
     -------
     BackgroundReport
-        With no components where there is no memory, or several (an ensemble).
+        Its ``components`` are None without a memory, and for an ensemble.
 
     Raises
     ------
     BagError
-        If a filter of the pipeline drops patches and it cannot be told which.
+        If a bag is unusable, or a filter of the pipeline drops patches and coordinates do not
+        identify the kept ones.
+    TypeError
+        If `clf` has no attention.
     ValueError
         If `threshold` is not between 0 and 1, or most patches are copies of each other.
 
@@ -129,12 +149,14 @@ def background_report(
     """
     if not 0 < threshold < 1:
         raise ValueError(f"threshold must be between 0 and 1, got {threshold!r}.")
-    model = classifier_of(clf)
+    model = fitted_classifier(clf)
     given = as_bags(bags)
     finder = BackgroundDetector() if detector is None else detector
     fitted = InstanceFilter(finder, max_patches=max_patches, random_state=random_state).fit(given)
     has_memory = isinstance(model, MoMKDClassifier) and not is_ensemble(model)
-    rows, found = _look(seen_bags(clf, given), fitted.detector_, has_memory=has_memory)
+    rows, found = _measure_background(
+        inspected_bags(clf, given), fitted.detector_, has_memory=has_memory
+    )
     slides = pd.DataFrame(rows)
     slides["flagged"] = slides["attention"] > threshold
     components = None
@@ -149,26 +171,26 @@ def background_report(
     return BackgroundReport(slides, components, threshold, fitted.detector_)
 
 
-def _look(
-    bags: Iterable[SeenBag], detector: Any, *, has_memory: bool
+def _measure_background(
+    bags: Iterable[InspectedBag], detector: Any, *, has_memory: bool
 ) -> tuple[list[dict[str, Any]], NDArray | None]:
-    """Rows of the slides, and counts (all and background, K, m) of the memory."""
+    """Rows of the slides, and counts (2: all and background, K, m) of patches per component."""
     rows: list[dict[str, Any]] = []
     counts = None
-    for seen in bags:
-        background = _is_background(seen, detector)
-        attention = seen.output.attention.double().numpy().mean(axis=1)
+    for inspected in bags:
+        background = _is_background(inspected, detector)
+        attention = inspected.output.attention.double().numpy().mean(axis=1)
         rows.append(
             {
-                "bag_id": seen.bag_id,
-                "patient_id": seen.bag.patient_id,
+                "bag_id": inspected.bag_id,
+                "patient_id": inspected.bag.patient_id,
                 "n_patches": len(background),
                 "background": background.mean(),
                 "attention": attention[background].sum(),
             }
         )
         if has_memory:
-            both = _counts(momkd_output(seen.output).affinity.numpy(), background)
+            both = _counts(momkd_output(inspected.output).affinity.numpy(), background)
             counts = both if counts is None else counts + both
     return rows, counts
 
@@ -183,11 +205,11 @@ def _counts(affinity: NDArray, background: NDArray) -> NDArray:
     return counts
 
 
-def _is_background(seen: SeenBag, detector: Any) -> NDArray:
-    if (seen.positions < 0).any():
+def _is_background(inspected: InspectedBag, detector: Any) -> NDArray:
+    if (inspected.positions < 0).any():
         raise BagError(
-            f"{seen.bag.name}: a filter of the pipeline drops patches, and without coordinates it "
-            "cannot be told which. Report on the bags that the filter gives out."
+            f"{inspected.bag.name}: a filter of the pipeline drops patches, and without "
+            "coordinates it is unknown which. Pass the bags that the filter returns."
         )
-    features = seen.bag.load().features[seen.positions]
+    features = inspected.bag.load().features[inspected.positions]
     return np.asarray(detector.predict(features)) != 1

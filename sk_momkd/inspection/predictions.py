@@ -1,0 +1,161 @@
+"""Predictions as a table, and as the CSV file that STAMP reads."""
+
+from __future__ import annotations
+
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from sklearn.utils.validation import check_consistent_length
+
+from ..data.sequence import as_bags
+from ..io.atomic import atomic_write
+from ..messages import first_few
+
+_STAMP_COLUMNS = ("PATIENT", "pred", "loss")
+
+
+def prediction_table(clf: Any, bags: Any, y: Any = None) -> pd.DataFrame:
+    """Return ids, labels and probabilities of bags as a table.
+
+    Parameters
+    ----------
+    clf : fitted classifier, or a Pipeline that ends in one
+    bags : bags in any form that `fit` accepts
+    y : array-like of shape (n_bags,), optional
+        Labels, which become a column of the table.
+
+    Returns
+    -------
+    DataFrame
+        A row per bag: ``bag_id, patient_id``, ``y`` if it is given, ``p_<class>`` for each class,
+        and ``predicted``, the most probable class.
+
+    Raises
+    ------
+    BagError
+        If a bag is unusable; names it.
+    ValueError
+        If `y` has another length than `bags`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sk_momkd import ABMILClassifier, prediction_table
+    >>> random = np.random.default_rng(0)
+    >>> bags = [random.normal(2 * (i % 2), size=(5, 4)) for i in range(20)]
+    >>> clf = ABMILClassifier(dim=8, max_epochs=2, random_state=0).fit(bags, np.arange(20) % 2)
+    >>> prediction_table(clf, bags[:2]).columns.to_list()
+    ['bag_id', 'patient_id', 'p_0', 'p_1', 'predicted']
+    """
+    bags = as_bags(bags)
+    proba = np.asarray(clf.predict_proba(bags))
+    table = pd.DataFrame(
+        {
+            "bag_id": [bags.name(i) if b.bag_id is None else b.bag_id for i, b in enumerate(bags)],
+            "patient_id": [bag.patient_id for bag in bags],
+        }
+    )
+    if y is not None:
+        check_consistent_length(bags, y)
+        table["y"] = np.asarray(y)
+    for c, column in zip(clf.classes_, proba.T, strict=True):
+        table[f"p_{c}"] = column
+    table["predicted"] = np.asarray(clf.classes_)[proba.argmax(axis=1)]
+    return table
+
+
+def to_stamp(predictions: pd.DataFrame, path: str | PathLike, *, label: str) -> pd.DataFrame:
+    """Write predictions as STAMP's ``patient-preds.csv`` for its statistics and plots.
+
+    Parameters
+    ----------
+    predictions : DataFrame
+        Result of :func:`prediction_table`, or ``predictions`` of :func:`evaluate`: a table with
+        ``patient_id`` (and ``bag_id``, used where that is missing), ``p_<class>`` and, if the
+        labels are known, ``y``. Probabilities are averaged over the rows of a patient.
+    path : path
+        File to write. An interrupted write leaves no partial file.
+    label : str
+        Name of the column of true labels.
+
+    Returns
+    -------
+    DataFrame
+        The table that was written, a row per patient, ordered by loss as STAMP does: ``PATIENT``,
+        `label`, ``pred``, ``<label>_<class>`` and ``loss``, the cross-entropy (empty without
+        labels).
+
+    Raises
+    ------
+    ValueError
+        If a column is missing, slides of a patient have inconsistent labels, or `label` is the
+        name of another column.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import pandas as pd
+    >>> from sk_momkd import to_stamp
+    >>> table = pd.DataFrame(
+    ...     {"patient_id": ["A", "A"], "y": "MSI", "p_MSI": [0.9, 0.7], "p_MSS": [0.1, 0.3]}
+    ... )
+    >>> to_stamp(table, tempfile.mkdtemp() + "/patient-preds.csv", label="isMSI").round(3)
+      PATIENT isMSI pred  isMSI_MSI  isMSI_MSS   loss
+    0       A   MSI  MSI        0.8        0.2  0.223
+    """
+    if label in _STAMP_COLUMNS:
+        raise ValueError(
+            f"label {label!r} is the name of another column of STAMP's table; choose another name."
+        )
+    columns = [str(c) for c in predictions.columns if str(c).startswith("p_")]
+    if not columns or "patient_id" not in predictions:
+        raise ValueError(
+            "predictions need the columns patient_id and p_<class>, as in prediction_table; "
+            f"got {list(predictions.columns)}."
+        )
+    patient = predictions["patient_id"]
+    if "bag_id" in predictions:
+        patient = patient.where(patient.notna(), predictions["bag_id"])
+    if patient.isna().any():
+        raise ValueError("A row of predictions has neither a patient id nor a bag id.")
+    grouped = predictions.groupby(patient.astype(str).to_numpy(), sort=False)
+    proba = grouped[columns].mean()
+    classes = [c.removeprefix("p_") for c in columns]
+    table = pd.DataFrame({"PATIENT": proba.index})
+    truth = _truth(predictions, grouped, classes)
+    table[label] = None if truth is None else truth
+    table["pred"] = np.array(classes, dtype=object)[proba.to_numpy().argmax(axis=1)]
+    for name, column in zip(classes, columns, strict=True):
+        table[f"{label}_{name}"] = proba[column].to_numpy()
+    table["loss"] = np.nan if truth is None else _loss(proba.to_numpy(), truth, classes)
+    table = table.sort_values("loss", kind="stable", na_position="last", ignore_index=True)
+    with atomic_write(Path(path)) as part:
+        table.to_csv(part, index=False)
+    return table
+
+
+def _truth(predictions: pd.DataFrame, grouped: Any, classes: list[str]) -> NDArray | None:
+    if "y" not in predictions:
+        return None
+    inconsistent = grouped["y"].nunique(dropna=False) > 1
+    if inconsistent.any():
+        raise ValueError(
+            f"{inconsistent.sum()} patients have slides with inconsistent labels: "
+            f"{first_few(inconsistent.index[inconsistent])}. Correct the labels, or give each "
+            "slide its own patient_id."
+        )
+    truth = grouped["y"].first()
+    unknown = sorted({str(c) for c in truth.dropna()} - set(classes))
+    if unknown:
+        raise ValueError(f"y holds {unknown[0]!r}, but there are probabilities only of {classes}.")
+    return truth.map(str, na_action="ignore").to_numpy(dtype=object)
+
+
+def _loss(proba: NDArray, truth: NDArray, classes: list[str]) -> NDArray:
+    place = {c: k for k, c in enumerate(classes)}
+    true = [p[place[c]] if c in place else np.nan for p, c in zip(proba, truth, strict=True)]
+    return -np.log(np.clip(np.asarray(true, dtype=float), np.finfo(float).tiny, None))
