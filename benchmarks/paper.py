@@ -42,9 +42,9 @@ from paper_methods import METHODS, PRIVILEGED, TABLES, Protocol, learns_from_omi
 from paper_tables import write_tables
 from paper_tasks import SIMULATED, Task, fingerprint, folds, simulated_tasks, tasks_from_files
 
-from sk_momkd.evaluation.cross_validation import bag_probabilities, run
+from sk_momkd.evaluation.cross_validation import bag_probabilities, fit_folds
 from sk_momkd.evaluation.omics_comparison import permute_omics
-from sk_momkd.evaluation.study import Plan, Study, shuffles
+from sk_momkd.evaluation.study import Plan, Study, permutation_generator
 
 RESULTS = Path(__file__).parents[1] / "docs" / "results"
 FIELDS = (
@@ -64,10 +64,10 @@ def one_fit(
     model = protocol.model(method, study.omics)
     omics = study.omics if learns_from_omics(method, model) else None
     if METHODS[method].omics == "permuted":
-        omics = permute_omics(study, shuffles(seed, number), within_class=True)
+        omics = permute_omics(study, permutation_generator(seed, number), within_class=True)
     alone = Plan([[split]], [[fit_seed]])
     start = time.process_time()
-    outcome = run(study, model, alone, omics=[omics], keep_models=True)[0]
+    outcome = fit_folds(study, model, alone, omics=[omics], keep_models=True)[0]
     seconds = time.process_time() - start
     history = getattr(outcome.model[-1], "history_", None)
     elsewhere = None if method == PRIVILEGED else task.external  # no omics is read of those

@@ -30,7 +30,7 @@ from sk_momkd import (
     TransMILClassifier,
     WiKGClassifier,
 )
-from sk_momkd.evaluation.routing import takes
+from sk_momkd.evaluation.routing import accepts
 from sk_momkd.losses.mil import cross_entropy_terms
 from sk_momkd.nn.attention import AttentionPool
 from sk_momkd.nn.edges import Edges
@@ -278,4 +278,4 @@ class Protocol:
 
 def learns_from_omics(name: str, model: Pipeline) -> bool:
     """Whether `fit` gets omics; the privileged regression has its own."""
-    return bool(METHODS[name].omics) and takes(model, "omics")
+    return bool(METHODS[name].omics) and accepts(model, "omics")

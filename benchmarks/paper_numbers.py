@@ -11,13 +11,13 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from sk_momkd.evaluation.results import (
-    Bootstrap,
-    FoldOutcome,
-    OutOfFold,
+    FoldResult,
+    PatientPredictions,
     mean_fold_auroc,
-    mean_of_known,
-    pooled,
+    nan_mean,
+    pool_folds,
 )
+from sk_momkd.evaluation.statistics import Bootstrap
 from sk_momkd.evaluation.study import Plan
 
 
@@ -40,45 +40,41 @@ class Results:
         mine = self.rows[(self.rows["method"] == method) & self.rows["seed"].isin(seeds)]
         return mine.sort_values(["seed", "fold"])
 
-    def repeats(self, method: str, seeds: tuple[int, ...]) -> list[OutOfFold]:
+    def repeats(self, method: str, seeds: tuple[int, ...]) -> list[PatientPredictions]:
         """Out-of-fold predictions of each seed."""
         outcomes = [
             self._outcome(seeds.index(fit.seed), fit)
             for fit in self.fits(method, seeds).itertuples()
         ]
-        return pooled(outcomes, self.study.labels)
+        return pool_folds(outcomes, self.study.labels)
 
-    def _outcome(self, repeat: int, fit: Any) -> FoldOutcome:
+    def _outcome(self, repeat: int, fit: Any) -> FoldResult:
         train, test = self.plans[fit.seed].splits[0][fit.fold]
         positive = as_numbers(fit.p)
-        return FoldOutcome(
+        return FoldResult(
             repeat,
             fit.fold,
-            self.study.patients(train),
-            self.study.patients(test),
+            self.study.patients_at(train),
+            self.study.patients_at(test),
             np.stack([1 - positive, positive], axis=1),
             np.unique(self.study.patient_of[test], return_counts=True)[1],
             float(fit.threshold),
-            fit.cpu_seconds,
-            np.nan,
-            np.nan,
-            None,
+            fit_seconds=fit.cpu_seconds,
+            predict_seconds=np.nan,
         )
 
     def spread(self, method: str, seeds: tuple[int, ...]) -> float:
         """SD of the AUROC over seeds and folds."""
         once = np.ones((1, len(self.study.names)))
         found = [
-            part.take(part.fold == f).auroc(once)[0]
-            for part in self.repeats(method, seeds)
-            for f in np.unique(part.fold)
+            fold.auroc(once)[0] for part in self.repeats(method, seeds) for fold in part.of_folds()
         ]
         return float(pd.Series(found).std())
 
     def other_metrics(self, method: str, seeds: tuple[int, ...]) -> dict[str, float]:
         """Of the pooled predictions, mean over seeds."""
         once = np.ones((1, len(self.study.names)))
-        scores = [part.scores(once) for part in self.repeats(method, seeds)]
+        scores = [part.metrics(once) for part in self.repeats(method, seeds)]
         names = {"auroc": "auc_pooled", "auprc": "auprc", "brier": "brier"}
         names["balanced_accuracy_tuned"] = "balanced_accuracy_tuned"
         return {new: float(np.mean([s[old][0] for s in scores])) for old, new in names.items()}
@@ -115,7 +111,7 @@ class ExternalResults(Results):
         models = self.models(method, seeds)
         models = models.mean(axis=1) if kind == "ensemble" else models.reshape(-1, models.shape[2])
         weights = self.weights(drawn=drawn)
-        return mean_of_known([self._single(p).auroc(weights) for p in models])
+        return nan_mean([self._single(p).auroc(weights) for p in models])
 
     def spread(self, method: str, seeds: tuple[int, ...]) -> float:
         once, models = self.weights(drawn=False), self.models(method, seeds)
@@ -125,12 +121,12 @@ class ExternalResults(Results):
     def other_metrics(self, method: str, seeds: tuple[int, ...]) -> dict[str, float]:
         return {}
 
-    def _single(self, positive: NDArray) -> OutOfFold:
+    def _single(self, positive: NDArray) -> PatientPredictions:
         n = len(self.study.names)
         proba, zeros = np.stack([1 - positive, positive], axis=1), np.zeros(n, dtype=int)
         n_bags = np.bincount(self.study.patient_of, minlength=n)
         nowhere = np.full(n, np.nan)
-        return OutOfFold(np.arange(n), zeros, self.study.labels, proba, nowhere, n_bags)
+        return PatientPredictions(np.arange(n), zeros, self.study.labels, proba, nowhere, n_bags)
 
 
 def as_numbers(text: str) -> NDArray:

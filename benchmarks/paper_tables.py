@@ -14,7 +14,7 @@ from page import line, short, write_page
 from paper_methods import METHODS, POOLED, PRIVILEGED, TITLES
 from paper_numbers import ExternalResults, Results, share_draws
 
-from sk_momkd.evaluation.results import Bootstrap
+from sk_momkd.evaluation.statistics import Bootstrap
 from sk_momkd.evaluation.study import Plan, Study
 
 _FIGURES = {"s1": "figs1", "fig3": "fig3"}  # in names of files; the others are tables

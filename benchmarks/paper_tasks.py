@@ -12,7 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from sk_momkd import Bag, BagSequence, PatientStratifiedKFold, load_cohort, simulate_cohort
-from sk_momkd.evaluation.external import require_strangers
+from sk_momkd.evaluation.external import check_no_overlap
 from sk_momkd.evaluation.study import Plan, Study, as_study, make_plan
 
 SIMULATED = {
@@ -107,7 +107,7 @@ def tasks_from_files(options: argparse.Namespace) -> list[Task]:
     ]
     for task in tasks:
         if task.external is not None:
-            require_strangers(task.external, frozenset(task.study.names))
+            check_no_overlap(task.external, frozenset(task.study.names))
     return tasks
 
 
@@ -151,7 +151,7 @@ def folds(study: Study, n_splits: int, seed: int) -> Plan:
 
 def fingerprint(study: Study, split: tuple[NDArray, NDArray]) -> str:
     """What tells the test patients of a fold, all labels and the omics from others."""
-    parts = [study.names[study.patients(split[1])], study.names, study.labels]
+    parts = [study.names[study.patients_at(split[1])], study.names, study.labels]
     if study.omics is not None:
         rows = study.omics.match(study.bags)
         parts += [rows >= 0, study.omics.rows(rows[rows >= 0]).to_numpy()]

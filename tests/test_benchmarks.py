@@ -76,7 +76,7 @@ def test_paper_table_1_has_the_aucs_of_scikit_learn(results, task):
     plan = paper.folds(task.study, 2, 0)
     for method in ("MoMKD", "WiKG", "LR on omics (privileged)"):
         aucs = [
-            roc_auc_score(task.study.labels[task.study.patients(test)], p)
+            roc_auc_score(task.study.labels[task.study.patients_at(test)], p)
             for (_, test), p in zip(plan.splits[0], probabilities(results, method), strict=True)
         ]
         row = table(results, "1").loc[method]

@@ -12,103 +12,59 @@ from numpy.typing import NDArray
 
 from ..data.omics import OmicsTable
 from ..messages import first_few
-from .cross_validation import run_plan
+from .cross_validation import fit_folds
 from .results import (
-    Bootstrap,
     Evaluation,
-    OutOfFold,
-    Tables,
-    collect,
-    fold_of_patient,
+    PatientPredictions,
+    TableResult,
+    build_evaluation,
     mean_auroc,
     mean_fold_auroc,
+    resampled_weights,
 )
-from .routing import takes
-from .statistics import delong_test, holm
+from .routing import accepts
+from .statistics import Bootstrap, delong_test, holm
 from .study import Plan, Study, as_study, make_plan
 
-_TIE = 1e-12  # AUROCs that differ by rounding alone
-
-
-def paired_difference(
-    study: Study,
-    first: Sequence[OutOfFold],
-    second: Sequence[OutOfFold],
-    bootstrap: Bootstrap,
-) -> dict[str, float]:
-    """First minus second: AUROC pooled and within folds, intervals, DeLong's test, folds won.
-
-    Parameters
-    ----------
-    study : Study
-    first, second : list of OutOfFold
-        By repeat, on the same folds.
-    bootstrap : Bootstrap
-        The same patients are drawn for both methods; within folds for the AUROC within folds.
-        Whole sites are drawn for ``..._sites``.
-    """
-    n = len(study.names)
-    once, patients = np.ones((1, n)), bootstrap.patients(n)
-    within = bootstrap.within(fold_of_patient(study, second))
-    kinds = {"": (patients, within)}
-    if study.sites is not None:
-        kinds["_sites"] = (bootstrap.sites(study.sites),) * 2
-    row = {"auroc": float((mean_auroc(first, once) - mean_auroc(second, once))[0])}
-    for kind, (weights, _) in kinds.items():
-        drawn = mean_auroc(first, weights) - mean_auroc(second, weights)
-        row[f"low{kind}"], row[f"high{kind}"] = bootstrap.interval(drawn)
-    row["fold_auroc"] = float((mean_fold_auroc(first, once) - mean_fold_auroc(second, once))[0])
-    for kind, (_, weights) in kinds.items():
-        drawn = mean_fold_auroc(first, weights) - mean_fold_auroc(second, weights)
-        row[f"fold_low{kind}"], row[f"fold_high{kind}"] = bootstrap.interval(drawn)
-    return row | _delong(first, second) | _folds_won(first, second, once)
-
-
-def _delong(first: Sequence[OutOfFold], second: Sequence[OutOfFold]) -> dict[str, float]:
-    y, patients = second[0].y, second[0].patients
-    same = all(np.array_equal(r.patients, patients) for r in (*first, *second))
-    if not same or second[0].proba.shape[1] != 2 or np.bincount(y, minlength=2).min() < 2:
-        return {"p_delong": np.nan, "correlation": np.nan}
-    scores = [np.stack([r.proba[:, 1] for r in repeats]) for repeats in (first, second)]
-    test = delong_test(y == 1, *scores)
-    return {"p_delong": test.p_value, "correlation": test.correlation}
-
-
-def _folds_won(
-    first: Sequence[OutOfFold], second: Sequence[OutOfFold], once: NDArray
-) -> dict[str, int]:
-    gaps = np.array(
-        [
-            (mine.take(mine.fold == f).auroc(once) - other.take(other.fold == f).auroc(once))[0]
-            for mine, other in zip(first, second, strict=True)
-            for f in np.unique(mine.fold)
-        ]
-    )
-    gaps = gaps[np.isfinite(gaps)]
-    return {
-        "wins": int((gaps > _TIE).sum()),
-        "ties": int((np.abs(gaps) <= _TIE).sum()),
-        "losses": int((gaps < -_TIE).sum()),
-    }
+_TOLERANCE = 1e-12  # AUROCs that differ by rounding alone are a tie
 
 
 @dataclass(frozen=True, repr=False)
-class Comparison(Tables):
-    """Results of several estimators on the same folds; see :func:`compare`.
+class Comparison(TableResult):
+    """Results of several estimators on the same folds, made by :func:`compare`.
 
     Attributes
     ----------
     summary : DataFrame, index method
-        AUROC with interval, all other metrics, whether omics was used, mean seconds of a fit, and
-        the most memory (MiB) that a fit held above what was there before it, median over fits.
+        Columns ``auroc`` with interval ``low``, ``high``, all other metrics, ``fold_std`` (of the
+        AUROC within folds), ``omics`` (whether it was used), ``fit_seconds`` (mean of a fit), and
+        ``fit_mib`` (median over fits) if memory was measured.
     differences : DataFrame, index method
-        Method minus reference: ``auroc`` (pooled) with ``low, high``, ``fold_auroc`` (mean within
-        folds) with ``fold_low, fold_high``, with groups the same with ``_sites``; ``p_delong``,
-        ``p_holm``, ``correlation`` of the two AUROCs, folds won, tied and lost.
+        Method minus reference. Columns ``auroc`` (pooled) with interval ``low``, ``high``,
+        ``fold_auroc`` (mean within folds) with ``fold_low``, ``fold_high``, with groups the same
+        intervals with the suffix ``_sites`` (whole sites drawn); ``p_delong`` (test of ``auroc``),
+        ``p_holm`` (corrected for the number of methods), ``correlation`` of the two AUROCs, and
+        the numbers of folds ``wins``, ``ties``, ``losses``.
     folds, predictions : DataFrame
-        Those of the evaluations, with a column ``method``.
+        Those of the evaluations, with a first column ``method``.
     reference : str
-    evaluations : dict of Evaluation
+        Method that the others are compared with.
+    evaluations : dict of str to Evaluation
+
+    See Also
+    --------
+    compare : Makes it.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn.dummy import DummyClassifier
+    >>> from sk_momkd import Bag, BagSequence, compare
+    >>> bags = BagSequence(Bag(np.ones((2, 3)), patient_id=f"P{i:02d}") for i in range(20))
+    >>> methods = {"prior": DummyClassifier(), "uniform": DummyClassifier(strategy="uniform")}
+    >>> result = compare(methods, bags, np.arange(20) % 2, n_bootstrap=100)
+    >>> result.differences.loc["uniform", ["auroc", "ties"]].tolist()
+    [0.0, 5.0]
     """
 
     summary: pd.DataFrame
@@ -118,20 +74,13 @@ class Comparison(Tables):
     reference: str
     evaluations: dict[str, Evaluation] = field(repr=False)
 
-    _shown = ("summary", "differences")
+    _displayed = ("summary", "differences")
 
     @property
     def headline(self) -> str:
         """Methods, patients and reference."""
         one = next(iter(self.evaluations.values())).headline.partition(": ")[2]
         return f"{len(self.evaluations)} methods, reference {self.reference!r}: {one}"
-
-
-class Arm(NamedTuple):
-    """A method of a comparison, with an omics table (or None) for each repeat."""
-
-    estimator: Any
-    omics: Sequence[OmicsTable | None]
 
 
 def compare(
@@ -149,6 +98,7 @@ def compare(
     n_bootstrap: int = 2000,
     confidence_level: float = 0.95,
     keep_models: bool = False,
+    measure_memory: bool = False,
     n_jobs: int | None = None,
 ) -> Comparison:
     """Evaluate several estimators on identical folds and test their differences.
@@ -161,9 +111,9 @@ def compare(
     reference : str, optional
         The method that the others are compared with; by default the first.
     omics : AnnData, DataFrame or OmicsTable, optional
-        Given to the methods whose `fit` takes it; the others learn from histology alone.
+        Passed to the methods whose `fit` takes it; the others learn from histology alone.
     cv, groups, n_repeats, random_state, pos_label, n_bootstrap, confidence_level, keep_models, \
-n_jobs
+measure_memory, n_jobs
         As in :func:`evaluate`.
 
     Returns
@@ -175,13 +125,18 @@ n_jobs
     LeakageError, TypeError, ValueError
         As :func:`evaluate`; also if `reference` is no method.
 
+    See Also
+    --------
+    evaluate : One estimator.
+    compare_omics : One estimator with and without omics.
+
     Notes
     -----
-    Intervals and DeLong's test ask what other patients would have given the same fitted models:
-    chance in training is not in them. ``p_holm`` corrects ``p_delong`` for the number of methods.
-    Seconds are wall time of a fit, comparable with ``n_jobs=1`` alone. Memory is that of the
-    process which runs the fit, looked at fifty times a second, without child processes and GPUs;
-    the first fit of a process holds, too, what its libraries set up.
+    Intervals and DeLong's test answer what other patients would have given the same fitted models;
+    they do not contain the chance in training. Seconds are wall time of a fit; they are comparable
+    with ``n_jobs=1`` only. Memory is that of the process which runs the fit, read fifty times a
+    second, without child processes and GPUs. The first fit of a process also holds what its
+    libraries set up.
 
     Examples
     --------
@@ -189,25 +144,15 @@ n_jobs
     >>> from sklearn.dummy import DummyClassifier
     >>> from sklearn.linear_model import LogisticRegression
     >>> from sklearn.pipeline import make_pipeline
-    >>> from sklearn.preprocessing import FunctionTransformer
-    >>> from sk_momkd import Bag, BagSequence
-    >>> from sk_momkd.evaluation.comparison import compare
-    >>> def mean_patch(bags):
-    ...     return np.array([bag.load().features.mean(axis=0) for bag in bags])
+    >>> from sk_momkd import Bag, BagPooling, BagSequence, compare
     >>> random = np.random.default_rng(0)
     >>> y = np.arange(40) % 2
     >>> bags = BagSequence(
     ...     Bag(random.normal(label, 1, size=(5, 3)), patient_id=f"P{i:02d}")
     ...     for i, label in enumerate(y)
     ... )
-    >>> table = compare(
-    ...     {
-    ...         "guess": DummyClassifier(),
-    ...         "lr": make_pipeline(FunctionTransformer(mean_patch), LogisticRegression()),
-    ...     },
-    ...     bags,
-    ...     y,
-    ... ).differences
+    >>> pooled = make_pipeline(BagPooling(), LogisticRegression())
+    >>> table = compare({"prior": DummyClassifier(), "lr": pooled}, bags, y).differences
     >>> table.index.to_list(), bool(table.loc["lr", "fold_low"] > 0)
     (['lr'], True)
     """
@@ -216,56 +161,54 @@ n_jobs
     reference = next(iter(estimators)) if reference is None else reference
     if reference not in estimators:
         raise ValueError(f"reference={reference!r} is none of {first_few(estimators)}.")
+    if omics is not None and not any(accepts(e, "omics") for e in estimators.values()):
+        raise TypeError(f"The fit of none of {first_few(estimators)} takes omics.")
     bootstrap = Bootstrap(n_bootstrap, confidence_level, random_state)
     study = as_study(bags, y, omics=omics, groups=groups, pos_label=pos_label)
     plan = make_plan(study, cv, n_repeats, random_state)
-    arms = {}
-    for name, estimator in estimators.items():
-        table = study.omics if takes(estimator, "omics") else None
-        arms[name] = Arm(estimator, [table] * n_repeats)
-    if omics is not None and not any(takes(e, "omics") for e in estimators.values()):
-        raise TypeError(f"The fit of none of {first_few(estimators)} takes omics.")
-    evaluations = evaluate_arms(
-        study, arms, plan, bootstrap, n_jobs=n_jobs, keep_models=keep_models
+    methods = {
+        name: Method(estimator, [study.omics if accepts(estimator, "omics") else None] * n_repeats)
+        for name, estimator in estimators.items()
+    }
+    evaluations = evaluate_methods(
+        study,
+        methods,
+        plan,
+        bootstrap,
+        n_jobs=n_jobs,
+        keep_models=keep_models,
+        measure_memory=measure_memory,
     )
     pairs = {name: (name, reference) for name in evaluations if name != reference}
     return Comparison(
-        _summary(evaluations, arms),
+        _summary(evaluations, methods),
         difference_table(study, evaluations, pairs, bootstrap).rename_axis("method"),
-        stacked(evaluations, "folds"),
-        stacked(evaluations, "predictions"),
+        stack_tables(evaluations, "folds"),
+        stack_tables(evaluations, "predictions"),
         reference,
         evaluations,
     )
 
 
-def evaluate_arms(
-    study: Study,
-    arms: Mapping[str, Arm],
-    plan: Plan,
-    bootstrap: Bootstrap,
-    *,
-    n_jobs: int | None = None,
-    keep_models: bool = False,
+class Method(NamedTuple):
+    """An estimator of a comparison, with an omics table (or None) for each repeat."""
+
+    estimator: Any
+    omics: Sequence[OmicsTable | None]
+
+
+def evaluate_methods(
+    study: Study, methods: Mapping[str, Method], plan: Plan, bootstrap: Bootstrap, **options: Any
 ) -> dict[str, Evaluation]:
-    """Evaluation of each arm on the same splits, seeds and draws."""
-    return {
-        name: collect(
-            name,
-            study,
-            run_plan(
-                study,
-                arm.estimator,
-                plan,
-                omics=arm.omics,
-                n_jobs=n_jobs,
-                keep_models=keep_models,
-                watch_memory=True,
-            ),
-            bootstrap,
-        )
-        for name, arm in arms.items()
-    }
+    """Evaluate each method on the same splits, seeds and bootstrap samples.
+
+    The `options` are those of `fit_folds`.
+    """
+    evaluations = {}
+    for name, (estimator, omics) in methods.items():
+        folds = fit_folds(study, estimator, plan, omics=omics, **options)
+        evaluations[name] = build_evaluation(name, study, folds, bootstrap)
+    return evaluations
 
 
 def difference_table(
@@ -274,7 +217,7 @@ def difference_table(
     pairs: Mapping[str, tuple[str, str]],
     bootstrap: Bootstrap,
 ) -> pd.DataFrame:
-    """Row per pair: first minus second."""
+    """One row per pair: first minus second."""
     rows = {
         name: paired_difference(
             study, evaluations[first].repeats, evaluations[second].repeats, bootstrap
@@ -283,27 +226,84 @@ def difference_table(
     }
     table = pd.DataFrame.from_dict(rows, orient="index")
     if len(table):
-        place = table.columns.tolist().index("p_delong") + 1
-        table.insert(place, "p_holm", holm(table["p_delong"]))
+        column = table.columns.tolist().index("p_delong") + 1
+        table.insert(column, "p_holm", holm(table["p_delong"]))
     return table
 
 
-def stacked(evaluations: Mapping[str, Evaluation], table: str) -> pd.DataFrame:
+def paired_difference(
+    study: Study,
+    first: Sequence[PatientPredictions],
+    second: Sequence[PatientPredictions],
+    bootstrap: Bootstrap,
+) -> dict[str, float]:
+    """First minus second: AUROC pooled and within folds, intervals, DeLong's test, folds won.
+
+    Parameters
+    ----------
+    study : Study
+    first, second : list of PatientPredictions
+        By repeat, on the same folds.
+    bootstrap : Bootstrap
+        The same patients are drawn for both methods.
+    """
+    once, row = np.ones((1, len(study.names))), {}
+    drawn = resampled_weights(study, second, bootstrap)
+    for position, (prefix, mean) in enumerate((("", mean_auroc), ("fold_", mean_fold_auroc))):
+        row[f"{prefix}auroc"] = float((mean(first, once) - mean(second, once))[0])
+        for suffix, weights in drawn.items():
+            values = mean(first, weights[position]) - mean(second, weights[position])
+            low, high = bootstrap.interval(values)
+            row |= {f"{prefix}low{suffix}": low, f"{prefix}high{suffix}": high}
+    return row | _delong_columns(first, second) | _fold_counts(first, second, once)
+
+
+def _delong_columns(
+    first: Sequence[PatientPredictions], second: Sequence[PatientPredictions]
+) -> dict[str, float]:
+    y, patients = second[0].y, second[0].patients
+    same = all(np.array_equal(r.patients, patients) for r in (*first, *second))
+    if not same or second[0].proba.shape[1] != 2 or np.bincount(y, minlength=2).min() < 2:
+        return {"p_delong": np.nan, "correlation": np.nan}
+    scores = [np.stack([r.proba[:, 1] for r in repeats]) for repeats in (first, second)]
+    test = delong_test(y == 1, *scores)
+    return {"p_delong": test.p_value, "correlation": test.correlation}
+
+
+def _fold_counts(
+    first: Sequence[PatientPredictions], second: Sequence[PatientPredictions], once: NDArray
+) -> dict[str, int]:
+    differences = np.array(
+        [
+            (mine.auroc(once) - other.auroc(once))[0]
+            for one, two in zip(first, second, strict=True)
+            for mine, other in zip(one.of_folds(), two.of_folds(), strict=True)
+        ]
+    )
+    differences = differences[np.isfinite(differences)]
+    return {
+        "wins": int((differences > _TOLERANCE).sum()),
+        "ties": int((np.abs(differences) <= _TOLERANCE).sum()),
+        "losses": int((differences < -_TOLERANCE).sum()),
+    }
+
+
+def stack_tables(evaluations: Mapping[str, Evaluation], table: str) -> pd.DataFrame:
     """One table of all evaluations, with a column ``method``."""
     parts = {name: getattr(evaluation, table) for name, evaluation in evaluations.items()}
     return pd.concat(parts, names=["method"]).reset_index("method").reset_index(drop=True)
 
 
-def _summary(evaluations: Mapping[str, Evaluation], arms: Mapping[str, Arm]) -> pd.DataFrame:
+def _summary(evaluations: Mapping[str, Evaluation], methods: Mapping[str, Method]) -> pd.DataFrame:
     rows = {}
     for name, evaluation in evaluations.items():
-        of_metric = evaluation.summary
-        row: dict[str, Any] = {"auroc": of_metric.loc["auroc", "value"]}
-        row |= {"low": of_metric.loc["auroc", "low"], "high": of_metric.loc["auroc", "high"]}
-        row |= {str(metric): v for metric, v in of_metric["value"].drop("auroc").items()}
-        row["fold_std"] = of_metric.loc["fold_auroc", "fold_std"]
-        row["omics"] = any(table is not None for table in arms[name].omics)
+        metrics, auroc = evaluation.summary, evaluation.summary.loc["auroc"]
+        row = {"auroc": auroc["value"], "low": auroc["low"], "high": auroc["high"]}
+        row |= {str(metric): v for metric, v in metrics["value"].drop("auroc").items()}
+        row["fold_std"] = metrics.loc["fold_auroc", "fold_std"]
+        row["omics"] = any(table is not None for table in methods[name].omics)
         row["fit_seconds"] = evaluation.folds["fit_seconds"].mean()
-        row["fit_mib"] = evaluation.folds["fit_mib"].median()
+        if "fit_mib" in evaluation.folds:
+            row["fit_mib"] = evaluation.folds["fit_mib"].median()
         rows[name] = row
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("method")

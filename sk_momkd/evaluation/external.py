@@ -1,4 +1,4 @@
-"""Fitted models on a cohort from elsewhere: mean over the models, and their ensemble."""
+"""`evaluate_external`: fitted models and their ensemble on another cohort."""
 
 from __future__ import annotations
 
@@ -13,26 +13,48 @@ from numpy.typing import NDArray
 from ..exceptions import LeakageError
 from ..messages import first_few
 from .cross_validation import bag_probabilities, estimator_name, tuned_threshold
-from .results import Bootstrap, Evaluation, OutOfFold, Tables
+from .results import Evaluation, PatientPredictions, TableResult, count_classes
+from .statistics import Bootstrap
 from .study import Study, as_study
 
 
 @dataclass(frozen=True, repr=False)
-class ExternalEvaluation(Tables):
-    """Results of fitted models on another cohort; see :func:`evaluate_external`.
+class ExternalEvaluation(TableResult):
+    """Results of fitted models on another cohort, made by :func:`evaluate_external`.
 
     Attributes
     ----------
+    name : str
+        Class of the models.
     summary : DataFrame, index metric
-        Mean over the models ``value, low, high`` with its ``std`` over models, and
-        ``ensemble, ensemble_low, ensemble_high``; with groups also the intervals ``..._sites``.
+        Columns ``value`` (mean over the models) with interval ``low``, ``high`` and ``std`` over
+        models; ``ensemble`` (metric of the mean probability) with ``ensemble_low``,
+        ``ensemble_high``; with groups also the intervals with the suffix ``_sites``.
     by_model : DataFrame, index model
-        Threshold and metrics of each model.
+        Columns ``threshold`` and each metric.
     predictions : DataFrame
-        One row per patient: ``y``, ``p_<class>`` of the ensemble, ``p_<class>_model<i>``.
+        One row per patient. Columns ``patient_id``, ``group`` (if groups were given), ``n_bags``,
+        ``y``, ``p_<class>`` of the ensemble, ``p_<class>_model<i>``.
     classes : tuple
+        Of two classes, the last is the positive one.
     bootstrap : Bootstrap
-        How the intervals were drawn: ``n_draws, confidence_level, random_state``.
+        Settings of the intervals: ``n_draws``, ``confidence_level``, ``random_state``.
+
+    See Also
+    --------
+    evaluate_external : Makes it.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn.dummy import DummyClassifier
+    >>> from sk_momkd import Bag, BagSequence, evaluate_external
+    >>> bags = BagSequence(Bag(np.ones((2, 3)), patient_id=f"P{i:02d}") for i in range(20))
+    >>> y = np.arange(20) % 2
+    >>> fitted = [DummyClassifier().fit(bags[:10], y[:10])]
+    >>> result = evaluate_external(fitted, bags[10:], y[10:], n_bootstrap=100)
+    >>> result.predictions["p_1"].unique().tolist()
+    [0.5]
     """
 
     name: str
@@ -41,17 +63,16 @@ class ExternalEvaluation(Tables):
     predictions: pd.DataFrame
     classes: tuple[Any, ...]
     bootstrap: Bootstrap
-    _counts: tuple[int, ...] = field(repr=False)
+    _y: NDArray = field(repr=False)
 
-    _shown = ("summary", "by_model")
+    _displayed = ("summary", "by_model")
 
     @property
     def headline(self) -> str:
         """Models and patients."""
-        classes = ", ".join(f"{n} x {c!r}" for c, n in zip(self.classes, self._counts, strict=True))
         return (
-            f"{len(self.by_model)} fitted {self.name} on {sum(self._counts)} external patients "
-            f"({classes})"
+            f"{len(self.by_model)} fitted {self.name} on {len(self._y)} external patients "
+            f"({count_classes(self.classes, self._y)})"
         )
 
 
@@ -66,23 +87,22 @@ def evaluate_external(
     confidence_level: float = 0.95,
     random_state: int = 0,
 ) -> ExternalEvaluation:
-    """Predict another cohort with models that are fitted already.
+    """Evaluate models that are fitted already on another cohort.
 
     Parameters
     ----------
     fitted_models : Evaluation with kept models, or list of fitted classifiers
-        From an `Evaluation` the patients of the training cohort are known, and none of them may
-        stand in the external one.
-    bags : BagSequence or whatever `as_bags` reads
+        An `Evaluation` knows the patients of the training cohort: none of them may be in the
+        external one.
+    bags : BagSequence or input of `as_bags`
     y : array-like of shape (n_bags,)
-        The same classes as in training.
+        Labels of the same classes as in training.
     groups : array-like of shape (n_bags,), optional
-        Sites, drawn whole for a second interval.
+        Sites. They add a second interval for which whole sites are drawn.
     pos_label : label, optional
         As in :func:`evaluate`; by default that of the `Evaluation`.
-    n_bootstrap : int, default=2000
-    confidence_level : float, default=0.95
-    random_state : int, default=0
+    n_bootstrap, confidence_level, random_state
+        As in :func:`evaluate`.
 
     Returns
     -------
@@ -97,26 +117,21 @@ def evaluate_external(
 
     Notes
     -----
-    Thresholds come from each model's own inner validation part; that of the ensemble is their
-    mean. No label of the external cohort moves anything. Averaging models raises most metrics, so
-    compare an ensemble with an ensemble.
+    The threshold of each model comes from its inner validation part; that of the ensemble is their
+    mean. No label of the external cohort changes predictions or thresholds. Averaging models raises
+    most metrics, so compare an ensemble with an ensemble.
 
     Examples
     --------
     >>> import numpy as np
     >>> from sklearn.linear_model import LogisticRegression
     >>> from sklearn.pipeline import make_pipeline
-    >>> from sklearn.preprocessing import FunctionTransformer
-    >>> from sk_momkd import Bag, BagSequence
-    >>> from sk_momkd.evaluation.cross_validation import evaluate
-    >>> from sk_momkd.evaluation.external import evaluate_external
-    >>> def mean_patch(bags):
-    ...     return np.array([bag.load().features.mean(axis=0) for bag in bags])
+    >>> from sk_momkd import Bag, BagPooling, BagSequence, evaluate, evaluate_external
     >>> def cohort(name, seed):
     ...     random, y = np.random.default_rng(seed), np.arange(40) % 2
     ...     patches = [random.normal(label, 1, size=(5, 3)) for label in y]
     ...     return BagSequence(Bag(x, patient_id=f"{name}{i}") for i, x in enumerate(patches)), y
-    >>> pooled = make_pipeline(FunctionTransformer(mean_patch), LogisticRegression())
+    >>> pooled = make_pipeline(BagPooling(), LogisticRegression())
     >>> here = evaluate(pooled, *cohort("A", 0), keep_models=True)
     >>> evaluate_external(here, *cohort("B", 1)).headline
     '5 fitted LogisticRegression on 40 external patients (20 x 0, 20 x 1)'
@@ -130,23 +145,21 @@ def evaluate_external(
     if not models:
         raise ValueError("There is no fitted model. Use evaluate(..., keep_models=True).")
     study = as_study(bags, y, groups=groups, pos_label=pos_label)
-    require_strangers(study, trained)
+    check_no_overlap(study, trained)
     parts = [_predict(study, model) for model in models]
-    ensemble = _single(
+    ensemble = _predictions_of_all(
         study,
         np.mean([p.proba for p in parts], axis=0),
         float(np.mean([p.threshold[0] for p in parts])),
     )
-    name = estimator_name(models[0])
-    counts = tuple(np.bincount(study.labels, minlength=len(study.classes)).tolist())
     return ExternalEvaluation(
-        name,
+        estimator_name(models[0]),
         _summary(study, parts, ensemble, bootstrap),
         _by_model(study, parts),
         _predictions(study, parts, ensemble),
         tuple(study.classes),
         bootstrap,
-        counts,
+        study.labels,
     )
 
 
@@ -154,8 +167,14 @@ def _positive_of(evaluation: Evaluation) -> Any:
     return evaluation.classes[1] if len(evaluation.classes) == 2 else None
 
 
-def require_strangers(study: Study, trained: frozenset[Any]) -> None:
-    """LeakageError if a patient, or a bag whose patient is unknown, was in training."""
+def check_no_overlap(study: Study, trained: frozenset[Any]) -> None:
+    """Check that no patient, and no bag whose patient is unknown, was in training.
+
+    Raises
+    ------
+    LeakageError
+        Naming the first of them.
+    """
     named = [bag.patient_id is not None or bag.bag_id is not None for bag in study.bags]
     _, first = np.unique(study.patient_of, return_index=True)
     known = [name for name, i in zip(study.names, first, strict=True) if named[i]]
@@ -167,35 +186,40 @@ def require_strangers(study: Study, trained: frozenset[Any]) -> None:
         )
 
 
-def _predict(study: Study, model: Any) -> OutOfFold:
+def _predict(study: Study, model: Any) -> PatientPredictions:
     positions = np.arange(len(study.bags))
     proba = bag_probabilities(model, study.bags, study.classes)
     threshold = tuned_threshold(model, study.classes)
-    return _single(study, study.mean_over_bags(positions, proba), threshold)
+    return _predictions_of_all(study, study.mean_over_bags(positions, proba), threshold)
 
 
-def _single(study: Study, proba: NDArray, threshold: float) -> OutOfFold:
+def _predictions_of_all(study: Study, proba: NDArray, threshold: float) -> PatientPredictions:
     n = len(study.names)
     n_bags = np.bincount(study.patient_of, minlength=n)
     zeros = np.zeros(n, dtype=int)
-    return OutOfFold(np.arange(n), zeros, study.labels, proba, np.full(n, threshold), n_bags)
+    return PatientPredictions(
+        np.arange(n), zeros, study.labels, proba, np.full(n, threshold), n_bags
+    )
 
 
 def _summary(
-    study: Study, parts: Sequence[OutOfFold], ensemble: OutOfFold, bootstrap: Bootstrap
+    study: Study,
+    parts: Sequence[PatientPredictions],
+    ensemble: PatientPredictions,
+    bootstrap: Bootstrap,
 ) -> pd.DataFrame:
     n = len(study.names)
     drawn = {"": bootstrap.patients(n)}
     if study.sites is not None:
         drawn["_sites"] = bootstrap.sites(study.sites)
-    once = [part.scores(np.ones((1, n))) for part in (*parts, ensemble)]
+    once = [part.metrics(np.ones((1, n))) for part in (*parts, ensemble)]
     values = {m: np.array([scores[m][0] for scores in once]) for m in once[0]}
     rows: dict[str, dict[str, float]] = {
         m: {"value": v[:-1].mean(), "std": pd.Series(v[:-1]).std(), "ensemble": v[-1]}
         for m, v in values.items()
     }
     for kind, weights in drawn.items():
-        draws = [part.scores(weights) for part in (*parts, ensemble)]
+        draws = [part.metrics(weights) for part in (*parts, ensemble)]
         for m, row in rows.items():
             mean = np.mean([scores[m] for scores in draws[:-1]], axis=0)
             row[f"low{kind}"], row[f"high{kind}"] = bootstrap.interval(mean)
@@ -205,16 +229,18 @@ def _summary(
     return table[sorted(table, key=lambda c: str(c).startswith("ensemble"))].rename_axis("metric")
 
 
-def _by_model(study: Study, parts: Sequence[OutOfFold]) -> pd.DataFrame:
+def _by_model(study: Study, parts: Sequence[PatientPredictions]) -> pd.DataFrame:
     once = np.ones((1, len(study.names)))
     rows = [
-        {"threshold": part.threshold[0]} | {m: v[0] for m, v in part.scores(once).items()}
+        {"threshold": part.threshold[0]} | {m: v[0] for m, v in part.metrics(once).items()}
         for part in parts
     ]
     return pd.DataFrame(rows).rename_axis("model")
 
 
-def _predictions(study: Study, parts: Sequence[OutOfFold], ensemble: OutOfFold) -> pd.DataFrame:
+def _predictions(
+    study: Study, parts: Sequence[PatientPredictions], ensemble: PatientPredictions
+) -> pd.DataFrame:
     classes = np.array(study.classes, dtype=object)
     columns: dict[str, Any] = {"patient_id": study.names}
     if study.sites is not None:

@@ -1,4 +1,4 @@
-"""`learning_curve`: what more training patients would bring."""
+"""`learning_curve`: AUROC against the number of training patients."""
 
 from __future__ import annotations
 
@@ -10,26 +10,40 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from .cross_validation import checked_study, estimator_name, run_plan
-from .results import Bootstrap, Tables, collect
-from .study import Plan, Study, make_plan
+from .cross_validation import estimator_name, fit_folds
+from .results import TableResult, build_evaluation, two_aurocs
+from .statistics import Bootstrap
+from .study import Plan, Study, as_study, make_plan
 
 
 @dataclass(frozen=True, repr=False)
-class LearningCurve(Tables):
-    """AUROC against the number of training patients; see :func:`learning_curve`.
+class LearningCurve(TableResult):
+    """AUROC against the number of training patients, made by :func:`learning_curve`.
 
     Attributes
     ----------
+    name : str
+        Class of the estimator.
     points : DataFrame, index fraction
-        ``n_train`` (mean over folds), ``auroc`` with ``low, high``, ``fold_auroc`` with
-        ``fold_low, fold_high``, ``fold_std``.
+        Columns ``n_train`` (patients, mean over folds), ``auroc`` (pooled) with interval ``low``,
+        ``high``, ``fold_auroc`` (mean within folds) with ``fold_low``, ``fold_high``, and
+        ``fold_std``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn.dummy import DummyClassifier
+    >>> from sk_momkd import Bag, BagSequence, learning_curve
+    >>> bags = BagSequence(Bag(np.ones((2, 3)), patient_id=f"P{i:02d}") for i in range(20))
+    >>> curve = learning_curve(DummyClassifier(), bags, np.arange(20) % 2, n_bootstrap=100)
+    >>> curve.points.index.to_list()
+    [0.25, 0.5, 0.75, 1.0]
     """
 
     name: str
     points: pd.DataFrame
 
-    _shown = ("points",)
+    _displayed = ("points",)
 
     @property
     def headline(self) -> str:
@@ -53,7 +67,7 @@ def learning_curve(
     confidence_level: float = 0.95,
     n_jobs: int | None = None,
 ) -> LearningCurve:
-    """AUROC on the same test patients with ever more training patients.
+    """Evaluate on the same test patients with more and more training patients.
 
     Parameters
     ----------
@@ -61,8 +75,8 @@ def learning_curve(
 confidence_level, n_jobs
         As in :func:`evaluate`.
     fractions : sequence of float, default=(0.25, 0.5, 0.75, 1.0)
-        Of the training patients of each class in each fold, and there of those with omics and
-        without; a smaller part lies within each larger one.
+        Parts of the training patients of each fold, stratified by class and, with omics, by
+        whether a patient has it. Each part contains the smaller ones.
 
     Returns
     -------
@@ -77,8 +91,7 @@ confidence_level, n_jobs
     --------
     >>> import numpy as np
     >>> from sklearn.dummy import DummyClassifier
-    >>> from sk_momkd import Bag, BagSequence
-    >>> from sk_momkd.evaluation.learning_curves import learning_curve
+    >>> from sk_momkd import Bag, BagSequence, learning_curve
     >>> bags = BagSequence(Bag(np.ones((2, 3)), patient_id=f"P{i:02d}") for i in range(20))
     >>> curve = learning_curve(DummyClassifier(), bags, np.arange(20) % 2, fractions=[0.5, 1])
     >>> curve.points["n_train"].to_list()
@@ -86,42 +99,31 @@ confidence_level, n_jobs
     """
     fractions = sorted({float(f) for f in fractions})
     if not fractions or not 0 < fractions[0] <= fractions[-1] <= 1:
-        raise ValueError(f"fractions must lie above 0 and at most at 1, got {fractions}.")
+        raise ValueError(f"fractions must be above 0 and at most 1, got {fractions}.")
     bootstrap = Bootstrap(n_bootstrap, confidence_level, random_state)
-    study = checked_study(estimator, bags, y, omics=omics, groups=groups, pos_label=pos_label)
+    study = as_study(bags, y, omics=omics, groups=groups, pos_label=pos_label)
     plan = make_plan(study, cv, n_repeats, random_state)
     name, rows = estimator_name(estimator), []
     for fraction in fractions:
+        part = subsample_training(plan, study, fraction)
         try:
-            outcomes = run_plan(study, estimator, thinned(plan, study, fraction), n_jobs=n_jobs)
+            folds = fit_folds(study, estimator, part, n_jobs=n_jobs)
         except ValueError as error:
             error.add_note(
-                f"This was with a fraction of {fraction:g} of the training patients; "
-                "learning_curve takes larger ones as fractions=(...)."
+                f"This was with a fraction of {fraction:g} of the training patients; pass larger "
+                "ones to learning_curve as fractions=(...)."
             )
             raise
-        result = collect(name, study, outcomes, bootstrap)
-        whole, within = (result.summary.loc[m] for m in ("auroc", "fold_auroc"))
-        rows.append(
-            {
-                "n_train": result.folds["n_train"].mean(),
-                "auroc": whole["value"],
-                "low": whole["low"],
-                "high": whole["high"],
-                "fold_auroc": within["value"],
-                "fold_low": within["low"],
-                "fold_high": within["high"],
-                "fold_std": within["fold_std"],
-            }
-        )
+        result = build_evaluation(name, study, folds, bootstrap)
+        rows.append({"n_train": result.folds["n_train"].mean()} | two_aurocs(result))
     return LearningCurve(name, pd.DataFrame(rows, index=pd.Index(fractions, name="fraction")))
 
 
-def thinned(plan: Plan, study: Study, fraction: float) -> Plan:
-    """The plan with a share of each kind of training patients; smaller shares lie within."""
+def subsample_training(plan: Plan, study: Study, fraction: float) -> Plan:
+    """Keep a stratified part of the training patients; larger parts contain smaller ones."""
     splits = [
         [
-            (study.bags_of(train, _share(study, train, fraction, seed)), test)
+            (study.bags_of(train, _subsample(study, train, fraction, seed)), test)
             for (train, test), seed in zip(folds, seeds, strict=True)
         ]
         for folds, seeds in zip(plan.splits, plan.seeds, strict=True)
@@ -129,11 +131,11 @@ def thinned(plan: Plan, study: Study, fraction: float) -> Plan:
     return replace(plan, splits=splits)
 
 
-def _share(study: Study, train: NDArray, fraction: float, seed: int) -> NDArray:
-    patients = np.random.default_rng(seed).permutation(study.patients(train))
-    kinds = 2 * study.labels[patients]
+def _subsample(study: Study, train: NDArray, fraction: float, seed: int) -> NDArray:
+    patients = np.random.default_rng(seed).permutation(study.patients_at(train))
+    strata = 2 * study.labels[patients]
     if study.omics is not None:
-        paired = study.patients(np.flatnonzero(study.omics.match(study.bags) >= 0))
-        kinds += np.isin(patients, paired)
-    parts = [patients[kinds == kind] for kind in np.unique(kinds)]
+        paired = study.patients_at(np.flatnonzero(study.omics.match(study.bags) >= 0))
+        strata += np.isin(patients, paired)
+    parts = [patients[strata == stratum] for stratum in np.unique(strata)]
     return np.concatenate([part[: int(np.ceil(fraction * len(part) - 1e-9))] for part in parts])

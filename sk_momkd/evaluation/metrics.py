@@ -2,41 +2,136 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+N_BINS = 10  # of equal width, for the calibration error
+_BLOCK_SIZE = 256  # rows of weights that are in memory together
 
-class Steps(NamedTuple):
-    """Cumulated weights of positives and negatives, from the highest score down.
-
-    Attributes
-    ----------
-    true, false : ndarray of shape (n_weights, n_thresholds)
-        Weight of the positives (negatives) with a score of at least the threshold.
-    """
-
-    true: NDArray
-    false: NDArray
+RankMetric = Callable[[NDArray, NDArray, NDArray], NDArray]
 
 
-def steps(positive: NDArray, score: NDArray, weights: NDArray) -> Steps:
-    """Weights above each distinct score; patients of equal score enter together.
+def patient_metrics(
+    y: NDArray, proba: NDArray, weights: NDArray, tuned: NDArray | None = None
+) -> dict[str, NDArray]:
+    """Compute all metrics for each row of `weights`.
 
     Parameters
     ----------
-    positive : bool ndarray of shape (n_patients,)
-    score : ndarray of shape (n_patients,)
+    y : int ndarray of shape (n_patients,)
+        Class numbers; of two classes, 1 is the positive one.
+    proba : ndarray of shape (n_patients, n_classes)
     weights : ndarray of shape (n_weights, n_patients)
+        How often each patient counts, e.g. in a bootstrap sample.
+    tuned : int ndarray of shape (n_patients,), optional
+        Classes predicted at tuned thresholds, for two classes. Without them the metrics with the
+        suffix ``_tuned`` are NaN.
+
+    Returns
+    -------
+    dict of str to ndarray of shape (n_weights,)
+        In the order of the result tables: ``auroc``, ``auprc``, ``balanced_accuracy``,
+        ``f1_macro``, ``accuracy``, for two classes ``sensitivity``, ``specificity`` and the last
+        five with the suffix ``_tuned``, then ``brier`` and ``calibration_error``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> y, positive = np.array([0, 0, 1]), np.array([0.2, 0.6, 0.7])
+    >>> found = patient_metrics(y, np.stack([1 - positive, positive], axis=1), np.ones((1, 3)))
+    >>> found["auroc"], found["sensitivity"], found["specificity"]
+    (array([1.]), array([1.]), array([0.5]))
     """
-    order = np.argsort(-score, kind="stable")
-    ranked = score[order]
-    last = np.append(np.flatnonzero(ranked[1:] != ranked[:-1]), len(ranked) - 1)
-    weights = weights[:, order]
-    true = np.cumsum(weights * positive[order], axis=1)[:, last]
-    return Steps(true, np.cumsum(weights, axis=1)[:, last] - true)
+    blocks = [_metrics_of_block(y, proba, block, tuned) for block in _blocks(weights)]
+    return {name: np.concatenate([block[name] for block in blocks]) for name in blocks[0]}
+
+
+def _metrics_of_block(
+    y: NDArray, proba: NDArray, weights: NDArray, tuned: NDArray | None
+) -> dict[str, NDArray]:
+    n_classes, total = proba.shape[1], weights.sum(axis=1)
+    values = {
+        "auroc": one_vs_rest(auroc, y, proba, weights),
+        "auprc": one_vs_rest(average_precision, y, proba, weights),
+    }
+    values |= _decision_metrics(y, proba.argmax(axis=1), n_classes, weights)
+    if n_classes == 2:
+        decided = _decision_metrics(y, y if tuned is None else tuned, n_classes, weights)
+        unknown = np.full(len(weights), np.nan)
+        values |= {f"{k}_tuned": unknown if tuned is None else v for k, v in decided.items()}
+    values["brier"] = divide_or_nan(weights @ _squared_error(y, proba), total)
+    stated, happened = calibration_pairs(y, proba)
+    excess = np.eye(N_BINS)[calibration_bin(stated)] * (stated - happened)[:, None]
+    values["calibration_error"] = divide_or_nan(np.abs(weights @ excess).sum(axis=1), total)
+    return values
+
+
+def _blocks(weights: NDArray) -> Iterator[NDArray]:
+    for start in range(0, len(weights), _BLOCK_SIZE):
+        yield weights[start : start + _BLOCK_SIZE]
+
+
+def _decision_metrics(
+    y: NDArray, predicted: NDArray, n_classes: int, weights: NDArray
+) -> dict[str, NDArray]:
+    cell = np.eye(n_classes**2)[y * n_classes + predicted]
+    counts = (weights @ cell).reshape(-1, n_classes, n_classes)  # true class by predicted class
+    correct = np.diagonal(counts, axis1=1, axis2=2)
+    recall = divide_or_nan(correct, counts.sum(axis=2))
+    f1 = divide_or_nan(2 * correct, counts.sum(axis=1) + counts.sum(axis=2))
+    values = {
+        "balanced_accuracy": recall.mean(axis=1),  # NaN where a class is absent
+        "f1_macro": np.nan_to_num(f1).mean(axis=1),
+        "accuracy": divide_or_nan(correct.sum(axis=1), counts.sum(axis=(1, 2))),
+    }
+    if n_classes == 2:
+        values |= {"sensitivity": recall[:, 1], "specificity": recall[:, 0]}
+    return values
+
+
+def _squared_error(y: NDArray, proba: NDArray) -> NDArray:
+    """Error of the positive class, or the sum over classes where there are more than two."""
+    error = (proba - np.eye(proba.shape[1])[y]) ** 2
+    return error[:, 1] if proba.shape[1] == 2 else error.sum(axis=1)
+
+
+def calibration_pairs(y: NDArray, proba: NDArray) -> tuple[NDArray, NDArray]:
+    """Probability that is calibrated, and whether its event happened, for each patient.
+
+    For two classes the event is the positive class. For more it is that the most probable class is
+    the true one.
+    """
+    if proba.shape[1] == 2:
+        return proba[:, 1], y == 1
+    return proba.max(axis=1), proba.argmax(axis=1) == y
+
+
+def calibration_bin(stated: NDArray) -> NDArray:
+    """Number of the bin of each probability: 0 to ``N_BINS - 1``, of equal width.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> calibration_bin(np.array([0.0, 0.15, 1.0]))
+    array([0, 1, 9])
+    """
+    return np.clip((stated * N_BINS).astype(int), 0, N_BINS - 1)
+
+
+def pooled_auroc(y: NDArray, proba: NDArray, weights: NDArray) -> NDArray:
+    """AUROC as in :func:`patient_metrics`, alone."""
+    blocks = [one_vs_rest(auroc, y, proba, block) for block in _blocks(weights)]
+    return np.concatenate(blocks)
+
+
+def one_vs_rest(metric: RankMetric, y: NDArray, proba: NDArray, weights: NDArray) -> NDArray:
+    """`metric` of the positive class, or its mean over classes where there are more than two."""
+    if proba.shape[1] == 2:
+        return metric(y == 1, proba[:, 1], weights)
+    return np.mean([metric(y == k, proba[:, k], weights) for k in range(proba.shape[1])], axis=0)
 
 
 def auroc(positive: NDArray, score: NDArray, weights: NDArray) -> NDArray:
@@ -48,38 +143,64 @@ def auroc(positive: NDArray, score: NDArray, weights: NDArray) -> NDArray:
     >>> auroc(np.array([False, True, True]), np.array([0.2, 0.1, 0.7]), np.ones((1, 3)))
     array([0.5])
     """
-    return _area(steps(positive, score, weights))
-
-
-def _area(step: Steps) -> NDArray:
-    new = np.diff(step.true, axis=1, prepend=0)
-    before = step.false - np.diff(step.false, axis=1, prepend=0) / 2  # a tie counts half
-    n_true, n_false = step.true[:, -1], step.false[:, -1]
-    return 1 - ratio((new * before).sum(axis=1), n_true * n_false)
+    true, false = _binary_curve(positive, score, weights)
+    gained = np.diff(true, axis=1, prepend=0)
+    before = false - np.diff(false, axis=1, prepend=0) / 2  # a tie counts half
+    return 1 - divide_or_nan((gained * before).sum(axis=1), true[:, -1] * false[:, -1])
 
 
 def average_precision(positive: NDArray, score: NDArray, weights: NDArray) -> NDArray:
     """Sum over thresholds of precision times gain in recall (no interpolation)."""
-    step = steps(positive, score, weights)
-    precision = np.nan_to_num(ratio(step.true, step.true + step.false))
-    new = np.diff(step.true, axis=1, prepend=0)
-    both = np.where(step.false[:, -1] > 0, step.true[:, -1], 0)
-    return ratio((precision * new).sum(axis=1), both)
+    true, false = _binary_curve(positive, score, weights)
+    precision = np.nan_to_num(divide_or_nan(true, true + false))
+    gained = np.diff(true, axis=1, prepend=0)
+    n_positive = np.where(false[:, -1] > 0, true[:, -1], 0)  # NaN where a class has no weight
+    return divide_or_nan((precision * gained).sum(axis=1), n_positive)
 
 
-def one_against_rest(measure: object, y: NDArray, proba: NDArray, weights: NDArray) -> NDArray:
-    """`measure` of the positive class, or its mean over classes where there are more than two."""
-    if not callable(measure):
-        raise TypeError(f"measure must be a function, got {type(measure).__name__}.")
-    if proba.shape[1] == 2:
-        return measure(y == 1, proba[:, 1], weights)
-    each = [measure(y == k, proba[:, k], weights) for k in range(proba.shape[1])]
-    return np.mean(each, axis=0)
+def best_threshold(positive: NDArray, score: NDArray) -> float:
+    """Threshold (score >= threshold is positive) with the highest F1 of the positive class.
+
+    The candidates are the scores that occur. Of several best thresholds the lowest is taken.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> best_threshold(np.array([False, True, False, True]), np.array([0.1, 0.3, 0.4, 0.9]))
+    0.3
+    """
+    curve = _binary_curve(positive, score, np.ones((1, len(score))))
+    true, false = curve.true_positives[0], curve.false_positives[0]
+    f1 = 2 * true / (true + false + positive.sum())
+    candidates = np.unique(score)
+    return float(candidates[np.argmax(f1[::-1])])
 
 
-def ratio(top: NDArray, bottom: NDArray) -> NDArray:
-    """Quotient, NaN where `bottom` is zero."""
-    top, bottom = np.asarray(top, dtype=float), np.asarray(bottom, dtype=float)
+class _BinaryCurve(NamedTuple):
+    """Weight of the patients with a score of at least each threshold, highest threshold first.
+
+    Attributes
+    ----------
+    true_positives, false_positives : ndarray of shape (n_weights, n_thresholds)
+    """
+
+    true_positives: NDArray
+    false_positives: NDArray
+
+
+def _binary_curve(positive: NDArray, score: NDArray, weights: NDArray) -> _BinaryCurve:
+    """Curve over the distinct scores; patients of equal score pass the threshold together."""
+    order = np.argsort(-score, kind="stable")
+    ranked = score[order]
+    last = np.append(np.flatnonzero(ranked[1:] != ranked[:-1]), len(ranked) - 1)
+    weights = weights[:, order]
+    true = np.cumsum(weights * positive[order], axis=1)[:, last]
+    return _BinaryCurve(true, np.cumsum(weights, axis=1)[:, last] - true)
+
+
+def divide_or_nan(numerator: NDArray, denominator: NDArray) -> NDArray:
+    """Quotient, NaN where the denominator is zero."""
+    top, bottom = np.asarray(numerator, dtype=float), np.asarray(denominator, dtype=float)
     return np.divide(top, bottom, out=np.full(top.shape, np.nan), where=bottom > 0)
 
 
@@ -89,7 +210,7 @@ def placements(positive: NDArray, score: NDArray) -> tuple[NDArray, NDArray]:
     Returns
     -------
     of_positives : ndarray of shape (n_positives,)
-        Share of the negatives that each positive outranks, ties counted half.
+        Share of the negatives that each positive outranks; ties count half.
     of_negatives : ndarray of shape (n_negatives,)
         Share of the positives that outrank each negative. Both means are the AUROC.
 
@@ -105,135 +226,12 @@ def placements(positive: NDArray, score: NDArray) -> tuple[NDArray, NDArray]:
     >>> placements(np.array([False, True, True]), np.array([0.2, 0.1, 0.7]))
     (array([0., 1.]), array([0.5]))
     """
-    above, below = np.sort(score[positive]), np.sort(score[~positive])
-    outranked = _mid(below, score[positive])
-    outranking = len(above) - _mid(above, score[~positive])
-    return outranked / max(len(below), 1), outranking / max(len(above), 1)
+    positives, negatives = np.sort(score[positive]), np.sort(score[~positive])
+    outranked = _count_below(negatives, score[positive])
+    outranking = len(positives) - _count_below(positives, score[~positive])
+    return outranked / max(len(negatives), 1), outranking / max(len(positives), 1)
 
 
-def _mid(ranked: NDArray, score: NDArray) -> NDArray:
-    """How many of `ranked` lie below each score, equals counted half."""
+def _count_below(ranked: NDArray, score: NDArray) -> NDArray:
+    """How many of the sorted values `ranked` are below each score; equal values count half."""
     return (np.searchsorted(ranked, score, "left") + np.searchsorted(ranked, score, "right")) / 2
-
-
-N_BINS = 10  # of equal width, for the calibration error
-_ROWS_AT_ONCE = 256  # bootstrap draws in memory together
-_DECISIONS = ("balanced_accuracy", "f1_macro", "accuracy", "sensitivity", "specificity")
-
-Scorer = Callable[[NDArray], NDArray]
-
-
-def scorers(y: NDArray, proba: NDArray, tuned: NDArray | None = None) -> dict[str, Scorer]:
-    """Metrics by name, each a function of weights (n_weights, n_patients).
-
-    Parameters
-    ----------
-    y : int ndarray of shape (n_patients,)
-        Class numbers; of two classes, 1 is the positive one.
-    proba : ndarray of shape (n_patients, n_classes)
-    tuned : int ndarray of shape (n_patients,), optional
-        Classes decided at a threshold of its own; two classes only.
-    """
-    found: dict[str, Scorer] = {
-        "auroc": lambda w: one_against_rest(auroc, y, proba, w),
-        "auprc": lambda w: one_against_rest(average_precision, y, proba, w),
-    }
-    n_classes = proba.shape[1]
-    decided = {"": proba.argmax(axis=1)} | ({} if tuned is None else {"_tuned": tuned})
-    for suffix, chosen in decided.items():
-        for name in _DECISIONS if n_classes == 2 else _DECISIONS[:3]:
-            found[name + suffix] = _decision(name, y, chosen, n_classes)
-    found["brier"] = _mean_of(_squared_error(y, proba))
-    found["calibration_error"] = _calibration(y, proba)
-    return found
-
-
-def score(scorer: Scorer, weights: NDArray) -> NDArray:
-    """`scorer` of all rows of `weights`, in blocks that fit in memory."""
-    parts = [scorer(weights[i : i + _ROWS_AT_ONCE]) for i in range(0, len(weights), _ROWS_AT_ONCE)]
-    return np.concatenate(parts)
-
-
-def metric_names(n_classes: int) -> list[str]:
-    """All metrics in the order of the tables."""
-    any_y, any_proba = np.zeros(1, int), np.full((1, n_classes), 1 / n_classes)
-    return list(scorers(any_y, any_proba, any_y if n_classes == 2 else None))
-
-
-def best_threshold(positive: NDArray, score: NDArray) -> float:
-    """Threshold (score >= threshold is positive) with the highest F1 of the positive class.
-
-    The candidates are the scores that occur, from the lowest up; the first maximum is taken.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> best_threshold(np.array([False, True, False, True]), np.array([0.1, 0.3, 0.4, 0.9]))
-    0.3
-    """
-    step = steps(positive, score, np.ones((1, len(score))))
-    true, called = step.true[0], step.true[0] + step.false[0]
-    f1 = 2 * true / (called + positive.sum())
-    candidates = np.unique(score)
-    return float(candidates[np.argmax(f1[::-1])])
-
-
-def _decision(name: str, y: NDArray, chosen: NDArray, n_classes: int) -> Scorer:
-    cell = np.eye(n_classes**2)[y * n_classes + chosen]
-    measure = _FROM_COUNTS[name]
-
-    def scorer(weights: NDArray) -> NDArray:
-        return measure((weights @ cell).reshape(-1, n_classes, n_classes))
-
-    return scorer
-
-
-def _recall(counts: NDArray) -> NDArray:
-    return ratio(np.diagonal(counts, axis1=1, axis2=2), counts.sum(axis=2))
-
-
-def _balanced_accuracy(counts: NDArray) -> NDArray:
-    return _recall(counts).mean(axis=1)  # NaN where a class is absent
-
-
-def _f1_macro(counts: NDArray) -> NDArray:
-    hits = np.diagonal(counts, axis1=1, axis2=2)
-    return np.nan_to_num(ratio(2 * hits, counts.sum(axis=1) + counts.sum(axis=2))).mean(axis=1)
-
-
-def _accuracy(counts: NDArray) -> NDArray:
-    return ratio(np.trace(counts, axis1=1, axis2=2), counts.sum(axis=(1, 2)))
-
-
-_FROM_COUNTS: dict[str, Scorer] = {
-    "balanced_accuracy": _balanced_accuracy,
-    "f1_macro": _f1_macro,
-    "accuracy": _accuracy,
-    "sensitivity": lambda counts: _recall(counts)[:, 1],
-    "specificity": lambda counts: _recall(counts)[:, 0],
-}
-
-
-def _squared_error(y: NDArray, proba: NDArray) -> NDArray:
-    """Per patient: of the positive class, or summed over classes where there are more than two."""
-    error = (proba - np.eye(proba.shape[1])[y]) ** 2
-    return error[:, 1] if proba.shape[1] == 2 else error.sum(axis=1)
-
-
-def _mean_of(values: NDArray) -> Scorer:
-    return lambda weights: ratio(weights @ values, weights.sum(axis=1))
-
-
-def _calibration(y: NDArray, proba: NDArray) -> Scorer:
-    """Mean distance of predicted from observed frequency, weighted by the patients of a bin.
-
-    Ten bins of equal width over the probability of the positive class; with more than two
-    classes, over the probability of the predicted class, against how often it is right.
-    """
-    if proba.shape[1] == 2:
-        stated, happened = proba[:, 1], y == 1
-    else:
-        stated, happened = proba.max(axis=1), proba.argmax(axis=1) == y
-    bins = np.eye(N_BINS)[np.clip((stated * N_BINS).astype(int), 0, N_BINS - 1)]
-    excess = bins * (stated - happened)[:, None]
-    return lambda weights: ratio(np.abs(weights @ excess).sum(axis=1), weights.sum(axis=1))

@@ -1,4 +1,4 @@
-"""`compare_omics`: whether omics helps, and whether it is the patients' own that does."""
+"""`compare_omics`: whether omics helps, and whether the patients' own omics is what helps."""
 
 from __future__ import annotations
 
@@ -10,33 +10,58 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ..data.omics import OmicsTable
-from .comparison import Arm, difference_table, evaluate_arms, stacked
+from .comparison import Method, difference_table, evaluate_methods, stack_tables
 from .cross_validation import estimator_name
-from .results import Bootstrap, Evaluation, Tables
+from .results import Evaluation, TableResult, two_aurocs
 from .routing import require_omics
-from .statistics import detectable_difference
-from .study import Study, as_study, make_plan, shuffles
+from .statistics import Bootstrap, detectable_difference
+from .study import Study, as_study, make_plan, permutation_generator
 
-_MOST_CORRELATED = 0.9  # arms that hardly differ would promise a power that a gain does not have
-GAIN, UNSPECIFIC, HARM, NOTHING = "gain", "unspecific", "harm", "no gain shown"
+GAIN, UNSPECIFIC, HARM, NO_GAIN = "gain", "unspecific", "harm", "no gain shown"
+_MAX_CORRELATION = 0.9  # almost equal methods would promise a power that a real gain does not have
 
 
 @dataclass(frozen=True, repr=False)
-class OmicsComparison(Tables):
-    """With, without and with permuted omics; see :func:`compare_omics`.
+class OmicsComparison(TableResult):
+    """Training with, without and with permuted omics, made by :func:`compare_omics`.
 
     Attributes
     ----------
+    name : str
+        Class of the estimator.
     summary : DataFrame, index omics
-        AUROC pooled and within folds, with intervals.
+        Rows ``with``, ``without``, ``permuted``. Columns ``auroc`` (pooled) with interval ``low``,
+        ``high``, ``fold_auroc`` (mean within folds) with ``fold_low``, ``fold_high``, and
+        ``fold_std``.
     differences : DataFrame, index difference
-        ``with - without``, ``with - permuted``, ``permuted - without``; columns as in `Comparison`.
+        Rows ``with - without``, ``with - permuted``, ``permuted - without``; columns as in
+        :class:`Comparison`.
     folds, predictions : DataFrame
+        Those of the evaluations, with a first column ``method``.
     outcome : {"gain", "unspecific", "harm", "no gain shown"}
+        What the intervals show.
     verdict : str
-        The same in words.
-    evaluations : dict of Evaluation
+        The outcome as a sentence.
+    evaluations : dict of str to Evaluation
         ``"with"``, ``"without"``, ``"permuted"``.
+
+    See Also
+    --------
+    compare_omics : Makes it.
+
+    Examples
+    --------
+    >>> import numpy as np, pandas as pd
+    >>> from sk_momkd import Bag, BagSequence, MoMKDClassifier, compare_omics
+    >>> random = np.random.default_rng(0)
+    >>> bags = BagSequence(
+    ...     Bag(random.normal(size=(4, 5)), patient_id=f"P{i:02d}") for i in range(24)
+    ... )
+    >>> rna = pd.DataFrame(random.normal(size=(24, 8)), index=bags.patient_ids)
+    >>> tiny = MoMKDClassifier(hidden_dim=8, projection_dim=4, n_components=2, max_epochs=1)
+    >>> result = compare_omics(tiny, bags, np.arange(24) % 2, rna, cv=2, n_bootstrap=100)
+    >>> result.summary.index.to_list()
+    ['with', 'without', 'permuted']
     """
 
     name: str
@@ -48,13 +73,13 @@ class OmicsComparison(Tables):
     verdict: str
     evaluations: dict[str, Evaluation] = field(repr=False)
 
-    _shown = ("summary", "differences")
+    _displayed = ("summary", "differences")
 
     @property
     def headline(self) -> str:
-        """The verdict, after what it is about."""
-        what = self.evaluations["with"].headline.partition(": ")[2]
-        return f"Does omics help {self.name}? {what}\n{self.verdict}"
+        """Estimator and patients, and the verdict."""
+        patients = self.evaluations["with"].headline.partition(": ")[2]
+        return f"Does omics help {self.name}? {patients}\n{self.verdict}"
 
     def __repr__(self) -> str:
         return f"<OmicsComparison of {self.name}: {self.outcome}>"
@@ -85,14 +110,15 @@ def compare_omics(
         As in :func:`evaluate`.
     omics : AnnData, DataFrame or OmicsTable
     within_class : bool, default=False
-        Permute omics among patients of the same label. What the label says about omics then stays,
-        and only what is the patient's own is lost: the stricter question.
+        Permute omics among patients of the same label. The permuted omics then still agrees with
+        the label, and only what is particular to the patient is lost: the stricter test.
     cv, groups, n_repeats, random_state, pos_label, n_bootstrap, confidence_level, n_jobs
-        As in :func:`evaluate`. Each repeat permutes anew.
+        As in :func:`evaluate`. Each repeat has another permutation.
 
     Returns
     -------
     OmicsComparison
+        ``print(result.verdict)`` gives the outcome as a sentence.
 
     Raises
     ------
@@ -101,16 +127,15 @@ def compare_omics(
 
     Notes
     -----
-    A gain is claimed if, for the mean AUROC within folds, the intervals of both ``with -
-    without`` and ``with - permuted`` lie above zero. A gain over no omics that permuted omics
-    gives as well comes from training (more losses, other gradients), not from biology. No patient
-    keeps its omics: each permutation is one cycle through the patients (of a class).
+    The outcome is a gain if, for the mean AUROC within folds, the intervals of both ``with -
+    without`` and ``with - permuted`` are above zero. If permuted omics gives the same gain, the
+    gain comes from training (more losses, other gradients), not from biology. No patient keeps its
+    omics: each permutation is one cycle through the patients (of a class).
 
     Examples
     --------
     >>> import numpy as np, pandas as pd
-    >>> from sk_momkd import Bag, BagSequence, MoMKDClassifier
-    >>> from sk_momkd.evaluation.omics_comparison import compare_omics
+    >>> from sk_momkd import Bag, BagSequence, MoMKDClassifier, compare_omics
     >>> random = np.random.default_rng(0)
     >>> y = np.arange(24) % 2
     >>> bags = BagSequence(
@@ -126,25 +151,25 @@ def compare_omics(
     study = as_study(bags, y, omics=omics, groups=groups, pos_label=pos_label)
     plan = make_plan(study, cv, n_repeats, random_state)
     permuted = [
-        permute_omics(study, shuffles(random_state, repeat), within_class=within_class)
+        permute_omics(study, permutation_generator(random_state, repeat), within_class=within_class)
         for repeat in range(n_repeats)
     ]
-    arms = {
-        "with": Arm(estimator, [study.omics] * n_repeats),
-        "without": Arm(estimator, [None] * n_repeats),
-        "permuted": Arm(estimator, permuted),
+    methods = {
+        "with": Method(estimator, [study.omics] * n_repeats),
+        "without": Method(estimator, [None] * n_repeats),
+        "permuted": Method(estimator, permuted),
     }
-    evaluations = evaluate_arms(study, arms, plan, bootstrap, n_jobs=n_jobs)
+    evaluations = evaluate_methods(study, methods, plan, bootstrap, n_jobs=n_jobs)
     pairs = [("with", "without"), ("with", "permuted"), ("permuted", "without")]
     named = {" - ".join(pair): pair for pair in pairs}
     differences = difference_table(study, evaluations, named, bootstrap)
-    outcome = judge(differences)
+    outcome = outcome_of(differences)
     return OmicsComparison(
         estimator_name(estimator),
         _summary(evaluations),
         differences.rename_axis("difference"),
-        stacked(evaluations, "folds"),
-        stacked(evaluations, "predictions"),
+        stack_tables(evaluations, "folds"),
+        stack_tables(evaluations, "predictions"),
         outcome,
         _verdict(outcome, differences, study, evaluations, confidence_level),
         evaluations,
@@ -154,12 +179,12 @@ def compare_omics(
 def permute_omics(
     study: Study, random: np.random.Generator, *, within_class: bool = False
 ) -> OmicsTable:
-    """The study's omics with each patient's row given to another patient.
+    """Give each patient's row of the study's omics to another patient.
 
     Parameters
     ----------
     study : Study
-        With omics.
+        A study with omics.
     random : numpy Generator
     within_class : bool, default=False
         The other patient has the same label. A patient alone in its class keeps its row.
@@ -167,7 +192,7 @@ def permute_omics(
     Returns
     -------
     OmicsTable
-        The same ids and the same rows, joined otherwise.
+        The same ids and the same rows, in other pairs.
     """
     if study.omics is None:
         raise ValueError("The study has no omics to permute.")
@@ -179,26 +204,26 @@ def permute_omics(
     source = np.arange(len(table.ids))
     for stratum in np.unique(label[label >= 0]):
         members = np.flatnonzero(label == stratum)
-        source[members] = one_cycle(members, random)
+        source[members] = cyclic_permutation(members, random)
     moved = table.take(source)
     return OmicsTable(moved._values, table.ids, table.genes)
 
 
-def one_cycle(members: NDArray, random: np.random.Generator) -> NDArray:
-    """`members` permuted in a single random cycle, so that none stays (but one alone)."""
+def cyclic_permutation(members: NDArray, random: np.random.Generator) -> NDArray:
+    """Permute `members` in a single random cycle, so that none stays in place (but one alone)."""
     order = random.permutation(len(members))
     cycled = np.empty_like(members)
     cycled[order] = members[np.roll(order, 1)]
     return cycled
 
 
-def judge(differences: pd.DataFrame) -> str:
-    """Outcome by the intervals of the AUROC within folds."""
+def outcome_of(differences: pd.DataFrame) -> str:
+    """Outcome that the intervals of the AUROC within folds show."""
     gained, own = differences.loc["with - without"], differences.loc["with - permuted"]
     if gained["fold_high"] < 0:
         return HARM
     if not gained["fold_low"] > 0:
-        return NOTHING
+        return NO_GAIN
     return GAIN if own["fold_low"] > 0 else UNSPECIFIC
 
 
@@ -209,29 +234,31 @@ def _verdict(
     evaluations: dict[str, Evaluation],
     confidence_level: float,
 ) -> str:
-    gained = _in_words(differences, "without", confidence_level)
-    own = _in_words(differences, "permuted", confidence_level)
+    gained = _format_difference(differences, "without", confidence_level)
+    own = _format_difference(differences, "permuted", confidence_level)
     text = {
         GAIN: f"Omics helped: AUROC {gained} against training without it, and {own} against "
         "omics of other patients.",
         UNSPECIFIC: f"AUROC rose by {gained} against training without omics, but only by {own} "
         "against omics of other patients: the gain is not shown to come from the patients' own "
         "omics.",
-        HARM: f"Omics did harm: AUROC {gained} against training without it.",
-        NOTHING: f"No gain shown: AUROC {gained} against training without omics.",
+        HARM: f"Omics harmed: AUROC {gained} against training without it.",
+        NO_GAIN: f"No gain shown: AUROC {gained} against training without omics.",
     }[outcome]
     notes: list[str] = []
-    if outcome == NOTHING and len(study.classes) == 2:
+    if outcome == NO_GAIN and len(study.classes) == 2:
         notes.append(_power_note(study, evaluations, differences))
     row = differences.loc["with - without"]
     if outcome == GAIN and row.get("fold_low_sites", 1) <= 0:
-        notes.append("Drawing whole sites, the interval includes 0.")
+        notes.append("When whole sites are drawn, the interval includes 0.")
     if len(evaluations["with"].repeats) == 1:
-        notes.append("One seed: chance in training is not in the interval; use n_repeats.")
+        notes.append(
+            "One seed: the interval does not contain the chance in training; use n_repeats."
+        )
     return " ".join(part for part in [text, *notes] if part)
 
 
-def _in_words(differences: pd.DataFrame, other: str, confidence_level: float) -> str:
+def _format_difference(differences: pd.DataFrame, other: str, confidence_level: float) -> str:
     row = differences.loc[f"with - {other}"]
     return (
         f"{row['fold_auroc']:+.3f} [{row['fold_low']:+.3f}, {row['fold_high']:+.3f}] "
@@ -245,27 +272,16 @@ def _power_note(study: Study, evaluations: dict[str, Evaluation], differences: p
     if not np.isfinite(correlation) or not 0.5 <= auroc < 1:
         return ""
     tested = study.labels[evaluations["without"].repeats[0].patients]
-    assumed = min(correlation, _MOST_CORRELATED)
+    assumed = min(correlation, _MAX_CORRELATION)
     note = detectable_difference(tested, auroc=auroc, correlation=assumed)
     if np.isnan(note.difference):
-        return "These patients can hardly show any difference."
+        return "These patients are too few to show any difference."
     return (
-        f"To be seen in four of five cases, a gain would have to be {note.difference:.3f} here "
-        f"(correlation {assumed:.2f} of the AUROCs assumed)."
+        f"With these patients a gain must be {note.difference:.3f} to be found with probability "
+        f"80% (assumed correlation {assumed:.2f} of the AUROCs)."
     )
 
 
 def _summary(evaluations: dict[str, Evaluation]) -> pd.DataFrame:
-    rows = {}
-    for name, evaluation in evaluations.items():
-        pooled, within = (evaluation.summary.loc[m] for m in ("auroc", "fold_auroc"))
-        rows[name] = {
-            "auroc": pooled["value"],
-            "low": pooled["low"],
-            "high": pooled["high"],
-            "fold_auroc": within["value"],
-            "fold_low": within["low"],
-            "fold_high": within["high"],
-            "fold_std": within["fold_std"],
-        }
+    rows = {name: two_aurocs(evaluation) for name, evaluation in evaluations.items()}
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("omics")

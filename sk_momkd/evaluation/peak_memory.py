@@ -1,4 +1,4 @@
-"""How much memory a piece of work held at most."""
+"""Peak memory of a block of code."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ _MIB = 2**20
 
 
 class PeakMemory:
-    """Watches the resident memory of this process while a block runs.
+    """Measures the most memory that this process holds while a block runs.
 
-    Memory that earlier work has freed is given back to the system first, where the system's
-    allocator can (glibc): otherwise the block would use it again, and seem to need less. That takes
-    a tenth of a second or so: too long for many short blocks.
+    On entry all garbage is collected, and memory that earlier work has freed is given back to the
+    system if the allocator can do so (glibc). Otherwise the block would use it again and seem to
+    need less. This takes about a tenth of a second, or more in a large process.
 
     Parameters
     ----------
     interval : float, default=0.02
-        Seconds between two looks; what rises and falls between them is not seen.
+        Seconds between two readings; a peak that is shorter may be missed.
 
     Attributes
     ----------
     mib : float
-        MiB held at most above what was there when the block began; all threads of the process, but
-        neither its child processes nor a GPU. NaN before.
+        Largest resident memory during the block minus that at its start, in MiB. It counts all
+        threads of the process, but no child processes and no GPU. NaN before the block.
 
     Examples
     --------

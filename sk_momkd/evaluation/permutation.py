@@ -1,38 +1,58 @@
-"""Controls of a result: labels permuted among patients, seeds changed."""
+"""Controls of a result: permuted labels and other seeds."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from .cross_validation import checked_study, estimator_name, run_plan
-from .results import OutOfFold, Tables, mean_auroc, mean_fold_auroc, pooled
-from .study import Study, make_plan, seed_of, shuffles
+from .cross_validation import estimator_name, fit_folds
+from .results import (
+    PatientPredictions,
+    TableResult,
+    mean_auroc,
+    mean_fold_auroc,
+    mean_metrics,
+    pool_folds,
+)
+from .study import Study, as_study, derive_seed, make_plan, permutation_generator
 
-_SEEDS = 99  # path of the seeds that seed_spread adds
+_SEED_SPREAD = 99  # random stream of seed_spread
 
 
 @dataclass(frozen=True, repr=False)
-class PermutationCheck(Tables):
-    """AUROC with permuted labels; see :func:`permutation_check`.
+class PermutationCheck(TableResult):
+    """AUROC with permuted labels, made by :func:`permutation_check`.
 
     Attributes
     ----------
+    name : str
+        Class of the estimator.
     summary : DataFrame, index metric
-        ``observed``, ``permuted_mean``, ``permuted_high`` (the largest), ``p_value``.
+        Rows ``auroc`` (pooled) and ``fold_auroc`` (mean within folds). Columns ``observed``,
+        ``permuted_mean``, ``permuted_high`` (the largest), ``p_value``.
     permuted : DataFrame, index permutation
-        ``auroc, fold_auroc`` of each permutation.
+        Columns ``auroc``, ``fold_auroc``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn.dummy import DummyClassifier
+    >>> from sk_momkd import Bag, BagSequence, permutation_check
+    >>> bags = BagSequence(Bag(np.ones((2, 3)), patient_id=f"P{i:02d}") for i in range(20))
+    >>> check = permutation_check(DummyClassifier(), bags, np.arange(20) % 2, n_permutations=4)
+    >>> check.summary.loc["auroc", "permuted_mean"]
+    np.float64(0.5)
     """
 
     name: str
     summary: pd.DataFrame
     permuted: pd.DataFrame
 
-    _shown = ("summary",)
+    _displayed = ("summary",)
 
     @property
     def headline(self) -> str:
@@ -41,22 +61,33 @@ class PermutationCheck(Tables):
 
 
 @dataclass(frozen=True, repr=False)
-class SeedSpread(Tables):
-    """One estimator with several seeds on the same folds; see :func:`seed_spread`.
+class SeedSpread(TableResult):
+    """One estimator with several seeds on the same folds, made by :func:`seed_spread`.
 
     Attributes
     ----------
+    name : str
+        Class of the estimator.
     summary : DataFrame, index metric
-        ``mean, std, min, max`` over seeds.
+        Columns ``mean``, ``std``, ``min``, ``max`` over seeds.
     seeds : DataFrame, index seed
-        Metrics for each seed.
+        One column per metric.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn.dummy import DummyClassifier
+    >>> from sk_momkd import Bag, BagSequence, seed_spread
+    >>> bags = BagSequence(Bag(np.ones((2, 3)), patient_id=f"P{i:02d}") for i in range(20))
+    >>> seed_spread(DummyClassifier(), bags, np.arange(20) % 2, n_seeds=3).seeds["auroc"].to_list()
+    [0.5, 0.5, 0.5]
     """
 
     name: str
     summary: pd.DataFrame
     seeds: pd.DataFrame
 
-    _shown = ("summary",)
+    _displayed = ("summary",)
 
     @property
     def headline(self) -> str:
@@ -84,41 +115,46 @@ def permutation_check(
     estimator, bags, y, omics, cv, groups, random_state, pos_label, n_jobs
         As in :func:`evaluate`.
     n_permutations : int, default=20
-        The smallest p-value is one over this number plus one.
+        Number of permutations. The smallest possible p-value is ``1 / (1 + n_permutations)``.
 
     Returns
     -------
     PermutationCheck
-        p = (1 + number of permutations at least as good) / (1 + number of permutations).
+        Its p-value is ``(1 + n_as_good) / (1 + n_permutations)``, where ``n_as_good`` permutations
+        have at least the observed AUROC.
+
+    Raises
+    ------
+    LeakageError, TypeError, ValueError
+        As :func:`evaluate`.
 
     Notes
     -----
-    All bags of a patient get the label of another patient (of most of its bags); omics stays with
-    its patient. An int or splitter deals the permuted patients anew. A mean well above 0.5 with
-    permuted labels means that the evaluation leaks.
+    All bags of a patient get the label of another patient (that of most of its bags); omics stays
+    with its patient. An int or splitter makes new folds for the permuted labels. A mean well above
+    0.5 with permuted labels shows that the evaluation leaks.
 
     Examples
     --------
     >>> import numpy as np
     >>> from sklearn.dummy import DummyClassifier
-    >>> from sk_momkd import Bag, BagSequence
-    >>> from sk_momkd.evaluation.permutation import permutation_check
+    >>> from sk_momkd import Bag, BagSequence, permutation_check
     >>> bags = BagSequence(Bag(np.ones((2, 3)), patient_id=f"P{i:02d}") for i in range(20))
     >>> check = permutation_check(DummyClassifier(), bags, np.arange(20) % 2, n_permutations=4)
     >>> check.summary["p_value"].to_list()
     [1.0, 1.0]
     """
-    _require_some("n_permutations", n_permutations)
-    study = checked_study(estimator, bags, y, omics=omics, groups=groups, pos_label=pos_label)
+    _check_at_least_one("n_permutations", n_permutations)
+    study = as_study(bags, y, omics=omics, groups=groups, pos_label=pos_label)
     rows = []
-    for number in range(n_permutations + 1):
+    for number in range(n_permutations + 1):  # the first has the labels as given
         permuted = study
         if number:
-            labels = shuffles(random_state, number).permutation(study.labels)
-            permuted = study.relabelled(labels)
+            random = permutation_generator(random_state, number)
+            permuted = study.with_labels(random.permutation(study.labels))
         plan = make_plan(permuted, cv, 1, random_state)
-        repeats = pooled(run_plan(permuted, estimator, plan, n_jobs=n_jobs), permuted.labels)
-        rows.append(_two_aurocs(permuted, repeats))
+        folds = fit_folds(permuted, estimator, plan, n_jobs=n_jobs)
+        rows.append(_two_aurocs(permuted, pool_folds(folds, permuted.labels)))
     table = pd.DataFrame(rows)
     observed, chance = table.iloc[0], table.iloc[1:].rename_axis("permutation")
     as_good = (chance >= observed - 1e-12).sum()
@@ -146,7 +182,7 @@ def seed_spread(
     pos_label: Any = None,
     n_jobs: int | None = None,
 ) -> SeedSpread:
-    """How far chance in training moves the numbers, on the same folds.
+    """Evaluate with several seeds on the same folds: the effect of chance in training.
 
     Parameters
     ----------
@@ -157,42 +193,49 @@ def seed_spread(
     Returns
     -------
     SeedSpread
-        A difference between methods that is smaller than this spread is no difference.
+
+    Raises
+    ------
+    LeakageError, TypeError, ValueError
+        As :func:`evaluate`.
+
+    Notes
+    -----
+    A difference between methods that is smaller than this spread may be chance in training.
 
     Examples
     --------
     >>> import numpy as np
     >>> from sklearn.dummy import DummyClassifier
-    >>> from sk_momkd import Bag, BagSequence
-    >>> from sk_momkd.evaluation.permutation import seed_spread
+    >>> from sk_momkd import Bag, BagSequence, seed_spread
     >>> bags = BagSequence(Bag(np.ones((2, 3)), patient_id=f"P{i:02d}") for i in range(20))
     >>> guess = DummyClassifier(strategy="uniform")
     >>> seed_spread(guess, bags, np.arange(20) % 2, n_seeds=3).summary["std"]["auroc"]
     np.float64(0.0)
     """
-    _require_some("n_seeds", n_seeds)
-    study = checked_study(estimator, bags, y, omics=omics, groups=groups, pos_label=pos_label)
+    _check_at_least_one("n_seeds", n_seeds)
+    study = as_study(bags, y, omics=omics, groups=groups, pos_label=pos_label)
     plan = make_plan(study, cv, 1, random_state)
-    seeds = [seed_of(random_state, _SEEDS, i) for i in range(n_seeds)]
+    seeds = [derive_seed(random_state, _SEED_SPREAD, i) for i in range(n_seeds)]
     once, rows = np.ones((1, len(study.names))), []
     for seed in seeds:
-        outcomes = run_plan(study, estimator, plan.reseeded(seed), n_jobs=n_jobs)
-        (repeat,) = pooled(outcomes, study.labels)
-        scores = {name: value[0] for name, value in repeat.scores(once).items()}
-        rows.append(_two_aurocs(study, [repeat]) | scores)
+        folds = fit_folds(study, estimator, plan.with_random_state(seed), n_jobs=n_jobs)
+        repeats = pool_folds(folds, study.labels)
+        metrics = {name: value[0] for name, value in mean_metrics(repeats, once).items()}
+        rows.append(_two_aurocs(study, repeats) | metrics)
     table = pd.DataFrame(rows, index=pd.Index(seeds, name="seed"))
     summary = table.agg(["mean", "std", "min", "max"]).T.rename_axis("metric")
     return SeedSpread(estimator_name(estimator), summary, table)
 
 
-def _two_aurocs(study: Study, repeats: Iterable[OutOfFold]) -> dict[str, float]:
-    repeats, once = list(repeats), np.ones((1, len(study.names)))
+def _two_aurocs(study: Study, repeats: Sequence[PatientPredictions]) -> dict[str, float]:
+    once = np.ones((1, len(study.names)))
     return {
         "auroc": float(mean_auroc(repeats, once)[0]),
         "fold_auroc": float(mean_fold_auroc(repeats, once)[0]),
     }
 
 
-def _require_some(name: str, number: int) -> None:
+def _check_at_least_one(name: str, number: int) -> None:
     if number < 1:
         raise ValueError(f"{name} must be at least 1, got {number!r}.")

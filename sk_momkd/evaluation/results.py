@@ -1,8 +1,9 @@
-"""Results of an evaluation: predictions out of fold, scores with intervals, tables."""
+"""Results of an evaluation: out-of-fold predictions, metrics with intervals, tables."""
 
 from __future__ import annotations
 
 import html
+import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields
 from itertools import groupby
@@ -14,18 +15,20 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from .metrics import auroc, metric_names, one_against_rest, score, scorers
-from .statistics import draw_units, draw_within, interval
-from .study import Study, draws
+from .metrics import patient_metrics, pooled_auroc
+from .statistics import Bootstrap
+from .study import Study
+
+_SITE_METRICS = ("auroc", "balanced_accuracy", "accuracy", "brier")
 
 
-class Tables:
-    """Base of the frozen results: a headline and tables.
+class TableResult:
+    """Base of the frozen result classes: a headline and tables.
 
-    A field that is a DataFrame is written by :meth:`to_csv` under the field's name.
+    Every field that is a DataFrame is a table; :meth:`to_csv` names its file after the field.
     """
 
-    _shown: tuple[str, ...] = ()
+    _displayed: tuple[str, ...] = ()
 
     @property
     def headline(self) -> str:
@@ -43,7 +46,7 @@ class Tables:
         Parameters
         ----------
         folder : path
-            Made where it does not exist.
+            Created if it does not exist.
 
         Returns
         -------
@@ -61,52 +64,151 @@ class Tables:
         return written
 
     def __str__(self) -> str:
-        tables = self.tables()
-        parts = [_as_text(tables[name]) for name in self._shown if name in tables]
-        return "\n\n".join([self.headline, *parts])
+        return "\n\n".join([self.headline, *map(_as_text, self._displayed_tables())])
 
     def __repr__(self) -> str:
         return f"<{self.headline}>"
 
     def _repr_html_(self) -> str:
+        headline = f"<p>{html.escape(self.headline)}</p>"
+        return "".join([headline, *map(_as_html, self._displayed_tables())])
+
+    def _displayed_tables(self) -> list[pd.DataFrame]:
         tables = self.tables()
-        parts = [_as_html(tables[name]) for name in self._shown if name in tables]
-        return "".join([f"<p>{html.escape(self.headline)}</p>", *parts])
+        return [_drop_empty(tables[name]) for name in self._displayed if name in tables]
 
 
 def _as_html(table: pd.DataFrame) -> str:
-    return _known(table).to_html(float_format="{:.3f}".format, na_rep="")
+    return table.to_html(float_format="{:.3f}".format, na_rep="")
 
 
 def _as_text(table: pd.DataFrame) -> str:
     named = table.index.name is not None
-    return _known(table).to_string(float_format="{:.3f}".format, na_rep="", index=named)
+    return table.to_string(float_format="{:.3f}".format, na_rep="", index=named)
 
 
-def _known(table: pd.DataFrame) -> pd.DataFrame:
-    """Without the metrics that have no value, such as those at thresholds nobody tuned."""
+def _drop_empty(table: pd.DataFrame) -> pd.DataFrame:
+    """Table without metrics that have no value, such as ``_tuned`` ones without thresholds."""
     if "value" in table:
         table = table.dropna(subset="value")
     return table.dropna(how="all").dropna(how="all", axis="columns")
 
 
+@dataclass(frozen=True, repr=False)
+class Evaluation(TableResult):
+    """Out-of-fold results of one estimator, made by :func:`evaluate`.
+
+    Attributes
+    ----------
+    name : str
+        Class of the estimator, or its name in a comparison.
+    summary : DataFrame, index metric
+        Columns ``value`` (of the pooled predictions, mean over repeats), ``low``, ``high``
+        (interval when patients are drawn), ``fold_mean``, ``fold_std``, ``n_folds``; with groups
+        also ``low_sites``, ``high_sites`` (interval when whole sites are drawn), with several
+        repeats ``repeat_std``. Row ``fold_auroc`` is the mean of the AUROCs within folds.
+    folds : DataFrame
+        One row per repeat and fold. Columns ``repeat``, ``fold``, ``n_train``, ``n_test``
+        (patients), ``n_<class>`` (tested patients of each class), ``threshold``, ``fit_seconds``,
+        ``predict_seconds``, each metric, and ``fit_mib`` if memory was measured: the most memory,
+        in MiB, that the fit held above what the process had before.
+    predictions : DataFrame
+        One row per repeat and patient. Columns ``repeat``, ``fold``, ``patient_id``, ``group`` (if
+        groups were given), ``n_bags``, ``y``, ``p_<class>`` for each class, ``predicted``,
+        ``threshold``, ``predicted_tuned``.
+    sites : DataFrame or None, index group
+        Columns ``n_patients``, ``n_<class>``, ``auroc``, ``balanced_accuracy``, ``accuracy``,
+        ``brier``, means over repeats; NaN where a site has one class only.
+    classes : tuple
+        Of two classes, the last is the positive one.
+    bootstrap : Bootstrap
+        Settings of the intervals: ``n_draws``, ``confidence_level``, ``random_state``.
+    models : tuple of estimators
+        Fitted on the folds, repeat by repeat; empty unless kept.
+    trained_patients : frozenset
+        Patients that any of the models was trained on.
+    repeats : tuple of PatientPredictions
+        The arrays behind `predictions`.
+
+    See Also
+    --------
+    evaluate : Makes it.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn.dummy import DummyClassifier
+    >>> from sk_momkd import Bag, BagSequence, evaluate
+    >>> bags = BagSequence(Bag(np.ones((2, 3)), patient_id=f"P{i:02d}") for i in range(20))
+    >>> result = evaluate(DummyClassifier(), bags, np.arange(20) % 2, n_bootstrap=100)
+    >>> result.summary.loc["auroc", ["value", "low", "high"]].tolist()
+    [0.5, 0.5, 0.5]
+    >>> result.folds["n_test"].tolist()
+    [4, 4, 4, 4, 4]
+    """
+
+    name: str
+    summary: pd.DataFrame
+    folds: pd.DataFrame
+    predictions: pd.DataFrame
+    sites: pd.DataFrame | None
+    classes: tuple[Any, ...]
+    bootstrap: Bootstrap
+    models: tuple[Any, ...]
+    trained_patients: frozenset[Any] = field(repr=False)
+    repeats: tuple[PatientPredictions, ...] = field(repr=False)
+
+    _displayed = ("summary", "sites")
+
+    @property
+    def headline(self) -> str:
+        """Estimator, patients and folds."""
+        first = self.repeats[0]
+        repeats = f" x {len(self.repeats)} repeats" if len(self.repeats) > 1 else ""
+        sites = "" if self.sites is None else f", {len(self.sites)} groups"
+        return (
+            f"{self.name}: {len(first.y)} patients ({count_classes(self.classes, first.y)}){sites},"
+            f" {len(np.unique(first.fold))} folds{repeats}"
+        )
+
+
+def two_aurocs(evaluation: Evaluation) -> dict[str, Any]:
+    """AUROC pooled and within folds, each with its interval, and its spread over folds."""
+    pooled, within = (evaluation.summary.loc[metric] for metric in ("auroc", "fold_auroc"))
+    return {
+        "auroc": pooled["value"],
+        "low": pooled["low"],
+        "high": pooled["high"],
+        "fold_auroc": within["value"],
+        "fold_low": within["low"],
+        "fold_high": within["high"],
+        "fold_std": within["fold_std"],
+    }
+
+
+def count_classes(classes: Sequence[Any], y: NDArray) -> str:
+    """Number of patients of each class as text, e.g. ``20 x 'mut', 20 x 'wt'``."""
+    counts = np.bincount(y, minlength=len(classes))
+    return ", ".join(f"{n} x {c!r}" for c, n in zip(classes, counts, strict=True))
+
+
 @dataclass(frozen=True)
-class FoldOutcome:
-    """What one fold gave.
+class FoldResult:
+    """Predictions and costs of one fold.
 
     Attributes
     ----------
     repeat, fold : int
     trained, tested : int ndarray
-        Patients.
+        Patient numbers.
     proba : ndarray of shape (n_tested, n_classes)
-        Mean over a patient's bags.
+        Mean over the bags of a patient.
     n_bags : int ndarray of shape (n_tested,)
     threshold : float
         Chosen on the inner validation part; NaN where there is none.
     fit_seconds, predict_seconds : float
-    fit_mib : float
-        Memory that the fit held at most above what was there; NaN where nobody watched.
+    fit_mib : float or None
+        Memory that the fit held at most above what was there; None unless measured.
     model : estimator or None
     """
 
@@ -119,20 +221,20 @@ class FoldOutcome:
     threshold: float
     fit_seconds: float
     predict_seconds: float
-    fit_mib: float
-    model: Any
+    fit_mib: float | None = None
+    model: Any = None
 
 
 @dataclass(frozen=True)
-class OutOfFold:
-    """Predictions of one repeat, sorted by patient.
+class PatientPredictions:
+    """Predictions of one repeat, or of one model, sorted by patient.
 
     Attributes
     ----------
     patients, fold, y : int ndarray of shape (n_tested,)
     proba : ndarray of shape (n_tested, n_classes)
     threshold : ndarray of shape (n_tested,)
-        Of the patient's fold.
+        Threshold of the patient's fold.
     n_bags : int ndarray of shape (n_tested,)
     """
 
@@ -145,43 +247,42 @@ class OutOfFold:
 
     @property
     def tuned(self) -> NDArray | None:
-        """Classes decided at the folds' own thresholds; None where a fold has none."""
+        """Classes predicted at the thresholds of the folds; None where a fold has none."""
         if np.isnan(self.threshold).any():
             return None
         return (self.proba[:, 1] >= self.threshold).astype(int)
 
-    def take(self, rows: NDArray) -> OutOfFold:
+    def take(self, rows: NDArray) -> PatientPredictions:
         """Some of the patients."""
-        return OutOfFold(*(getattr(self, name)[rows] for name in self.__dataclass_fields__))
+        return PatientPredictions(*(getattr(self, f.name)[rows] for f in fields(self)))
 
-    def scores(self, weights: NDArray) -> dict[str, NDArray]:
+    def of_folds(self) -> list[PatientPredictions]:
+        """Predictions of each fold."""
+        return [self.take(self.fold == fold) for fold in np.unique(self.fold)]
+
+    def metrics(self, weights: NDArray) -> dict[str, NDArray]:
         """All metrics for weights (n_weights, n_all_patients), in the order of the tables."""
-        mine = weights[:, self.patients]
-        found = {k: score(f, mine) for k, f in scorers(self.y, self.proba, self.tuned).items()}
-        absent = np.full(len(weights), np.nan)
-        return {name: found.get(name, absent) for name in metric_names(self.proba.shape[1])}
+        return patient_metrics(self.y, self.proba, weights[:, self.patients], self.tuned)
 
     def auroc(self, weights: NDArray) -> NDArray:
         """AUROC of the pooled predictions."""
-        mine = weights[:, self.patients]
-        return score(lambda w: one_against_rest(auroc, self.y, self.proba, w), mine)
+        return pooled_auroc(self.y, self.proba, weights[:, self.patients])
 
     def fold_auroc(self, weights: NDArray) -> NDArray:
         """Mean of the folds' AUROCs, over the folds that have one."""
-        folds = [self.take(self.fold == f).auroc(weights) for f in np.unique(self.fold)]
-        return mean_of_known(folds)
+        return nan_mean([fold.auroc(weights) for fold in self.of_folds()])
 
 
-def pooled(outcomes: Iterable[FoldOutcome], labels: NDArray) -> list[OutOfFold]:
-    """The predictions of each repeat; outcomes come repeat by repeat."""
-    repeats = groupby(outcomes, key=lambda outcome: outcome.repeat)
-    return [_pool(list(folds), labels) for _, folds in repeats]
+def pool_folds(folds: Iterable[FoldResult], labels: NDArray) -> list[PatientPredictions]:
+    """Pool the predictions of each repeat; `folds` is sorted by repeat."""
+    repeats = groupby(folds, key=lambda fold: fold.repeat)
+    return [_pool(list(of_repeat), labels) for _, of_repeat in repeats]
 
 
-def _pool(folds: Sequence[FoldOutcome], labels: NDArray) -> OutOfFold:
+def _pool(folds: Sequence[FoldResult], labels: NDArray) -> PatientPredictions:
     sizes = [len(f.tested) for f in folds]
     patients = np.concatenate([f.tested for f in folds])
-    everyone = OutOfFold(
+    everyone = PatientPredictions(
         patients,
         np.repeat([f.fold for f in folds], sizes),
         labels[patients],
@@ -192,160 +293,80 @@ def _pool(folds: Sequence[FoldOutcome], labels: NDArray) -> OutOfFold:
     return everyone.take(np.argsort(patients))
 
 
-def mean_of_known(values: Sequence[NDArray]) -> NDArray:
-    """Mean over the first axis, NaN only where all are."""
-    table = np.asarray(values, dtype=float)
-    known = np.isfinite(table)
-    total = np.where(known, table, 0).sum(axis=0)
-    count = known.sum(axis=0)
-    return np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0)
+def nan_mean(values: Sequence[NDArray]) -> NDArray:
+    """Mean over the first axis without NaN; NaN only where all values are."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Mean of empty slice")
+        return np.nanmean(np.asarray(values, dtype=float), axis=0)
 
 
-def mean_auroc(repeats: Sequence[OutOfFold], weights: NDArray) -> NDArray:
+def mean_auroc(repeats: Sequence[PatientPredictions], weights: NDArray) -> NDArray:
     """Pooled AUROC, mean over repeats."""
     return np.mean([r.auroc(weights) for r in repeats], axis=0)
 
 
-def mean_fold_auroc(repeats: Sequence[OutOfFold], weights: NDArray) -> NDArray:
-    """Within-fold AUROC, mean over folds and repeats."""
+def mean_fold_auroc(repeats: Sequence[PatientPredictions], weights: NDArray) -> NDArray:
+    """AUROC within folds, mean over folds and repeats."""
     return np.mean([r.fold_auroc(weights) for r in repeats], axis=0)
 
 
-_OF_A_SITE = ("auroc", "balanced_accuracy", "accuracy", "brier")
+def resampled_weights(
+    study: Study, repeats: Sequence[PatientPredictions], bootstrap: Bootstrap
+) -> dict[str, tuple[NDArray, NDArray]]:
+    """Bootstrap weights for pooled metrics and for the AUROC within folds.
 
-
-@dataclass(frozen=True)
-class Bootstrap:
-    """How intervals are drawn.
-
-    Attributes
-    ----------
-    n_draws : int
-    confidence_level : float
-    random_state : int
+    The keys are the suffixes of the columns: none where patients are drawn, ``_sites`` where
+    whole sites are. Patients are drawn within the test folds of the first repeat for the AUROC
+    within folds, but not within fold and class: strata of a few patients would make the interval
+    too narrow.
     """
-
-    n_draws: int
-    confidence_level: float
-    random_state: int
-
-    def __post_init__(self) -> None:
-        if self.n_draws < 1 or not 0 < self.confidence_level < 1:
-            raise ValueError(
-                "n_bootstrap must be at least 1 and confidence_level between 0 and 1, got "
-                f"{self.n_draws!r} and {self.confidence_level!r}."
-            )
-
-    def patients(self, n_patients: int) -> NDArray:
-        """Draws of patients."""
-        return draw_units(np.arange(n_patients), self.n_draws, draws(self.random_state))
-
-    def sites(self, sites: NDArray) -> NDArray:
-        """Draws of whole sites."""
-        return draw_units(sites, self.n_draws, draws(self.random_state))
-
-    def within(self, strata: NDArray) -> NDArray:
-        """Draws of patients within strata."""
-        return draw_within(strata, self.n_draws, draws(self.random_state))
-
-    def interval(self, values: NDArray) -> tuple[float, float]:
-        """Percentile interval of drawn values."""
-        return interval(values, self.confidence_level)
-
-    def __str__(self) -> str:
-        return f"{self.confidence_level:.0%} of {self.n_draws:,} draws, seed {self.random_state}"
+    fold = np.full(len(study.names), -1)
+    fold[repeats[0].patients] = repeats[0].fold
+    weights = {"": (bootstrap.patients(len(fold)), bootstrap.within_folds(fold))}
+    if study.sites is not None:
+        sites = bootstrap.sites(study.sites)
+        weights["_sites"] = (sites, sites)
+    return weights
 
 
-@dataclass(frozen=True, repr=False)
-class Evaluation(Tables):
-    """Out-of-fold results of one estimator; see :func:`evaluate`.
-
-    Attributes
-    ----------
-    summary : DataFrame, index metric
-        ``value`` of the pooled predictions, patient-bootstrap interval ``low, high``, with groups
-        ``low_sites, high_sites`` (whole sites drawn), ``fold_mean, fold_std, n_folds``, and with
-        repeats ``repeat_std``. Row ``fold_auroc`` is the mean AUROC within folds.
-    folds : DataFrame
-        One row per repeat and fold: patients, threshold, seconds, metrics.
-    predictions : DataFrame
-        One row per repeat and patient: ``y``, a column ``p_<class>`` for each class, ``predicted``,
-        ``threshold``, ``predicted_tuned``.
-    sites : DataFrame or None
-        One row per group, metrics averaged over repeats; NaN where a site has one class.
-    classes : tuple
-        Of two classes, the last is the positive one.
-    bootstrap : Bootstrap
-        How the intervals were drawn: ``n_draws, confidence_level, random_state``.
-    models : tuple of estimators
-        Fitted on the folds, repeat by repeat; empty unless kept.
-    trained_patients : frozenset
-    repeats : tuple of OutOfFold
-        The arrays behind `predictions`.
-    """
-
-    name: str
-    summary: pd.DataFrame
-    folds: pd.DataFrame
-    predictions: pd.DataFrame
-    sites: pd.DataFrame | None
-    classes: tuple[Any, ...]
-    bootstrap: Bootstrap
-    models: tuple[Any, ...]
-    trained_patients: frozenset[Any] = field(repr=False)
-    repeats: tuple[OutOfFold, ...] = field(repr=False)
-
-    _shown = ("summary", "sites")
-
-    @property
-    def headline(self) -> str:
-        """Estimator, patients, folds."""
-        first = self.repeats[0]
-        counts = np.bincount(first.y, minlength=len(self.classes))
-        classes = ", ".join(f"{n} x {c!r}" for c, n in zip(self.classes, counts, strict=True))
-        repeats = f" x {len(self.repeats)} repeats" if len(self.repeats) > 1 else ""
-        sites = "" if self.sites is None else f", {len(self.sites)} groups"
-        return (
-            f"{self.name}: {len(first.y)} patients ({classes}){sites}, "
-            f"{len(np.unique(first.fold))} folds{repeats}"
-        )
-
-
-def collect(
-    name: str, study: Study, outcomes: Sequence[FoldOutcome], bootstrap: Bootstrap
+def build_evaluation(
+    name: str, study: Study, folds: Sequence[FoldResult], bootstrap: Bootstrap
 ) -> Evaluation:
-    """Everything about the outcomes of one estimator."""
-    repeats = pooled(outcomes, study.labels)
-    folds = pd.DataFrame([_fold_row(study, o, repeats) for o in outcomes])
-    trained = {study.names[i] for o in outcomes for i in o.trained}
+    """Tables and metrics of the folds of one estimator."""
+    repeats = pool_folds(folds, study.labels)
+    table = pd.DataFrame([_fold_row(study, fold, repeats) for fold in folds])
+    if any(fold.fit_mib is not None for fold in folds):
+        column = table.columns.tolist().index("predict_seconds") + 1
+        table.insert(column, "fit_mib", [fold.fit_mib for fold in folds])
     return Evaluation(
         name,
-        _summary(study, repeats, folds, bootstrap),
-        folds,
+        _summary(study, repeats, table, bootstrap),
+        table,
         pd.concat([_predictions(study, i, r) for i, r in enumerate(repeats)], ignore_index=True),
         None if study.sites is None else _site_table(study, study.sites, repeats),
         tuple(study.classes),
         bootstrap,
-        tuple(o.model for o in outcomes if o.model is not None),
-        frozenset(trained),
+        tuple(fold.model for fold in folds if fold.model is not None),
+        frozenset(study.names[i] for fold in folds for i in fold.trained),
         tuple(repeats),
     )
 
 
-def _fold_row(study: Study, outcome: FoldOutcome, repeats: Sequence[OutOfFold]) -> dict[str, Any]:
-    repeat = repeats[outcome.repeat]
-    part = repeat.take(repeat.fold == outcome.fold)
-    metrics = part.scores(np.ones((1, len(study.names))))
+def _fold_row(
+    study: Study, fold: FoldResult, repeats: Sequence[PatientPredictions]
+) -> dict[str, Any]:
+    repeat = repeats[fold.repeat]
+    tested = repeat.take(repeat.fold == fold.fold)
+    metrics = tested.metrics(np.ones((1, len(study.names))))
     return {
-        "repeat": outcome.repeat,
-        "fold": outcome.fold,
-        "n_train": len(outcome.trained),
-        "n_test": len(outcome.tested),
-        **_class_counts(study, part.y),
-        "threshold": outcome.threshold,
-        "fit_seconds": outcome.fit_seconds,
-        "predict_seconds": outcome.predict_seconds,
-        "fit_mib": outcome.fit_mib,
+        "repeat": fold.repeat,
+        "fold": fold.fold,
+        "n_train": len(fold.trained),
+        "n_test": len(fold.tested),
+        **_class_counts(study, tested.y),
+        "threshold": fold.threshold,
+        "fit_seconds": fold.fit_seconds,
+        "predict_seconds": fold.predict_seconds,
         **{metric: value[0] for metric, value in metrics.items()},
     }
 
@@ -356,24 +377,23 @@ def _class_counts(study: Study, y: NDArray) -> dict[str, int]:
 
 
 def _summary(
-    study: Study, repeats: Sequence[OutOfFold], folds: pd.DataFrame, bootstrap: Bootstrap
+    study: Study,
+    repeats: Sequence[PatientPredictions],
+    folds: pd.DataFrame,
+    bootstrap: Bootstrap,
 ) -> pd.DataFrame:
-    once, drawn = np.ones((1, len(study.names))), bootstrap.patients(len(study.names))
-    kinds = {"": _scores(repeats, drawn)}
-    within = bootstrap.within(fold_of_patient(study, repeats))
-    kinds[""]["fold_auroc"] = mean_fold_auroc(repeats, within)
-    if study.sites is not None:
-        sites = bootstrap.sites(study.sites)
-        kinds["_sites"] = _scores(repeats, sites)
-        kinds["_sites"]["fold_auroc"] = mean_fold_auroc(repeats, sites)
-    by_repeat = [r.scores(once) | {"fold_auroc": r.fold_auroc(once)} for r in repeats]
+    once = np.ones((1, len(study.names)))
+    by_repeat = [_scores([r], once, once) for r in repeats]
+    drawn = {
+        suffix: _scores(repeats, *weights)
+        for suffix, weights in resampled_weights(study, repeats, bootstrap).items()
+    }
     rows = {}
-    for metric in ["auroc", "fold_auroc", *list(by_repeat[0])[1:-1]]:
+    for metric in by_repeat[0]:
         values = np.array([scores[metric][0] for scores in by_repeat])
         row = {"value": values.mean()}
-        for kind, scores in kinds.items():
-            low, high = bootstrap.interval(scores[metric])
-            row |= {f"low{kind}": low, f"high{kind}": high}
+        for suffix, scores in drawn.items():
+            row[f"low{suffix}"], row[f"high{suffix}"] = bootstrap.interval(scores[metric])
         of_folds = folds["auroc" if metric == "fold_auroc" else metric].dropna()
         row |= {"fold_mean": of_folds.mean(), "fold_std": of_folds.std(), "n_folds": len(of_folds)}
         if len(values) > 1:
@@ -383,22 +403,25 @@ def _summary(
     return table.rename_axis("metric")
 
 
-def _scores(repeats: Sequence[OutOfFold], weights: NDArray) -> dict[str, NDArray]:
-    each = [r.scores(weights) for r in repeats]
-    return {name: np.mean([scores[name] for scores in each], axis=0) for name in each[0]}
+def _scores(
+    repeats: Sequence[PatientPredictions], weights: NDArray, fold_weights: NDArray
+) -> dict[str, NDArray]:
+    """All metrics, mean over repeats, in the order of the summary."""
+    scores = mean_metrics(repeats, weights)
+    return {
+        "auroc": scores.pop("auroc"),
+        "fold_auroc": mean_fold_auroc(repeats, fold_weights),
+        **scores,
+    }
 
 
-def fold_of_patient(study: Study, repeats: Sequence[OutOfFold]) -> NDArray:
-    """Test fold of each patient in the first repeat, within which patients are drawn.
-
-    Not within fold and class: strata of a few patients would make the interval too narrow.
-    """
-    fold = np.full(len(study.names), -1)
-    fold[repeats[0].patients] = repeats[0].fold
-    return fold
+def mean_metrics(repeats: Sequence[PatientPredictions], weights: NDArray) -> dict[str, NDArray]:
+    """All metrics of the pooled predictions, mean over repeats."""
+    each = [r.metrics(weights) for r in repeats]
+    return {name: np.mean([metrics[name] for metrics in each], axis=0) for name in each[0]}
 
 
-def _predictions(study: Study, repeat: int, part: OutOfFold) -> pd.DataFrame:
+def _predictions(study: Study, repeat: int, part: PatientPredictions) -> pd.DataFrame:
     classes = np.array(study.classes, dtype=object)
     table = pd.DataFrame({"repeat": repeat, "fold": part.fold})
     table["patient_id"] = study.names[part.patients]
@@ -417,14 +440,16 @@ def _predictions(study: Study, repeat: int, part: OutOfFold) -> pd.DataFrame:
     return table
 
 
-def _site_table(study: Study, sites: NDArray, repeats: Sequence[OutOfFold]) -> pd.DataFrame:
+def _site_table(
+    study: Study, sites: NDArray, repeats: Sequence[PatientPredictions]
+) -> pd.DataFrame:
     once, rows = np.ones((1, len(study.names))), {}
     for site in np.unique(sites):
         parts = [r.take(sites[r.patients] == site) for r in repeats]
         parts = [part for part in parts if len(part.y)]
         if not parts:
             continue
-        scores = _scores(parts, once)
+        metrics = mean_metrics(parts, once)
         rows[site] = {"n_patients": len(parts[0].y)} | _class_counts(study, parts[0].y)
-        rows[site] |= {name: scores[name][0] for name in _OF_A_SITE}
+        rows[site] |= {name: metrics[name][0] for name in _SITE_METRICS}
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("group")

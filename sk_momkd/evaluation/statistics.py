@@ -1,4 +1,4 @@
-"""Uncertainty: DeLong and Holm, bootstrap draws and intervals, detectable differences."""
+"""Uncertainty: DeLong's test, Holm's correction, bootstrap intervals, detectable differences."""
 
 from __future__ import annotations
 
@@ -12,21 +12,30 @@ from scipy.stats import norm
 
 from ..data.patient import patients_of
 from .metrics import placements
+from .study import bootstrap_generator
 
 
 class DeLong(NamedTuple):
-    """Two AUROCs on the same patients.
+    """Result of :func:`delong_test`: two AUROCs of the same patients compared.
 
     Attributes
     ----------
     difference : float
-        First minus second.
+        First AUROC minus second.
     standard_error : float
+        Standard error of the difference.
     p_value : float
-        Two-sided, normal; 1 where the scores rank all patients alike, NaN where the variance is 0
-        although the AUROCs differ.
+        Two-sided, by the normal distribution. It is 1 if the AUROCs are equal and the difference
+        has no variance, and NaN if they differ and it has none.
     correlation : float
-        Of the two AUROCs, NaN where one has no variance.
+        Correlation of the two AUROCs; NaN if one has no variance.
+
+    Examples
+    --------
+    >>> from sk_momkd import delong_test
+    >>> result = delong_test([0, 0, 0, 1, 1, 1], [1, 2, 3, 4, 5, 6], [1, 5, 3, 4, 2, 6])
+    >>> round(result.p_value, 2)
+    0.22
     """
 
     difference: float
@@ -36,33 +45,44 @@ class DeLong(NamedTuple):
 
 
 def delong_test(y: ArrayLike, first: ArrayLike, second: ArrayLike) -> DeLong:
-    """Compare two AUROCs of the same patients by DeLong's test.
+    """Test whether two AUROCs of the same patients differ, by DeLong's method [1]_.
 
     Parameters
     ----------
     y : array-like of shape (n_patients,)
         True or 1 for the positive class.
     first, second : array-like of shape (n_patients,) or (n_repeats, n_patients)
-        Scores. With repeats the mean AUROC is compared: its structural components are the means
-        of those of the repeats.
+        Scores of the two methods. With repeats the test compares the mean AUROCs: their structural
+        components are the means of those of the repeats.
 
     Returns
     -------
     DeLong
-        ``difference, standard_error, p_value, correlation``.
+        Named tuple ``difference, standard_error, p_value, correlation``.
 
     Raises
     ------
     ValueError
         If a class has fewer than two patients, or shapes differ.
 
+    See Also
+    --------
+    holm : Correct the p-values of several tests.
+    detectable_difference : Difference that a cohort can show.
+
     Notes
     -----
-    The test takes the scores as fixed. Chance in training (seeds, folds) is not in its p-value.
+    The test takes the scores as fixed. Its p-value does not contain the chance in training, such
+    as seeds and folds.
+
+    References
+    ----------
+    .. [1] E. R. DeLong, D. M. DeLong, D. L. Clarke-Pearson, "Comparing the areas under two or
+       more correlated receiver operating characteristic curves", Biometrics 44, 1988.
 
     Examples
     --------
-    >>> from sk_momkd.evaluation.statistics import delong_test
+    >>> from sk_momkd import delong_test
     >>> y = [0, 0, 0, 1, 1, 1]
     >>> delong_test(y, [1, 2, 3, 4, 5, 6], [1, 5, 3, 4, 2, 6]).difference.round(3)
     np.float64(0.333)
@@ -81,11 +101,11 @@ def delong_test(y: ArrayLike, first: ArrayLike, second: ArrayLike) -> DeLong:
         np.stack([np.mean([pair[side] for pair in each], axis=0) for each in pairs])
         for side in (0, 1)
     )
-    return _compare(above, below)
+    return _test_components(above, below)
 
 
-def _compare(above: NDArray, below: NDArray) -> DeLong:
-    """Test from the components of positives and of negatives, (2, n) each."""
+def _test_components(above: NDArray, below: NDArray) -> DeLong:
+    """Test the structural components of positives and of negatives, (2, n) each."""
     covariance = np.cov(above) / above.shape[1] + np.cov(below) / below.shape[1]
     gap = np.subtract(*above.mean(axis=1))
     spread = sum(np.var(c[0] - c[1], ddof=1) / c.shape[1] for c in (above, below))
@@ -98,19 +118,26 @@ def _compare(above: NDArray, below: NDArray) -> DeLong:
 
 
 def holm(p_values: ArrayLike) -> NDArray:
-    """P-values corrected by Holm's step-down method; NaN stays NaN and is not counted.
+    """Correct p-values for the number of tests, by Holm's step-down method [1]_.
 
     Parameters
     ----------
     p_values : array-like of shape (n_tests,)
+        NaN stands for a test without a result; it is not counted.
 
     Returns
     -------
     ndarray of shape (n_tests,)
+        Corrected p-values, NaN where `p_values` is NaN.
+
+    References
+    ----------
+    .. [1] S. Holm, "A simple sequentially rejective multiple test procedure", Scandinavian Journal
+       of Statistics 6, 1979.
 
     Examples
     --------
-    >>> from sk_momkd.evaluation.statistics import holm
+    >>> from sk_momkd import holm
     >>> holm([0.01, 0.04, 0.03])
     array([0.03, 0.06, 0.06])
     """
@@ -123,13 +150,61 @@ def holm(p_values: ArrayLike) -> NDArray:
     return corrected
 
 
-def draw_units(units: NDArray, n_draws: int, random: np.random.Generator) -> NDArray:
-    """How often each patient occurs when units (patients, or whole sites) are drawn.
+@dataclass(frozen=True)
+class Bootstrap:
+    """Settings of the bootstrap; every call draws the same samples.
+
+    Attributes
+    ----------
+    n_draws : int
+    confidence_level : float
+    random_state : int
+
+    Examples
+    --------
+    >>> print(Bootstrap(2000, 0.95, 0))
+    95% of 2,000 draws, seed 0
+    """
+
+    n_draws: int
+    confidence_level: float
+    random_state: int
+
+    def __post_init__(self) -> None:
+        if self.n_draws < 1 or not 0 < self.confidence_level < 1:
+            raise ValueError(
+                "n_bootstrap must be at least 1 and confidence_level between 0 and 1, got "
+                f"{self.n_draws!r} and {self.confidence_level!r}."
+            )
+
+    def patients(self, n_patients: int) -> NDArray:
+        """Weights (n_draws, n_patients) when patients are drawn."""
+        return self.sites(np.arange(n_patients))
+
+    def sites(self, sites: NDArray) -> NDArray:
+        """Weights (n_draws, n_patients) when whole sites are drawn."""
+        return bootstrap_weights(sites, self.n_draws, bootstrap_generator(self.random_state))
+
+    def within_folds(self, fold: NDArray) -> NDArray:
+        """Weights (n_draws, n_patients) when patients are drawn within each fold."""
+        random = bootstrap_generator(self.random_state)
+        return stratified_bootstrap_weights(fold, self.n_draws, random)
+
+    def interval(self, values: NDArray) -> tuple[float, float]:
+        """Percentile interval of the values of the draws."""
+        return percentile_interval(values, self.confidence_level)
+
+    def __str__(self) -> str:
+        return f"{self.confidence_level:.0%} of {self.n_draws:,} draws, seed {self.random_state}"
+
+
+def bootstrap_weights(units: NDArray, n_draws: int, random: np.random.Generator) -> NDArray:
+    """How often each patient occurs in bootstrap samples of units (patients or whole sites).
 
     Parameters
     ----------
     units : ndarray of shape (n_patients,)
-        Patients of equal value are drawn together.
+        Patients with equal values are drawn together.
     n_draws : int
     random : numpy Generator
 
@@ -140,8 +215,8 @@ def draw_units(units: NDArray, n_draws: int, random: np.random.Generator) -> NDA
     Examples
     --------
     >>> import numpy as np
-    >>> draw = draw_units(np.array(["A", "A", "B"]), 50, np.random.default_rng(0))
-    >>> bool((draw[:, 0] == draw[:, 1]).all()), np.unique(draw[:, 0] + draw[:, 2])
+    >>> weights = bootstrap_weights(np.array(["A", "A", "B"]), 50, np.random.default_rng(0))
+    >>> bool((weights[:, 0] == weights[:, 1]).all()), np.unique(weights[:, 0] + weights[:, 2])
     (True, array([2]))
     """
     _, of_patient = np.unique(units, return_inverse=True)
@@ -149,7 +224,9 @@ def draw_units(units: NDArray, n_draws: int, random: np.random.Generator) -> NDA
     return random.multinomial(n_units, np.full(n_units, 1 / n_units), size=n_draws)[:, of_patient]
 
 
-def draw_within(strata: NDArray, n_draws: int, random: np.random.Generator) -> NDArray:
+def stratified_bootstrap_weights(
+    strata: NDArray, n_draws: int, random: np.random.Generator
+) -> NDArray:
     """How often each patient occurs when patients are drawn within strata of fixed size.
 
     Parameters
@@ -162,14 +239,14 @@ def draw_within(strata: NDArray, n_draws: int, random: np.random.Generator) -> N
     -------
     int ndarray of shape (n_draws, n_patients)
     """
-    draws = np.zeros((n_draws, len(strata)), dtype=int)
+    weights = np.zeros((n_draws, len(strata)), dtype=int)
     for stratum in np.unique(strata):
         members = np.flatnonzero(strata == stratum)
-        draws[:, members] = draw_units(members, n_draws, random)
-    return draws
+        weights[:, members] = bootstrap_weights(members, n_draws, random)
+    return weights
 
 
-def interval(values: NDArray, confidence_level: float) -> tuple[float, float]:
+def percentile_interval(values: NDArray, confidence_level: float) -> tuple[float, float]:
     """Percentile interval; draws without a value (a class was not drawn) are left out."""
     values = values[np.isfinite(values)]
     if not len(values):
@@ -181,16 +258,29 @@ def interval(values: NDArray, confidence_level: float) -> tuple[float, float]:
 
 @dataclass(frozen=True)
 class PowerNote:
-    """The answer of :func:`detectable_difference`.
+    """Result of :func:`detectable_difference`; ``str`` gives it as a sentence.
 
     Attributes
     ----------
     difference : float
-        NaN where even an AUROC of 1 would not be told apart.
+        Smallest difference in AUROC that is found with probability `power`; NaN if not even a
+        difference up to an AUROC of 1 is.
     n_positive, n_negative : int
-        Patients.
-    auroc, correlation, power, alpha : float
-        What was assumed.
+        Number of patients of each class.
+    auroc : float
+        Assumed AUROC of the poorer method.
+    correlation : float
+        Assumed correlation of the two AUROCs.
+    power : float
+        Probability with which the difference is found.
+    alpha : float
+        Level of the two-sided test.
+
+    Examples
+    --------
+    >>> from sk_momkd import detectable_difference
+    >>> detectable_difference([0] * 400 + [1] * 100).n_positive
+    100
     """
 
     difference: float
@@ -229,16 +319,18 @@ def detectable_difference(
     y : array-like of shape (n_patients,), or (n_bags,) where `bags` are given
         Labels of two classes.
     bags : BagSequence, optional
-        Tell the patients, who are counted once.
+        Bags with patient ids: each patient is then counted once.
     auroc : float, default=0.75
-        Of the poorer method.
+        AUROC of the poorer method.
     correlation : float, default=0.5
-        Of the two AUROCs over samples of patients. `compare` measures it: column ``correlation``.
+        Correlation of the two AUROCs over samples of patients. `compare` measures it: column
+        ``correlation``.
     power : float, default=0.8
+        Probability with which the difference is to be found.
     alpha : float, default=0.05
-        Of the two-sided test.
+        Level of the two-sided test.
     pos_label : label, optional
-        By default the class that sorts last.
+        Label of the positive class, by default the one that sorts last.
 
     Returns
     -------
@@ -251,9 +343,10 @@ def detectable_difference(
 
     Notes
     -----
-    Solves d = z_(1-alpha/2) s + z_power s with s^2 = V(A) + V(A + d) - 2 r sqrt(V(A) V(A + d)),
-    where V is the variance of Hanley and McNeil (binormal approximation, exponential form) [1]_
-    and r the assumed correlation. Folds, seeds and several tests make the true figure larger.
+    The difference d solves ``d = (z_(1-alpha/2) + z_power) s`` with
+    ``s^2 = V(A) + V(A + d) - 2 r sqrt(V(A) V(A + d))``, where V is the variance of Hanley and
+    McNeil (exponential form) [1]_, A is `auroc` and r the assumed correlation. Folds, seeds and
+    several tests make the true figure larger.
 
     References
     ----------
@@ -262,7 +355,7 @@ def detectable_difference(
 
     Examples
     --------
-    >>> from sk_momkd.evaluation.statistics import detectable_difference
+    >>> from sk_momkd import detectable_difference
     >>> round(detectable_difference([0] * 400 + [1] * 100).difference, 3)
     0.079
     """
@@ -270,7 +363,7 @@ def detectable_difference(
         if not low <= value < 1:
             raise ValueError(f"{name} must be at least {low:g} and below 1, got {value!r}.")
     if not (0 < alpha < 1 and 0 < power < 1):
-        raise ValueError(f"alpha and power must lie between 0 and 1, got {alpha!r}, {power!r}.")
+        raise ValueError(f"alpha and power must be between 0 and 1, got {alpha!r}, {power!r}.")
     n_positive, n_negative = _patients_per_class(y, bags, pos_label)
     reach = norm.isf(alpha / 2) + norm.ppf(power)
 

@@ -1,4 +1,4 @@
-"""A study: patients, labels, sites and omics, and the splits and seeds that methods share."""
+"""Study (patients, labels, sites, omics) and plan (splits, seeds) that compared methods share."""
 
 from __future__ import annotations
 
@@ -12,17 +12,20 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from sklearn.utils import check_consistent_length, column_or_1d
 
 from ..data.omics import OmicsTable, align_omics
-from ..data.patient import patients_of
+from ..data.patient import Patients, patients_of
 from ..data.sequence import BagSequence, as_bags
 from ..messages import first_few
-from ..model_selection.split import PatientStratifiedKFold, check_leakage, positions
+from ..model_selection.split import PatientStratifiedKFold, check_parts, positions
+
+Split = tuple[NDArray, NDArray]
 
 
 @dataclass(frozen=True)
 class Study:
-    """Bags sorted by patient and bag id, so that no result depends on the order they came in.
+    """Bags sorted by patient and bag id, so that no result depends on the order of the input.
 
     Attributes
     ----------
@@ -32,12 +35,13 @@ class Study:
     groups : ndarray of shape (n_bags,) or None
         Sites as given.
     order : int ndarray of shape (n_bags,)
-        Where each bag stood in the sequence that came.
-    patient_of : int ndarray of shape (n_bags,)
+        Position of each bag in the input.
+    patients : Patients
+        Derived once; splitting and checking use them.
     names : ndarray of shape (n_patients,)
         Patient ids; bag names where the patient is unknown.
     labels : int ndarray of shape (n_patients,)
-        Class number of most of the patient's bags.
+        Class number (position in `classes`) of most of the patient's bags.
     classes : list
         Of two classes, the last is the positive one.
     omics : OmicsTable or None
@@ -47,11 +51,16 @@ class Study:
     y: NDArray
     groups: NDArray | None
     order: NDArray
-    patient_of: NDArray
+    patients: Patients
     names: NDArray
     labels: NDArray
     classes: list[Any]
     omics: OmicsTable | None = None
+
+    @property
+    def patient_of(self) -> NDArray:
+        """Patient number of each bag."""
+        return self.patients.of_bag
 
     @property
     def sites(self) -> NDArray | None:
@@ -61,7 +70,7 @@ class Study:
         _, first = np.unique(self.patient_of, return_index=True)
         return self.groups[first]
 
-    def patients(self, positions: NDArray) -> NDArray:
+    def patients_at(self, positions: NDArray) -> NDArray:
         """Numbers of the patients of the bags at `positions`."""
         return np.unique(self.patient_of[positions])
 
@@ -69,13 +78,15 @@ class Study:
         """Those `positions` whose bags belong to `patients`."""
         return positions[np.isin(self.patient_of[positions], patients)]
 
-    def relabelled(self, labels: NDArray) -> Study:
+    def with_labels(self, labels: NDArray) -> Study:
         """The same study with another class number for each patient."""
         y = np.array(self.classes)[labels][self.patient_of]
-        return replace(self, labels=labels, y=y)
+        sorted_number = np.array([self.patients.classes.index(c) for c in self.classes])
+        patients = self.patients._replace(labels=sorted_number[labels])
+        return replace(self, labels=labels, y=y, patients=patients)
 
     def mean_over_bags(self, positions: NDArray, values: NDArray) -> NDArray:
-        """Mean of the bags' `values` (n_positions, ...) for each of :meth:`patients`."""
+        """Mean of the bags' `values` (n_positions, ...) for each of :meth:`patients_at`."""
         _, owner, count = np.unique(
             self.patient_of[positions], return_inverse=True, return_counts=True
         )
@@ -87,47 +98,35 @@ class Study:
 def as_study(
     bags: Any, y: Any, *, omics: Any = None, groups: Any = None, pos_label: Any = None
 ) -> Study:
-    """Check and sort what an evaluation gets.
+    """Check and sort the input of an evaluation.
 
     Raises
     ------
     LeakageError
-        If a patient stands in several groups.
+        If a patient is in several groups.
     OmicsError
         If no omics row belongs to any bag.
     ValueError
         If labels or groups are missing, there is a single class, `pos_label` is no class, or
         groups are given for bags without patient ids.
     """
-    sequence = as_bags(bags)
-    y = np.asarray(y)
-    patients_of(sequence, y, groups)  # labels and groups in the order they came, for the errors
+    given, y = as_bags(bags), column_or_1d(y, warn=True)
+    check_consistent_length(given, y, groups)
     if omics is not None and not isinstance(omics, OmicsTable):
-        omics = _joined(omics, sequence)
-    order = np.array(sorted(range(len(sequence)), key=lambda i: _sorting_key(sequence, i)))
-    groups = None if groups is None else np.asarray(groups)[order]
-    sequence, y = sequence[order], y[order]
+        omics = _join_by_id(omics, given)
+    order = np.array(sorted(range(len(given)), key=lambda i: _sort_key(given, i)), dtype=int)
+    sequence, y = given[order], y[order]
     if groups is not None:
-        _require_patient_ids(sequence, groups)
-    patients = patients_of(sequence, y, None)
+        groups = np.asarray(groups)[order]
+        _check_patient_ids(sequence, groups)
+    patients = patients_of(sequence, y, groups)
     classes, labels = _positive_last(patients.classes, patients.labels, pos_label)
     _, first = np.unique(patients.of_bag, return_index=True)
-    names = [sequence[i].patient_id or sequence.name(i) for i in first]
-    return Study(
-        sequence,
-        y,
-        groups,
-        order,
-        patients.of_bag,
-        np.array(names, dtype=object),
-        labels,
-        classes,
-        omics,
-    )
+    names = np.array([sequence[i].patient_id or sequence.name(i) for i in first], dtype=object)
+    return Study(sequence, y, groups, order, patients, names, labels, classes, omics)
 
 
-def _joined(omics: Any, bags: BagSequence) -> OmicsTable:
-    """`omics` by id; an array in bag order gets the ids of the bags while the order holds."""
+def _join_by_id(omics: Any, bags: BagSequence) -> OmicsTable:
     if hasattr(omics, "obs_names") or isinstance(omics, pd.DataFrame):
         return align_omics(omics, bags)
     raise TypeError(
@@ -136,17 +135,18 @@ def _joined(omics: Any, bags: BagSequence) -> OmicsTable:
     )
 
 
-def _sorting_key(bags: BagSequence, i: int) -> tuple[str, str, int]:
+def _sort_key(bags: BagSequence, i: int) -> tuple[str, str, int]:
     bag = bags[i]
     return (str(bag.patient_id or bag.bag_id or ""), str(bag.bag_id or ""), i)
 
 
-def _require_patient_ids(bags: BagSequence, groups: NDArray) -> None:
+def _check_patient_ids(bags: BagSequence, groups: NDArray) -> None:
     known = any(bag.patient_id is not None for bag in bags)
-    if not known and len(np.unique(groups)) < len(groups):
+    n_groups = len(pd.unique(groups))
+    if not known and n_groups < len(groups):
         raise ValueError(
-            f"{len(bags)} bags in {len(np.unique(groups))} groups, but no bag has a patient id, so "
-            "patients and sites cannot be told apart. Give them, Bag(..., patient_id=...)."
+            f"{len(bags)} bags in {n_groups} groups, but no bag has a patient id, so patients and "
+            "sites cannot be told apart. Pass patient ids: Bag(..., patient_id=...)."
         )
 
 
@@ -160,11 +160,6 @@ def _positive_last(classes: list[Any], labels: NDArray, pos_label: Any) -> tuple
     if pos_label == classes[1]:
         return classes, labels
     return classes[::-1], 1 - labels
-
-
-_FIT, _FOLDS, _DRAWS, _SHUFFLE = range(4)  # what chance is used for
-
-Split = tuple[NDArray, NDArray]
 
 
 @dataclass(frozen=True)
@@ -182,44 +177,29 @@ class Plan:
     splits: list[list[Split]]
     seeds: list[list[int]]
 
-    def reseeded(self, random_state: int) -> Plan:
-        """The same splits with other seeds in each repeat."""
-        return replace(self, seeds=_seeds(self.splits, random_state))
-
-
-def seed_of(random_state: int, *path: int) -> int:
-    """A seed of its own for each use of chance."""
-    return int(np.random.SeedSequence([random_state, *path]).generate_state(1)[0] >> 1)
-
-
-def draws(random_state: int) -> np.random.Generator:
-    """Generator of the bootstrap draws."""
-    return np.random.default_rng([random_state, _DRAWS])
-
-
-def shuffles(random_state: int, number: int) -> np.random.Generator:
-    """Generator of the permutation with this number."""
-    return np.random.default_rng([random_state, _SHUFFLE, number])
+    def with_random_state(self, random_state: int) -> Plan:
+        """The same splits with other seeds for the estimators."""
+        return replace(self, seeds=_fit_seeds(self.splits, random_state))
 
 
 def make_plan(study: Study, cv: Any, n_repeats: int, random_state: int) -> Plan:
-    """Splits of the study by `cv`, each checked for leaks.
+    """Split the study by `cv` and check each split for leakage.
 
     Parameters
     ----------
     study : Study
     cv : int, splitter or iterable of (train, test)
-        An int is the number of `PatientStratifiedKFold`'s folds. Splits that are given hold
-        positions in the sequence of bags that came.
+        An int is the number of folds of `PatientStratifiedKFold`. Given splits hold positions of
+        bags in the input.
     n_repeats : int
-        Repeats shuffle the folds anew where `cv` is an int or a splitter that shuffles. Given
-        splits stay: then repeats change the seeds of the estimator alone.
+        Each repeat shuffles the folds again if `cv` is an int or a splitter that shuffles. Given
+        splits stay as they are; then repeats change the seeds of the estimator alone.
     random_state : int
 
     Raises
     ------
     LeakageError
-        If a patient stands on both sides of a split.
+        If a patient is on both sides of a split.
     ValueError
         If a patient is tested twice in one repeat, a side is empty, or an argument is unusable.
     """
@@ -229,39 +209,26 @@ def make_plan(study: Study, cv: Any, n_repeats: int, random_state: int) -> Plan:
     given = _given_splits(study, cv)
     splits = []
     for repeat in range(n_repeats):
-        folds = given or _split(study, cv, repeat, seed_of(random_state, _FOLDS, repeat))
-        _check(study, folds)
+        folds = given or _split(study, cv, repeat, derive_seed(random_state, _FOLDS, repeat))
+        _check_splits(study, folds)
         splits.append(folds)
-    return Plan(splits, _seeds(splits, random_state))
-
-
-def _seeds(splits: list[list[Split]], random_state: int) -> list[list[int]]:
-    return [
-        [seed_of(random_state, _FIT, repeat, fold) for fold in range(len(folds))]
-        for repeat, folds in enumerate(splits)
-    ]
+    return Plan(splits, _fit_seeds(splits, random_state))
 
 
 def _given_splits(study: Study, cv: Any) -> list[Split]:
-    """Splits of positions as they came, turned into positions in the study."""
+    """Splits of positions in the input, turned into positions in the study."""
     if isinstance(cv, Integral) or hasattr(cv, "split"):
         return []
     if not isinstance(cv, Iterable):
         raise ValueError(f"cv must be an int, a splitter or a list of splits, got {cv!r}.")
-    place = np.empty(len(study.order), dtype=int)
-    place[study.order] = np.arange(len(place))
-    folds = [tuple(positions(part, len(place)) for part in split) for split in cv]
+    place = np.argsort(study.order)
+    folds = [tuple(np.sort(place[positions(part, len(place))]) for part in split) for split in cv]
     if not folds or any(len(split) != 2 for split in folds):
         raise ValueError(
             "cv must hold at least one (train, test). Of a split in three parts, join training and "
-            "validation: the estimator carves its own validation part out of the training part."
+            "validation: the estimator takes its own validation part from the training part."
         )
-    return [_pair(np.sort(place[part]) for part in split) for split in folds]
-
-
-def _pair(parts: Iterable[NDArray]) -> Split:
-    train, test = parts
-    return train, test
+    return [(train, test) for train, test in folds]
 
 
 def _split(study: Study, cv: Any, repeat: int, seed: int) -> list[Split]:
@@ -270,24 +237,25 @@ def _split(study: Study, cv: Any, repeat: int, seed: int) -> list[Split]:
     elif repeat and hasattr(cv, "random_state") and getattr(cv, "shuffle", True):
         cv = copy.copy(cv)
         cv.random_state = seed
-    units = study.groups
-    if units is None and not isinstance(cv, PatientStratifiedKFold):
-        units = study.patient_of
-    with warnings.catch_warnings():  # who ignores groups is found by the check of leaks
+    if type(cv) is PatientStratifiedKFold:
+        return list(cv.split_patients(study.patients))
+    units = study.patient_of if study.groups is None else study.groups
+    with warnings.catch_warnings():  # a splitter that ignores groups fails the leakage check
         warnings.filterwarnings("ignore", "The groups parameter is ignored")
-        return [_pair(map(np.sort, split)) for split in cv.split(study.bags, study.y, units)]
+        folds = cv.split(study.bags, study.y, units)
+        return [(np.sort(train), np.sort(test)) for train, test in folds]
 
 
-def _check(study: Study, folds: list[Split]) -> None:
-    check_leakage(folds, study.bags)
-    tested = np.zeros(len(study.names), dtype=int)
+def _check_splits(study: Study, folds: list[Split]) -> None:
+    n_tests = np.zeros(len(study.names), dtype=int)
     for number, (train, test) in enumerate(folds):
+        check_parts(f"Split {number}", (train, test), study.bags, study.patient_of)
         if not len(train) or not len(test):
             raise ValueError(f"Split {number} has an empty side.")
-        tested[study.patients(test)] += 1
+        n_tests[study.patients_at(test)] += 1
         if study.groups is not None:
-            _warn_of_torn_sites(study.groups, number, train, test)
-    twice = np.flatnonzero(tested > 1)
+            _warn_if_sites_are_split(study.groups, number, train, test)
+    twice = np.flatnonzero(n_tests > 1)
     if len(twice):
         raise ValueError(
             f"{len(twice)} patients are tested in several splits: {first_few(study.names[twice])}. "
@@ -295,12 +263,38 @@ def _check(study: Study, folds: list[Split]) -> None:
         )
 
 
-def _warn_of_torn_sites(groups: NDArray, number: int, train: NDArray, test: NDArray) -> None:
-    torn = np.intersect1d(groups[train], groups[test])
-    if len(torn):
+def _warn_if_sites_are_split(groups: NDArray, number: int, train: NDArray, test: NDArray) -> None:
+    shared = np.intersect1d(groups[train], groups[test])
+    if len(shared):
         warnings.warn(
-            f"Split {number} has {len(torn)} groups on both sides: {first_few(torn)}. Its numbers "
-            "say nothing about new sites; use cv=PatientStratifiedKFold() or an int.",
+            f"Split {number} has {len(shared)} groups on both sides: {first_few(shared)}. Its "
+            "results do not show how the model does at new sites; use "
+            "cv=PatientStratifiedKFold() or an int.",
             UserWarning,
             stacklevel=5,
         )
+
+
+_FIT, _FOLDS, _BOOTSTRAP, _PERMUTATION = range(4)  # random streams that do not overlap
+
+
+def derive_seed(random_state: int, *path: int) -> int:
+    """Seed for one use of chance, told apart from others by `path`."""
+    return int(np.random.SeedSequence([random_state, *path]).generate_state(1)[0] >> 1)
+
+
+def bootstrap_generator(random_state: int) -> np.random.Generator:
+    """Random generator of the bootstrap samples."""
+    return np.random.default_rng([random_state, _BOOTSTRAP])
+
+
+def permutation_generator(random_state: int, number: int) -> np.random.Generator:
+    """Random generator of the permutation with this number."""
+    return np.random.default_rng([random_state, _PERMUTATION, number])
+
+
+def _fit_seeds(splits: list[list[Split]], random_state: int) -> list[list[int]]:
+    return [
+        [derive_seed(random_state, _FIT, repeat, fold) for fold in range(len(folds))]
+        for repeat, folds in enumerate(splits)
+    ]

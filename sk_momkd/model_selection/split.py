@@ -221,7 +221,10 @@ class PatientStratifiedKFold(BaseCrossValidator):
             If a class has fewer patients (or groups with it) than folds, a label or group is
             missing, or neither `X` nor `groups` tells the patients.
         """
-        patients = patients_of(X, y, groups)
+        yield from self.split_patients(patients_of(X, y, groups))
+
+    def split_patients(self, patients: Patients) -> Iterator[tuple[NDArray, NDArray]]:
+        """As :meth:`split`, for patients that are derived already."""
         for train, test in self._deal(patients):
             yield patients.bags(train), patients.bags(test)
 

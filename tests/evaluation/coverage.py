@@ -7,8 +7,13 @@ import numpy as np
 from scipy.stats import norm
 
 from sk_momkd.evaluation.metrics import auroc
-from sk_momkd.evaluation.results import mean_of_known
-from sk_momkd.evaluation.statistics import delong_test, draw_units, draw_within, interval
+from sk_momkd.evaluation.results import nan_mean
+from sk_momkd.evaluation.statistics import (
+    bootstrap_weights,
+    delong_test,
+    percentile_interval,
+    stratified_bootstrap_weights,
+)
 
 COHORTS = [(10, 50, 0.75), (14, 66, 0.78), (20, 100, 0.75), (40, 80, 0.75), (100, 400, 0.70)]
 N_FOLDS, N_COHORTS, N_DRAWS = 5, 1000, 500
@@ -23,11 +28,11 @@ def simulate(n_positive, n_negative, truth):
     held, errors = np.zeros(2), 0
     for _ in range(N_COHORTS):
         score = random.normal(size=len(y)) + distance * y
-        pooled = auroc(y, score, draw_units(np.arange(len(y)), N_DRAWS, random))
-        draws = draw_within(fold, N_DRAWS, random)
+        pooled = auroc(y, score, bootstrap_weights(np.arange(len(y)), N_DRAWS, random))
+        draws = stratified_bootstrap_weights(fold, N_DRAWS, random)
         parts = [auroc(y[fold == k], score[fold == k], draws[:, fold == k]) for k in range(N_FOLDS)]
-        for i, values in enumerate((pooled, mean_of_known(parts))):
-            low, high = interval(values, 0.95)
+        for i, values in enumerate((pooled, nan_mean(parts))):
+            low, high = percentile_interval(values, 0.95)
             held[i] += low <= truth <= high
         one, other = (score + 0.7 * random.normal(size=len(y)) for _ in range(2))
         errors += delong_test(y, one, other).p_value < 0.05

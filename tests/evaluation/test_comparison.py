@@ -62,7 +62,7 @@ def test_methods_share_folds_and_draws(noisy_cohort, pooled_lr):
 
 
 class Hoarder(DummyClassifier):
-    """Holds so much memory while it fits, and none of it afterwards."""
+    """Holds `mib` of memory while it fits, and none of it afterwards."""
 
     def __init__(self, mib=0):
         super().__init__()
@@ -71,17 +71,20 @@ class Hoarder(DummyClassifier):
     def fit(self, X, y):
         held = np.ones((self.mib, 2**20), dtype=np.uint8)
         super().fit(X, y)
-        time.sleep(0.2)  # longer than between two looks
+        time.sleep(0.2)  # longer than between two readings
         del held
         return self
 
 
-def test_summary_tells_what_a_fit_held_at_most(noisy_cohort):
+def test_memory_of_a_fit_is_measured_on_request(noisy_cohort):
     bags, y, _ = noisy_cohort
     methods = {"little": Hoarder(), "much": Hoarder(200), "little again": Hoarder()}
-    held = compare(methods, bags, y, **FEW).summary["fit_mib"]
+    result = compare(methods, bags, y, measure_memory=True, **FEW)
+    held = result.summary["fit_mib"]
     assert held["much"] == pytest.approx(200, abs=20)
     assert held[["little", "little again"]].max() < 20
+    assert np.isfinite(result.folds["fit_mib"]).all()
+    assert "fit_mib" not in compare({"little": Hoarder()}, bags, y, **FEW).summary
 
 
 def test_omics_goes_to_those_that_take_it(pooled_lr, recorder):

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from sklearn.svm import LinearSVC
 
-from sk_momkd.evaluation.cross_validation import bag_probabilities, run, tuned_threshold
+from sk_momkd.evaluation.cross_validation import bag_probabilities, fit_folds, tuned_threshold
 from sk_momkd.evaluation.study import as_study, make_plan
 
 
@@ -26,7 +26,7 @@ def test_fit_gets_the_training_bags_and_their_groups_and_all_omics(noisy_cohort,
     rna = pd.DataFrame(np.eye(40), index=[f"P{i:02d}" for i in range(40)])
     study = as_study(bags, y, omics=rna, groups=sites)
     plan = make_plan(study, 4, 1, 0)
-    outcome = run(study, recorder, plan, omics=[study.omics], keep_models=True)[2]
+    outcome = fit_folds(study, recorder, plan, omics=[study.omics], keep_models=True)[2]
     train, test = plan.splits[0][2]
     assert outcome.model.received_["ids"] == study.bags[train].ids.tolist()
     assert outcome.model.received_["omics"] is study.omics
@@ -39,20 +39,20 @@ def test_fit_gets_the_training_bags_and_their_groups_and_all_omics(noisy_cohort,
 def test_probability_of_a_patient_is_the_mean_over_its_slides(noisy_cohort, recorder):
     study = as_study(*noisy_cohort[:2])
     plan = make_plan(study, 4, 1, 0)
-    outcome = run(study, recorder, plan, omics=[None], keep_models=True)[0]
+    outcome = fit_folds(study, recorder, plan, omics=[None], keep_models=True)[0]
     test = plan.splits[0][0][1]
     by_bag = outcome.model.predict_proba(study.bags[test])
     expected = pd.DataFrame(by_bag).groupby(study.patient_of[test]).mean()
     np.testing.assert_allclose(outcome.proba, expected)
 
 
-@pytest.mark.parametrize("watch", [True, False])
-def test_memory_is_known_where_it_was_watched(recorder, noisy_cohort, watch):
+@pytest.mark.parametrize("measure", [True, False])
+def test_memory_is_known_if_it_was_measured(recorder, noisy_cohort, measure):
     bags, y, _ = noisy_cohort
     study = as_study(bags, y)
     plan = make_plan(study, 2, 1, 0)
-    outcomes = run(study, recorder, plan, omics=[None], watch_memory=watch)
-    assert np.isfinite([outcome.fit_mib for outcome in outcomes]).tolist() == [watch] * 2
+    outcomes = fit_folds(study, recorder, plan, omics=[None], measure_memory=measure)
+    assert [outcome.fit_mib is not None for outcome in outcomes] == [measure] * 2
 
 
 def test_probabilities_are_put_in_the_order_of_the_study():
@@ -92,4 +92,4 @@ def test_threshold_without_validation_part_is_nan():
 def test_estimator_without_probabilities_is_refused(noisy_cohort):
     study = as_study(*noisy_cohort[:2])
     with pytest.raises(TypeError, match="LinearSVC has no predict_proba"):
-        run(study, LinearSVC(), make_plan(study, 2, 1, 0), omics=[None])
+        fit_folds(study, LinearSVC(), make_plan(study, 2, 1, 0), omics=[None])

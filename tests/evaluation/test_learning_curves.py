@@ -6,20 +6,20 @@ import pytest
 from sklearn.dummy import DummyClassifier
 
 from sk_momkd.evaluation.cross_validation import evaluate
-from sk_momkd.evaluation.learning_curves import learning_curve, thinned
+from sk_momkd.evaluation.learning_curves import learning_curve, subsample_training
 from sk_momkd.evaluation.study import as_study, make_plan
 
 
 def test_smaller_shares_lie_within_larger_and_keep_patients_whole(noisy_cohort):
     study = as_study(*noisy_cohort[:2])
     plan = make_plan(study, 4, 2, 0)
-    shares = [thinned(plan, study, fraction) for fraction in (0.2, 0.5, 1.0)]
+    shares = [subsample_training(plan, study, fraction) for fraction in (0.2, 0.5, 1.0)]
     for repeat in range(2):
         for fold in range(4):
             trains = [set(plan.splits[repeat][fold][0].tolist()) for plan in shares]
             assert trains[0] < trains[1] < trains[2] == set(plan.splits[repeat][fold][0].tolist())
             small = shares[0].splits[repeat][fold][0]
-            chosen = study.patients(small)
+            chosen = study.patients_at(small)
             assert np.bincount(study.labels[chosen]).tolist() == [3, 3]
             assert np.isin(study.patient_of[plan.splits[repeat][fold][0]], chosen).sum() == len(
                 small
@@ -40,13 +40,13 @@ def test_shares_hold_as_large_a_part_of_those_with_omics(noisy_cohort):
     bags, y, _ = noisy_cohort
     omics = pd.DataFrame({"gene": 1.0}, index=[f"P{i:02d}" for i in range(0, 40, 3)])
     study = as_study(bags, y, omics=omics)
-    plan = thinned(make_plan(study, 4, 1, 0), study, 0.5)
+    plan = subsample_training(make_plan(study, 4, 1, 0), study, 0.5)
     paired = study.omics.match(study.bags) >= 0
     whole = make_plan(study, 4, 1, 0)
     for (train, _), (everyone, _) in zip(plan.splits[0], whole.splits[0], strict=True):
         for label in ("mut", "wt"):
             here, there = (part[study.y[part] == label] for part in (train, everyone))
-            few, many = (len(study.patients(part[paired[part]])) for part in (here, there))
+            few, many = (len(study.patients_at(part[paired[part]])) for part in (here, there))
             assert few == np.ceil(many / 2)
 
 

@@ -7,7 +7,12 @@ from conftest import make_bags, make_omics, quick_classifier
 from sklearn.dummy import DummyClassifier
 
 from sk_momkd import align_omics
-from sk_momkd.evaluation.omics_comparison import compare_omics, judge, one_cycle, permute_omics
+from sk_momkd.evaluation.omics_comparison import (
+    compare_omics,
+    cyclic_permutation,
+    outcome_of,
+    permute_omics,
+)
 from sk_momkd.evaluation.study import as_study
 
 
@@ -46,9 +51,9 @@ def test_permutation_leaves_rows_of_others_alone():
 
 
 @pytest.mark.parametrize("n", [1, 2, 7])
-def test_one_cycle_visits_all(n):
+def test_cyclic_permutation_visits_all(n):
     members = np.arange(n)
-    source, at = one_cycle(members, np.random.default_rng(n)), 0
+    source, at = cyclic_permutation(members, np.random.default_rng(n)), 0
     for _ in range(n - 1):
         at = source[at]
         assert at != 0
@@ -70,7 +75,7 @@ def test_one_cycle_visits_all(n):
 def test_gain_is_claimed_only_above_none_and_above_permuted(without, permuted, outcome):
     columns = ["fold_low", "fold_high"]
     rows = {"with - without": without, "with - permuted": permuted}
-    assert judge(pd.DataFrame.from_dict(rows, orient="index", columns=columns)) == outcome
+    assert outcome_of(pd.DataFrame.from_dict(rows, orient="index", columns=columns)) == outcome
 
 
 def test_arms_differ_in_omics_alone(recorder):

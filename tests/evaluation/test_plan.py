@@ -15,7 +15,7 @@ def study(noisy_cohort):
 
 
 def patients_tested(study, folds):
-    return np.sort(np.concatenate([study.patients(test) for _, test in folds])).tolist()
+    return np.sort(np.concatenate([study.patients_at(test) for _, test in folds])).tolist()
 
 
 def test_plan_tests_each_patient_once_in_each_repeat(study):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from sk_momkd.evaluation.metrics import auroc, average_precision, one_against_rest, placements
+from sk_momkd.evaluation.metrics import auroc, average_precision, one_vs_rest, placements
 
 MEASURES = [(auroc, roc_auc_score), (average_precision, average_precision_score)]
 
@@ -41,7 +41,7 @@ def test_measure_of_one_class_is_nan(ours, label):
 def test_measure_of_many_classes_is_the_mean_over_them():
     random = np.random.default_rng(0)
     y, proba = random.integers(0, 3, 50), random.dirichlet(np.ones(3), 50)
-    value = one_against_rest(auroc, y, proba, np.ones((1, 50)))
+    value = one_vs_rest(auroc, y, proba, np.ones((1, 50)))
     np.testing.assert_allclose(value, roc_auc_score(y, proba, multi_class="ovr"), rtol=1e-12)
 
 

@@ -10,11 +10,11 @@ from sklearn.pipeline import make_pipeline
 
 from sk_momkd import InstanceStandardizer, PatientStratifiedKFold
 from sk_momkd.evaluation.routing import (
-    final_step,
+    accepts,
+    final_estimator,
     fit_arguments,
     set_seeds,
-    takes,
-    warn_of_torn_patients,
+    warn_if_patients_are_split,
 )
 
 
@@ -53,15 +53,15 @@ def test_arguments_pass_a_calibrator(recorder):
 
 
 def test_omics_that_nobody_takes_is_an_error(pooled_lr):
-    assert not takes(pooled_lr, "omics")
+    assert not accepts(pooled_lr, "omics")
     with pytest.raises(TypeError, match=r"LogisticRegression\.fit takes no omics"):
         fit_arguments(pooled_lr, "omics", None, None)
     assert fit_arguments(pooled_lr, None, np.zeros(2), np.zeros(2)) == {}
 
 
-def test_final_step_is_the_classifier_inside():
+def test_final_estimator_is_the_classifier_inside():
     search = GridSearchCV(make_pipeline("passthrough", LogisticRegression()), {})
-    assert isinstance(final_step(make_pipeline("passthrough", search)), LogisticRegression)
+    assert isinstance(final_estimator(make_pipeline("passthrough", search)), LogisticRegression)
 
 
 def test_seeds_reach_every_random_state():
@@ -82,15 +82,15 @@ def test_seeds_reach_the_shuffled_folds_of_a_search(recorder):
     assert set_seeds(GridSearchCV(recorder, {}, cv=KFold(3)), 3).cv.random_state is None
 
 
-def test_search_that_parts_slides_is_warned_of(recorder, recwarn):
-    with pytest.warns(UserWarning, match="parts the slides"):
-        warn_of_torn_patients(GridSearchCV(recorder, {}, cv=3), 10, 5)
+def test_search_that_separates_slides_warns(recorder, recwarn):
+    with pytest.warns(UserWarning, match="separates the slides"):
+        warn_if_patients_are_split(GridSearchCV(recorder, {}, cv=3), 10, 5)
     recwarn.clear()
     with pytest.warns(UserWarning, match="CalibratedClassifierCV splits by StratifiedKFold"):
-        warn_of_torn_patients(CalibratedClassifierCV(recorder), 10, 5)
+        warn_if_patients_are_split(CalibratedClassifierCV(recorder), 10, 5)
     recwarn.clear()
-    warn_of_torn_patients(GridSearchCV(recorder, {}, cv=PatientStratifiedKFold()), 10, 5)
-    warn_of_torn_patients(CalibratedClassifierCV(recorder, cv=PatientStratifiedKFold()), 10, 5)
-    warn_of_torn_patients(GridSearchCV(recorder, {}, cv=3), 5, 5)
-    warn_of_torn_patients(recorder, 10, 5)
+    warn_if_patients_are_split(GridSearchCV(recorder, {}, cv=PatientStratifiedKFold()), 10, 5)
+    warn_if_patients_are_split(CalibratedClassifierCV(recorder, cv=PatientStratifiedKFold()), 10, 5)
+    warn_if_patients_are_split(GridSearchCV(recorder, {}, cv=3), 5, 5)
+    warn_if_patients_are_split(recorder, 10, 5)
     assert not recwarn.list

@@ -50,9 +50,9 @@ def test_omics_is_joined_by_id_and_has_no_length():
     assert study.omics.ids.tolist() == joined.ids.tolist()
 
 
-def test_relabelled_study_gives_all_bags_of_a_patient_its_label(noisy_cohort):
+def test_study_with_labels_gives_all_bags_of_a_patient_its_label(noisy_cohort):
     study = as_study(*noisy_cohort[:2])
-    swapped = study.relabelled(1 - study.labels)
+    swapped = study.with_labels(1 - study.labels)
     assert (swapped.y != study.y).all()
 
 

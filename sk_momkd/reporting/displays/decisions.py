@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from sklearn.calibration import CalibrationDisplay
 from sklearn.metrics import ConfusionMatrixDisplay, confusion_matrix
 
-from ...evaluation.metrics import N_BINS
-from ..predicted import Predicted, predicted, require_two_classes, with_interval
+from ...evaluation.metrics import N_BINS, calibration_bin, calibration_pairs
+from ..predicted import predicted, require_two_classes, with_interval
 from .style import COLOURS, GREY, axes, colour, literal, shortened, styled
 
 _THRESHOLDS = np.arange(0.01, 1.0, 0.01)
@@ -60,8 +60,10 @@ class ReliabilityDisplay:
         ax : matplotlib Axes, optional
         """
         repeats = predicted(result)
-        stated, happened = np.concatenate([_stated(p) for p in repeats], axis=1)
-        bins = np.clip((stated * N_BINS).astype(int), 0, N_BINS - 1)
+        stated, happened = np.concatenate(
+            [calibration_pairs(p.y, p.proba) for p in repeats], axis=1
+        )
+        bins = calibration_bin(stated)
         total = np.bincount(bins, minlength=N_BINS)
         used = total > 0
         sums = [np.bincount(bins, v, minlength=N_BINS)[used] for v in (stated, happened)]
@@ -76,7 +78,7 @@ class ReliabilityDisplay:
         with styled():
             self.ax_ = axes(ax, (4.0, 4.1))[0]
             self.figure_ = self.ax_.figure
-            centres = (np.clip((self.stated * N_BINS).astype(int), 0, N_BINS - 1) + 0.5) / N_BINS
+            centres = (calibration_bin(self.stated) + 0.5) / N_BINS
             heights = 0.15 * self.count / self.count.max()
             self.ax_.bar(centres, heights, 0.9 / N_BINS, color="#D9D9D9", zorder=0)
             for x, height, n in zip(centres, heights, self.count, strict=True):
@@ -91,13 +93,6 @@ class ReliabilityDisplay:
             self.ax_.set_title(self.note, fontsize=9)
             self.ax_.get_legend().remove()
         return self
-
-
-def _stated(part: Predicted) -> NDArray:
-    """Probability, and whether what it is of came true; as the calibration error takes them."""
-    if part.proba.shape[1] == 2:
-        return np.stack([part.proba[:, 1], part.y == 1])
-    return np.stack([part.proba.max(axis=1), part.proba.argmax(axis=1) == part.y])
 
 
 def _wilson(share: NDArray, n: NDArray, z: float = 1.96) -> tuple[NDArray, NDArray]:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ...data.sequence import as_bags
-from ...evaluation.routing import final_step
+from ...evaluation.routing import final_estimator
 from ...io.atomic import atomic_write
 from ...io.join_report import JoinReport
 from ...versions import facts
@@ -180,7 +180,7 @@ def _what(result: Any, model: Any) -> tuple[Any, Any, dict[tuple[int, int], Any]
     if hasattr(result, "predictions") and hasattr(result, "summary"):
         given = {} if model is None else {(0, 0): model}
         return result, comparison, _models(result) or given
-    if not hasattr(final_step(result), "classes_"):
+    if not hasattr(final_estimator(result), "classes_"):
         raise TypeError(
             "Expected the result of evaluate, evaluate_external, compare or compare_omics, or a "
             f"fitted classifier, got {type(result).__name__}"

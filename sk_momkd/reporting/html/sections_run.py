@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from ...data.omics import as_omics
-from ...evaluation.routing import final_step
+from ...evaluation.routing import final_estimator
 from ...versions import facts
 from .blocks import Block, Paragraph, Section, table
 from .subject import Subject
@@ -54,7 +54,7 @@ def run_section(subject: Subject) -> Section:
 def _seeds(subject: Subject) -> pd.DataFrame:
     rows = []
     for (repeat, fold), model in subject.models.items():
-        last = final_step(model)
+        last = final_estimator(model)
         rows.append(
             {
                 "repeat": repeat,

@@ -10,7 +10,7 @@ import pandas as pd
 
 from ...data.bag import Bag
 from ...data.sequence import BagSequence
-from ...evaluation.routing import final_step
+from ...evaluation.routing import final_estimator
 from ...io.join_report import JoinReport
 
 
@@ -55,7 +55,7 @@ class Subject:
     @property
     def classifier(self) -> Any:
         """The classifier inside it."""
-        return None if self.model is None else final_step(self.model)
+        return None if self.model is None else final_estimator(self.model)
 
     @property
     def first_fold(self) -> str:
