@@ -23,8 +23,6 @@ from .arrays import (
     to_numpy,
 )
 
-GEOMETRY = ("unit", "anchor", "patch_size", "encoder")  # written to AnnData and read back
-
 
 @dataclass(frozen=True)
 class BagInfo:
@@ -64,21 +62,6 @@ class BagInfo:
             parts.append(f"{self.anchor} in {self.unit}{size}")
         parts += [self.encoder] if self.encoder else []
         return "; ".join(parts)
-
-
-def text(value: Any) -> str | None:
-    """An HDF5 attribute as text, None where it is absent."""
-    if value is None:
-        return None
-    return value.decode() if isinstance(value, bytes) else str(value)
-
-
-def number(value: Any) -> float | None:
-    """An HDF5 attribute as a number, None where it is absent or no number."""
-    try:
-        return None if value is None else float(value)
-    except (TypeError, ValueError):
-        return None
 
 
 class BagSource(Protocol):

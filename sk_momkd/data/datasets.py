@@ -9,7 +9,6 @@ from typing import NamedTuple
 import h5py
 import numpy as np
 import pandas as pd
-from anndata import AnnData
 from numpy.typing import NDArray
 from scipy import sparse
 from scipy.ndimage import gaussian_filter
@@ -107,6 +106,8 @@ def simulate_cohort(
     >>> sorted(p.name for p in paths.features.iterdir())[0]
     'SIM-000-01Z-00-DX1.h5'
     """
+    from anndata import AnnData
+
     _check_shares(omics_only, label_noise, omics_fraction, largest_share)
     if not 1 <= n_sites <= n_patients:
         raise ValueError(f"n_sites must be 1 to {n_patients} (one patient each), got {n_sites!r}.")

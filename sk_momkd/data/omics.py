@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
-from collections import Counter
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import numpy as np
 import pandas as pd
-from anndata import AnnData
 from numpy.typing import NDArray
 from pandas.api.types import is_numeric_dtype
 from scipy import sparse
 
 from ..exceptions import OmicsError, PairingWarning
-from ..messages import first_few
+from ..messages import first_few, repeated
 from .arrays import to_numpy
 from .sequence import BagSequence, as_bags
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+
+def is_anndata(values: Any) -> TypeGuard[AnnData]:
+    """Whether `values` is an AnnData; does not import anndata, which takes seconds."""
+    anndata = sys.modules.get("anndata")
+    return anndata is not None and isinstance(values, anndata.AnnData)
 
 
 class OmicsTable:
@@ -63,7 +71,7 @@ class OmicsTable:
         return OmicsTable(self._block(positions), self.ids[positions], self.genes)
 
     def _block(self, positions: NDArray) -> Any:
-        if not isinstance(self._values, AnnData):
+        if not is_anndata(self._values):
             return self._values[positions]
         order, back = np.unique(positions, return_inverse=True)  # a file wants sorted rows
         return self._values[order].to_memory().X[back]
@@ -107,7 +115,7 @@ def as_omics(omics: Any) -> OmicsTable:
     """
     if isinstance(omics, OmicsTable):
         return omics
-    if isinstance(omics, AnnData):
+    if is_anndata(omics):
         if omics.isbacked and omics.is_view:  # a file cannot be sliced twice
             omics = omics.to_memory()
         values = omics if omics.isbacked else omics.X
@@ -190,7 +198,7 @@ def join_omics(omics: Any, bags: BagSequence) -> tuple[OmicsTable, NDArray]:
         If nothing matches; or if bags lack omics while omics rows lack bags and both are equally
         many, the mark of a table that scikit-learn has cut by position.
     """
-    if not isinstance(omics, AnnData | pd.DataFrame | OmicsTable):
+    if not is_anndata(omics) and not isinstance(omics, pd.DataFrame | OmicsTable):
         return _in_bag_order(omics, bags)
     table = as_omics(omics)
     rows = table.match(bags)
@@ -245,8 +253,7 @@ def _numbers(frame: pd.DataFrame) -> NDArray:
 
 
 def _refuse_duplicates(names: NDArray, what: str, remedy: str) -> None:
-    twice = [name for name, n in Counter(names).items() if n > 1]
-    if twice:
+    if twice := repeated(names):
         raise OmicsError(
             f"{len(twice)} {what} occur more than once in omics: {first_few(twice)}. {remedy}"
         )

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-import anndata
+from typing import TYPE_CHECKING
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
 from ..data.arrays import BagArrays
-from ..data.bag import GEOMETRY, BagInfo, number
+from ..data.bag import BagInfo
 from ..exceptions import BagFileError
-from .damage import DAMAGE
+from .hdf5 import number
+from .read_errors import errors_that_name
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+GEOMETRY = ("unit", "anchor", "patch_size", "encoder")  # fields of BagInfo in ``uns["bag"]``
 
 
 class AnnDataBag:
@@ -43,26 +50,24 @@ class AnnDataBag:
         return [self.path]
 
     def info(self) -> BagInfo:
-        """What the file says about itself."""
+        """Keys, unit and patch size, as far as the file holds them."""
         slide = self._load()
         keys = ["X"] + ["spatial"] * ("spatial" in slide.obsm)
         keys += ["spatial_connectivities"] * ("spatial_connectivities" in slide.obsp)
         spec = slide.uns.get("tile_spec", {})
         size = spec.get("base_width") if isinstance(spec, dict) else None
         unit = "level-0 px" if "spatial" in slide.obsm else None
-        said = slide.uns.get("bag", {})  # as slide_anndata writes it
-        known = {k: said[k] for k in GEOMETRY if k in said} if isinstance(said, dict) else {}
+        stored = slide.uns.get("bag", {})  # as slide_anndata stores it
+        known = {k: stored[k] for k in GEOMETRY if k in stored} if isinstance(stored, dict) else {}
         if "patch_size" in known:
             known["patch_size"] = number(known["patch_size"])
         return BagInfo("anndata", tuple(keys), **{"unit": unit, "patch_size": number(size)} | known)
 
-    def _load(self) -> anndata.AnnData:
-        try:
+    def _load(self) -> AnnData:
+        import anndata
+
+        with errors_that_name(self.path, ".h5ad file"):
             slide = anndata.read_h5ad(self.path)
-        except FileNotFoundError as error:
-            raise BagFileError(f"{self.path} does not exist.") from error
-        except DAMAGE as error:
-            raise BagFileError(f"{self.path} is not a readable .h5ad file: {error}") from error
         if slide.X is None:
             raise BagFileError(f"{self.path} has no X; put the patch features there.")
         return slide

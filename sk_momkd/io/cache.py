@@ -14,26 +14,26 @@ from typing import IO
 import numpy as np
 from numpy.typing import NDArray
 
-from ..data.bag import Bag, BagArrays, BagInfo, BagSource, check_features
+from ..data.arrays import BagArrays, check_features
+from ..data.bag import Bag, BagInfo, BagSource
 from ..data.patient import PatientSource
 from ..data.sequence import BagSequence
 from ..exceptions import BagError, BagFileError
 from .atomic import atomic_write
-from .damage import DAMAGE
+from .read_errors import READ_ERRORS
 from .readers import SlideFile
 
 _STORED_AS = {"float16": "<f2", "bfloat16": "<u2", "float32": "<f4"}
-_AT_REST = 2 * 10**9  # ns; clocks of file systems tick in seconds at worst
+_AT_REST = 2 * 10**9  # ns; file systems note times to two seconds at worst
 
 
 class CachedFile:
     """A slide file that is read once and from then on from its contiguous copy.
 
     The copy is named by a hash of the file's content, its format and `dtype`: a moved or copied
-    cohort finds its copies, a changed file gets a new one. So that a file is not hashed each time
-    it is read, the hash is noted under the file's path, size, inode and times. Everything is
-    written beside its place and moved there: two processes that build a copy at once each write
-    a whole one, and the later replaces the equal earlier.
+    cohort finds its copies, a changed file gets a new one. The hash is stored under the file's
+    path, size, inode and times, so that a file is not hashed each time it is read. Every write is
+    atomic: of two processes that build a copy at once, the later replaces an equal copy.
     """
 
     def __init__(self, file: SlideFile, folder: str, dtype: str) -> None:
@@ -48,28 +48,28 @@ class CachedFile:
         return self.file.shape
 
     def info(self) -> BagInfo:
-        """What the file says about itself."""
+        """Format, keys, unit and patch size of the file."""
         return self.file.info()
 
     def read(self) -> BagArrays:
-        """The content of the copy; it is made, or made again where it is damaged."""
+        """Read the copy; it is made if it is absent or damaged."""
         states = self._states()
         place = Path(self.folder) / f"{self._digest(states)}.{self.file.format}.{self.dtype}"
         try:
             return _load(place, self.dtype)
-        except DAMAGE:  # absent, or cut off by a full disk
+        except READ_ERRORS:  # absent, or cut off by a full disk
             arrays = self._convert(self.file.read())
         if self._states() == states:  # else what was read is not what was hashed
             _store(place, arrays)
-        return _widened(arrays, self.dtype)
+        return _as_numbers(arrays, self.dtype)
 
     @contextmanager
     def opened(self) -> Iterator[BagArrays]:
-        """Likewise; of float16 and float32 copies only the sliced features come into memory."""
+        """Like `read`; of float16 and float32 copies only sliced features come into memory."""
         yield self.read()
 
     def _states(self) -> list[tuple]:
-        """What changes when a file does; its ctime cannot be set back as its mtime can."""
+        """Path, size, inode and times of each file; unlike mtime, ctime cannot be set back."""
         states = []
         for path in self.file.parts:
             try:
@@ -81,7 +81,7 @@ class CachedFile:
         return states
 
     def _digest(self, states: list[tuple]) -> str:
-        """Hash of the content, from its note if that is sound and the file as it was then."""
+        """Hash of the content, from its note if the note is sound and the file unchanged."""
         key = _hash(repr(states).encode())
         note = Path(self.folder) / f"{key}.digest"
         try:
@@ -117,18 +117,18 @@ class CachedFile:
 def cache_bags(bags: BagSequence, folder: str | PathLike, *, dtype: str = "float16") -> BagSequence:
     """Bags that are read from contiguous copies in `folder`, made when a bag is first read.
 
-    Tools write HDF5 in chunks of one patch, which is slow to read; a training run reads every bag
-    each epoch. A copy belongs to a file's content, wherever the file lies.
+    Tools write HDF5 in chunks of one patch, which are slow to read, and training reads every bag
+    in each epoch. A copy belongs to the content of a file, wherever the file is.
 
     Parameters
     ----------
     bags : BagSequence
-        Bags of files or of patients, as `read_bags` and `load_cohort` give them.
+        Bags of files or of patients, as `read_bags` and `load_cohort` return them.
     folder : path
-        Made where it does not exist; may be shared by several processes and cohorts.
+        Made if it does not exist; several processes and cohorts may share it.
     dtype : {"float16", "bfloat16", "float32"}, default="float16"
-        float16 and bfloat16 halve the space: float16 rounds features to three digits and takes
-        them up to 65504, bfloat16 rounds to two digits and takes all; float32 changes nothing.
+        float16 and bfloat16 halve the space. float16 rounds features to three digits and holds
+        values up to 65504, bfloat16 rounds to two digits and holds all; float32 changes nothing.
 
     Returns
     -------
@@ -137,7 +137,7 @@ def cache_bags(bags: BagSequence, folder: str | PathLike, *, dtype: str = "float
     Raises
     ------
     BagError
-        If a bag is not of a file, `dtype` is another, or `folder` cannot be made or written.
+        If a bag is not read from a file, `dtype` is unknown, or `folder` cannot be written.
 
     Examples
     --------
@@ -185,7 +185,7 @@ def _hash_file(path: str) -> bytes:
 
 
 def _noted(digest: str, key: str) -> str:
-    """A note that shows damage, or that it is another file's."""
+    """A note with a checksum, which shows damage and a note of another file."""
     return f"{digest} {_hash(f'{digest} {key}'.encode())}\n"
 
 
@@ -195,8 +195,8 @@ def _to_bfloat16(features: NDArray) -> NDArray:
     return ((bits + (0x7FFF + ((bits >> 16) & 1))) >> 16).astype("<u2")
 
 
-def _widened(arrays: BagArrays, dtype: str) -> BagArrays:
-    """Arrays whose features are numbers again; bfloat16 is float32 without its lower half."""
+def _as_numbers(arrays: BagArrays, dtype: str) -> BagArrays:
+    """Arrays with features that numpy can compute with; bfloat16 is the upper half of float32."""
     if dtype != "bfloat16":
         return arrays
     bits = np.left_shift(arrays.features, np.uint32(16), dtype=np.uint32)
@@ -204,15 +204,15 @@ def _widened(arrays: BagArrays, dtype: str) -> BagArrays:
 
 
 def _load(place: Path, dtype: str) -> BagArrays:
-    """Features memory-mapped; the small parts beside them."""
+    """Features memory-mapped, the small parts in memory."""
     with np.load(f"{place}.npz", allow_pickle=False) as rest:
         parts: dict[str, NDArray] = {name: rest[name] for name in rest.files}
     shape = tuple(parts["shape"].tolist())
     features = np.memmap(f"{place}.raw", _STORED_AS[dtype], "r", shape=shape)
     if os.path.getsize(f"{place}.raw") != features.nbytes or set(parts) != {*parts["names"]}:
-        raise ValueError(f"{place} is not whole.")
+        raise ValueError(f"{place} is incomplete.")
     arrays = BagArrays(features, parts.get("coords"), parts.get("edge_index"))
-    return _widened(arrays, dtype)
+    return _as_numbers(arrays, dtype)
 
 
 def _store(place: Path, arrays: BagArrays) -> None:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Sequence
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -14,98 +14,34 @@ from numpy.typing import NDArray
 from pandas.api.types import is_numeric_dtype
 
 from ..data.bag import Bag
-from ..exceptions import BagError, BagFileError
+from ..exceptions import BagError
+from ..messages import first_few
 from .atomic import atomic_write
+from .read_errors import errors_that_name
 
-Polygon = list[NDArray]
+if TYPE_CHECKING:
+    from shapely import Polygon
 
-
-def read_polygons(path: str | PathLike) -> list[Polygon]:
-    """Polygons of a GeoJSON file, as TRIDENT's ``contours_geojson`` and QuPath hold them.
-
-    Parameters
-    ----------
-    path : path
-        A FeatureCollection, a feature, a geometry, or a list of these. Points and lines enclose
-        nothing and are passed over.
-
-    Returns
-    -------
-    list of polygons
-        Each a list of rings, arrays of shape (n_vertices, 2): the outline, then its holes.
-
-    Raises
-    ------
-    BagFileError
-        If the file is missing or no GeoJSON.
-    """
-    try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
-        return [[_ring(ring) for ring in rings] for rings in _polygons(content)]
-    except FileNotFoundError as error:
-        raise BagFileError(f"{path} does not exist.") from error
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise BagFileError(f"{path} is not a readable GeoJSON file: {error!r}") from error
+_IDS = ("bag_id", "patient_id", "patch", "x", "y")
+_OBJECT_TYPES = ("tile", "detection", "annotation")
 
 
-def inside(points: NDArray, polygons: list[Polygon]) -> NDArray:
-    """Which points lie in one polygon or more, by the even-odd rule in each.
-
-    Parameters
-    ----------
-    points : ndarray of shape (n_points, 2)
-    polygons : list of lists of rings
-
-    Returns
-    -------
-    ndarray of bool, shape (n_points,)
-
-    Examples
-    --------
-    >>> square = np.array([[0, 0], [4, 0], [4, 4], [0, 4]])
-    >>> hole = np.array([[1, 1], [3, 1], [3, 3], [1, 3]])
-    >>> inside(np.array([[0.5, 2], [2, 2], [5, 2]]), [[square, hole]])
-    array([ True, False, False])
-    """
-    points = np.asarray(points, dtype=np.float64)
-    found = np.zeros(len(points), dtype=bool)
-    order = np.argsort(points[:, 1], kind="stable")
-    heights, starts = np.unique(points[order, 1], return_index=True)
-    rows = np.split(order, starts[1:])
-    for rings in polygons:
-        edges = np.concatenate([np.stack([ring, np.roll(ring, -1, axis=0)], 1) for ring in rings])
-        first, last = np.searchsorted(heights, [edges[:, :, 1].min(), edges[:, :, 1].max()])
-        for height, row in zip(heights[first:last], rows[first:last], strict=True):
-            crossings = _crossings(edges, height)
-            found[row] |= np.searchsorted(crossings, points[row, 0], side="right") % 2 == 1
-    return found
-
-
-def _crossings(edges: NDArray, height: float) -> NDArray:
-    """Where edges (n_edges, 2 ends, 2) meet a horizontal line, ascending x.
-
-    An end exactly on the line counts as below it, so that a vertex is never met by half.
-    """
-    above = edges[:, :, 1] > height
-    a, b = edges[above[:, 0] != above[:, 1]].transpose(1, 2, 0)
-    return np.sort(a[0] + (height - a[1]) / (b[1] - a[1]) * (b[0] - a[0]))
-
-
-def _polygons(content: Any) -> Iterator[list[Any]]:
+def _coordinates(content: Any) -> Iterator[list[Any]]:
+    """Coordinates of each polygon in GeoJSON content: its outline, then its holes."""
     if isinstance(content, list):
         for part in content:
-            yield from _polygons(part)
+            yield from _coordinates(part)
     elif content is None:  # a feature without geometry
         return
     elif content["type"] == "FeatureCollection":
-        yield from _polygons(content["features"])
+        yield from _coordinates(content["features"])
     elif content["type"] == "Feature":
-        yield from _polygons(content["geometry"])
+        yield from _coordinates(content["geometry"])
     elif content["type"] == "GeometryCollection":
-        yield from _polygons(content["geometries"])
+        yield from _coordinates(content["geometries"])
     elif content["type"] == "MultiPolygon":
-        yield from filter(None, content["coordinates"])
-    elif content["type"] == "Polygon" and content["coordinates"]:
+        yield from content["coordinates"]
+    elif content["type"] == "Polygon":
         yield content["coordinates"]
 
 
@@ -116,8 +52,165 @@ def _ring(vertices: list[Any]) -> NDArray:
     return ring[:, :2]
 
 
-_IDS = ("bag_id", "patient_id", "patch", "x", "y")
-_OBJECT_TYPES = ("tile", "detection", "annotation")
+def _polygon(coordinates: list[Any]) -> Polygon:
+    """A polygon without its height; rings of fewer than three vertices enclose nothing."""
+    from shapely import Polygon
+
+    rings = [_ring(vertices) for vertices in coordinates]
+    outline, *holes = rings or [np.empty((0, 2))]
+    if len(np.unique(outline, axis=0)) < 3:
+        return Polygon()
+    return Polygon(outline, [hole for hole in holes if len(np.unique(hole, axis=0)) > 2])
+
+
+def read_polygons(path: str | PathLike) -> list[Polygon]:
+    """Polygons of a GeoJSON file, as TRIDENT's ``contours_geojson`` and QuPath store them.
+
+    Parameters
+    ----------
+    path : path
+        A FeatureCollection, a feature, a geometry, or a list of these. Points and lines enclose
+        nothing and are ignored.
+
+    Returns
+    -------
+    list of shapely.Polygon
+        In the units of the file, level-0 pixels as a rule. Outlines may cross themselves.
+
+    Raises
+    ------
+    BagFileError
+        If the file is missing or not GeoJSON.
+    """
+    with errors_that_name(path, "GeoJSON file"):
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+        return [_polygon(coordinates) for coordinates in _coordinates(content)]
+
+
+def inside(points: NDArray, polygons: Sequence[Polygon]) -> NDArray:
+    """Which points are in at least one of the polygons, or on its border.
+
+    A point in a hole is outside. Where an outline crosses itself, the even-odd rule holds: what
+    it encloses an even number of times is outside.
+
+    Parameters
+    ----------
+    points : ndarray of shape (n_points, 2)
+    polygons : sequence of shapely.Polygon
+
+    Returns
+    -------
+    ndarray of bool, shape (n_points,)
+
+    Examples
+    --------
+    >>> from shapely import Polygon, box
+    >>> square = Polygon([[0, 0], [4, 0], [4, 4], [0, 4]], [[[1, 1], [3, 1], [3, 3], [1, 3]]])
+    >>> inside(np.array([[0.5, 2], [2, 2], [4, 4], [5, 2]]), [square])
+    array([ True, False,  True, False])
+    """
+    import shapely
+
+    # The query prepares each polygon and tests the points in its bounding box alone.
+    tree = shapely.STRtree(shapely.points(points))
+    found = np.zeros(len(points), dtype=bool)
+    found[tree.query(np.asarray(polygons, dtype=object), predicate="intersects")[1]] = True
+    return found
+
+
+def _pair(bounds_offset: Any) -> NDArray:
+    offset = np.asarray(bounds_offset, dtype=float)
+    if offset.shape != (2,) or not np.isfinite(offset).all():
+        raise ValueError(f"bounds_offset must be two numbers (x, y), got {bounds_offset!r}.")
+    return offset
+
+
+def _rows_of(frame: pd.DataFrame, bag: Bag) -> pd.DataFrame:
+    missing = {"x", "y"} - set(frame.columns)
+    if missing:
+        raise ValueError(f"The frame has no columns {sorted(missing)}; take patch_attention's.")
+    if "bag_id" not in frame:
+        return frame
+    if "slide_id" in frame and (frame["slide_id"] == bag.bag_id).any():
+        return frame[frame["slide_id"] == bag.bag_id]
+    of_one = bag.bag_id is None and frame["bag_id"].nunique() == 1
+    rows = frame if of_one else frame[frame["bag_id"] == bag.bag_id]
+    if rows.empty:
+        raise BagError(
+            f"The frame has no row of {bag.name}; it has {first_few(frame['bag_id'].unique())}."
+            + (" Give the bag its bag_id, or only its own rows." if bag.bag_id is None else "")
+        )
+    if len(bag.slides) > 1:
+        raise BagError(
+            f"{bag.name} is of {len(bag.slides)} slides, whose coordinates overlap. Write a file "
+            "for each: bag=bag.slides[0], and so on."
+        )
+    return rows
+
+
+def _score_columns(rows: pd.DataFrame, scores: str | Sequence[str] | None) -> list[str]:
+    if scores is None:
+        numbers = rows.select_dtypes("number").columns
+        return [str(c) for c in numbers if c not in _IDS]
+    columns = [scores] if isinstance(scores, str) else list(scores)
+    absent = [c for c in columns if c not in rows]
+    if absent:
+        raise ValueError(f"The frame has no column {absent[0]!r}; it has {list(rows.columns)}.")
+    for column in columns:
+        if not is_numeric_dtype(rows[column]):
+            raise ValueError(f"Column {column!r} holds no numbers; text goes into class_column=.")
+    return columns
+
+
+def _level0(
+    rows: pd.DataFrame, bag: Bag, patch_size: float | None, mpp: float | None
+) -> tuple[NDArray, float]:
+    """Corners and patch width in level-0 pixels."""
+    info = bag.info
+    corners = rows[["x", "y"]].to_numpy(dtype=float)
+    if not np.isfinite(corners).all():
+        raise BagError(
+            f"{bag.name} has no coordinates of its patches. Give Bag(features, coords=...) their "
+            "top-left corners in level-0 pixels."
+        )
+    per_pixel = 1.0
+    if info.unit == "um":
+        if mpp is None:
+            raise BagError(
+                f"{bag.name} has coordinates in micrometres, QuPath expects level-0 pixels. Pass "
+                "mpp=, the slide's micrometres per level-0 pixel."
+            )
+        per_pixel = mpp
+    if patch_size is None and info.patch_size is None:
+        raise BagError(
+            f"{bag.name} has no patch size. Pass patch_size=, in level-0 pixels (at "
+            "40x, twice the 20x patch's pixels)."
+        )
+    size = info.patch_size / per_pixel if patch_size is None else patch_size  # type: ignore[operator]
+    return corners / per_pixel, float(size)
+
+
+def _features(
+    corners: NDArray,
+    size: float,
+    scores: pd.DataFrame,
+    classes: list[str] | None,
+    object_type: str,
+) -> Iterator[dict[str, Any]]:
+    names, values = list(scores.columns), scores.to_numpy()
+    known = np.isfinite(values)
+    for i, (x, y) in enumerate(corners.round(3).tolist()):
+        right, bottom = round(x + size, 3), round(y + size, 3)
+        ring = [[x, y], [right, y], [right, bottom], [x, bottom], [x, y]]
+        measured = {n: float(v) for n, v, k in zip(names, values[i], known[i], strict=True) if k}
+        properties: dict[str, Any] = {"objectType": object_type, "measurements": measured}
+        if classes is not None:
+            properties["classification"] = {"name": classes[i]}
+        yield {
+            "type": "Feature",
+            "geometry": {"type": "Polygon", "coordinates": [ring]},
+            "properties": properties,
+        }
 
 
 def to_geojson(
@@ -139,39 +232,40 @@ def to_geojson(
     Parameters
     ----------
     frame : DataFrame
-        From :func:`patch_attention` or :func:`top_patches`, or any with ``x, y`` and scores; of
-        several slides the rows of `bag` are taken.
+        From :func:`patch_attention` or :func:`top_patches`, or any with ``x, y`` and scores. Of a
+        frame with several slides, the rows of `bag` are written.
     path : path
-        The file appears whole or not at all.
+        The file is replaced only when it is complete.
     bag : Bag
-        The slide, which tells unit and patch size; of a patient's bag, one of ``bag.slides``.
+        The slide, whose ``bag.info`` gives unit and patch size; for a patient, one of
+        ``bag.slides``.
     scores : str or sequence of str, optional
-        Columns to write; by default every column of numbers but ids and coordinates. Values that
+        Columns to write; by default every numeric column except ids and coordinates. Values that
         are not finite are left out.
     bounds_offset : (x, y), default=(0, 0)
-        Subtracted from the coordinates: ``openslide.bounds-x`` and ``openslide.bounds-y`` of a
-        slide that QuPath crops to its bounds (mrxs and the like).
+        Level-0 pixels that are subtracted from the coordinates: ``openslide.bounds-x`` and
+        ``openslide.bounds-y`` of a slide that QuPath crops to its bounds (such as mrxs).
     patch_size : float, optional
-        Width of a patch in level-0 pixels, where the bag does not tell.
+        Width of a patch in level-0 pixels, by default that of ``bag.info``.
     mpp : float, optional
-        Micrometres per level-0 pixel; needed where the bag has its coordinates in micrometres.
+        Micrometres per level-0 pixel; needed if the bag has its coordinates in micrometres.
     object_type : {"tile", "detection", "annotation"}, default="tile"
-        As what QuPath takes each square.
+        Kind of QuPath object that each square becomes.
     class_column : str, optional
         Column whose text is the patch's classification in QuPath.
 
     Returns
     -------
     Path
-        The file: a ``FeatureCollection`` in level-0 pixels, as QuPath wants it.
+        The file: a ``FeatureCollection`` in level-0 pixels, as QuPath expects it.
 
     Raises
     ------
     BagError
-        If the frame has no row of the bag, or where patches lie, or how large they are, is unknown.
+        If the frame has no row of the bag, or coordinates or patch size are unknown.
     ValueError
-        If a column is absent or not of numbers, `object_type` is unknown, `patch_size` or `mpp`
-        is not above 0, or `bounds_offset` is no pair of numbers.
+        If a column is absent or not numeric, `object_type` is unknown, `patch_size` or `mpp` is
+        not above 0, or `bounds_offset` is not two numbers.
 
     Examples
     --------
@@ -209,98 +303,3 @@ def to_geojson(
             file.write((",\n" if i else "\n") + json.dumps(feature, allow_nan=False))
         file.write("\n]}\n")
     return target
-
-
-def _pair(bounds_offset: Any) -> NDArray:
-    offset = np.asarray(bounds_offset, dtype=float)
-    if offset.shape != (2,) or not np.isfinite(offset).all():
-        raise ValueError(f"bounds_offset must be two numbers (x, y), got {bounds_offset!r}.")
-    return offset
-
-
-def _rows_of(frame: pd.DataFrame, bag: Bag) -> pd.DataFrame:
-    missing = {"x", "y"} - set(frame.columns)
-    if missing:
-        raise ValueError(f"The frame has no columns {sorted(missing)}; take patch_attention's.")
-    if "bag_id" not in frame:
-        return frame
-    if "slide_id" in frame and (frame["slide_id"] == bag.bag_id).any():
-        return frame[frame["slide_id"] == bag.bag_id]
-    of_one = bag.bag_id is None and frame["bag_id"].nunique() == 1
-    rows = frame if of_one else frame[frame["bag_id"] == bag.bag_id]
-    if rows.empty:
-        raise BagError(
-            f"The frame has no row of {bag.name}; it has {frame['bag_id'].unique()[:3].tolist()}."
-            + (" Give the bag its bag_id, or only its own rows." if bag.bag_id is None else "")
-        )
-    if len(bag.slides) > 1:
-        raise BagError(
-            f"{bag.name} is of {len(bag.slides)} slides, whose coordinates overlap. Write a file "
-            "for each: bag=bag.slides[0], and so on."
-        )
-    return rows
-
-
-def _score_columns(rows: pd.DataFrame, scores: str | Sequence[str] | None) -> list[str]:
-    if scores is None:
-        numbers = rows.select_dtypes("number").columns
-        return [str(c) for c in numbers if c not in _IDS]
-    columns = [scores] if isinstance(scores, str) else list(scores)
-    absent = [c for c in columns if c not in rows]
-    if absent:
-        raise ValueError(f"The frame has no column {absent[0]!r}; it has {list(rows.columns)}.")
-    for column in columns:
-        if not is_numeric_dtype(rows[column]):
-            raise ValueError(f"Column {column!r} holds no numbers; text goes into class_column=.")
-    return columns
-
-
-def _level0(
-    rows: pd.DataFrame, bag: Bag, patch_size: float | None, mpp: float | None
-) -> tuple[NDArray, float]:
-    """Corners and patch width in level-0 pixels."""
-    info = bag.info
-    corners = rows[["x", "y"]].to_numpy(dtype=float)
-    if not np.isfinite(corners).all():
-        raise BagError(
-            f"{bag.name} does not tell where its patches lie. Give Bag(features, coords=...) their "
-            "top-left corners in level-0 pixels."
-        )
-    per_pixel = 1.0
-    if info.unit == "um":
-        if mpp is None:
-            raise BagError(
-                f"{bag.name} has coordinates in micrometres, QuPath wants level-0 pixels. Pass "
-                "mpp=, the slide's micrometres per level-0 pixel."
-            )
-        per_pixel = mpp
-    if patch_size is None and info.patch_size is None:
-        raise BagError(
-            f"{bag.name} does not tell its patch size. Pass patch_size=, in level-0 pixels (at "
-            "40x, twice the 20x patch's pixels)."
-        )
-    size = info.patch_size / per_pixel if patch_size is None else patch_size  # type: ignore[operator]
-    return corners / per_pixel, float(size)
-
-
-def _features(
-    corners: NDArray,
-    size: float,
-    scores: pd.DataFrame,
-    classes: list[str] | None,
-    object_type: str,
-) -> Iterator[dict[str, Any]]:
-    names, values = list(scores.columns), scores.to_numpy()
-    known = np.isfinite(values)
-    for i, (x, y) in enumerate(corners.round(3).tolist()):
-        right, bottom = round(x + size, 3), round(y + size, 3)
-        ring = [[x, y], [right, y], [right, bottom], [x, bottom], [x, y]]
-        measured = {n: float(v) for n, v, k in zip(names, values[i], known[i], strict=True) if k}
-        properties: dict[str, Any] = {"objectType": object_type, "measurements": measured}
-        if classes is not None:
-            properties["classification"] = {"name": classes[i]}
-        yield {
-            "type": "Feature",
-            "geometry": {"type": "Polygon", "coordinates": [ring]},
-            "properties": properties,
-        }

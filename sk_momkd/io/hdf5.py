@@ -6,20 +6,21 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
 from numpy.typing import NDArray
 
 from ..data.arrays import BagArrays
-from ..data.bag import BagInfo, number, text
+from ..data.bag import BagInfo
 from ..exceptions import BagFileError
-from .damage import DAMAGE
+from .read_errors import READ_ERRORS, errors_that_name
 
 
 @dataclass(frozen=True)
 class Hdf5Layout:
-    """Where a tool puts what, and what tells its files from others'.
+    """Datasets of a tool's files, and the sign by which the files are recognised.
 
     Attributes
     ----------
@@ -27,7 +28,7 @@ class Hdf5Layout:
     features : str
         Dataset (N, D), or (1, N, D) in public feature sets.
     mark : callable
-        Whether an open file is of this layout; asked in the order of `LAYOUTS`.
+        Whether an open file has this layout; the layouts are tried in the order of `LAYOUTS`.
     edges : str, optional
         Dataset (2, n_edges), row 0 a patch and row 1 one of its nearest patches.
     """
@@ -53,8 +54,23 @@ LAYOUTS = (
 )
 
 
+def text(value: Any) -> str | None:
+    """An attribute as text, None where it is absent."""
+    if value is None:
+        return None
+    return value.decode() if isinstance(value, bytes) else str(value)
+
+
+def number(value: Any) -> float | None:
+    """An attribute as a number, None where it is absent or not a number."""
+    try:
+        return None if value is None else float(value)
+    except (TypeError, ValueError):
+        return None
+
+
 class Hdf5Bag:
-    """One HDF5 file, opened for each question and closed again.
+    """One HDF5 file, opened each time something is asked for and closed again.
 
     Parameters
     ----------
@@ -72,19 +88,19 @@ class Hdf5Bag:
             return _squeezed(self._dataset(file, self._layout(file).features).shape)
 
     def read(self) -> BagArrays:
-        """Features, coordinates and stored graph; None for what the file lacks."""
+        """Read features, coordinates and stored graph; None for what is absent."""
         with self.opened() as arrays:
             return arrays._replace(features=arrays.features[:])
 
     @contextmanager
     def opened(self) -> Iterator[BagArrays]:
-        """Likewise, but the features are read as they are sliced, while the file is open."""
+        """Like `read`, but features are read as they are sliced, while the file is open."""
         with self._file() as file:
-            with self._blamed():  # but not for errors of those who read
+            with errors_that_name(self.path, "HDF5 file"):  # errors of the caller stay as they are
                 layout = self._layout(file)
                 coords = self._values(file, "coords") if "coords" in file else None
                 edges = None if layout.edges is None else self._values(file, layout.edges)
-                # A patch shall receive from its own nearest patches, as in graphs built here.
+                # Turned, so that a patch receives from its nearest patches, as in built graphs.
                 edges = edges if edges is None or not edges.ndim else edges[::-1]
                 rows = _Rows(self, file, layout.features)
             yield BagArrays(rows, coords, edges)  # type: ignore[arg-type]
@@ -100,7 +116,7 @@ class Hdf5Bag:
         return [self.path]
 
     def info(self) -> BagInfo:
-        """What the file says about itself; of CLAM's also what its patch file says."""
+        """Keys, unit, patch size and encoder; the patch size of CLAM is in its patch file."""
         with self._open() as file:
             layout = self._layout(file)
             has_coords = isinstance(file.get("coords"), h5py.Dataset)
@@ -122,28 +138,12 @@ class Hdf5Bag:
 
     @contextmanager
     def _open(self) -> Iterator[h5py.File]:
-        with self._file() as file, self._blamed():
+        with self._file() as file, errors_that_name(self.path, "HDF5 file"):
             yield file
 
     def _file(self) -> h5py.File:
-        try:
+        with errors_that_name(self.path, "HDF5 file (truncated, or another format)"):
             return h5py.File(self.path, "r")
-        except FileNotFoundError as error:
-            raise BagFileError(f"{self.path} does not exist.") from error
-        except OSError as error:
-            raise BagFileError(
-                f"{self.path} is not a readable HDF5 file (truncated, or another format): {error}"
-            ) from error
-
-    @contextmanager
-    def _blamed(self) -> Iterator[None]:
-        """What goes wrong meanwhile is the file's fault."""
-        try:
-            yield
-        except BagFileError:
-            raise
-        except DAMAGE as error:
-            raise BagFileError(f"{self.path} is damaged: {error!r}") from error
 
     def _layout(self, file: h5py.File) -> Hdf5Layout:
         wanted = [x for x in LAYOUTS if self.format in ("auto", x.format)]
@@ -168,13 +168,13 @@ class Hdf5Bag:
         dataset = self._dataset(file, key)
         try:
             values = np.asarray(dataset)
-        except DAMAGE as error:
+        except READ_ERRORS as error:
             raise BagFileError(f"{self.path}: dataset {key!r} cannot be read: {error}") from error
         return values.reshape(_squeezed(values.shape))
 
 
 class _Rows:
-    """Features in an open file; a slice of rows is read when it is taken."""
+    """Features in an open file; rows are read when they are sliced."""
 
     def __init__(self, bag: Hdf5Bag, file: h5py.File, key: str) -> None:
         self._path, self._key = bag.path, key
@@ -186,13 +186,13 @@ class _Rows:
             if self.shape == self._dataset.shape:
                 return self._dataset[rows] if self.shape else self._dataset[()]
             return self._dataset[0, rows]
-        except DAMAGE as error:
+        except READ_ERRORS as error:
             problem = f"{self._path}: dataset {self._key!r} cannot be read: {error}"
             raise BagFileError(problem) from error
 
 
 def _clam_patch_size(path: Path) -> float | None:
-    """Width in level-0 pixels by ``patches/<slide>.h5`` beside CLAM's folder ``h5_files``.
+    """Patch width in level-0 pixels, from ``patches/<slide>.h5`` beside CLAM's ``h5_files``.
 
     CLAM gives the width in pixels of the level it reads, and that level's downsample per axis.
     """
@@ -210,5 +210,5 @@ def _clam_patch_size(path: Path) -> float | None:
 
 
 def _squeezed(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Without the leading 1 of (1, N, D); a bag of one patch, (1, D), keeps its own."""
+    """`shape` without the leading 1 of (1, N, D); a bag of one patch, (1, D), is unchanged."""
     return shape[1:] if len(shape) == 3 and shape[0] == 1 else shape

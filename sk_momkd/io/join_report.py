@@ -11,7 +11,7 @@ from ..data.sequence import BagSequence
 from ..exceptions import CohortError
 from ..messages import first_few
 from .geometry import check_geometry, geometry_lines
-from .readers import WITHOUT_UUID
+from .slide_files import WITHOUT_UUID
 
 _MOST_SITES = 12  # in print; a TCGA cohort has forty
 

@@ -1,26 +1,22 @@
-"""Bag files of any known tool: recognised, matched to slide ids, read when they are needed."""
+"""Bag files of any known tool: the format is recognised, the content is read when needed."""
 
 from __future__ import annotations
 
-import re
-import unicodedata
-from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from os import PathLike, fspath
 from pathlib import Path
 
-import pandas as pd
 from numpy.typing import NDArray
 
 from ..data.arrays import BagArrays
 from ..data.bag import Bag, BagInfo
 from ..data.sequence import BagSequence
-from ..exceptions import BagFileError, CohortError
-from ..messages import first_few
+from ..exceptions import BagFileError
 from .anndata_files import AnnDataBag
 from .hdf5 import LAYOUTS, Hdf5Bag
+from .slide_files import BAG_SUFFIXES, files_by_slide, visible_files
 from .torch_files import TorchBag
 
 _READERS: dict[str, type[Hdf5Bag | TorchBag | AnnDataBag]] = {
@@ -36,22 +32,36 @@ _FORMATS_OF = {
     AnnDataBag: {"anndata"},
 }
 FORMATS = ("auto", *sorted(set().union(*_FORMATS_OF.values())))
-BAG_SUFFIXES = tuple(_READERS)
-_SLIDE_SUFFIXES = (*BAG_SUFFIXES, ".svs", ".tif", ".tiff", ".ndpi", ".mrxs", ".scn")
 
 
 @dataclass(frozen=True)
 class SlideFile:
-    """The features of one slide in a file, in any format of :func:`read_bags`.
+    """Features of one slide in a file, in any format that :func:`read_bags` reads.
 
-    Nothing is opened until it is asked for, and every file is closed again, so that a bag of a
-    file pickles as its path.
+    The file is opened when something is asked for and closed again, so that a bag of a file
+    pickles as its path.
 
     Parameters
     ----------
     path : str
     format : str, default="auto"
-        How to read it; "auto" looks at the suffix and the keys.
+        How to read it; "auto" decides by the suffix and the keys.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        (n_instances, n_features), from the header where the format has one.
+    parts : list of str
+        The files that :meth:`read` reads: `path`, and slideflow's index.
+
+    Examples
+    --------
+    >>> from tempfile import mkdtemp
+    >>> from sk_momkd import Bag, SlideFile, simulate_cohort
+    >>> folder = simulate_cohort(mkdtemp(), n_patients=1, random_state=0).features
+    >>> file = SlideFile(str(folder / "SIM-000-01Z-00-DX1.h5"))
+    >>> Bag(file, bag_id="SIM-000").n_features
+    64
     """
 
     path: str
@@ -63,25 +73,25 @@ class SlideFile:
         return self._reader().shape()  # type: ignore[return-value]
 
     def read(self) -> BagArrays:
-        """Features, coordinates and stored graph, unchecked; None for what is not there."""
+        """Read features, coordinates and stored graph, unchecked; None for what is absent."""
         return self._reader().read()
 
     def opened(self) -> AbstractContextManager[BagArrays]:
-        """Likewise, the features read as they are sliced where the format allows it (HDF5)."""
+        """Like `read`, but the features of HDF5 are read as they are sliced, while it is open."""
         reader = self._reader()
         return reader.opened() if isinstance(reader, Hdf5Bag) else nullcontext(reader.read())
 
     def coords(self) -> NDArray | None:
-        """Coordinates alone, unchecked; of HDF5 without reading the features."""
+        """Read the coordinates alone, unchecked; of HDF5 without reading the features."""
         return self._reader().coords()
 
     def info(self) -> BagInfo:
-        """What the file says about itself."""
+        """Format, keys, unit and patch size, as far as the file holds them."""
         return self._reader().info()
 
     @property
     def parts(self) -> list[str]:
-        """The files that :meth:`read` reads: itself, and slideflow's index."""
+        """The files that :meth:`read` reads: `path`, and slideflow's index."""
         return self._reader().parts
 
     def __str__(self) -> str:
@@ -102,18 +112,19 @@ class SlideFile:
 def read_bags(
     source: str | PathLike | Iterable[str | PathLike], *, format: str = "auto"
 ) -> BagSequence:
-    """Bags of a folder, a file or a list of files; nothing is opened yet.
+    """Bags of a folder, a file or a list of files; no file is opened yet.
 
-    Known are HDF5 of TRIDENT, of the MoMKD release (with its stored graph), of CLAM and of STAMP,
-    public (1, N, D) feature sets, ``.pt`` of CLAM, TRIDENT, slideflow and torch-geometric, and
-    ``.h5ad`` of LazySlide. ``bag.info`` says what a file was recognised as, by which keys.
+    Read are HDF5 files of TRIDENT, of the MoMKD release (with its stored graph), of CLAM and of
+    STAMP, public (1, N, D) feature sets, ``.pt`` files of CLAM, TRIDENT, slideflow and
+    torch-geometric, and ``.h5ad`` files of LazySlide. ``bag.info`` gives the format that a file
+    was recognised as, and by which keys.
 
     Parameters
     ----------
     source : path, or iterable of paths
-        Of a folder, every file with a known suffix is a bag.
+        In a folder, every file with a known suffix is a bag.
     format : str, default="auto"
-        One of ``FORMATS``, to insist on a format.
+        One of ``FORMATS``; files of another format are refused.
 
     Returns
     -------
@@ -137,118 +148,18 @@ def read_bags(
     """
     if format not in FORMATS:
         raise BagFileError(f"format must be one of {', '.join(FORMATS)}, got {format!r}.")
-    if isinstance(source, str | PathLike):
-        paths = bag_files(source) if Path(source).is_dir() else [Path(source)]
-    else:
+    if not isinstance(source, str | PathLike):
         paths = [Path(path) for path in source]
+    elif Path(source).is_dir():
+        paths = visible_files(source, BAG_SUFFIXES)
+    else:
+        paths = [Path(source)]
     if not paths:
         raise BagFileError(f"{source} holds no bag file ({', '.join(BAG_SUFFIXES)}).")
-    stems: dict[str, Path] = {}
     for path in paths:
         if not path.is_file():
-            raise BagFileError(f"{path} does not exist, or is no file.")
-        if (stem := slide_stem(path.name)) in stems:
-            raise BagFileError(
-                f"Two files are of slide {stem!r}: {stems[stem]} and {path}. Keep one."
-            )
-        stems[stem] = path
+            raise BagFileError(f"{path} does not exist, or is not a file.")
     return BagSequence(
-        Bag(SlideFile(fspath(path), format), bag_id=stem) for stem, path in stems.items()
+        Bag(SlideFile(fspath(path), format), bag_id=slide)
+        for slide, path in files_by_slide(paths, BagFileError).items()
     )
-
-
-def bag_files(folder: str | PathLike) -> list[Path]:
-    """Files of a folder that may be bags, by name; not hidden ones, as macOS' ``._S1.h5``."""
-    named = (p for p in Path(folder).iterdir() if p.suffix.lower() in BAG_SUFFIXES)
-    return sorted(p for p in named if not p.name.startswith(".") and not p.is_dir())
-
-
-def slide_stem(name: str) -> str:
-    """A slide id without file suffixes; other dots, as before a UUID, belong to the id.
-
-    Accents are written as one character: file systems may part them from their letters.
-    """
-    stem = unicodedata.normalize("NFC", name)
-    while stem.lower().endswith(_SLIDE_SUFFIXES):
-        stem = stem[: stem.rindex(".")]
-    return stem
-
-
-WITHOUT_UUID = "name without UUID"
-_UUID = re.compile(r"\.[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$", re.IGNORECASE)
-
-
-def find_files(folder: Path) -> dict[str, str]:
-    """Path of each bag file of `folder` by its name without suffix.
-
-    Raises
-    ------
-    CohortError
-        If there is no such folder, or two files are of one slide.
-    """
-    if not folder.is_dir():
-        raise CohortError(f"{folder} is not a folder with feature files (<slide_id>.h5).")
-    files: dict[str, str] = {}
-    for path in bag_files(folder):
-        stem = slide_stem(path.name)
-        if stem in files:
-            raise CohortError(
-                f"{folder} has two files for slide {stem!r}: {Path(files[stem]).name!r} and "
-                f"{path.name!r}. Keep one."
-            )
-        files[stem] = str(path)
-    return files
-
-
-def match_files(slide_ids: Iterable[str], files: Mapping[str, str]) -> pd.DataFrame:
-    """File of each slide: by its id, else by the name that either side has without its UUID.
-
-    GDC names slides ``TCGA-A2-A04P-01Z-00-DX1.<UUID>``; tables and tools keep or drop the tail.
-    Two different UUIDs never match.
-
-    Parameters
-    ----------
-    slide_ids : iterable of str
-    files : mapping
-        Path by stem, as :func:`find_files` gives it.
-
-    Returns
-    -------
-    DataFrame
-        One row per slide: ``stem`` (a key of `files`), ``file``, and ``matched_by`` ("id" or
-        "name without UUID"); None where a slide has no file.
-
-    Raises
-    ------
-    CohortError
-        If several files could be a slide's, or several slides have one file; names them.
-    """
-    tailed: dict[str, list[str]] = defaultdict(list)
-    for stem in files:
-        if (bare := _UUID.sub("", stem)) != stem:
-            tailed[bare].append(stem)
-    rows: list[tuple[str | None, ...]] = []
-    for slide in slide_ids:
-        stem, how = slide_stem(slide), "id"
-        if stem not in files:
-            bare, how = _UUID.sub("", stem), WITHOUT_UUID
-            found = tailed[stem] if bare == stem else [bare] if bare in files else []
-            if len(found) > 1:
-                raise CohortError(
-                    f"Slide {slide!r} has no file of its name, and {len(found)} that differ from "
-                    f"it by a UUID: {first_few(Path(files[f]).name for f in found)}. Write the "
-                    "UUID in the table, or remove the files that are not meant."
-                )
-            if not found:
-                rows.append((slide, None, None, None))
-                continue
-            stem = found[0]
-        rows.append((slide, stem, files[stem], how))
-    matches = pd.DataFrame(rows, columns=["slide_id", "stem", "file", "matched_by"], dtype=object)
-    shared = matches[matches["file"].notna() & matches["file"].duplicated(keep=False)]
-    if len(shared):
-        raise CohortError(
-            f"Several slide ids mean the same file: {first_few(shared['slide_id'])} (file "
-            f"{Path(shared['file'].iloc[0]).name!r})."
-        )
-    return matches.drop(columns="slide_id")

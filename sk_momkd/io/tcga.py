@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from anndata import AnnData
 from numpy.typing import NDArray
 
 from ..exceptions import CohortError, OmicsError
 from ..messages import first_few
+
+if TYPE_CHECKING:
+    from anndata import AnnData
 
 _BARCODE = re.compile(
     r"TCGA-(?P<site>[A-Z0-9]{2})-[A-Z0-9]{4}(?![A-Z0-9])(-(?P<type>\d{2})[A-Z]?(?![A-Z0-9]))?",

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from ..data.arrays import BagArrays, to_numpy
 from ..data.bag import BagInfo
 from ..exceptions import BagFileError
-from .damage import DAMAGE
+from .read_errors import READ_ERRORS, errors_that_name
 
 
 class TorchBag:
@@ -29,7 +29,7 @@ class TorchBag:
         return tuple((content.x if hasattr(content, "edge_index") else content).shape)
 
     def read(self) -> BagArrays:
-        """Features, and coordinates and graph where the format has them."""
+        """Read features, and coordinates and graph where the format has them."""
         content = self._load()
         if hasattr(content, "edge_index"):
             parts = (content.pos, content.edge_index)
@@ -40,7 +40,7 @@ class TorchBag:
     def _dense(self, features: Any) -> NDArray:
         try:
             return to_numpy(features)
-        except DAMAGE as error:
+        except READ_ERRORS as error:
             raise BagFileError(f"{self.path} holds no dense tensor of numbers: {error}") from error
 
     def coords(self) -> NDArray | None:
@@ -53,7 +53,7 @@ class TorchBag:
         return [self.path, *([str(self._index)] if self._index.exists() else [])]
 
     def info(self) -> BagInfo:
-        """What the file says about itself."""
+        """Keys and unit, as far as the format has them."""
         if hasattr(content := self._load(), "edge_index"):
             keys = tuple(k for k in ("x", "pos", "edge_index") if content.get(k) is not None)
             return BagInfo("pyg", keys, unit="level-0 px" if "pos" in keys else None)
@@ -69,11 +69,11 @@ class TorchBag:
     def _slideflow_centres(self) -> NDArray | None:
         if not self._index.exists():
             return None
-        try:
-            with np.load(self._index, allow_pickle=False) as stored:
-                return stored["arr_0"]
-        except DAMAGE as error:
-            raise BagFileError(f"{self._index} is no slideflow index: {error!r}") from error
+        with (
+            errors_that_name(self._index, "slideflow index"),
+            np.load(self._index, allow_pickle=False) as stored,
+        ):
+            return stored["arr_0"]
 
     def _load(self) -> Any:
         import torch
@@ -87,7 +87,7 @@ class TorchBag:
                 content = torch.load(self.path, map_location="cpu", weights_only=True)
         except FileNotFoundError as error:
             raise BagFileError(f"{self.path} does not exist.") from error
-        except DAMAGE as error:
+        except READ_ERRORS as error:
             # torch goes on to recommend weights_only=False, which runs any code in the file.
             reason = str(error).splitlines()[0].split(". ")[0] if str(error) else repr(error)
             raise BagFileError(

@@ -5,18 +5,22 @@ from __future__ import annotations
 from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import h5py
 import numpy as np
 import pandas as pd
-from anndata import AnnData
 from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
 
 from ..data.arrays import BagArrays
-from ..data.bag import GEOMETRY, Bag
+from ..data.bag import Bag
 from ..exceptions import BagError
+from .anndata_files import GEOMETRY
 from .atomic import atomic_write
+
+if TYPE_CHECKING:
+    from anndata import AnnData
 
 
 def write_trident(
@@ -109,6 +113,8 @@ def slide_anndata(bag: Bag, scores: Mapping[str, ArrayLike] | None = None) -> An
     >>> slide_anndata(Bag(np.ones((2, 3))), {"attention": [0.2, 0.8]}).obs["attention"].tolist()
     [0.2, 0.8]
     """
+    from anndata import AnnData
+
     features, coords, edges, _ = _one_slide(bag)
     n = len(features)
     slide = AnnData(features, obs=pd.DataFrame(index=[f"patch_{i}" for i in range(n)]))
@@ -126,8 +132,8 @@ def slide_anndata(bag: Bag, scores: Mapping[str, ArrayLike] | None = None) -> An
         else:
             slide.obsm[name] = array
     ids = {"bag_id": bag.bag_id, "patient_id": bag.patient_id}
-    said = {key: getattr(bag.info, key) for key in ("format", *GEOMETRY)}
-    slide.uns["bag"] = {key: v for key, v in (ids | said).items() if v is not None}
+    described = {key: getattr(bag.info, key) for key in ("format", *GEOMETRY)}
+    slide.uns["bag"] = {key: v for key, v in (ids | described).items() if v is not None}
     return slide
 
 

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from ..data.sequence import BagSequence, as_bags
 from ..exceptions import CohortError, CohortWarning, LeakageError
 from ..io.atomic import atomic_write
-from ..messages import first_few
+from ..io.tables import read_table
+from ..messages import first_few, repeated
 from .split import check_leakage, check_parts, positions
 
 _PARTS = ("train", "val", "test")
@@ -146,9 +147,8 @@ def read_splits(
 
 def _positions_by_id(bags: BagSequence) -> dict[str, int]:
     """Position of each id; bags without id are left out, an id of two bags is refused."""
-    ids = pd.Series(bags.ids, dtype=object)
-    twice = ids[ids.notna() & ids.duplicated()].unique()
-    if len(twice):
+    ids = bags.ids
+    if twice := repeated(i for i in ids if i is not None):
         raise CohortError(f"{len(twice)} bag ids occur more than once: {first_few(twice)}.")
     return {bag_id: i for i, bag_id in enumerate(ids) if bag_id is not None}
 
@@ -162,9 +162,9 @@ def _frame(name: str, split: Sequence[Any], bags: BagSequence) -> pd.DataFrame:
     for i in used:
         if not bags[i].bag_id:
             raise CohortError(f"{name}: bag {i} has no id to write. Give bags a bag_id.")
-    if len(np.unique(used)) < len(used):
-        twice = pd.unique(bags.ids[used][pd.Series(used).duplicated()])
-        raise CohortError(f"{name} names {len(twice)} slides twice: {first_few(twice)}.")
+    if twice := repeated(used.tolist()):
+        named = first_few(bags.ids[twice])
+        raise CohortError(f"{name} names {len(twice)} slides twice: {named}.")
     columns = [pd.Series(bags.ids[part], dtype=object) for part in parts]
     return pd.concat(columns, axis=1, keys=_PARTS)
 
@@ -199,10 +199,7 @@ def _numbered(folder: Path) -> list[tuple[int, Path]]:
 
 def _read_ids(path: Path) -> list[list[str]]:
     """Slide ids of the three parts; ids stay text, "NA" and "007" included."""
-    try:
-        frame = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        raise CohortError(f"{path} is no readable CSV file: {error}") from error
+    frame = read_table(path, dtype=str, keep_default_na=False)
     missing = [part for part in _PARTS if part not in frame]
     if "train" in missing or len(missing) > 1:
         raise CohortError(
@@ -241,10 +238,9 @@ def _check_ids(path: Path, ids: list[list[str]], known: dict[str, int]) -> None:
                 f"{path} has {len(both)} slides in both {one} and {other}: {first_few(both)}."
             )
     for name, part in zip(_PARTS, ids, strict=True):
-        _require_once(path, f" in {name}", pd.Series(part, dtype=object))
+        _require_once(path, f" in {name}", part)
 
 
-def _require_once(path: Path, where: str, ids: pd.Series) -> None:
-    twice = ids[ids.duplicated()].unique()
-    if len(twice):
+def _require_once(path: Path, where: str, ids: Iterable[str]) -> None:
+    if twice := repeated(ids):
         raise CohortError(f"{path} names {len(twice)} slides twice{where}: {first_few(twice)}.")

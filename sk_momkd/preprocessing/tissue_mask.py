@@ -19,11 +19,10 @@ from ..data.bag import Bag
 from ..data.sequence import BagSequence, as_bags
 from ..exceptions import BagError, CohortError
 from ..io.geojson import inside, read_polygons
-from ..io.readers import slide_stem
+from ..io.slide_files import MASK_SUFFIXES, files_by_slide, slide_stem, visible_files
 from ..messages import first_few
 from .bag_transformer import BagTransformer
 
-_SUFFIXES = (".geojson", ".json")
 _logger = logging.getLogger(__name__)
 
 
@@ -33,9 +32,9 @@ class TissueMaskFilter(BagTransformer):
     The polygons come from a folder with one GeoJSON file per slide, in level-0 pixels:
     ``contours_geojson`` of TRIDENT, corrected by hand or not, or annotations exported from
     QuPath. Polygons may have holes, and a file may hold several; where polygons overlap, a patch
-    counts once. Nothing is learned, so the filter can be used inside or outside a pipeline, at any
-    place before the classifier. For a bag of several slides of a patient, each slide's own mask is
-    used.
+    counts once, and a centre on a border is inside. Nothing is learned, so the filter can be used
+    inside or outside a pipeline, at any place before the classifier. For a bag of several slides of
+    a patient, each slide's own mask is used.
 
     Parameters
     ----------
@@ -163,14 +162,7 @@ def _mask_files(folder: Path) -> dict[str, Path]:
     """File of each slide, by id without suffix."""
     if not folder.is_dir():
         raise CohortError(f"There is no folder of masks {folder}.")
-    files: dict[str, Path] = {}
-    for path in sorted(p for p in folder.iterdir() if p.suffix.lower() in _SUFFIXES):
-        slide = slide_stem(path.stem)
-        if files.setdefault(slide, path) != path:
-            raise CohortError(
-                f"Two masks are of slide {slide!r}: {files[slide]} and {path}. Keep one."
-            )
-    return files
+    return files_by_slide(visible_files(folder, MASK_SUFFIXES))
 
 
 def _mask_of(slide: Bag, files: dict[str, Path]) -> Path | None:

@@ -74,7 +74,7 @@ def test_bfloat16_rounds_to_nearest_even_and_keeps_the_range():
     ties = (np.arange(1, 9) << 15).astype(np.uint32).view(np.float32)
     values = np.concatenate([values, ties, [0.0, -0.0, 1.0, 1e38]]).astype(np.float32)
     stored = cache._to_bfloat16(values)
-    arrays = cache._widened(cache.BagArrays(stored, None, None), "bfloat16")
+    arrays = cache._as_numbers(cache.BagArrays(stored, None, None), "bfloat16")
     expected = rounded(values, "bfloat16")
     np.testing.assert_array_equal(arrays.features.view(np.uint32), expected.view(np.uint32))
 

@@ -195,7 +195,7 @@ def test_load_missing_column_raises_naming_it(table, features, column):
 
 def test_load_two_files_of_one_slide_raise_naming_them(table, features):
     write_files(features, ["001.svs.h5"])
-    with pytest.raises(CohortError, match=r"two files for slide '001': .*'001\.svs\.h5'.*Keep one"):
+    with pytest.raises(CohortError, match=r"Two files are of slide '001': .*001\.svs\.h5.*Keep"):
         load_cohort(table, features, label="her2")
 
 

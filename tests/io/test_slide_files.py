@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 
 from sk_momkd.exceptions import CohortError
-from sk_momkd.io.readers import find_files, match_files
+from sk_momkd.io.slide_files import BAG_SUFFIXES, files_by_slide, match_files, visible_files
 
 SLIDE = "TCGA-A2-A04P-01Z-00-DX1"
 ONE = "9B3EF0C4-1E0B-4A2E-9F5D-6D6C3A2E7A11"
@@ -16,7 +16,7 @@ def folder(tmp_path):
     def make(*names):
         for name in names:
             (tmp_path / name).touch()
-        return find_files(tmp_path)
+        return files_by_slide(visible_files(tmp_path, BAG_SUFFIXES))
 
     return make
 
@@ -38,7 +38,7 @@ def matched(slides, files):
 def test_match_name_that_differs_by_a_uuid_is_taken_and_said(folder, slide, file):
     files = folder(file)
     ((stem, path, how),) = matched([slide], files)
-    assert (files[stem], how) == (path, "name without UUID")
+    assert (str(files[stem]), how) == (path, "name without UUID")
     assert path.endswith(file)
 
 

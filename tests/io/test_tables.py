@@ -8,7 +8,8 @@ from anndata import AnnData
 
 from sk_momkd import Bag, BagSequence, load_cohort, stamp_table
 from sk_momkd.exceptions import CohortError, CohortWarning, OmicsError
-from sk_momkd.io.tables import patients_by_genes, read_table
+from sk_momkd.io.cohort_omics import patients_by_genes
+from sk_momkd.io.tables import read_table
 
 SLIDES = pd.DataFrame({"slide_id": ["007", "008"], "case_id": ["01", "02"], "er": ["+", "-"]})
 RNA = pd.DataFrame([[1.5, 2.5, 3.5], [4.5, 5.5, 6.5]], ["01", "02"], ["ESR1", "PGR", "ERBB2"])
@@ -115,7 +116,7 @@ def test_stamp_tables_that_do_not_fit_are_explained():
     with pytest.raises(CohortError, match="slides table has no column 'FILENAME'"):
         stamp_table(patients[:1], slides[["PATIENT"]])
     with (
-        pytest.raises(CohortError, match="No PATIENT stands in both"),
+        pytest.raises(CohortError, match="no PATIENT in common"),
         pytest.warns(CohortWarning),
     ):
         stamp_table(patients[:1].assign(PATIENT="X"), slides)

@@ -245,11 +245,11 @@ def test_patient_on_two_sides_raises_naming_file_and_patient(tmp_path):
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (b"", "no readable CSV"),
-        (b"\xff\xfe\x00", "no readable CSV"),
+        (b"", "is not a readable .csv table"),
+        (b"\xff\xfe\x00", "is not a readable .csv table"),
         (b"train\n000\n", "no column 'val', 'test'; it has 'train'.*or train and one of them"),
         (b"val,test\n000,001\n", "no column 'train'; it has 'val', 'test'"),
-        (b"train,val,test\n000,001,002\n1,2,3,4,5,6,7\n", "no readable CSV"),
+        (b"train,val,test\n000,001,002\n1,2,3,4,5,6,7\n", "is not a readable .csv table"),
         (b"train,val,test\nTrue,False,False\n", "no first column of slide ids"),
         (b"train;val;test\n000;001;002\n", "no column 'train', 'val', 'test'"),
     ],

@@ -1,0 +1,113 @@
+"""Files of slides: found in a folder by suffix, matched to slide ids by name."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from os import PathLike
+from pathlib import Path
+
+import pandas as pd
+
+from ..exceptions import CohortError
+from ..messages import first_few
+
+BAG_SUFFIXES = (".h5", ".hdf5", ".pt", ".pth", ".h5ad")
+MASK_SUFFIXES = (".geojson", ".json")
+WITHOUT_UUID = "name without UUID"
+_SUFFIXES = (
+    *(*BAG_SUFFIXES, *MASK_SUFFIXES),
+    *(".svs", ".tif", ".tiff", ".ndpi", ".mrxs", ".scn"),
+)
+_UUID = re.compile(r"\.[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$", re.IGNORECASE)
+
+
+def slide_stem(name: str) -> str:
+    """Slide id in a file name: the name without file suffixes.
+
+    Other dots, as before a UUID, belong to the id. Accents are written as one character, because
+    some file systems store them apart from their letters.
+
+    Examples
+    --------
+    >>> slide_stem("TCGA-A2-A04P-01Z-00-DX1.svs.h5")
+    'TCGA-A2-A04P-01Z-00-DX1'
+    """
+    stem = unicodedata.normalize("NFC", name)
+    while stem.lower().endswith(_SUFFIXES):
+        stem = stem[: stem.rindex(".")]
+    return stem
+
+
+def visible_files(folder: str | PathLike, suffixes: Iterable[str]) -> list[Path]:
+    """Files of a folder with one of the `suffixes`, sorted; hidden ones (``._S1.h5``) are not."""
+    suffixes = tuple(suffixes)
+    named = (path for path in Path(folder).iterdir() if path.suffix.lower() in suffixes)
+    return sorted(path for path in named if not path.name.startswith(".") and not path.is_dir())
+
+
+def files_by_slide(paths: Iterable[Path], error: type[ValueError] = CohortError) -> dict[str, Path]:
+    """Path of each slide id; raises `error` if two files are of one slide."""
+    files: dict[str, Path] = {}
+    for path in paths:
+        slide = slide_stem(path.name)
+        if slide in files:
+            raise error(f"Two files are of slide {slide!r}: {files[slide]} and {path}. Keep one.")
+        files[slide] = path
+    return files
+
+
+def match_files(slide_ids: Iterable[str], files: Mapping[str, Path]) -> pd.DataFrame:
+    """File of each slide: by its id, else by the name that remains without its UUID.
+
+    GDC names slides ``TCGA-A2-A04P-01Z-00-DX1.<UUID>``; tables and tools keep or drop the UUID.
+    Two different UUIDs never match.
+
+    Parameters
+    ----------
+    slide_ids : iterable of str
+    files : mapping
+        Path of each slide id, as :func:`files_by_slide` returns it.
+
+    Returns
+    -------
+    DataFrame
+        One row per slide: ``stem`` (a key of `files`), ``file``, and ``matched_by`` ("id" or
+        "name without UUID"); None where a slide has no file.
+
+    Raises
+    ------
+    CohortError
+        If a slide has several possible files, or several slides have one file; names them.
+    """
+    with_uuid: dict[str, list[str]] = defaultdict(list)
+    for stem in files:
+        if (bare := _UUID.sub("", stem)) != stem:
+            with_uuid[bare].append(stem)
+    rows: list[tuple[str | None, ...]] = []
+    for slide in slide_ids:
+        stem, how = slide_stem(slide), "id"
+        if stem not in files:
+            bare, how = _UUID.sub("", stem), WITHOUT_UUID
+            found = with_uuid[stem] if bare == stem else [bare] if bare in files else []
+            if len(found) > 1:
+                raise CohortError(
+                    f"Slide {slide!r} has no file of its name, and {len(found)} that differ from "
+                    f"it by a UUID: {first_few(files[f].name for f in found)}. Write the UUID in "
+                    "the table, or remove the files that are not meant."
+                )
+            if not found:
+                rows.append((slide, None, None, None))
+                continue
+            stem = found[0]
+        rows.append((slide, stem, str(files[stem]), how))
+    matches = pd.DataFrame(rows, columns=["slide_id", "stem", "file", "matched_by"], dtype=object)
+    shared = matches[matches["file"].notna() & matches["file"].duplicated(keep=False)]
+    if len(shared):
+        raise CohortError(
+            f"Several slide ids mean the same file: {first_few(shared['slide_id'])} (file "
+            f"{Path(shared['file'].iloc[0]).name!r})."
+        )
+    return matches.drop(columns="slide_id")
