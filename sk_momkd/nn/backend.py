@@ -1,4 +1,4 @@
-"""Which implementation of the graph encoder runs."""
+"""Choice between the implementations of the graph encoder, numba and torch."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _COMPILED_TYPES = (torch.float32, torch.bfloat16)
 
 @cache
 def numba_version() -> str | None:
-    """Version of numba, None where it is absent or told not to compile."""
+    """Version of numba, or None if it is not installed or NUMBA_DISABLE_JIT is set."""
     try:
         import numba
     except ImportError:
@@ -25,14 +25,14 @@ def numba_version() -> str | None:
 
 
 def choose_backend(backend: str, x: Tensor | Blocks) -> str:
-    """Return "numba" or "torch" for features like `x`; "auto" takes numba where it can.
+    """Return "numba" or "torch" for features `x`; "auto" is numba if it supports them.
 
     Raises
     ------
     ValueError
         If `backend` is unknown.
     RuntimeError
-        If numba is asked for and cannot serve.
+        If `backend` is "numba" and numba does not support the features.
     """
     if backend not in BACKENDS:
         raise ValueError(f"backend must be one of {BACKENDS}, got {backend!r}.")
@@ -48,5 +48,5 @@ def _why_not_numba(x: Tensor | Blocks) -> str:
     if x.device.type != "cpu":
         return f"it runs on the CPU, the data are on {x.device}."
     if x.dtype not in _COMPILED_TYPES:
-        return f"it knows float32 and bfloat16, the data are {x.dtype}."
+        return f"it supports float32 and bfloat16, the data are {x.dtype}."
     return ""

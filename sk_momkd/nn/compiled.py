@@ -1,7 +1,7 @@
-"""The graph encoder in compiled loops, with a backward pass of its own.
+"""The graph encoder in compiled loops, with its own backward pass.
 
-No tensor is as large as edges x features: scores are kept per edge and head, messages are read
-where they lie, once in the order of the receivers and once in that of the senders.
+No tensor has the size edges x features. Scores are kept per edge and head; messages are read from
+the rows of their senders. Edges are visited by receiver and, in the backward pass, by sender, too.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from torch import Tensor
 from .blocks import Blocks, iter_blocks
 from .dropout import Mask
 from .edges import Edges
-from .kernels import attention, residual as ending
+from .kernels import attention, residual as normalisation
 from .threads import over_rows, summed_over_rows
 from .workspace import Workspace
 
 
 class LayerWeights(NamedTuple):
-    """Parameters of one graph layer: linear maps side by side, attention, layer norm."""
+    """Parameters of one graph layer: linear maps, attention, layer norm."""
 
-    linear: tuple[Tensor, ...]  # W_l, W_r and, where the layer has one, the residual's; (D, d_in)
+    linear: tuple[Tensor, ...]  # W_l, W_r and, in layer 1, that of the residual; (D, d_in)
     linear_bias: tuple[Tensor, ...]  # (D,) each
     att: Tensor  # (1, heads, D / heads)
     bias: Tensor  # (D,)
@@ -33,10 +33,12 @@ class LayerWeights(NamedTuple):
     shift: Tensor  # (D,)
 
     def flat(self) -> list[Tensor]:
+        """All tensors in one list, as an autograd function takes them."""
         return [*self.linear, *self.linear_bias, self.att, self.bias, self.gain, self.shift]
 
     @classmethod
-    def of(cls, flat: Sequence[Tensor]) -> LayerWeights:
+    def from_flat(cls, flat: Sequence[Tensor]) -> LayerWeights:
+        """Inverse of `flat`."""
         k = (len(flat) - 4) // 2
         return cls(tuple(flat[:k]), tuple(flat[k : 2 * k]), *flat[2 * k :])
 
@@ -61,12 +63,12 @@ class CompiledLayers(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, d_out: Tensor) -> Any:
         if not ctx.layers:
-            raise RuntimeError("The compiled graph encoder goes backward once per forward pass.")
-        _ = ctx.saved_tensors  # raises if one was written over; the layers read their memory
+            raise RuntimeError("The compiled graph encoder has one backward pass per forward pass.")
+        _ = ctx.saved_tensors  # raises if one was changed in place; the layers read their memory
         layer1, layer2 = ctx.layers
         ctx.layers = []
         d_weights2 = layer2.backward((d_out.contiguous(), 0))
-        # h1 lies where layer 1 had its residual; its gradient, the residual's, takes its place.
+        # h1 has replaced the residual in the buffer of layer 1; now its gradient replaces h1.
         torch.addmm(d_out, layer2.projected, layer2.weight, out=layer2.x)
         layer2.release()
         d_weights1 = layer1.backward((layer1.projected, 2 * layer1.dim))
@@ -88,13 +90,13 @@ def compiled_layers(
     Parameters
     ----------
     x : Tensor of shape (n, d_in), float32 or bfloat16, on the CPU
-        Or blocks of it, where no gradient is asked for.
+        Without gradients also `Blocks`.
     edges : Edges
     masks : sequence of four Mask
-        On the attention weights and on the output, first layer and second.
+        Dropout of the attention weights and of the output, for the first and second layer.
     workspace : Workspace
     first, second : LayerWeights
-        The first has a linear residual, the second adds its input.
+        The first layer has a linear residual; the second adds its input.
 
     Returns
     -------
@@ -115,12 +117,14 @@ def _forward(
     *,
     keep: bool,
 ) -> tuple[Tensor, _Layer, _Layer]:
-    """F and the two layers, with all that their backward pass needs or with nothing."""
-    layer1 = _Layer(LayerWeights.of(weights[:10]), edges, masks[:2], workspace, clamp=False)
-    layer2 = _Layer(LayerWeights.of(weights[10:]), edges, masks[2:], workspace, clamp=True)
+    """F and the two layers, which with `keep` hold what their backward pass needs."""
+    layer1 = _Layer(LayerWeights.from_flat(weights[:10]), edges, masks[:2], workspace, clamp=False)
+    layer2 = _Layer(LayerWeights.from_flat(weights[10:]), edges, masks[2:], workspace, clamp=True)
     layer1.project(x)
     residual = (layer1.projected, 2 * layer1.dim)
-    out = torch.empty((len(x), layer1.dim), dtype=x.dtype)  # leaves, so it is no workspace
+    out = torch.empty(
+        (len(x), layer1.dim), dtype=x.dtype
+    )  # the caller keeps it, so it is no workspace
     if keep:
         layer1.forward(residual, residual)
         layer2.project(layer1.projected[:, 2 * layer1.dim :])
@@ -136,11 +140,11 @@ def _forward(
     return out, layer1, layer2
 
 
-_Columns = tuple[Tensor, int]  # a matrix, and where in it the meant columns begin
+_Columns = tuple[Tensor, int]  # a matrix and the first of its D columns that are meant
 
 
 class _Layer:
-    """Dropout(ELU(LayerNorm(GATv2(x)))) + residual, and all that its backward pass needs."""
+    """Dropout(ELU(LayerNorm(GATv2(x)))) + residual, and what its backward pass needs."""
 
     def __init__(
         self,
@@ -160,13 +164,13 @@ class _Layer:
         self.att, self.bias, self.gain, self.shift = map(_array, vectors)
         self.att = self.att[0]
         self.incoming = (_array(edges.in_offsets), _array(edges.sender))
-        self.outgoing = tuple(map(_array, (edges.out_offsets, edges.receiver, edges.place)))
-        self.attention_mask, self.output_mask = map(_rule, masks)
+        self.outgoing = tuple(map(_array, (edges.out_offsets, edges.receiver, edges.position)))
+        self.attention_mask, self.output_mask = map(_dropout, masks)
 
     def project(self, x: Tensor | Blocks) -> None:
-        """All linear maps of the layer in one product, or in one for each block of `x`."""
+        """Compute all linear maps of the layer in one product per block of `x`."""
         take, width = self.workspace.take, self.n_linear * self.dim
-        self.x = x  # type: ignore[assignment]  # blocks only where nothing goes backward
+        self.x = x  # type: ignore[assignment]  # blocks come only without a backward pass
         self.weight = take((width, x.shape[1]), x.dtype)
         bias = torch.cat(self.weights.linear_bias).to(x.dtype)
         for rows, linear in zip(self.weight.split(self.dim), self.weights.linear, strict=True):
@@ -176,7 +180,7 @@ class _Layer:
             torch.addmm(bias, block, self.weight.T, out=self.projected[rows])
 
     def forward(self, residual: _Columns, out: _Columns) -> None:
-        """Attend and finish; `out` may be `residual`."""
+        """Attention, then normalisation and residual; `out` may be `residual`."""
         n, heads = len(out[0]), len(self.att)
         self.attended = self.workspace.take((n, self.dim), self.projected.dtype)
         self.alpha = self.workspace.take((len(self.incoming[1]), heads), torch.float32)
@@ -193,7 +197,7 @@ class _Layer:
             attended,
         )
         over_rows(
-            ending.finish,
+            normalisation.normalize_and_add,
             n,
             attended,
             self.gain,
@@ -207,15 +211,15 @@ class _Layer:
         )
 
     def backward(self, d_out: _Columns) -> list[Tensor]:
-        """Gradients of the weights; `projected` becomes its own gradient.
+        """Gradients of the weights; `projected` is overwritten by its gradient.
 
-        The residual's gradient is `d_out` itself.
+        The gradient of the residual is `d_out` itself.
         """
         n = len(d_out[0])
         attended, alpha = _array(self.attended), _array(self.alpha)
         projected = _array(self.projected)
         d_gain, d_shift, d_residual_bias = summed_over_rows(
-            ending.finish_backward,
+            normalisation.normalize_and_add_backward,
             n,
             [(self.dim,)] * 3,
             attended,
@@ -225,7 +229,7 @@ class _Layer:
             self.clamp,
             _array(d_out[0]),
             d_out[1],
-            attended,  # becomes its own gradient
+            attended,  # is overwritten by its gradient
         )
         d_score = self.workspace.take(self.alpha.shape, torch.float32)
         d_right = self.workspace.take((n, self.dim), self.projected.dtype)
@@ -252,7 +256,7 @@ class _Layer:
             alpha,
             attended,
             _array(d_score),
-            projected,  # its columns of W_l x become their own gradient
+            projected,  # its columns of W_l x are overwritten by their gradient
         )
         self.projected[:, self.dim : 2 * self.dim] = d_right
         self.workspace.give(d_score, d_right)
@@ -261,18 +265,18 @@ class _Layer:
         return [*d_weight, *d_linear_bias, d_att.unsqueeze(0), d_bias, d_gain, d_shift]
 
     def release(self) -> None:
-        """Give the buffers back."""
+        """Return the buffers to the workspace."""
         self.workspace.give(self.weight, self.projected, self.attended, self.alpha)
 
 
-def _rule(mask: Mask) -> tuple[np.uint32, np.float32, NDArray]:
-    """A mask as the kernels read it."""
+def _dropout(mask: Mask) -> tuple[np.uint32, np.float32, NDArray]:
+    """Threshold, scale and key of a mask, as the kernels take them."""
     scale = np.float32(1 / (1 - mask.p))
     return np.uint32(mask.threshold), scale, np.array(mask.key, dtype=np.uint32)
 
 
 def _array(tensor: Tensor) -> NDArray:
-    """The tensor's memory; bfloat16, which NumPy lacks, as uint16."""
+    """Array that shares the tensor's memory; bfloat16, which NumPy lacks, becomes uint16."""
     tensor = tensor.detach()
     if tensor.dtype == torch.bfloat16:
         return tensor.view(torch.int16).numpy().view(np.uint16)

@@ -1,4 +1,4 @@
-"""Contrast with memory banks: one row per training sample and modality."""
+"""Contrastive memory banks: one row per training sample and modality."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .dropout import Stochastic
 
 
 def contrast_scores(anchor: Tensor, bank: Tensor, rows: Tensor, temperature: float) -> Tensor:
-    """``exp(<bank row, anchor> / temperature)``, not yet normalised.
+    """Unnormalised scores ``exp(<bank row, anchor> / temperature)``.
 
     (b, d), (n, d), (b, m) row numbers -> (b, m)
     """
@@ -22,10 +22,10 @@ def contrast_scores(anchor: Tensor, bank: Tensor, rows: Tensor, temperature: flo
 def nearest_of_class(
     bank: Tensor, labels: Tensor, index: Tensor, candidates: Tensor, n_positives: int
 ) -> tuple[Tensor, Tensor]:
-    """Rows of a bank most like each sample's own row, within its class; itself comes first.
+    """Bank rows of a sample's class that are most similar to its own row, which comes first.
 
-    Rows of other classes and no candidates count as similarity 0. Where fewer than
-    `n_positives` rows of the class look alike, such rows fill up, with weight 0.
+    Rows of other classes and rows that are no candidates have similarity 0. They fill up where
+    fewer than `n_positives` rows of the class have a positive similarity.
 
     Parameters
     ----------
@@ -34,7 +34,7 @@ def nearest_of_class(
     index : Tensor of shape (b,)
         Row numbers of the samples.
     candidates : bool Tensor of shape (n,)
-        Rows that mean anything.
+        Rows in use.
     n_positives : int
 
     Returns
@@ -55,9 +55,9 @@ def nearest_of_class(
 def draw_negatives(
     index: Tensor, candidates: Tensor, n_negatives: int, generator: torch.Generator | None
 ) -> Tensor:
-    """Other candidates at random, of any class; with replacement where there are too few.
+    """Draw other candidates of any class; with replacement if there are too few.
 
-    Drawn where the generator lives. With a single candidate there is nothing to draw; m is 0.
+    The draw runs on the generator's device. With a single candidate, m is 0.
 
     Parameters
     ----------
@@ -84,13 +84,13 @@ def draw_negatives(
         drawn = drawn[:, :n_negatives]
     drawn = drawn.to(index.device)
     own = torch.searchsorted(rows, index).unsqueeze(1)
-    return rows[drawn + (drawn >= own)]  # skips the sample itself
+    return rows[drawn + (drawn >= own)]  # skip the sample itself
 
 
 def updated_rows(bank: Tensor, index: Tensor, embedding: Tensor, momentum: float) -> Tensor:
-    """New bank, ``norm(momentum row + (1 - momentum) embedding)`` in the rows of a batch.
+    """New bank with ``norm(momentum row + (1 - momentum) embedding)`` in the rows of a batch.
 
-    A sample that stands twice in the batch moves once, by the mean of its embeddings.
+    A sample that occurs twice in the batch is updated once, with the mean of its embeddings.
     (n, d), (b,), (b, d) -> (n, d)
     """
     count = torch.bincount(index, minlength=len(bank)).unsqueeze(1)
@@ -100,27 +100,27 @@ def updated_rows(bank: Tensor, index: Tensor, embedding: Tensor, momentum: float
 
 
 def random_rows(n: int, dim: int, generator: torch.Generator) -> Tensor:
-    """First rows of a bank, U(+-1/sqrt(dim / 3)): (n, dim)."""
+    """Initial rows of a bank, drawn from U(+-1/sqrt(dim / 3)): (n, dim)."""
     bound = (dim / 3) ** -0.5
     return (2 * torch.rand(n, dim, generator=generator) - 1) * bound
 
 
 @dataclass(frozen=True)
 class Contrast:
-    """One network's features against the memory bank of the other; b bags, n bank rows.
+    """Features of one network and the memory bank of the other; b bags, n bank rows.
 
     Attributes
     ----------
     anchor : Tensor of shape (b, d)
-        Features of the bags, length one.
+        Features of the bags, of length one.
     bank : Tensor of shape (n, d)
-        As it was before these bags moved it; no gradient.
+        Before the update with these bags; without gradient.
     rows : int Tensor of shape (b, p + m)
         Bank rows of the p positives, then of the m negatives.
     similarity : Tensor of shape (b, p)
         Weights of the positives, the cosines within the bank.
     normaliser : Tensor of shape ()
-        Z, from the first batch.
+        Z, computed from the first batch.
     """
 
     anchor: Tensor
@@ -131,15 +131,15 @@ class Contrast:
 
 
 class ContrastMemory(Stochastic):
-    """A bank of rows for the student and one for its teacher, a row per training bag.
+    """Memory banks of a student and of its teacher, with a row per training bag.
 
     Attributes
     ----------
     student_bank, teacher_bank : Tensor of shape (n_train, dim)
     labels, candidates : Tensor of shape (n_train,)
-        Classes, and which rows mean anything.
+        Classes, and which rows are in use.
     normaliser : Tensor of shape (2,)
-        Z of the two contrasts, set by the first batch; 0 before.
+        Z of the two contrasts; 0 until the first batch sets it.
     """
 
     student_bank: Tensor
@@ -162,7 +162,7 @@ class ContrastMemory(Stochastic):
         self.register_buffer("normaliser", torch.zeros(2))
 
     def begin(self, labels: Tensor, candidates: Tensor, generator: torch.Generator) -> None:
-        """Random banks for these training bags; the generator is on the CPU."""
+        """Fill the banks at random for these training bags; the generator is on the CPU."""
         n, dim = len(labels), self.student_bank.shape[1]
         self.student_bank = random_rows(n, dim, generator).to(self.student_bank)
         self.teacher_bank = random_rows(n, dim, generator).to(self.teacher_bank)
@@ -170,25 +170,29 @@ class ContrastMemory(Stochastic):
         self.normaliser = torch.zeros_like(self.normaliser)
 
     def n_rows(self) -> int:
-        """How many rows mean anything."""
+        """Number of rows in use."""
         return int(self.candidates.sum())
 
     def forward(self, index: Tensor, student: Tensor, teacher: Tensor) -> tuple[Contrast, Contrast]:
-        """Rows (b,), f_S (b, dim), f_T (b, dim) -> both contrasts; then the banks move."""
+        """Rows (b,), f_S (b, dim), f_T (b, dim) -> both contrasts; updates the banks."""
         negatives = draw_negatives(index, self.candidates, self.n_negatives, self.generator)
         return self.contrasts(index, student, teacher, negatives)
 
     def contrasts(
         self, index: Tensor, student: Tensor, teacher: Tensor, negatives: Tensor
     ) -> tuple[Contrast, Contrast]:
-        """As `forward`, with given negatives (b, m)."""
-        own = F.normalize(self.student_head(student), dim=1)  # (b, dim)
-        taught = F.normalize(self.teacher_head(teacher), dim=1)  # (b, dim)
-        first = self._contrast(0, own, self.teacher_bank, index, negatives)
-        second = self._contrast(1, taught, self.student_bank, index, negatives)
-        # New tensors, not in place: the contrasts still hold the rows as they were.
-        self.student_bank = updated_rows(self.student_bank, index, own.detach(), self.momentum)
-        self.teacher_bank = updated_rows(self.teacher_bank, index, taught.detach(), self.momentum)
+        """Contrasts with given negatives (b, m)."""
+        from_student = F.normalize(self.student_head(student), dim=1)  # (b, dim)
+        from_teacher = F.normalize(self.teacher_head(teacher), dim=1)  # (b, dim)
+        first = self._contrast(0, from_student, self.teacher_bank, index, negatives)
+        second = self._contrast(1, from_teacher, self.student_bank, index, negatives)
+        # New tensors, not in place: the contrasts hold the rows before the update.
+        self.student_bank = updated_rows(
+            self.student_bank, index, from_student.detach(), self.momentum
+        )
+        self.teacher_bank = updated_rows(
+            self.teacher_bank, index, from_teacher.detach(), self.momentum
+        )
         return first, second
 
     def _contrast(

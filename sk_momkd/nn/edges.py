@@ -1,4 +1,4 @@
-"""The edges of a graph sorted both ways: by receiver and by sender."""
+"""The edges of a graph in two orders, by receiver and by sender."""
 
 from __future__ import annotations
 
@@ -14,36 +14,37 @@ from torch import Tensor
 class Edges:
     """Edges of a graph with one self loop per node, in compressed sparse rows.
 
-    Duplicate edges count as often as they come; self loops that were given count once.
+    Duplicate edges are kept; duplicate self loops are not.
 
     Attributes
     ----------
     in_offsets : int32 Tensor of shape (n + 1,)
-        Edges ``in_offsets[i]:in_offsets[i + 1]`` end in node i.
+        By receiver: edges ``in_offsets[i]:in_offsets[i + 1]`` end in node i.
     sender : int32 Tensor of shape (E,)
-        Where each of them begins.
+        By receiver: the node in which each edge begins.
     out_offsets : int32 Tensor of shape (n + 1,)
-        The same edges in the order of their senders ...
+        By sender: edges ``out_offsets[j]:out_offsets[j + 1]`` begin in node j.
     receiver : int32 Tensor of shape (E,)
-        ... where each of those ends ...
-    place : int32 Tensor of shape (E,)
-        ... and where it stands in the order of the receivers.
+        By sender: the node in which each edge ends.
+    position : int32 Tensor of shape (E,)
+        By sender: the index of each edge in the order by receiver.
     """
 
     in_offsets: Tensor
     sender: Tensor
     out_offsets: Tensor
     receiver: Tensor
-    place: Tensor
+    position: Tensor
 
     @classmethod
     def of(cls, edge_index: Tensor | Edges, n_nodes: int) -> Edges:
-        """From ``edge_index`` (2, n_edges), row 0 sending to row 1.
+        """Sort the edges of ``edge_index`` (2, n_edges), which go from row 0 to row 1.
 
         Raises
         ------
         ValueError
-            If the edges are of another graph; compiled loops would read beyond the features.
+            If an edge names a node that the graph has not; compiled loops would read beyond
+            the features.
         """
         if isinstance(edge_index, Edges):
             if edge_index.n_nodes != n_nodes:
@@ -64,18 +65,18 @@ class Edges:
         sender, receiver = torch.cat([others, loops], dim=1)
         receiver, order = receiver.sort(stable=True)
         sender = sender[order]
-        by_sender, place = sender.sort(stable=True)
+        by_sender, position = sender.sort(stable=True)
         return cls(
             _offsets(receiver, n_nodes),
             sender.int(),
             _offsets(by_sender, n_nodes),
-            receiver[place].int(),
-            place.int(),
+            receiver[position].int(),
+            position.int(),
         )
 
     @classmethod
     def join(cls, graphs: Sequence[Edges]) -> Edges:
-        """Graphs side by side, their nodes numbered on."""
+        """One graph of several, whose nodes are numbered consecutively."""
         if len(graphs) == 1:
             return graphs[0]
         zero = graphs[0].in_offsets[:1]
@@ -88,7 +89,7 @@ class Edges:
             torch.cat([g.sender for g in graphs]) + by_edge,
             torch.cat([zero, torch.cat([g.out_offsets[1:] for g in graphs]) + by_node]),
             torch.cat([g.receiver for g in graphs]) + by_edge,
-            torch.cat([g.place for g in graphs]) + edges.repeat_interleave(n_edges),
+            torch.cat([g.position for g in graphs]) + edges.repeat_interleave(n_edges),
         )
 
     @property
@@ -108,7 +109,7 @@ class Edges:
         return type(self)(*(getattr(self, field.name).to(device) for field in fields(self)))
 
     def among(self, kept: Tensor) -> Edges:
-        """The edges between the nodes of a mask (n,), numbered anew in their order."""
+        """Edges between the nodes of a boolean mask (n,), which are renumbered in their order."""
         senders, receivers = self.pairs()
         both = kept[senders] & kept[receivers]
         number = kept.cumsum(0) - 1
@@ -116,7 +117,7 @@ class Edges:
         return Edges.of(index, int(kept.sum()))
 
     def pairs(self, start: int = 0, stop: int | None = None) -> tuple[Tensor, Tensor]:
-        """Senders and receivers of the edges into nodes start:stop, (E,) each, by receiver.
+        """Senders and receivers of the edges that end in nodes start:stop, (E,) each, by receiver.
 
         Receivers are counted from `start`.
         """

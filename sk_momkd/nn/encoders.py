@@ -1,4 +1,4 @@
-"""Encoders of the two modalities: the patch graph and the expression vector."""
+"""Encoders of the two modalities: the graph of patches and the expression vector."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from .workspace import Workspace
 
 
 class GraphEncoder(nn.Module):
-    """Two GATv2 layers with residuals; their larger activation is the patch embedding F.
+    """Two GATv2 layers with residuals; the patch embedding F is the maximum of their outputs.
 
     Parameters
     ----------
     in_features : int
         Width of the patch features.
     dim : int
-        Width D of the embedding, all heads together.
+        Width D of the embedding, of all heads together.
     n_heads : int
     dropout : float
         On the layers' outputs and on the attention weights.
     backend : {"auto", "numba", "torch"}, default="auto"
-        What computes it; the result is the same but for rounding, and the dropout masks too.
+        The results differ by rounding alone; the dropout masks are the same.
     """
 
     def __init__(

@@ -11,13 +11,13 @@ from .edges import Edges
 from .precision import mixed_linear
 from .segment import segment_softmax, segment_sum
 
-_ROWS = 4096  # receivers at once, where no gradient is asked for
+_ROWS = 4096  # receivers at once, without gradients
 
 
 class GATv2(nn.Module):
     """Multi-head GATv2 layer, heads concatenated.
 
-    Node i receives from the sending ends of its edges and from itself:
+    Node i receives from the nodes j whose edges end in i, and from itself:
     ``e_ji = a . LeakyReLU_0.2(W_l x_j + W_r x_i)``, softmax over j, ``sum_j alpha_ji W_l x_j``.
 
     Parameters
@@ -53,13 +53,12 @@ class GATv2(nn.Module):
         nn.init.zeros_(self.bias)
 
     def forward(self, x: Tensor, edge_index: Tensor | Edges) -> Tensor:
-        """(n, in_features), (2, n_edges) -> (n, out_features); bfloat16 is summed as float32."""
+        """(n, in_features), (2, n_edges) -> (n, out_features), float32 where `x` is bfloat16."""
         edges = Edges.of(edge_index, len(x))
         left, right = (mixed_linear(x, linear) for linear in (self.lin_l, self.lin_r))
         mask = self.dropout.mask()
-        # Without gradients nothing has to be kept: some receivers after the others.
-        whole = torch.is_grad_enabled() or mask.p > 0
-        size = len(x) if whole else _ROWS
+        # Without gradients nothing is kept, so that chunks of receivers save memory.
+        size = len(x) if torch.is_grad_enabled() or mask.p > 0 else _ROWS
         parts = [
             self._attend(left, right[start : start + size], edges, start, mask)
             for start in range(0, len(x), size)
@@ -67,7 +66,7 @@ class GATv2(nn.Module):
         return torch.cat(parts) + self.bias  # (n, out)
 
     def _attend(self, left: Tensor, right: Tensor, edges: Edges, start: int, mask: Mask) -> Tensor:
-        """Weighted sums of what reaches the receivers from `start` on: (rows, out)."""
+        """Weighted sums of the messages to the receivers from `start` on: (rows, out)."""
         sender, receiver = edges.pairs(start, start + len(right))  # (E,) each
         message = left.index_select(0, sender)  # (E, out)
         pair = F.leaky_relu(message + right.index_select(0, receiver), 0.2)  # (E, out)

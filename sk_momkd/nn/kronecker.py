@@ -10,7 +10,7 @@ from .dropout import Dropout
 
 
 class Bilinear(nn.Module):
-    """One bilinear form of two vectors per output, ``v1^T W_o v2 + b_o``.
+    """Bilinear forms of two vectors, ``v1^T W_o v2 + b_o`` for each output o.
 
     Parameters
     ----------
@@ -30,21 +30,21 @@ class Bilinear(nn.Module):
         self.bias = nn.Parameter(torch.empty(n_out))
 
     def reset_parameters(self, generator: torch.Generator) -> None:
-        """U(+-1/sqrt(dim)), torch's default."""
+        """Draw weights and biases from U(+-1/sqrt(dim)), as torch does."""
         bound = self.weight.shape[1] ** -0.5
         nn.init.uniform_(self.weight, -bound, bound, generator=generator)
         nn.init.uniform_(self.bias, -bound, bound, generator=generator)
 
     def forward(self, v1: Tensor, v2: Tensor) -> Tensor:
-        """(n, dim), (n, dim) -> (n, n_out); the same as `F.bilinear`, as one matrix product."""
+        """(n, dim), (n, dim) -> (n, n_out); equal to `F.bilinear`, in one matrix product."""
         pairs = torch.einsum("ni,nj->nij", v1, v2).flatten(1)  # (n, dim^2)
         return F.linear(pairs, self.weight.flatten(1), self.bias)
 
 
 class GatedOuterProduct(nn.Module):
-    """Both vectors, each gated by a bilinear form of the pair, multiplied entry by entry.
+    """Outer product of two vectors, each gated by bilinear forms of the pair.
 
-    Each factor ends in a constant 1, so that the product also holds the factors themselves.
+    A constant 1 is appended to each factor, so that the product also holds the factors.
 
     Parameters
     ----------

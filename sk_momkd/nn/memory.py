@@ -1,4 +1,4 @@
-"""The class-conditional memory: its rows, how they start and move, how much of it is used."""
+"""The class-conditional memory: its components, their initialisation, updates and usage."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from .segment import segment_mean
 
 
 class ClassMemory(nn.Module):
-    """`n_components` trainable rows per class; used as directions (row / norm).
+    """Memory with `n_components` rows per class, which are used as directions (row / norm).
 
     Parameters
     ----------
     n_classes, n_components, dim : int
     trainable : bool
-        Whether the losses move the rows.
+        Whether the losses train the rows.
 
     Attributes
     ----------
@@ -29,7 +29,7 @@ class ClassMemory(nn.Module):
         self.rows = nn.Parameter(torch.empty(shape), requires_grad=trainable)
 
     def reset_parameters(self, generator: torch.Generator) -> None:
-        """Random directions; K-means replaces them when training begins."""
+        """Draw random directions; K-means replaces them when training begins."""
         nn.init.normal_(self.rows, generator=generator)
         self.renormalize()
 
@@ -43,7 +43,7 @@ class ClassMemory(nn.Module):
         self.rows.copy_(self.directions())
 
     def affinity(self, points: Tensor) -> Tensor:
-        """Cosine of each point with each row, no gradient into the memory.
+        """Cosine of each point with each row, without gradient for the memory.
 
         (n, dim) -> (n, n_classes, n_components)
         """
@@ -52,7 +52,7 @@ class ClassMemory(nn.Module):
 
 
 def attention_scores(affinity: Tensor) -> Tensor:
-    """Best match with a class minus best match with any other class (Eq. 6).
+    """Best match with a class minus best match with the other classes (Eq. 6).
 
     (n, n_classes, n_components) -> (n, 1) for two classes, class 1 against class 0;
     (n, n_classes) for more.
@@ -74,16 +74,16 @@ def spherical_kmeans(
     init: str = "random",
     n_iter: int = 20,
 ) -> Tensor:
-    """Cluster directions by cosine; an empty cluster keeps its row.
+    """Spherical K-means: cluster directions by cosine; an empty cluster keeps its center.
 
     Parameters
     ----------
     points : Tensor of shape (n, dim)
     n_clusters : int
-        Where there are fewer points than clusters, the rest start as random directions.
+        If there are fewer points, the remaining centers start as random directions.
     generator : torch.Generator
     init : {"random", "k-means++"}
-        Random points, or points spread out by squared distance.
+        Start from random points, or from points drawn by their squared distance (k-means++).
     n_iter : int, default=20
 
     Returns
@@ -124,7 +124,7 @@ def ema_update(
     y: Tensor,
     momentum: float,
 ) -> None:
-    """Move one bag's class rows toward its patches, ``c <- norm(m c + (1 - m) mean p)``.
+    """Move the rows of a bag's class toward its patches, ``c <- norm(m c + (1 - m) mean p)``.
 
     Parameters
     ----------
@@ -132,7 +132,7 @@ def ema_update(
     projection : Tensor of shape (n_instances, dim)
         Patch projections of the bag.
     omics_projection : Tensor of shape (dim,) or None
-        Additionally pulls the row nearest to it.
+        The nearest row is also moved toward it.
     y : int Tensor
         Class of the bag.
     momentum : float
@@ -143,18 +143,18 @@ def ema_update(
     mean = torch.zeros_like(rows).index_add_(0, nearest, projection) / count.clamp(min=1)
     rows = torch.where(count > 0, momentum * rows + (1 - momentum) * mean, rows)
     if omics_projection is not None:
-        pulled = (F.normalize(rows, dim=1) @ omics_projection).argmax()
-        rows[pulled] = momentum * rows[pulled] + (1 - momentum) * omics_projection
+        nearest_row = (F.normalize(rows, dim=1) @ omics_projection).argmax()
+        rows[nearest_row] = momentum * rows[nearest_row] + (1 - momentum) * omics_projection
     memory.rows[y] = F.normalize(rows, dim=1)
 
 
 def component_usage(affinity: Tensor, batch: Tensor, n_bags: int) -> Tensor:
     """Share of each bag's patches whose best match in a memory is each component.
 
-    (n, n_classes, n_components) -> (n_bags, n_classes, n_components), rows sum to one. The mean
-    over bags is the slide-balanced usage u of Fig. 3.
+    (n, n_classes, n_components) -> (n_bags, n_classes, n_components), which sums to one over
+    the components. The mean over bags is the slide-balanced usage u of Fig. 3.
     """
-    nearest = torch.nn.functional.one_hot(affinity.argmax(dim=2), affinity.shape[2])
+    nearest = F.one_hot(affinity.argmax(dim=2), affinity.shape[2])
     return segment_mean(nearest.double(), batch, n_bags)
 
 
@@ -179,13 +179,13 @@ def perplexity(usage: Tensor) -> Tensor:
 
 @torch.no_grad()
 def memory_geometry(memory: ClassMemory, start: Tensor) -> dict[str, float]:
-    """How far apart the components lie and how far they have moved.
+    """Angles between the components and the angle by which they have moved.
 
     Parameters
     ----------
     memory : ClassMemory
     start : Tensor of shape (n_classes, n_components, dim)
-        The directions at the start.
+        The directions at the start of training.
 
     Returns
     -------

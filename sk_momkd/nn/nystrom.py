@@ -11,17 +11,18 @@ from torch.nn import functional as F
 
 from .dropout import Dropout
 
-_TOGETHER = 10_000  # tokens up to which all heads are computed at once; beyond, memory counts
+_ALL_HEADS_AT_ONCE = 10_000  # up to as many tokens; longer sequences save memory
 
 
-class Counted(NamedTuple):
-    """Rows of which the first stands for several equal ones.
+class WeightedRows(NamedTuple):
+    """Rows of which the first may represent several equal rows.
 
     Attributes
     ----------
     rows : Tensor of shape (..., n, dim)
     bias : Tensor of shape (n,) or None
-        Logarithm of how often each row counts in a softmax; None where it is once.
+        Logarithm of the number of rows that each represents, added to softmax scores. None where
+        each represents itself.
     """
 
     rows: Tensor
@@ -31,14 +32,14 @@ class Counted(NamedTuple):
 class NystromAttention(nn.Module):
     """Self-attention through m landmarks, ``A1 Z (A3 v)``, and a convolution of the values.
 
-    ``A1 = softmax(q k~')``, ``A2 = softmax(q~ k~')``, ``A3 = softmax(q~ k')``, Z about the
-    pseudo-inverse of A2. Both outer products are attentions of their own, so that with fused
-    kernels no (n, m) matrix is ever stored. The sequence is padded on the left with zeros to a
+    ``A1 = softmax(q k~')``, ``A2 = softmax(q~ k~')``, ``A3 = softmax(q~ k')``, and Z approximates
+    the pseudo-inverse of A2. The products with A1 and A3 are attention operations, so that with
+    fused kernels no (n, m) matrix is stored. The sequence is padded on the left with zeros to a
     multiple of m; as in the original, the padding is not masked.
 
-    Where whole landmarks are padding, they are all alike, and so are the padded tokens. One of
-    each is computed and counted as often as it stands there, which changes no value: 10 tokens
-    and 256 landmarks need matrices of 11 x 11.
+    Landmarks that consist of padding are equal, and so are padded tokens. One of each is computed
+    and weighted by their number, which changes no value: 10 tokens and 256 landmarks need
+    matrices of 11 x 11.
 
     Parameters
     ----------
@@ -47,7 +48,7 @@ class NystromAttention(nn.Module):
     n_heads : int
         Must divide `dim`.
     n_landmarks : int
-        m; landmarks are means of consecutive tokens.
+        Number m of landmarks, which are means of consecutive tokens.
     n_iterations : int, default=6
         Of the pseudo-inverse.
     kernel_size : int, default=33
@@ -86,22 +87,22 @@ class NystromAttention(nn.Module):
         self.dropout = Dropout(dropout)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Tokens, and what the first of them reads from every token.
+        """Attended tokens, and the weight of every token in the first of them.
 
-        The latter is the first row of ``A1 Z A3``, mean of the heads, without gradient. It is no
-        distribution: the padding holds a part, and the pseudo-inverse has signs.
+        The weights are the first row of ``A1 Z A3``, mean of the heads, without gradient. They
+        are no distribution: the padding has weight, too, and weights can be negative.
 
         (g, n, dim) -> (g, n, dim), (g, n)
         """
         n = x.shape[1]
         n_padding = -n % self.n_landmarks
         size = (n + n_padding) // self.n_landmarks  # tokens per landmark
-        n_empty = n_padding // size  # landmarks of nothing but padding
+        n_empty = n_padding // size  # landmarks that consist of padding
         tokens = _after_zeros(x, n_padding, together=n_empty > 1)  # n' rows
         means = F.pad(x, (0, 0, n_padding % size, 0)).unflatten(1, (-1, size)).mean(dim=2)
         landmarks = _after_zeros(means, n_empty, together=True)  # m' rows
         marks, keys, cores = self._cores(landmarks)
-        together = self.n_heads if n <= _TOGETHER else 1
+        together = self.n_heads if n <= _ALL_HEADS_AT_ONCE else 1
         heads = [slice(h, h + together) for h in range(0, self.n_heads, together)]
         parts = [
             self._read(
@@ -112,10 +113,10 @@ class NystromAttention(nn.Module):
         mixed, rows = zip(*parts, strict=True)
         return self.dropout(self.out(torch.cat(mixed, dim=2))), torch.cat(rows, dim=1).mean(dim=1)
 
-    def _cores(self, landmarks: Counted) -> tuple[Tensor, Tensor, Tensor]:
+    def _cores(self, landmarks: WeightedRows) -> tuple[Tensor, Tensor, Tensor]:
         """Queries and keys of the landmarks, (g, heads, m', c), and Z, (g, heads, m', m').
 
-        A mean of tokens projected is the mean of their projections.
+        The projection of a mean of tokens is the mean of their projections.
         """
         split = self.qkv(landmarks.rows).unflatten(2, (3, self.n_heads, -1))
         query, key, _ = split.permute(2, 0, 3, 1, 4)
@@ -123,24 +124,28 @@ class NystromAttention(nn.Module):
         return query, key, pseudo_inverse(a, self.n_iterations, landmarks.bias)
 
     def _read(
-        self, tokens: Counted, n: int, heads: slice, landmarks: tuple[Tensor, Counted, Tensor]
+        self,
+        tokens: WeightedRows,
+        n: int,
+        heads: slice,
+        landmarks: tuple[Tensor, WeightedRows, Tensor],
     ) -> tuple[Tensor, Tensor]:
-        """What h heads give each of the last n tokens, and the row of the first.
+        """Output of h heads for the last n positions, and the weights in the first of them.
 
-        The zeros stand on the left, so the tokens are the last n positions.
-        The results are (g, n, h c) and (g, h, n).
+        The padding is on the left, so that the tokens are the last n positions.
+        The results have the shapes (g, n, h c) and (g, h, n).
         """
         marks, marked, core = landmarks
         weight = self.qkv.weight.unflatten(0, (3, self.n_heads, -1))[:, heads]  # (3, h, c, dim)
         split = F.linear(tokens.rows, weight.flatten(0, 2)).unflatten(2, weight.shape[:3])
         query, key, value = split.permute(2, 0, 3, 1, 4)  # (g, h, n', c) each
         query = query[:, :, -n:]
-        read = self._attend(marks, Counted(key, tokens.bias), value)  # A3 v (g, h, m', c)
+        read = self._attend(marks, WeightedRows(key, tokens.bias), value)  # A3 v (g, h, m', c)
         mixed = self._attend(query, marked, core @ read)  # (g, h, n, c)
-        # The same taps for each of the c columns; one channel alone would be slow on a CPU.
-        taps = self.along.weight[heads, :, :, 0].repeat_interleave(value.shape[3], dim=0)
+        # Every head has one kernel for its c columns; a convolution of one channel is slow on CPUs.
+        kernel = self.along.weight[heads, :, :, 0].repeat_interleave(value.shape[3], dim=0)
         columns = value[:, :, -n:].transpose(2, 3).flatten(1, 2)  # (g, h c, n)
-        along = F.conv1d(columns, taps, padding=taps.shape[2] // 2, groups=len(taps))
+        along = F.conv1d(columns, kernel, padding=kernel.shape[2] // 2, groups=len(kernel))
         with torch.no_grad():
             through = self._softmax(query[:, :, :1], marked.rows, marked.bias) @ core
             row = (through @ self._softmax(marks, key, tokens.bias))[:, :, 0, -n:]  # (g, h, n)
@@ -150,20 +155,20 @@ class NystromAttention(nn.Module):
         scores = (query @ key.transpose(-1, -2)).mul_(self.scale)
         return (scores if bias is None else scores.add_(bias)).softmax(dim=-1)
 
-    def _attend(self, query: Tensor, keys: Counted, value: Tensor) -> Tensor:
+    def _attend(self, query: Tensor, keys: WeightedRows, value: Tensor) -> Tensor:
         """``softmax(query keys' / sqrt(c)) value``, by a fused kernel."""
         bias = None if keys.bias is None else keys.bias.expand(*query.shape[:3], -1)
         attend = F.scaled_dot_product_attention
         return attend(query, keys.rows, value, attn_mask=bias, scale=self.scale)
 
 
-def _after_zeros(x: Tensor, n_zeros: int, *, together: bool) -> Counted:
-    """`x` behind rows of zeros, or behind one that counts for all of them."""
+def _after_zeros(x: Tensor, n_zeros: int, *, together: bool) -> WeightedRows:
+    """Put rows of zeros before `x`, or one row that represents all of them."""
     if n_zeros < 2 or not together:
-        return Counted(F.pad(x, (0, 0, n_zeros, 0)), None)
+        return WeightedRows(F.pad(x, (0, 0, n_zeros, 0)), None)
     bias = x.new_zeros(1 + x.shape[-2])
     bias[0] = math.log(n_zeros)
-    return Counted(F.pad(x, (0, 0, 1, 0)), bias)
+    return WeightedRows(F.pad(x, (0, 0, 1, 0)), bias)
 
 
 def pseudo_inverse(a: Tensor, n_iterations: int, bias: Tensor | None = None) -> Tensor:
@@ -171,13 +176,13 @@ def pseudo_inverse(a: Tensor, n_iterations: int, bias: Tensor | None = None) -> 
 
     ``Z <- Z (13 I - A Z (15 I - A Z (7 I - A Z))) / 4`` from ``A' / (max row-sum max column-sum)``;
     as in the original, the maxima are taken over all heads of a sequence. With `bias`, the
-    logarithm of D, a row and column of `a` stands for D equal ones whose columns are summed up:
-    `a` is ``B D`` and the result ``Z D``, B and Z one of each. The start is then
+    logarithm of D, each row and column of `a` represents D equal ones whose columns are summed:
+    `a` is ``B D`` and the result ``Z D``, where B and Z hold one of each. The start is then
     ``B' D = D^-1 (B D)' D``.
     """
     eye = torch.eye(a.shape[-1], dtype=a.dtype, device=a.device)
     count = a.new_ones(len(eye)) if bias is None else bias.exp()  # D
-    columns = (count.unsqueeze(1) * a).sum(dim=-2) / count  # column sums of every row there is
+    columns = (count.unsqueeze(1) * a).sum(dim=-2) / count  # column sums over all represented rows
     highest = [sums.amax(dim=(-2, -1), keepdim=True) for sums in (a.sum(dim=-1), columns)]
     scale = (highest[0] * highest[1]).unsqueeze(-1)  # (..., 1, 1, 1)
     z = a.transpose(-1, -2) / count.unsqueeze(1) * count / scale

@@ -1,4 +1,4 @@
-"""Sums, means and softmax over the bags of a flat batch: no padding, no masks."""
+"""Operations per bag of a flat batch, without padding or masks."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-_ROWS = 1024  # that are worked on at once; they stay in the processor's cache
+_ROWS = 1024  # at once, so that they stay in the processor's cache
 
 
 def segment_sum(x: Tensor, index: Tensor, n_segments: int) -> Tensor:
@@ -36,7 +36,7 @@ def segment_softmax(scores: Tensor, index: Tensor, n_segments: int) -> Tensor:
 
 
 def segment_split(x: Tensor, index: Tensor, n_segments: int) -> tuple[Tensor, ...]:
-    """Rows of each segment, for what has to see one bag at a time; `index` must ascend."""
+    """Rows of each segment, for functions of one segment at a time; `index` must ascend."""
     if n_segments == 1:
         return (x,)
     return x.split(torch.bincount(index, minlength=n_segments).tolist())
@@ -45,20 +45,20 @@ def segment_split(x: Tensor, index: Tensor, n_segments: int) -> tuple[Tensor, ..
 def segment_map(
     function: Callable[[Tensor], tuple[Tensor, ...]], x: Tensor, index: Tensor, n_segments: int
 ) -> list[tuple[Tensor, ...]]:
-    """`function` of every segment, for what may not see two at once; `index` must ascend.
+    """Apply `function` to every segment; `index` must ascend.
 
-    It gets g segments of the same size, (g, rows, d), and gives tensors of g entries. Small
-    segments are handed over together, large ones one by one, which costs no time and less memory.
+    `function` takes g segments of the same size, (g, rows, d), and returns tensors of g entries.
+    Small segments are stacked; large ones come one by one, which saves memory and costs no time.
     """
     parts = segment_split(x, index, n_segments)
     results: dict[int, tuple[Tensor, ...]] = {}
     for size in dict.fromkeys(map(len, parts)):
-        alike = [i for i, part in enumerate(parts) if len(part) == size]
+        same_size = [i for i, part in enumerate(parts) if len(part) == size]
         together = max(1, _ROWS // max(1, size))
-        for start in range(0, len(alike), together):
-            some = alike[start : start + together]
-            done = function(torch.stack([parts[i] for i in some]))
-            results.update(zip(some, zip(*done, strict=True), strict=True))
+        for start in range(0, len(same_size), together):
+            group = same_size[start : start + together]
+            done = function(torch.stack([parts[i] for i in group]))
+            results.update(zip(group, zip(*done, strict=True), strict=True))
     return [results[i] for i in range(n_segments)]
 
 
@@ -71,11 +71,11 @@ def segment_pool(weights: Tensor, x: Tensor, index: Tensor, n_segments: int) -> 
         segment_split(weights, index, n_segments), segment_split(x, index, n_segments), strict=True
     )
     short = x.dtype.itemsize < weights.dtype.itemsize
-    return torch.stack([_WidePool.apply(w, p) if short else w.T @ p for w, p in parts])
+    return torch.stack([_UpcastPool.apply(w, p) if short else w.T @ p for w, p in parts])
 
 
-class _WidePool(torch.autograd.Function):
-    """``weights.T @ x``, of which a few rows at a time become float32."""
+class _UpcastPool(torch.autograd.Function):
+    """``weights.T @ x`` for a bfloat16 `x`, of which a few rows at a time become float32."""
 
     @staticmethod
     def forward(ctx: Any, weights: Tensor, x: Tensor) -> Tensor:
@@ -96,7 +96,7 @@ class _WidePool(torch.autograd.Function):
 
 
 def paired_instances(x: Tensor, batch: Tensor, paired: Tensor) -> tuple[Tensor, Tensor]:
-    """Instances of the bags with omics, and their bag's place among those.
+    """Instances of the bags with omics, and the index of their bag among these bags.
 
     (n, ...), (n,), (B,) bool -> (n_paired, ...), (n_paired,) with values below P
     """

@@ -1,4 +1,4 @@
-"""Kernels on as many threads as torch uses."""
+"""Compiled kernels on as many threads as torch uses."""
 
 from __future__ import annotations
 
@@ -13,31 +13,36 @@ import numpy as np
 import torch
 from torch import Tensor
 
-_BLOCK = 256  # rows per piece of work, at least
+_MIN_ROWS = 256  # per piece of work
 
 
 def over_rows(kernel: Callable[..., None], n_rows: int, *arrays: Any) -> None:
-    """Run a kernel on all rows, pieces of them on as many threads as torch uses."""
-    _share(_pieces(n_rows), lambda _, rows: kernel(rows, *arrays))
+    """Run a kernel on all rows, in pieces that are distributed over the threads."""
+    _run_pieces(_pieces(n_rows), lambda _, rows: kernel(rows, *arrays))
 
 
 def summed_over_rows(
     kernel: Callable[..., None], n_rows: int, shapes: Sequence[tuple[int, ...]], *arrays: Any
 ) -> list[Tensor]:
-    """Likewise; gives the sums that the kernel writes last, whose order threads cannot change."""
+    """Run a kernel on all rows and return the sums over rows that it writes last.
+
+    Each piece has its own sums, which are added in order, so that threads cannot change them.
+    """
     pieces = _pieces(n_rows)
     sums = [np.empty((len(pieces), *shape), dtype=np.float32) for shape in shapes]
-    _share(pieces, lambda k, rows: kernel(rows, *arrays, *(part[k] for part in sums)))
+    _run_pieces(pieces, lambda k, rows: kernel(rows, *arrays, *(part[k] for part in sums)))
     return [torch.from_numpy(part.sum(axis=0)) for part in sums]
 
 
 def _pieces(n_rows: int) -> list[tuple[int, int]]:
-    size = max(_BLOCK, -(-n_rows // 64))
+    size = max(_MIN_ROWS, -(-n_rows // 64))
     return [(start, min(start + size, n_rows)) for start in range(0, n_rows, size)]
 
 
-def _share(pieces: list[tuple[int, int]], work: Callable[[int, tuple[int, int]], None]) -> None:
-    queue = iter(list(enumerate(pieces)))  # next() on it is safe among threads
+def _run_pieces(
+    pieces: list[tuple[int, int]], work: Callable[[int, tuple[int, int]], None]
+) -> None:
+    queue = iter(list(enumerate(pieces)))  # threads may call next() on it at once
     done: list[int] = []
     stopped: list[KeyboardInterrupt] = []
 
@@ -53,7 +58,7 @@ def _share(pieces: list[tuple[int, int]], work: Callable[[int, tuple[int, int]],
     if n_threads == 1:
         drain()
     elif (openmp := _openmp()) is not None:
-        # All of the team: threads left out of a smaller one would end, and be started anew.
+        # Always the full team: OpenMP ends threads that a smaller team leaves out.
         openmp.GOMP_parallel(_Body(lambda _: drain()), None, torch.get_num_threads(), 0)
     else:
         others = [_pool().submit(drain) for _ in range(n_threads - 1)]
@@ -71,16 +76,16 @@ _Body = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 
 @cache
 def _openmp() -> ctypes.CDLL | None:
-    """GNU OpenMP, if torch has it loaded.
+    """GNU OpenMP, if torch has loaded it.
 
-    Its threads wait for torch's next call by spinning, for milliseconds; work that other threads
-    do meanwhile has to share the cores with them, work in the same threads has not.
+    After a call of torch its threads wait actively for milliseconds. Other threads would have to
+    share the cores with them, so the kernels run in the same threads.
     """
     try:
         library = ctypes.CDLL("libgomp.so.1", mode=os.RTLD_NOLOAD)
         library.GOMP_parallel.argtypes = [_Body, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint]
         library.GOMP_parallel.restype = None
-    except (OSError, AttributeError):  # another system, another OpenMP
+    except (OSError, AttributeError):  # another system or another OpenMP
         return None
     return library
 

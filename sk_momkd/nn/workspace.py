@@ -1,4 +1,4 @@
-"""Buffers that are used again: fresh pages cost more time than the work done in them."""
+"""Reusable buffers: new memory pages would cost more time than the computation in them."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from torch import Tensor, UntypedStorage, nn
 
 
 class Workspace:
-    """Lends tensors and takes them back; what is lent twice at once is never the same memory.
+    """Lends tensors and takes them back; two tensors that are lent never share memory.
 
-    What never comes back, as after a forward pass without a backward pass, is freed with its last
-    user. Threads may share a workspace. A copy or a pickle of it is empty.
+    A tensor that is never given back, as after a forward pass without a backward pass, is freed
+    with its last reference. Threads may share a workspace. A copy or a pickle of it is empty.
     """
 
     def __init__(self) -> None:
@@ -29,17 +29,17 @@ class Workspace:
             fitting = [memory for memory in self._free if memory.nbytes() >= n_bytes]
             if fitting:
                 memory = retired = min(fitting, key=UntypedStorage.nbytes)
-            else:  # the largest of those that are too small makes room
+            else:  # the largest of the buffers, which are all too small, is freed
                 memory = UntypedStorage(max(64, n_bytes))
                 retired = max(self._free, key=UntypedStorage.nbytes, default=memory)
             self._free = [free for free in self._free if free is not retired]
-            whole = torch.empty(0, dtype=torch.uint8).set_(memory)
-            tensor = whole[:n_bytes].view(dtype).view(shape)
+            all_bytes = torch.empty(0, dtype=torch.uint8).set_(memory)
+            tensor = all_bytes[:n_bytes].view(dtype).view(shape)
             self._lent[memory.data_ptr()] = tensor
         return tensor
 
     def give(self, *tensors: Tensor) -> None:
-        """Take back what was lent."""
+        """Take back tensors that were lent."""
         with self._lock:
             for tensor in tensors:
                 memory = tensor.untyped_storage()
@@ -47,7 +47,7 @@ class Workspace:
                 self._free.append(memory)
 
     def clear(self) -> None:
-        """Let go of the buffers that are not lent."""
+        """Free the buffers that are not lent."""
         with self._lock:
             self._free = []
 
@@ -56,7 +56,7 @@ class Workspace:
 
 
 def clear_workspaces(module: nn.Module) -> None:
-    """Let every part of `module` that keeps buffers let go of them."""
+    """Free the buffers of every workspace inside `module`."""
     for part in module.modules():
         if isinstance(workspace := getattr(part, "workspace", None), Workspace):
             workspace.clear()

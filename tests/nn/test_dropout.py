@@ -1,9 +1,9 @@
-"""AlphaDropout: moments and values."""
+"""Masks from counters; AlphaDropout."""
 
 import pytest
 import torch
 
-from sk_momkd.nn.dropout import AlphaDropout
+from sk_momkd.nn.dropout import AlphaDropout, Mask, counter_bits
 
 
 def test_alpha_dropout_keeps_mean_and_variance_and_takes_two_values_of_a_constant():
@@ -24,3 +24,25 @@ def test_alpha_dropout_keeps_mean_and_variance_and_takes_two_values_of_a_constan
 def test_alpha_dropout_in_eval_mode_is_the_identity():
     x = torch.randn(4, generator=torch.Generator().manual_seed(0))
     assert torch.equal(AlphaDropout(0.5).eval()(x), x)
+
+
+def test_mask_drops_the_given_share_and_depends_on_key_and_position_alone():
+    mask = Mask(0.3, (1, 2))
+    x = torch.ones(1000, 50)
+    kept = mask.apply(x)
+    assert torch.equal(kept, mask.apply(x))
+    assert torch.equal(kept[:7], mask.apply(x[:7]))
+    assert (kept == 0).float().mean().item() == pytest.approx(0.3, abs=0.01)
+    assert kept.max().item() == pytest.approx(1 / 0.7)
+    other = Mask(0.3, (1, 3)).apply(x)
+    agreement = ((kept == 0) & (other == 0)).float().mean().item()
+    assert agreement == pytest.approx(0.09, abs=0.01)  # independent
+
+
+def test_counter_bits_are_uniform_and_uncorrelated_between_neighbours():
+    bits = counter_bits(torch.arange(200_000), (123, 456)).double() / 2**32
+    histogram = torch.histc(bits, 20, 0, 1) / len(bits)
+    assert (histogram - 0.05).abs().max() < 0.003
+    for lag in (1, 2, 512):
+        pairs = torch.stack([bits[:-lag], bits[lag:]])
+        assert abs(torch.corrcoef(pairs)[0, 1]) < 0.01

@@ -4,7 +4,6 @@ import numpy as np
 import torch
 from conftest import make_bags
 
-from sk_momkd.nn.edges import Edges
 from sk_momkd.training.batches import BagDataset, GraphSpec
 from sk_momkd.training.input_dropout import InputDropout
 
@@ -42,12 +41,3 @@ def test_instance_dropout_keeps_a_patch_of_every_bag_with_edges_between_those_th
         senders, receivers = part.edges.pairs()
         assert torch.equal(part.batch[senders], part.batch[receivers])
     assert np.bincount(drop(full, instance_dropout=0.99).batch.numpy()).max() <= 2
-
-
-def test_edges_among_kept_nodes_are_those_of_the_graph_without_the_others():
-    index = torch.tensor([[0, 1, 2, 3, 3], [1, 2, 3, 0, 1]])
-    kept = torch.tensor([True, True, False, True])
-    expected = Edges.of(torch.tensor([[0, 2, 2], [1, 0, 1]]), 3)
-    found = Edges.of(index, 4).among(kept)
-    for name in ("in_offsets", "sender", "out_offsets", "receiver", "place"):
-        assert torch.equal(getattr(found, name), getattr(expected, name)), name

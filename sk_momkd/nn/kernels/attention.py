@@ -1,4 +1,7 @@
-"""GATv2 attention over the edges of a graph, forward and backward, without edge-sized rows."""
+"""GATv2 attention over the edges of a graph, forward and backward.
+
+Features are never copied per edge: messages are read from the rows of their senders.
+"""
 
 from __future__ import annotations
 
@@ -7,41 +10,50 @@ from typing import Any
 
 import numpy as np
 
-from .primitives import ONE, ZERO, buffer, compiled, inlined, kept, read, write
+from .primitives import (
+    F32_ONE,
+    F32_ZERO,
+    dropout_factor,
+    empty_row,
+    jit,
+    jit_inline,
+    read_row,
+    write_row,
+)
 
-SLOPE = np.float32(0.2)  # of LeakyReLU, negative side
+NEGATIVE_SLOPE = np.float32(0.2)  # of LeakyReLU
 
 
-@inlined
+@jit_inline
 def _dot(a: Any, b: Any) -> Any:
-    total = ZERO
+    total = F32_ZERO
     for c in range(a.size):
         total += a[c] * b[c]
     return total
 
 
-@inlined
+@jit_inline
 def _score(left: Any, right: Any, att: Any) -> Any:
-    """Att . LeakyReLU(left + right)."""
-    total = ZERO
+    """Attention score of one edge and head: att . LeakyReLU(left + right)."""
+    total = F32_ZERO
     for c in range(att.size):
         z = left[c] + right[c]
-        total += att[c] * (z if z > ZERO else SLOPE * z)
+        total += att[c] * (z if z > F32_ZERO else NEGATIVE_SLOPE * z)
     return total
 
 
-@inlined
-def _add(total: Any, weight: Any, row: Any) -> None:
-    """Total += weight * row."""
+@jit_inline
+def _add_scaled(total: Any, weight: Any, row: Any) -> None:
+    """Add weight * row to `total`."""
     for c in range(total.size):
         total[c] += weight * row[c]
 
 
-@inlined
+@jit_inline
 def _softmax(scores: Any) -> None:
-    """Over the edges of one receiver, each head apart, in place."""
+    """Softmax over the edges of one receiver, for each head, in place."""
     for h in range(scores.shape[1]):
-        peak, total = scores[0, h], ZERO
+        peak, total = scores[0, h], F32_ZERO
         for e in range(len(scores)):
             peak = max(peak, scores[e, h])
         for e in range(len(scores)):
@@ -51,138 +63,140 @@ def _softmax(scores: Any) -> None:
             scores[e, h] /= total
 
 
-@compiled
+@jit
 def attend(
     rows: tuple[int, int],
     projected: Any,  # (n, 2 D or more): W_l x, W_r x
     att: Any,  # (heads, D / heads)
     bias: Any,  # (D,)
     edges: Any,  # by receiver: (n + 1,) offsets, (E,) senders
-    drop: Any,  # threshold, scale, key
+    dropout: Any,  # of the weights: threshold, scale, key
     alpha: Any,  # (E, heads), written: weights before dropout
     out: Any,  # (n, D), written
 ) -> None:
-    """GATv2: each receiver's weighted sum of what its senders say."""
+    """GATv2: weighted sum of the messages to each receiver, plus the bias."""
     offsets, sender = edges
     heads, width = att.shape
     dim = heads * width
-    room, own_room, total = buffer(dim), buffer(dim), buffer(dim)
+    left_buffer, right_buffer, total = empty_row(dim), empty_row(dim), empty_row(dim)
     for i in range(rows[0], rows[1]):
         first, last = offsets[i], offsets[i + 1]
-        right = read(projected[i, dim : 2 * dim], own_room)
+        right = read_row(projected[i, dim : 2 * dim], right_buffer)
         for e in range(first, last):
-            left = read(projected[sender[e], :dim], room)
+            left = read_row(projected[sender[e], :dim], left_buffer)
             for h in range(heads):
                 lo, hi = h * width, (h + 1) * width
                 alpha[e, h] = _score(left[lo:hi], right[lo:hi], att[h])
         _softmax(alpha[first:last])
         total[:] = bias
         for e in range(first, last):
-            left = read(projected[sender[e], :dim], room)
+            left = read_row(projected[sender[e], :dim], left_buffer)
             for h in range(heads):
                 lo, hi = h * width, (h + 1) * width
-                weight = alpha[e, h] * kept(e * heads + h, drop)
-                _add(total[lo:hi], weight, left[lo:hi])
-        write(total, out[i])
+                weight = alpha[e, h] * dropout_factor(e * heads + h, dropout)
+                _add_scaled(total[lo:hi], weight, left[lo:hi])
+        write_row(total, out[i])
 
 
-@inlined
+@jit_inline
 def _d_score(left: Any, right: Any, d: Any, d_row: Any, d_att: Any) -> None:
-    """Gradient of `_score` into att, added; into the row likewise, but not yet times att."""
+    """Add the gradient of `_score` for att to `d_att`, that for the row over att to `d_row`."""
     for c in range(d_row.size):
         z = left[c] + right[c]
-        slope = d if z > ZERO else SLOPE * d
+        slope = d if z > F32_ZERO else NEGATIVE_SLOPE * d
         d_row[c] += slope
         d_att[c] += slope * z
 
 
-@inlined
-def _d_sender(left: Any, right: Any, att: Any, d: Any, weight: Any, g: Any, d_row: Any) -> None:
-    """What one edge owes to its sender: as a message, and as half of the score; added."""
+@jit_inline
+def _d_message(left: Any, right: Any, att: Any, d: Any, weight: Any, g: Any, d_row: Any) -> None:
+    """Add the gradient of one edge for its sender, through the message and through the score."""
     for c in range(att.size):
-        slope = d if left[c] + right[c] > ZERO else SLOPE * d
+        slope = d if left[c] + right[c] > F32_ZERO else NEGATIVE_SLOPE * d
         d_row[c] += weight * g[c] + slope * att[c]
 
 
-@compiled
+@jit
 def attend_backward_receivers(
     rows: tuple[int, int],
     projected: Any,
     att: Any,
     edges: Any,
-    drop: Any,
+    dropout: Any,
     alpha: Any,  # (E, heads): read before dropout, written after dropout
     d_out: Any,  # (n, D)
     d_score: Any,  # (E, heads), written
-    d_right: Any,  # (n, D), written: of W_r x
+    d_right: Any,  # (n, D), written: gradient for W_r x
     d_att: Any,  # (heads, D / heads), written: sum over these rows
-    d_bias: Any,  # (D,), likewise
-    d_right_bias: Any,  # (D,), likewise
+    d_bias: Any,  # (D,), written: sum over these rows
+    d_right_bias: Any,  # (D,), written: sum over these rows
 ) -> None:
-    """Gradients of the scores, of the receivers' projections, of att and of the biases."""
+    """Gradients for the scores, the receivers' projections, att and the biases."""
     offsets, sender = edges
     heads, width = att.shape
     dim = heads * width
-    room, own_room, g_room, d_row = buffer(dim), buffer(dim), buffer(dim), buffer(dim)
-    d_att[:], d_bias[:], d_right_bias[:] = ZERO, ZERO, ZERO
+    left_buffer, right_buffer = empty_row(dim), empty_row(dim)
+    g_buffer, d_row = empty_row(dim), empty_row(dim)
+    d_att[:], d_bias[:], d_right_bias[:] = F32_ZERO, F32_ZERO, F32_ZERO
     for i in range(rows[0], rows[1]):
         first, last = offsets[i], offsets[i + 1]
-        right = read(projected[i, dim : 2 * dim], own_room)
-        g = read(d_out[i], g_room)
-        _add(d_bias, ONE, g)
+        right = read_row(projected[i, dim : 2 * dim], right_buffer)
+        g = read_row(d_out[i], g_buffer)
+        _add_scaled(d_bias, F32_ONE, g)
         for e in range(first, last):
-            left = read(projected[sender[e], :dim], room)
+            left = read_row(projected[sender[e], :dim], left_buffer)
             for h in range(heads):
                 lo, hi = h * width, (h + 1) * width
-                d_score[e, h] = _dot(g[lo:hi], left[lo:hi]) * kept(e * heads + h, drop)
+                d_score[e, h] = _dot(g[lo:hi], left[lo:hi]) * dropout_factor(e * heads + h, dropout)
         for h in range(heads):
-            mean = ZERO
+            mean = F32_ZERO
             for e in range(first, last):
                 mean += alpha[e, h] * d_score[e, h]
             for e in range(first, last):
                 d_score[e, h] = alpha[e, h] * (d_score[e, h] - mean)
-                alpha[e, h] *= kept(e * heads + h, drop)
-        d_row[:] = ZERO
+                alpha[e, h] *= dropout_factor(e * heads + h, dropout)
+        d_row[:] = F32_ZERO
         for e in range(first, last):
-            left = read(projected[sender[e], :dim], room)
+            left = read_row(projected[sender[e], :dim], left_buffer)
             for h in range(heads):
                 lo, hi = h * width, (h + 1) * width
                 _d_score(left[lo:hi], right[lo:hi], d_score[e, h], d_row[lo:hi], d_att[h])
         for h in range(heads):
             for c in range(width):
                 d_row[h * width + c] *= att[h, c]
-        _add(d_right_bias, ONE, d_row)
-        write(d_row, d_right[i])
+        _add_scaled(d_right_bias, F32_ONE, d_row)
+        write_row(d_row, d_right[i])
 
 
-@compiled
+@jit
 def attend_backward_senders(
     rows: tuple[int, int],
     projected: Any,
     att: Any,
-    edges: Any,  # by sender: (n + 1,) offsets, (E,) receivers, (E,) places in the other order
+    edges: Any,  # by sender: (n + 1,) offsets, (E,) receivers, (E,) positions by receiver
     alpha: Any,  # (E, heads), after dropout
     d_out: Any,
     d_score: Any,
-    d_projected: Any,  # columns of W_l x written; may be `projected` itself
+    d_projected: Any,  # its columns of W_l x are written; may be `projected` itself
     d_left_bias: Any,  # (D,), written: sum over these rows
 ) -> None:
-    """Gradient of the senders' projections, and of their bias."""
-    offsets, receiver, place = edges
+    """Gradients for the senders' projections and their bias."""
+    offsets, receiver, position = edges
     heads, width = att.shape
     dim = heads * width
-    room, own_room, g_room, d_left = buffer(dim), buffer(dim), buffer(dim), buffer(dim)
-    d_left_bias[:] = ZERO
+    left_buffer, right_buffer = empty_row(dim), empty_row(dim)
+    g_buffer, d_left = empty_row(dim), empty_row(dim)
+    d_left_bias[:] = F32_ZERO
     for j in range(rows[0], rows[1]):
-        left = read(projected[j, :dim], own_room)
-        d_left[:] = ZERO
-        for position in range(offsets[j], offsets[j + 1]):
-            i, e = receiver[position], place[position]
-            right = read(projected[i, dim : 2 * dim], room)
-            g = read(d_out[i], g_room)
+        left = read_row(projected[j, :dim], left_buffer)
+        d_left[:] = F32_ZERO
+        for k in range(offsets[j], offsets[j + 1]):
+            i, e = receiver[k], position[k]
+            right = read_row(projected[i, dim : 2 * dim], right_buffer)
+            g = read_row(d_out[i], g_buffer)
             for h in range(heads):
                 lo, hi = h * width, (h + 1) * width
-                _d_sender(
+                _d_message(
                     left[lo:hi],
                     right[lo:hi],
                     att[h],
@@ -191,5 +205,5 @@ def attend_backward_senders(
                     g[lo:hi],
                     d_left[lo:hi],
                 )
-        _add(d_left_bias, ONE, d_left)
-        write(d_left, d_projected[j, :dim])
+        _add_scaled(d_left_bias, F32_ONE, d_left)
+        write_row(d_left, d_projected[j, :dim])

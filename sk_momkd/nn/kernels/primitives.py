@@ -1,4 +1,4 @@
-"""Words of the compiled loops: how a row is read and written, dropout, exp."""
+"""Primitives of the compiled loops: compilation, reading and writing rows, dropout, exp."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import numpy as np
 from numba import float32, njit
 from numba.extending import overload
 
-ONE, ZERO = np.float32(1), np.float32(0)
+F32_ZERO, F32_ONE = np.float32(0), np.float32(1)  # plain 0 and 1 would turn sums into float64
 
 
-def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Compile when first called, and keep the result on disk where there is a place for it."""
+def jit(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Compile a kernel at its first call; cache the result on disk if some folder allows it."""
     options: dict[str, Any] = {
         "nogil": True,
         "error_model": "numpy",
@@ -26,38 +26,45 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
         return njit(**options)(function)
 
 
-inlined: Callable[..., Any] = njit(inline="always")  # calls with slices would cost a third more
+# For functions that kernels call on slices: a real call would cost a third more time.
+jit_inline: Callable[..., Any] = njit(inline="always")
 
 
-def read(row: Any, room: Any) -> Any:
-    """A row as float32: itself, or widened into `room`."""
+@jit_inline
+def empty_row(size: int) -> Any:
+    """Uninitialised float32 row."""
+    return np.empty(size, np.float32)
+
+
+def read_row(row: Any, buffer: Any) -> Any:
+    """Return a row as float32: the row itself, or a bfloat16 row converted into `buffer`."""
     raise NotImplementedError
 
 
-@overload(read, inline="always")
-def _read_compiled(row: Any, room: Any) -> Any:
+@overload(read_row, inline="always")
+def _compile_read_row(row: Any, buffer: Any) -> Any:
     if row.dtype == float32:
 
-        def itself(row: Any, room: Any) -> Any:
+        def return_itself(row: Any, buffer: Any) -> Any:
             return row
 
-        return itself
+        return return_itself
 
-    def widen(row: Any, room: Any) -> Any:
-        for c in range(room.size):
-            room[c] = np.uint32(np.uint32(row[c]) << np.uint32(16)).view(np.float32)
-        return room
+    def convert(row: Any, buffer: Any) -> Any:
+        for c in range(buffer.size):
+            buffer[c] = np.uint32(np.uint32(row[c]) << np.uint32(16)).view(np.float32)
+        return buffer
 
-    return widen
+    return convert
 
 
-def write(values: Any, row: Any) -> None:
-    """Store float32 values in a row, rounded to the nearest bfloat16 where that is its type."""
+def write_row(values: Any, row: Any) -> None:
+    """Write float32 values to a row; a bfloat16 row gets the nearest bfloat16 numbers."""
     raise NotImplementedError
 
 
-@overload(write, inline="always")
-def _write_compiled(values: Any, row: Any) -> Any:
+@overload(write_row, inline="always")
+def _compile_write_row(values: Any, row: Any) -> Any:
     if row.dtype == float32:
 
         def copy(values: Any, row: Any) -> None:
@@ -66,31 +73,38 @@ def _write_compiled(values: Any, row: Any) -> Any:
 
         return copy
 
-    def narrow(values: Any, row: Any) -> None:
+    def round_to_nearest(values: Any, row: Any) -> None:
         for c in range(values.size):
             bits = np.float32(values[c]).view(np.uint32)
             even = np.uint32(bits >> np.uint32(16)) & np.uint32(1)
             row[c] = np.uint16(np.uint32(bits + np.uint32(0x7FFF) + even) >> np.uint32(16))
 
-    return narrow
+    return round_to_nearest
 
 
-@inlined
-def _mix(x: Any) -> Any:
+@jit_inline
+def dropout_factor(counter: Any, dropout: Any) -> Any:
+    """Factor of inverted dropout for entry `counter`: 0, or 1 / (1 - p)."""
+    threshold, scale, key = dropout
+    return scale if counter_bits(counter, key) >= threshold else F32_ZERO
+
+
+@jit_inline
+def counter_bits(counter: Any, key: Any) -> Any:
+    """32 pseudo-random bits of a counter; equal to `sk_momkd.nn.dropout.counter_bits`."""
+    return _hash(_hash(np.uint32(counter) ^ key[0]) ^ key[1])
+
+
+@jit_inline
+def _hash(x: Any) -> Any:
     x = np.uint32((x ^ (x >> np.uint32(16))) * np.uint32(0x7FEB352D))
     x = np.uint32((x ^ (x >> np.uint32(15))) * np.uint32(0x846CA68B))
     return x ^ (x >> np.uint32(16))
 
 
-@inlined
-def bits(counter: Any, key: Any) -> Any:
-    """32 random-looking bits of a counter; `counter_bits` in dropout.py is the same in torch."""
-    return _mix(_mix(np.uint32(counter) ^ key[0]) ^ key[1])
-
-
-@inlined
+@jit_inline
 def exp(x: Any) -> Any:
-    """Exp for x <= 0, to the last digits of a float32, in operations that vectorise."""
+    """Exponential function for x <= 0, to float32 precision, in operations that vectorise."""
     t = max(x, np.float32(-87.0)) * np.float32(1.44269504)
     k = np.floor(t + np.float32(0.5))
     f = (t - k) * np.float32(0.693147181)
@@ -102,16 +116,3 @@ def exp(x: Any) -> Any:
     p = p * f + np.float32(1.0)
     p = p * f + np.float32(1.0)
     return p * np.uint32((np.int32(k) + np.int32(127)) << np.int32(23)).view(np.float32)
-
-
-@inlined
-def buffer(size: int) -> Any:
-    """Room for one row."""
-    return np.empty(size, np.float32)
-
-
-@inlined
-def kept(counter: Any, drop: Any) -> Any:
-    """Inverted dropout's factor: 0, or 1 / (1 - p)."""
-    threshold, scale, key = drop
-    return scale if bits(counter, key) >= threshold else ZERO
