@@ -190,7 +190,7 @@ def test_encoder_second_backward_raises():
     module = encoder("numba")
     out = module(features(), graph("plain")).sum()
     out.backward(retain_graph=True)
-    with pytest.raises(RuntimeError, match="backward once"):
+    with pytest.raises(RuntimeError, match="one backward pass"):
         out.backward()
 
 
