@@ -1,1 +1,1 @@
-"""One paper, one file."""
+"""Networks: one file per paper."""

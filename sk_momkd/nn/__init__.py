@@ -1,1 +1,1 @@
-"""Parts that models share."""
+"""Parts of models: layers, operations per bag, dropout, the memory."""

@@ -1,4 +1,4 @@
-"""The engine: batches, the loop and its callbacks. The only package that imports skorch.
+"""Training: batches, the loop and its callbacks. Only this package imports skorch.
 
 Names are loaded when they are first used, so an estimator that is imported, built or loaded
 from a file does not import skorch (and torch_geometric, which skorch imports where it can).

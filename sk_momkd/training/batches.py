@@ -1,4 +1,8 @@
-"""Bags as flat graph batches, no padding and no masks; which bags form a batch; prefetching."""
+"""From bags to batches: bags become graphs, and graphs one flat batch without padding or masks.
+
+Top to bottom: the graph of a bag, the batch, the training set, which bags form a batch, the loader
+that reads ahead, and the call of a module on a batch.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +15,15 @@ from typing import Any, Self
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from sklearn.utils.class_weight import compute_sample_weight
 from torch import Tensor
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import (
+    BatchSampler,
+    Dataset,
+    RandomSampler,
+    Sampler,
+    WeightedRandomSampler,
+)
 
 from ..data.arrays import BagArrays
 from ..data.bag import Bag
@@ -26,58 +37,11 @@ from ..nn.edges import Edges
 
 @dataclass(frozen=True)
 class GraphSpec:
-    """How bags become graphs; see :func:`sk_momkd.data.graph.build_edges`."""
+    """Parameters of the graph; see :func:`sk_momkd.data.graph.build_edges`."""
 
     graph: str = "auto"
     n_neighbors: int = 8
     edge_flow: str = "neighbors"
-
-
-@dataclass(frozen=True)
-class FlatBatch:
-    """Bags side by side; n instances, B bags, P of them with omics.
-
-    Attributes
-    ----------
-    x : Tensor of shape (n, n_features), or Blocks of it
-    edges : Edges
-        Of all graphs, none between two bags.
-    batch : int64 Tensor of shape (n,)
-        Bag of each instance, ascending.
-    n_bags : int
-    index : int64 Tensor of shape (B,)
-        Place of each bag in the dataset.
-    y : int64 Tensor of shape (B,)
-    paired : bool Tensor of shape (B,)
-    omics : Tensor of shape (P, n_genes) or None
-        Rows of the paired bags; the others add no row, they are not filled with zeros.
-    teacher : Tensor of shape (P, n_classes) or None
-        Soft labels of the paired bags, where an omics teacher gives them.
-    """
-
-    x: Tensor | Blocks
-    edges: Edges
-    batch: Tensor
-    n_bags: int
-    index: Tensor
-    y: Tensor
-    paired: Tensor
-    omics: Tensor | None = None
-    teacher: Tensor | None = None
-
-    def __len__(self) -> int:
-        return self.n_bags
-
-    def to(self, device: str | torch.device) -> Self:
-        """The same batch on another device; itself where it is there already."""
-        if self.x.device == torch.device(device):
-            return self
-        names = ("edges", "batch", "index", "y", "paired")
-        moved: dict[str, Any] = {name: getattr(self, name).to(device) for name in names}
-        for name in ("omics", "teacher"):
-            rows = getattr(self, name)
-            moved[name] = None if rows is None else rows.to(device)
-        return replace(self, x=materialize(self.x).to(device), **moved)
 
 
 def read_graph(bag: Bag, name: str, spec: GraphSpec, n_features: int) -> tuple[Tensor, Edges]:
@@ -97,9 +61,9 @@ def read_graph(bag: Bag, name: str, spec: GraphSpec, n_features: int) -> tuple[T
 def open_graph(
     bag: Bag, name: str, spec: GraphSpec, n_features: int, dtype: torch.dtype, *, block_size: int
 ) -> Iterator[tuple[Tensor | Blocks, Edges]]:
-    """Likewise, but a bag of more than `block_size` instances that lies in a file stays there.
+    """Read, check and connect one bag; a bag that is larger than `block_size` stays in its file.
 
-    Its features come in blocks while this is open.
+    Inside the context the features of such a bag are `Blocks`.
     """
     with bag.opened(block_size, name) as opened:
         if opened is None or spec.graph == "features":
@@ -122,6 +86,53 @@ def _connect(arrays: BagArrays, name: str, spec: GraphSpec) -> Edges:
     return Edges.of(torch.from_numpy(edges), len(arrays.features))
 
 
+@dataclass(frozen=True)
+class FlatBatch:
+    """Batch of B bags with n instances in total; P of the bags have omics.
+
+    Attributes
+    ----------
+    x : Tensor of shape (n, n_features), or Blocks of it
+    edges : Edges
+        Of all graphs; there are none between two bags.
+    batch : int64 Tensor of shape (n,)
+        Index of each instance's bag, ascending.
+    n_bags : int
+    index : int64 Tensor of shape (B,)
+        Index of each bag in the dataset.
+    y : int64 Tensor of shape (B,)
+    paired : bool Tensor of shape (B,)
+    omics : Tensor of shape (P, n_genes) or None
+        A row for each bag with omics, and none for the others.
+    teacher : Tensor of shape (P, n_classes) or None
+        Soft labels of an omics teacher, likewise.
+    """
+
+    x: Tensor | Blocks
+    edges: Edges
+    batch: Tensor
+    n_bags: int
+    index: Tensor
+    y: Tensor
+    paired: Tensor
+    omics: Tensor | None = None
+    teacher: Tensor | None = None
+
+    def __len__(self) -> int:
+        return self.n_bags
+
+    def to(self, device: str | torch.device) -> Self:
+        """Batch on a device; the batch itself if it is there already."""
+        if self.x.device == torch.device(device):
+            return self
+        names = ("edges", "batch", "index", "y", "paired")
+        moved: dict[str, Any] = {name: getattr(self, name).to(device) for name in names}
+        for name in ("omics", "teacher"):
+            rows = getattr(self, name)
+            moved[name] = None if rows is None else rows.to(device)
+        return replace(self, x=materialize(self.x).to(device), **moved)
+
+
 def single_bag_batch(
     x: Tensor | Blocks,
     edges: Edges,
@@ -132,7 +143,7 @@ def single_bag_batch(
     omics: Tensor | None = None,
     teacher: Tensor | None = None,
 ) -> FlatBatch:
-    """A batch of one bag; its features are not copied."""
+    """Batch of a single bag, whose features are not copied."""
     return FlatBatch(
         x=x,
         edges=edges,
@@ -147,10 +158,10 @@ def single_bag_batch(
 
 
 class BagDataset(Dataset):
-    """Training items: graph, label and, where the bag has one, its omics vector.
+    """Graphs, labels and omics vectors of the bags.
 
-    Every bag is read and checked once on construction, so that a broken slide is found before
-    training begins. All graphs stay in memory, and as many features as fit into `cache_bytes`.
+    Every bag is read and checked on construction, so that a broken slide is found before training
+    begins. All graphs stay in memory, and as many features as fit into `cache_bytes`.
 
     Parameters
     ----------
@@ -160,11 +171,11 @@ class BagDataset(Dataset):
     n_features : int
     omics : float32 ndarray of shape (n_bags, n_genes), optional
     paired : bool ndarray of shape (n_bags,), optional
-        Which rows of `omics` and `teacher` mean anything; by default none.
+        Which rows of `omics` and `teacher` are in use; by default none.
     teacher : float32 ndarray of shape (n_bags, n_classes), optional
         Soft labels.
     dtype : torch.dtype, default=float32
-        In which the features are kept and given out.
+        Of the features.
     cache_bytes : int, default=1 GiB
     """
 
@@ -198,7 +209,7 @@ class BagDataset(Dataset):
 
     @property
     def in_memory(self) -> bool:
-        """Whether no bag is read again."""
+        """Whether the features of all bags are in memory."""
         return len(self._features) == len(self.bags)
 
     def __len__(self) -> int:
@@ -207,14 +218,14 @@ class BagDataset(Dataset):
     def __getitem__(self, i: int) -> FlatBatch:
         return self.batch([i])
 
-    def batch(self, places: Sequence[int]) -> FlatBatch:
-        """The bags at these places, side by side; a single one is not copied."""
-        x = [self._features[i] if i in self._features else self._read(i) for i in places]
-        chosen = np.asarray(places)
+    def batch(self, indices: Sequence[int]) -> FlatBatch:
+        """Batch of the bags with these indices; the features of a single bag are not copied."""
+        x = [self._features[i] if i in self._features else self._read(i) for i in indices]
+        chosen = np.asarray(indices)
         known = chosen[self.paired[chosen]]
         return FlatBatch(
             x=x[0] if len(x) == 1 else torch.cat(x),
-            edges=Edges.join([self._edges[i] for i in places]),
+            edges=Edges.join([self._edges[i] for i in indices]),
             batch=torch.arange(len(x)).repeat_interleave(torch.from_numpy(self.sizes[chosen])),
             n_bags=len(x),
             index=torch.from_numpy(chosen),
@@ -228,32 +239,52 @@ class BagDataset(Dataset):
         return as_tensor(self.bags[i].load(self.bags.name(i)).features).to(self.dtype)
 
 
-def forward(module: torch.nn.Module, batch: FlatBatch, *, training: bool) -> Any:
-    """Call `module` on a batch; labels and omics go in only while training.
+def draw_batches(
+    y: NDArray, sampler: str, batch_size: int, generator: torch.Generator
+) -> BatchSampler:
+    """Batches of an epoch: "balanced" draws every class equally often, "shuffle" all bags once."""
+    order: Sampler = RandomSampler(y, generator=generator)
+    if sampler == "balanced":
+        weights = compute_sample_weight("balanced", y).tolist()
+        order = WeightedRandomSampler(weights, len(y), generator=generator)
+    return BatchSampler(order, batch_size, drop_last=False)
 
-    A module that ``needs_index`` is told the bags' places in the training set, too. One that
-    ``reads_omics`` (a teacher, never a model that predicts) has omics at validation as well.
+
+class InstanceBudget(Sampler):
+    """Batches of consecutive bags, as many as stay within a number of instances.
+
+    Parameters
+    ----------
+    sizes : int ndarray of shape (n_bags,)
+    budget : int, default=8192
+        Number of instances; a larger bag is a batch by itself.
     """
-    known: dict[str, Any] = {"y": batch.y} if training else {}
-    if training or getattr(module, "reads_omics", False):
-        known["paired"] = batch.paired
-        if batch.omics is not None:
-            known["omics"] = batch.omics
-    if training and batch.teacher is not None:
-        known["teacher"] = batch.teacher
-    if training and getattr(module, "needs_index", False):
-        known["index"] = batch.index
-    return module(batch.x, batch.edges, batch.batch, batch.n_bags, **known)
+
+    def __init__(self, sizes: NDArray, budget: int = 8192) -> None:
+        self.batches: list[list[int]] = [[]]
+        room = budget
+        for i, size in enumerate(sizes):
+            if size > room and self.batches[-1]:
+                self.batches.append([])
+                room = budget
+            self.batches[-1].append(i)
+            room -= size
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        return iter(self.batches)
 
 
 class BagLoader:
-    """Batches of a dataset; while one is worked on, the next is read.
+    """Batches of a dataset; the next batch is read while the current one is in use.
 
     Parameters
     ----------
     dataset : BagDataset
     batches : iterable of lists of int
-        Which bags stand together, anew for each epoch.
+        Indices of the bags in each batch; iterated once per epoch.
     """
 
     def __init__(self, dataset: BagDataset, batches: Any) -> None:
@@ -275,38 +306,24 @@ class BagLoader:
     def __len__(self) -> int:
         return len(self.batches)
 
-    def _batch(self, places: list[int]) -> tuple[FlatBatch, Tensor]:
-        batch = self.dataset.batch(places)
+    def _batch(self, indices: list[int]) -> tuple[FlatBatch, Tensor]:
+        batch = self.dataset.batch(indices)
         return batch, batch.y
 
 
-class InstanceBudget(Sampler):
-    """Consecutive bags, as many per batch as stay within a number of instances.
+def forward(module: torch.nn.Module, batch: FlatBatch, *, training: bool) -> Any:
+    """Call `module` on a batch; labels and omics are passed in training only.
 
-    Parameters
-    ----------
-    sizes : int ndarray of shape (n_bags,)
-    budget : int, default=8192
-        A larger bag gets a batch of its own.
+    A module with ``needs_index`` also gets the bags' indices in the training set. A module with
+    ``reads_omics``, such as a teacher, gets omics at validation, too.
     """
-
-    def __init__(self, sizes: NDArray, budget: int = 8192) -> None:
-        self.batches: list[list[int]] = [[]]
-        room = budget
-        for i, size in enumerate(sizes):
-            if size > room and self.batches[-1]:
-                self.batches.append([])
-                room = budget
-            self.batches[-1].append(i)
-            room -= size
-
-    def __len__(self) -> int:
-        return len(self.batches)
-
-    def __iter__(self) -> Iterator[list[int]]:
-        return iter(self.batches)
-
-
-def balanced_weights(y: NDArray) -> NDArray:
-    """Sampling weight of each bag, one over the size of its class."""
-    return 1.0 / np.bincount(y)[y]
+    known: dict[str, Any] = {"y": batch.y} if training else {}
+    if training or getattr(module, "reads_omics", False):
+        known["paired"] = batch.paired
+        if batch.omics is not None:
+            known["omics"] = batch.omics
+    if training and batch.teacher is not None:
+        known["teacher"] = batch.teacher
+    if training and getattr(module, "needs_index", False):
+        known["index"] = batch.index
+    return module(batch.x, batch.edges, batch.batch, batch.n_bags, **known)

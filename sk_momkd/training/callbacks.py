@@ -1,4 +1,4 @@
-"""What happens around the steps: scores, best epoch, clipping, progress."""
+"""Callbacks of every training: scores, best epoch, early stop, averages, clipping, progress."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from sklearn.metrics import roc_auc_score
 from skorch import NeuralNet
 from skorch.callbacks import Callback
 from torch import Tensor
+from torch.optim.swa_utils import AveragedModel
 from tqdm.auto import tqdm
 
 
@@ -33,7 +34,7 @@ class LossTerms(Callback):
 
 
 class ValidationScores(Callback):
-    """Record the AUC of the validation part; for several classes the mean one against the rest."""
+    """Record the AUC of the validation part, for several classes the mean of one versus rest."""
 
     def on_epoch_begin(self, net: NeuralNet, **kwargs: Any) -> None:
         self.logits_: list[Tensor] = []
@@ -49,18 +50,10 @@ class ValidationScores(Callback):
     def on_epoch_end(self, net: NeuralNet, **kwargs: Any) -> None:
         proba = torch.cat(self.logits_).double().softmax(dim=1).numpy()
         labels = torch.cat(self.labels_).numpy()
-        net.history.record("valid_auc", mean_auc(labels, proba))
-
-
-def mean_auc(labels: np.ndarray, proba: np.ndarray) -> float:
-    """AUC of class 1, or the mean over classes of each against the rest.
-
-    (n,), (n, n_classes) -> float
-    """
-    if proba.shape[1] == 2:
-        return float(roc_auc_score(labels, proba[:, 1]))
-    per_class = [roc_auc_score(labels == c, proba[:, c]) for c in range(proba.shape[1])]
-    return float(np.mean(per_class))
+        n_classes = proba.shape[1]
+        scores = proba[:, 1] if n_classes == 2 else proba
+        auc = roc_auc_score(labels, scores, multi_class="ovr", labels=np.arange(n_classes))
+        net.history.record("valid_auc", float(auc))
 
 
 class BestEpoch(Callback):
@@ -75,11 +68,11 @@ class BestEpoch(Callback):
     sign : {1, -1}
         1 where more is better.
     patience : int
-        Stop after this many epochs without progress ...
+        Stop after this many epochs without progress.
     min_epochs : int
-        ... but not before this many epochs have run.
+        Do not stop before this many epochs.
     first_best : int, default=1
-        Epochs before this one are passed over: not the best, and no lack of progress either.
+        The first epoch that can be the best; `patience` counts from there.
     """
 
     def __init__(
@@ -104,7 +97,7 @@ class BestEpoch(Callback):
         eligible = len(net.history) >= self.first_best
         progress = eligible and score >= self.best_
         net.history.record("best_so_far", bool(progress))
-        net.history.record(f"{self.monitor}_best", bool(progress))  # where skorch looks for it
+        net.history.record(f"{self.monitor}_best", bool(progress))  # read by skorch's Checkpoint
         if progress:
             self.best_, self.waited_ = score, 0
             self.weights_ = copy.deepcopy(net.module_.state_dict())
@@ -120,44 +113,8 @@ class BestEpoch(Callback):
             net.module_.load_state_dict(self.weights_)
 
 
-class AverageWeights(Callback):
-    """Replace the weights, at the end, by their mean over the last epochs.
-
-    Stands after `BestEpoch`, whose choice it overrules.
-
-    Parameters
-    ----------
-    first : int
-        The first epoch that counts, from 1. A training that ends earlier is left as it is.
-    """
-
-    def __init__(self, first: int) -> None:
-        self.first = first
-
-    def on_train_begin(self, net: NeuralNet, **kwargs: Any) -> None:
-        self.n_averaged_ = 0
-        self.mean_: dict[str, Tensor] = {}
-
-    def on_epoch_end(self, net: NeuralNet, **kwargs: Any) -> None:
-        if len(net.history) < self.first:
-            return
-        weights = net.module_.state_dict()
-        self.n_averaged_ += 1
-        if not self.mean_:
-            self.mean_ = copy.deepcopy(weights)
-        for name, mean in self.mean_.items():
-            if mean.is_floating_point():
-                mean.lerp_(weights[name], 1 / self.n_averaged_)
-            else:
-                mean.copy_(weights[name])
-
-    def on_train_end(self, net: NeuralNet, **kwargs: Any) -> None:
-        if self.mean_:
-            net.module_.load_state_dict(self.mean_)
-
-
 class StopEarly(Callback):
-    """Stop when a `BestEpoch` says so; last in line, so that every callback sees the epoch."""
+    """Stop training when `BestEpoch.should_stop`; it runs after all other callbacks."""
 
     def __init__(self, best: BestEpoch) -> None:
         self.best = best
@@ -165,6 +122,42 @@ class StopEarly(Callback):
     def on_epoch_end(self, net: NeuralNet, **kwargs: Any) -> None:
         if self.best.should_stop(len(net.history)):
             raise KeyboardInterrupt  # skorch's way to end training
+
+
+class AverageWeights(Callback):
+    """Replace the weights at the end of training by their mean over the last epochs.
+
+    It runs after `BestEpoch` and replaces the weights that were restored.
+
+    Parameters
+    ----------
+    first : int
+        The first epoch of the mean, counted from 1. If training ends earlier, nothing is replaced.
+    """
+
+    def __init__(self, first: int) -> None:
+        self.first = first
+
+    def on_train_begin(self, net: NeuralNet, **kwargs: Any) -> None:
+        self.averaged_: AveragedModel | None = None
+
+    def on_epoch_end(self, net: NeuralNet, **kwargs: Any) -> None:
+        if len(net.history) < self.first:
+            return
+        if self.averaged_ is None:
+            self.averaged_ = AveragedModel(net.module_, avg_fn=_running_mean, use_buffers=True)
+        self.averaged_.update_parameters(net.module_)
+
+    def on_train_end(self, net: NeuralNet, **kwargs: Any) -> None:
+        if self.averaged_ is not None:
+            net.module_.load_state_dict(self.averaged_.module.state_dict())
+
+
+def _running_mean(mean: Tensor, current: Tensor, n_averaged: Tensor | int) -> Tensor:
+    """Mean with one more value; counters and other integers are not averaged."""
+    if not mean.is_floating_point():
+        return current
+    return mean.lerp(current, 1 / (int(n_averaged) + 1))
 
 
 class ClipGradients(Callback):
@@ -194,13 +187,18 @@ class StartMasking(Callback):
 
 
 class Progress(Callback):
-    """A progress bar over the epochs, with the validation AUC beside it."""
+    """Progress bar over the epochs, with training loss and validation AUC.
+
+    skorch's ``ProgressBar`` counts the batches of an epoch and disappears after it.
+    """
 
     def __init__(self, max_epochs: int) -> None:
         self.max_epochs = max_epochs
 
     def on_train_begin(self, net: NeuralNet, **kwargs: Any) -> None:
-        self.bar_ = tqdm(total=self.max_epochs, unit="epoch", desc="training")
+        self.bar_ = tqdm(
+            total=self.max_epochs, unit="epoch", desc=f"training {type(net.module_).__name__}"
+        )
 
     def on_epoch_end(self, net: NeuralNet, **kwargs: Any) -> None:
         row = net.history[-1]

@@ -1,4 +1,4 @@
-"""What the loop is given: the objective, and the settings that all methods share."""
+"""Arguments of the training loop: the objective, and the settings that all methods share."""
 
 from __future__ import annotations
 
@@ -11,20 +11,6 @@ from torch import Tensor
 
 from ..nn.precision import native_bfloat16
 
-
-def weighted_total(terms: Mapping[str, Tensor], weights: Mapping[str, float]) -> Tensor:
-    """Sum over the terms of weight times mean over bags (the total objective).
-
-    Parameters
-    ----------
-    terms : mapping of str to Tensor of shape (n_bags_of_the_term,)
-    weights : mapping of str to float
-        A term of weight 0 stays out of the graph.
-    """
-    parts = [weights[name] * values.mean() for name, values in terms.items() if weights[name]]
-    return torch.stack(parts).sum()
-
-
 Terms = Callable[[Any, Tensor], Mapping[str, Tensor]]
 
 
@@ -36,11 +22,24 @@ class Objective:
     weights: Mapping[str, float]
 
 
+def weighted_total(terms: Mapping[str, Tensor], weights: Mapping[str, float]) -> Tensor:
+    """Total objective, ``sum_t w_t mean_b l_tb`` over terms t and bags b.
+
+    Parameters
+    ----------
+    terms : mapping of str to Tensor of shape (n_bags_of_the_term,)
+    weights : mapping of str to float
+        A term of weight 0 is left out of the graph.
+    """
+    parts = [weights[name] * values.mean() for name, values in terms.items() if weights[name]]
+    return torch.stack(parts).sum()
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrainingConfig:
-    """Settings of the loop; named and documented as the estimators' parameters.
+    """Settings of the loop, which have the names and meanings of the estimators' parameters.
 
-    Those with a default are off, or belong to single methods.
+    By default the settings that few methods use are off.
     """
 
     max_epochs: int

@@ -1,26 +1,24 @@
-"""skorch's loop around one MIL module, and the call that trains it."""
+"""The training loop: skorch's `NeuralNet` for MIL modules, and the function that runs it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, NoReturn
 
 import pandas as pd
 import torch
-from numpy.typing import NDArray
 from sklearn.base import clone
 from skorch import NeuralNet
 from skorch.callbacks import Callback
 from skorch.helper import predefined_split
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.data import BatchSampler, RandomSampler, Sampler, WeightedRandomSampler
 
 from ..exceptions import TrainingError
 from ..nn.dropout import set_dropout_generator
 from ..nn.workspace import clear_workspaces
-from .batches import BagDataset, BagLoader, InstanceBudget, balanced_weights, forward
+from .batches import BagDataset, BagLoader, InstanceBudget, draw_batches, forward
 from .callbacks import (
     AverageWeights,
     BestEpoch,
@@ -38,9 +36,9 @@ from .optimizers import optimizer_settings, schedule
 class MILNet(NeuralNet):
     """`NeuralNet` for flat graph batches, named loss terms and gradient accumulation.
 
-    A module with an ``update_average`` has it called before the first and after every step. A
-    KeyboardInterrupt ends `fit` as an error, unless a callback raises it at the end of an
-    epoch, which is skorch's way to stop early.
+    If the module has a method ``update_average``, it is called before the first and after every
+    step. A KeyboardInterrupt that a callback raises at the end of an epoch stops training early,
+    as in skorch; any other ends `fit` with that error.
     """
 
     def __init__(
@@ -61,7 +59,7 @@ class MILNet(NeuralNet):
         return BagLoader(dataset, self.train_batches if training else self.valid_batches)
 
     def initialize_criterion(self) -> MILNet:
-        """Keep the objective as it is: it has no parameters of its own."""
+        """Keep the objective as it is; it has no parameters."""
         self.criterion_ = self.criterion
         return self
 
@@ -73,14 +71,14 @@ class MILNet(NeuralNet):
 
     def get_loss(self, y_pred: Any, y_true: Tensor, X: Any = None, training: bool = False) -> Any:
         y_true = y_true.to(self.device)
-        if not training:
+        if training:
+            self.terms_ = self.criterion_.terms(y_pred, y_true)
+            loss = weighted_total(self.terms_, self.criterion_.weights)
+        else:
             loss = F.cross_entropy(y_pred.logits, y_true)
-            self._require_finite(loss)
-            return loss
-        self.terms_ = self.criterion_.terms(y_pred, y_true)
-        total = weighted_total(self.terms_, self.criterion_.weights)
-        self._require_finite(total)
-        return total
+        if not loss.isfinite():
+            self._raise_diverged(loss)
+        return loss
 
     def train_step(self, batch: Any, **fit_params: Any) -> dict[str, Any]:
         step = self.train_step_single(batch, **fit_params)
@@ -92,11 +90,11 @@ class MILNet(NeuralNet):
     def run_single_epoch(self, iterator: Any, training: bool, *args: Any, **kwargs: Any) -> None:
         self.accumulated_ = 0
         super().run_single_epoch(iterator, training, *args, **kwargs)
-        if self.accumulated_:  # the last, smaller group of an epoch still counts
+        if self.accumulated_:  # the last batches of an epoch, fewer than accumulation_steps
             self._update(None)
 
     def fit_dataset(self, dataset: BagDataset) -> MILNet:
-        """Train to the end or to an early stop."""
+        """Train for `max_epochs` or until a callback stops early."""
         self.initialize()
         self.terms_ = {}
         self._update_average()
@@ -112,14 +110,13 @@ class MILNet(NeuralNet):
         except KeyboardInterrupt as stop:
             raise (_EarlyStop() if method_name == "on_epoch_end" else stop) from None
 
-    def _require_finite(self, loss: Tensor) -> None:
-        if not loss.isfinite():
-            terms = {name: float(values.detach().mean()) for name, values in self.terms_.items()}
-            raise TrainingError(
-                f"Training diverged in epoch {len(self.history)}: the loss is {loss.item()}, its "
-                f"terms {terms}. Scale the features (InstanceTransformer), or lower the "
-                "learning rate."
-            )
+    def _raise_diverged(self, loss: Tensor) -> NoReturn:
+        terms = {name: float(values.detach().mean()) for name, values in self.terms_.items()}
+        raise TrainingError(
+            f"Training diverged in epoch {len(self.history)}: the loss is {loss.item()}, its "
+            f"terms {terms}. Scale the features (InstanceTransformer), or lower the "
+            "learning rate."
+        )
 
     def _update(self, batch: Any) -> None:
         if self.accumulated_ > 1:
@@ -144,7 +141,7 @@ class MILNet(NeuralNet):
 
 
 class _EarlyStop(Exception):
-    """A callback asked to stop at the end of an epoch."""
+    """A callback stopped training at the end of an epoch."""
 
 
 def train(
@@ -164,7 +161,7 @@ def train(
     module : Module
     objective : Objective
     data : (training set, validation set or None)
-        With a validation set the best epoch is restored and training may stop early.
+        With a validation set, the best epoch is restored and training may stop early.
     config : TrainingConfig
     generators : mapping with keys "sampling", "input_dropout", "dropout" and "omics_dropout"
     model_callbacks, user_callbacks : sequence of skorch callbacks
@@ -188,7 +185,9 @@ def train(
         input_dropout=InputDropout(
             config.input_dropout, config.instance_dropout, generators["input_dropout"]
         ),
-        train_batches=_train_batches(training.y, config, generators["sampling"]),
+        train_batches=draw_batches(
+            training.y, config.sampler, config.batch_size, generators["sampling"]
+        ),
         valid_batches=None if validation is None else InstanceBudget(validation.sizes),
         **optimizer_settings(config),
     )
@@ -210,7 +209,7 @@ def train(
 def _callbacks(
     config: TrainingConfig, of_model: Sequence[Callback], has_validation: bool
 ) -> tuple[list[Any], list[Any]]:
-    """Named callbacks that stand before the user's, and those that stand after them."""
+    """Named callbacks that run before the user's, and those that run after them."""
     callbacks = [LossTerms(), *of_model, ClipGradients(config.max_grad_norm, config.clip)]
     last: list[Any] = []
     monitored, sign = "train_loss", -1
@@ -226,8 +225,17 @@ def _callbacks(
     return [(f"engine_{i}", callback) for i, callback in enumerate(callbacks)], last
 
 
+def _history(net: NeuralNet) -> pd.DataFrame:
+    hidden = ("batches", "train_batch_count", "valid_batch_count", "event_lr")
+    rows = [
+        {k: v for k, v in epoch.items() if k not in hidden and not k.endswith("_best")}
+        for epoch in net.history
+    ]
+    return pd.DataFrame(rows)
+
+
 def fresh_callbacks(callbacks: Sequence[Any] | None) -> list[Any]:
-    """Clones of the user's callbacks, so that `fit` leaves the given ones alone.
+    """Clones of the user's callbacks, so that `fit` does not change the given ones.
 
     Raises
     ------
@@ -242,21 +250,3 @@ def fresh_callbacks(callbacks: Sequence[Any] | None) -> list[Any]:
                 f"callbacks must be skorch callbacks or (name, callback) pairs, got {entry!r}."
             )
     return clone(list(callbacks or ()), safe=False)
-
-
-def _train_batches(y: NDArray, config: TrainingConfig, generator: torch.Generator) -> BatchSampler:
-    if config.sampler == "balanced":
-        weights = balanced_weights(y).tolist()
-        sampler: Sampler = WeightedRandomSampler(weights, len(y), generator=generator)
-    else:
-        sampler = RandomSampler(y, generator=generator)
-    return BatchSampler(sampler, config.batch_size, drop_last=False)
-
-
-def _history(net: NeuralNet) -> pd.DataFrame:
-    hidden = ("batches", "train_batch_count", "valid_batch_count", "event_lr")
-    rows = [
-        {k: v for k, v in epoch.items() if k not in hidden and not k.endswith("_best")}
-        for epoch in net.history
-    ]
-    return pd.DataFrame(rows)

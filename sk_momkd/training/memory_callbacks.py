@@ -1,4 +1,4 @@
-"""Callbacks of the memory: its start, its movement outside the losses, and its usage."""
+"""Callbacks of MoMKD's memory: initialisation, updates outside the losses, usage."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from .batches import BagDataset, BagLoader, InstanceBudget
 
 
 class InitialMemory(Callback):
-    """Start each class's memory as the K-means centres of its patches' projections.
+    """Set each class's memory to the K-means centers of its patches' projections.
 
     Parameters
     ----------
@@ -33,7 +33,8 @@ class InitialMemory(Callback):
         Patches per class, the same number from each of its slides.
     init : {"random", "k-means++"}
     warmup : int
-        Epochs after which the start is repeated on the projections learned so far; 0 for never.
+        Number of epochs after which this is repeated with the projections learned so far; 0 for
+        never.
     generator : torch.Generator
     """
 
@@ -64,8 +65,8 @@ def sample_projections(
     quota = -(-n_samples // len(slides))
     slides = slides[:n_samples]
     rows = []
-    together = [slides[places] for places in InstanceBudget(dataset.sizes[slides])]
-    for batch in BagLoader(dataset, together):
+    batches = [slides[bags] for bags in InstanceBudget(dataset.sizes[slides])]
+    for batch in BagLoader(dataset, batches):
         projections = net.evaluation_step(batch).projection
         for projection in segment_split(projections, batch[0].batch, batch[0].n_bags):
             chosen = torch.randperm(len(projection), generator=generator)[:quota]
@@ -74,13 +75,14 @@ def sample_projections(
 
 
 class MovingMemory(Callback):
-    """After each step: exponential moving average (``ema``), and rows back to length one.
+    """After each step, move the memory by an exponential moving average and renormalise its rows.
 
     Parameters
     ----------
     ema : float or None
-        Momentum; None leaves the memory to the losses.
+        Momentum; None for no moving average.
     renormalize : bool
+        Scale the rows to length one.
     """
 
     def __init__(self, ema: float | None, renormalize: bool) -> None:
@@ -97,23 +99,24 @@ class MovingMemory(Callback):
             omics = None if known is None else iter(known.detach())  # one row per paired bag
             for b, (y, paired) in enumerate(zip(batch[1], output.paired, strict=True)):
                 patches = output.projection[output.batch == b].detach()
-                pull = next(omics) if omics is not None and paired else None
-                ema_update(memory, patches, pull, y, self.ema)
+                own_omics = next(omics) if omics is not None and paired else None
+                ema_update(memory, patches, own_omics, y, self.ema)
         if self.renormalize:
             memory.renormalize()
 
 
 class MemoryUsage(Callback):
-    """Record usage and geometry of the memory per epoch: in training, and on the validation part.
+    """Record the usage and geometry of the memory after each epoch.
 
-    While training: over the sampled stream, with dropout. Validation: each slide once, without.
+    Usage is recorded over the sampled training bags, with dropout, and over the validation part,
+    each slide once and without dropout.
 
     Parameters
     ----------
     classes : sequence of str
-        Names for the columns.
+        Names in the columns of the history.
     reseed : bool
-        Replace a component that no patch of its class has used for an epoch by a random one.
+        Replace a component that no patch of its class used in an epoch by a random projection.
     generator : torch.Generator
     """
 
@@ -121,7 +124,7 @@ class MemoryUsage(Callback):
         self.classes, self.reseed, self.generator = classes, reseed, generator
 
     def on_epoch_begin(self, net: NeuralNet, **kwargs: Any) -> None:
-        if len(net.history) == 1:  # `InitialMemory` stands before this callback
+        if len(net.history) == 1:  # `InitialMemory` runs before this callback
             self.start_ = net.module_.memory.directions().detach().clone()
         self.usage_: dict[str, list[Tensor]] = {"memory": [], "valid_memory": []}
         self.own_ = torch.zeros(net.module_.memory.rows.shape[:2], dtype=torch.float64)

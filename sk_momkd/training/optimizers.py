@@ -19,7 +19,7 @@ SCHEDULES = ("plateau", "cosine", "linear", "step")
 
 
 class LookaheadRAdam(torch.optim.RAdam):
-    """RAdam, drawn half of the way back to where it was every six steps (Lookahead).
+    """RAdam whose weights move half of the way back every six steps (Lookahead).
 
     Weight decay is decoupled, as in AdamW.
 
@@ -28,7 +28,7 @@ class LookaheadRAdam(torch.optim.RAdam):
     Zhang, Lucas, Hinton, Ba. Lookahead Optimizer: k steps forward, 1 step back. NeurIPS 2019.
     """
 
-    _every, _share = 6, 0.5
+    _interval, _share = 6, 0.5
 
     def __init__(self, params: Any, **settings: Any) -> None:
         super().__init__(params, decoupled_weight_decay=True, **settings)
@@ -39,7 +39,7 @@ class LookaheadRAdam(torch.optim.RAdam):
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         loss = super().step(closure)
         self._n_steps += 1
-        if self._n_steps % self._every == 0:
+        if self._n_steps % self._interval == 0:
             for slow, fast in zip(self._slow, self._fast(), strict=True):
                 fast.copy_(slow.lerp_(fast, self._share))
         return loss
@@ -49,7 +49,7 @@ class LookaheadRAdam(torch.optim.RAdam):
 
 
 def optimizer_settings(config: TrainingConfig) -> dict[str, Any]:
-    """Class and arguments of the optimiser, as `skorch.NeuralNet` takes them."""
+    """Class and arguments of the optimiser, as arguments of `skorch.NeuralNet`."""
     settings = {
         "lr": config.learning_rate,
         "optimizer__weight_decay": config.weight_decay,
@@ -62,7 +62,7 @@ def optimizer_settings(config: TrainingConfig) -> dict[str, Any]:
 
 
 def schedule(config: TrainingConfig, monitored: str, sign: int) -> list[Callback]:
-    """Callbacks that lower the learning rate after each epoch, none without a schedule."""
+    """Callback that changes the learning rate after each epoch; none without a schedule."""
     epochs = config.max_epochs
     if config.lr_schedule is None:
         return []

@@ -1,5 +1,7 @@
 """The loop: batches, accumulation, clipping, best epoch, stopping, interruption."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -12,9 +14,9 @@ from sk_momkd.training.batches import (
     BagLoader,
     GraphSpec,
     InstanceBudget,
-    balanced_weights,
+    draw_batches,
 )
-from sk_momkd.training.callbacks import BestEpoch, ClipGradients, StopEarly, mean_auc
+from sk_momkd.training.callbacks import BestEpoch, ClipGradients, StopEarly, ValidationScores
 
 
 class FakeNet:
@@ -75,10 +77,22 @@ def test_release_preset_stops_like_the_published_script():
     assert (release.patience, release.training.min_epochs) == (1, 3)
 
 
-def test_mean_auc_two_and_three_classes():
-    assert mean_auc(np.array([0, 1, 1]), np.array([[0.9, 0.1], [0.6, 0.4], [0.7, 0.3]])) == 1.0
-    perfect = np.eye(3)[[0, 1, 2, 0]]
-    assert mean_auc(np.array([0, 1, 2, 0]), perfect) == 1.0
+@pytest.mark.parametrize(
+    ("labels", "proba", "auc"),
+    [
+        ([0, 1, 1], [[0.9, 0.1], [0.6, 0.4], [0.7, 0.3]], 1.0),
+        ([0, 1, 0], [[0.9, 0.1], [0.6, 0.4], [0.5, 0.5]], 0.5),
+        ([0, 1, 2, 0], [[0.8, 0.1, 0.1], [0.1, 0.8, 0.1], [0.1, 0.1, 0.8], [0.8, 0.1, 0.1]], 1.0),
+    ],
+)
+def test_validation_auc_two_and_three_classes(labels, proba, auc):
+    net, scores = FakeNet(), ValidationScores()
+    net.history.append({})
+    scores.on_epoch_begin(net)
+    output = SimpleNamespace(logits=torch.tensor(proba).log())
+    scores.on_batch_end(net, batch=(None, torch.tensor(labels)), y_pred=output)
+    scores.on_epoch_end(net)
+    assert net.history[-1, "valid_auc"] == auc
 
 
 def test_budget_consecutive_bags_share_a_batch_up_to_the_budget():
@@ -86,9 +100,13 @@ def test_budget_consecutive_bags_share_a_batch_up_to_the_budget():
     assert batches == [[0, 1], [2], [3], [4]]
 
 
-def test_balanced_weights_draw_classes_equally():
-    weights = balanced_weights(np.array([0, 0, 0, 1]))
-    assert weights[:3].sum() == pytest.approx(weights[3])
+def test_draw_batches_balanced_draws_classes_equally_and_shuffle_every_bag_once():
+    y = np.repeat([0, 1], [3000, 1000])
+    random = torch.Generator().manual_seed(0)
+    drawn = np.concatenate(list(draw_batches(y, "balanced", 16, random)))
+    assert y[drawn].mean() == pytest.approx(0.5, abs=0.05)
+    drawn = np.concatenate(list(draw_batches(y, "shuffle", 16, random)))
+    assert sorted(drawn) == list(range(4000))
 
 
 def dataset(paired, n=4):
