@@ -1,4 +1,4 @@
-"""What every model returns: one frozen record of tensors."""
+"""The output of every model."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class MILOutput:
-    """Result of a forward pass over a flat batch of bags.
+    """Output of a model for a batch of bags.
 
     Attributes
     ----------
@@ -29,14 +29,14 @@ class MILOutput:
     batch: Tensor
 
     def to(self, device: torch.device | str) -> Self:
-        """Copy of the record with every tensor on `device`."""
+        """Copy of the output with every tensor on `device`."""
         tensors = {f.name: getattr(self, f.name) for f in fields(self)}
         moved = {k: v.to(device) for k, v in tensors.items() if isinstance(v, Tensor)}
         return replace(self, **moved)
 
 
 def mean_output(outputs: Sequence[MILOutput]) -> MILOutput:
-    """One record of several models: mean logits and attention, all else the first model's."""
+    """Output of an ensemble: mean logits and attention; all else is the first model's."""
     if len(outputs) == 1:
         return outputs[0]
     return replace(

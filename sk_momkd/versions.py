@@ -1,4 +1,4 @@
-"""What is installed and what will run here, for bug reports."""
+"""Installed versions and hardware, for bug reports."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _PACKAGES = (
 
 
 def show_versions() -> None:
-    """Print versions, the device, and the backend and precision that "auto" stands for.
+    """Print versions, the device, and the backend and precision that "auto" selects.
 
     Examples
     --------
@@ -41,7 +41,7 @@ def show_versions() -> None:
 
 
 def facts() -> dict[str, str]:
-    """The same as a dict, for reports."""
+    """Versions, device, and what "auto" selects."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     name = torch.cuda.get_device_name() if device == "cuda" else platform.machine()
     numba = numba_version() or "not used: absent, or NUMBA_DISABLE_JIT is set"

@@ -1,1 +1,1 @@
-"""Objectives as pure functions of tensors, each naming its equation."""
+"""Loss functions: pure functions of tensors, each with its equation."""

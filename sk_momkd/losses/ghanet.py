@@ -10,7 +10,7 @@ from ..models.ghanet import GHANetOutput
 
 
 def scaled_cosine_loss(reconstruction: Tensor, omics: Tensor) -> Tensor:
-    """``(1 - cos)^3`` of a group's reconstructed and true expression (SCE).
+    """Scaled cosine error of a group's expression, ``(1 - cos)^3`` (SCE).
 
     (P, G), (P, G) -> (P,)
     """
@@ -18,12 +18,15 @@ def scaled_cosine_loss(reconstruction: Tensor, omics: Tensor) -> Tensor:
 
 
 def squared_error(reconstruction: Tensor, omics: Tensor) -> Tensor:
-    """Mean over the genes of a group of the squared error (MSE): (P, G), (P, G) -> (P,)."""
+    """Mean squared error over the genes of a group, ``mean_g (o_g - o^_g)^2`` (MSE).
+
+    (P, G), (P, G) -> (P,)
+    """
     return (reconstruction - omics).square().mean(dim=1)
 
 
 def ghanet_terms(output: GHANetOutput, y: Tensor) -> dict[str, Tensor]:
-    """Every term of the objective, unweighted; the paper weighs 1, 0.3 and 0.3.
+    """Unweighted terms of the objective; the paper's weights are 1, 0.3 and 0.3.
 
     Returns
     -------

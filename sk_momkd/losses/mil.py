@@ -12,18 +12,27 @@ from ..output import MILOutput
 
 
 def cross_entropy_terms(output: MILOutput, y: Tensor) -> dict[str, Tensor]:
-    """Cross-entropy of each bag, ``ce = -log softmax(z)_y``: {"ce": (B,)}."""
+    """Cross-entropy of each bag, ``-log softmax(z)_y``.
+
+    Returns
+    -------
+    dict of Tensor
+        ``ce`` of shape (B,).
+    """
     return {"ce": F.cross_entropy(output.logits, y, reduction="none")}
 
 
 def stream_loss(logits: Tensor, targets: Tensor) -> Tensor:
-    """Binary cross-entropy, mean over the classes: (B, K), (B, K) -> (B,)."""
+    """Binary cross-entropy, ``-mean_c [t_c log s(z_c) + (1 - t_c) log s(-z_c)]``, s the sigmoid.
+
+    (B, K), (B, K) -> (B,)
+    """
     loss = F.binary_cross_entropy_with_logits(logits, targets.to(logits), reduction="none")
     return loss.mean(dim=1)
 
 
 def dsmil_terms(output: DSMILOutput, y: Tensor) -> dict[str, Tensor]:
-    """Losses of the two streams, unweighted; the original halves both.
+    """Unweighted losses of the two streams; the original's weights are 1/2 and 1/2.
 
     Returns
     -------
@@ -38,7 +47,7 @@ def dsmil_terms(output: DSMILOutput, y: Tensor) -> dict[str, Tensor]:
 
 
 def dtfd_terms(output: DTFDOutput, y: Tensor) -> dict[str, Tensor]:
-    """Losses of the two tiers, unweighted; the original's weights are 1 and 1.
+    """Unweighted losses of the two tiers; the original's weights are 1 and 1.
 
     Returns
     -------

@@ -15,7 +15,7 @@ from ..models.mkd import MKDOutput
 
 
 def similarity_loss(a: Tensor, c: Tensor) -> Tensor:
-    """How differently two networks see the bags' likeness, ``|R(aa^T) - R(cc^T)|^2 / B^2`` (SP).
+    """Difference of two networks' similarities of bags, ``|R(aa^T) - R(cc^T)|^2 / B^2`` (SP).
 
     R scales the rows of the Gram matrix to length one. (B, d), (B, d) -> ()
     """
@@ -24,9 +24,9 @@ def similarity_loss(a: Tensor, c: Tensor) -> Tensor:
 
 
 def soft_label_loss(target: Tensor, learner: Tensor, *, temperature: float) -> Tensor:
-    """``T^2 sum_c p_target log(p_target / p_learner)``, softmaxes at T (KL_T).
+    """Divergence at temperature T, ``T^2 sum_c p_target log(p_target / p_learner)`` (KL_T).
 
-    No gradient into the target. (B, K), (B, K) -> (B,)
+    The target has no gradient. (B, K), (B, K) -> (B,)
     """
     p = (target.detach() / temperature).log_softmax(dim=1)
     q = (learner / temperature).log_softmax(dim=1)
@@ -42,9 +42,9 @@ def overlap_loss(a: Tensor, c: Tensor) -> Tensor:
 
 
 def coral_loss(a: Tensor, c: Tensor) -> Tensor:
-    """Mean squared difference of the means, plus that of the unbiased covariances (CORAL).
+    """Difference of moments, ``mean (mu_a - mu_c)^2 + mean (cov_a - cov_c)^2`` (CORAL).
 
-    Needs two bags. (B, d), (B, d) -> ()
+    The covariances are unbiased and need two bags. (B, d), (B, d) -> ()
     """
     means = (a.mean(dim=0) - c.mean(dim=0)).square().mean()
     return means + (_covariance(a) - _covariance(c)).square().mean()
@@ -56,12 +56,11 @@ def _covariance(f: Tensor) -> Tensor:
 
 
 def mkd_terms(output: MKDOutput, y: Tensor, *, temperature: float = 4.0) -> dict[str, Tensor]:
-    """Every term of the objective, unweighted; the default weights are 1, 1/6 on orthogonality.
+    """Unweighted terms of the objective; the default weights are 1, and 1/6 for orthogonality.
 
     The batch is the paper's group: "skd" carries the factor B, the number P of its bags with
-    omics. From fewer than two such bags nothing can be said about likeness or covariance, and
-    "skd" and "coral" are left out; with ``batch_size=1`` they never appear. Accumulation over
-    steps does not widen the group.
+    omics. "skd" and "coral" compare bags and are left out with fewer than two such bags; with
+    ``batch_size=1`` they never occur. Accumulation over steps does not enlarge the group.
 
     Returns
     -------
@@ -76,7 +75,12 @@ def mkd_terms(output: MKDOutput, y: Tensor, *, temperature: float = 4.0) -> dict
         return terms
     f_p, z_p = output.feature[output.paired], output.logits[output.paired]
     paired_y = y[output.paired]
-    routes = ((z_m, z_p), (z_p, z_m), (z_g, z_p), (z_p, z_g))  # target, learner; no M with G
+    routes = (
+        (z_m, z_p),
+        (z_p, z_m),
+        (z_g, z_p),
+        (z_p, z_g),
+    )  # (target, learner); the teachers do not learn from each other
     terms["ce_omics"] = F.cross_entropy(z_g, paired_y, reduction="none")
     terms["ce_joint"] = F.cross_entropy(z_m, paired_y, reduction="none")
     terms["clod"] = _sum([soft_label_loss(*route, temperature=temperature) for route in routes])
@@ -87,7 +91,7 @@ def _group_terms(f_p: Tensor, f_g: Tensor, f_m: Tensor) -> dict[str, Tensor]:
     pairs = list(combinations((f_p, f_g, f_m), 2))
     terms = {"orthogonality": _sum([overlap_loss(a, c) for a, c in pairs]).view(1)}
     if len(f_p) > 1:
-        skd = similarity_loss(f_p, f_m) + similarity_loss(f_p, f_g)  # no M with G
+        skd = similarity_loss(f_p, f_m) + similarity_loss(f_p, f_g)
         terms["skd"] = len(f_p) * skd.view(1)
         terms["coral"] = _sum([coral_loss(a, c) for a, c in pairs]).view(1)
     return terms

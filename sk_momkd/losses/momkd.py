@@ -16,7 +16,7 @@ from ..nn.segment import segment_mean
 
 
 def alignment_margin(f: Tensor, memory: Tensor, y: Tensor, *, tau_agg: float) -> Tensor:
-    """Delta_y = phi(f, C^y) - phi(f, the other classes' rows) + ln(K - 1) / tau_agg (Eq. 3-4).
+    """Margin ``Delta_y = phi(f, C^y) - phi(f, other rows) + ln(K - 1) / tau_agg`` (Eq. 3-4).
 
     ``phi(f, C) = (1 / tau_agg) log sum_j exp(tau_agg f . c^_j)``; for two classes this is the
     paper's signed Delta. (B, D_N), (K, m, D_N), (B,) -> (B,)
@@ -31,7 +31,7 @@ def alignment_margin(f: Tensor, memory: Tensor, y: Tensor, *, tau_agg: float) ->
 def alignment_loss(
     f: Tensor, memory: Tensor, y: Tensor, *, margin: float, beta: float, tau_agg: float
 ) -> Tensor:
-    """softplus(beta (margin - Delta_y)): own memory closer than the others by a margin (Eq. 5).
+    """Alignment with the memory of the own class, ``softplus(beta (margin - Delta_y))`` (Eq. 5).
 
     (B, D_N), (K, m, D_N), (B,) -> (B,)
     """
@@ -48,9 +48,10 @@ def soft_labels(
     paired: Tensor | None = None,
     weight: float = 0.0,
 ) -> Tensor:
-    """What the cross-entropy aims at: (1 - w) t + w s, with t = (1 - e) onehot(y) + e / K.
+    """Targets of the cross-entropy, ``(1 - w) ((1 - e) onehot(y) + e / K) + w s`` (ours).
 
-    The teacher's s counts for the paired bags alone. (B,), (P, K), (B,) -> (B, K)
+    The teacher's s is used for the paired bags alone; for the others w is 0.
+    (B,), (P, K), (B,) -> (B, K)
     """
     target = F.one_hot(y, n_classes).float() * (1 - smoothing) + smoothing / n_classes
     if teacher is not None and paired is not None and weight:
@@ -61,7 +62,7 @@ def soft_labels(
 def soft_alignment_loss(
     f: Tensor, memory: Tensor, target: Tensor, *, margin: float, beta: float, tau_agg: float
 ) -> Tensor:
-    """sum_c t_c softplus(beta (margin - Delta_c)): the alignment with a soft label; ours.
+    """Alignment with a soft label, ``sum_c t_c softplus(beta (margin - Delta_c))`` (ours).
 
     (B, D_N), (K, m, D_N), (B, K) -> (B,)
     """
@@ -74,7 +75,10 @@ def soft_alignment_loss(
 
 
 def reconstruction_loss(omics: Tensor, reconstruction: Tensor) -> Tensor:
-    """Mean squared error over the genes, L_mse: (P, G), (P, G) -> (P,)."""
+    """Mean squared error over the genes, ``mean_g (o_g - o^_g)^2`` (L_mse).
+
+    (P, G), (P, G) -> (P,)
+    """
     return (omics - reconstruction).square().mean(dim=1)
 
 
@@ -87,7 +91,7 @@ def commitment_loss(
     assignment: str = "cosine",
     reduction: str = "mean",
 ) -> Tensor:
-    """|p_i - sg(c_k)|^2 to the nearest row of the label's memory, mean over patches (Eq. 10).
+    """Distance to the nearest row of the label's memory, ``mean_i |p_i - sg(c_k)|^2`` (Eq. 10).
 
     ``reduction="mean"`` also averages over the dimensions, as the authors' code does; ``"sum"``
     is the equation as printed. ``assignment="euclidean"`` uses the rows as they are instead of
@@ -112,11 +116,11 @@ def _nearest_own_row(points: Tensor, rows: Tensor, y: Tensor, batch: Tensor) -> 
 def orthogonality_loss(
     memory: Tensor, y: Tensor, *, reduction: str = "mean", memories: str = "label"
 ) -> Tensor:
-    """Squared cosines between different rows of a memory (Eq. 10).
+    """Squared cosines between different rows of a memory, ``sum_{i != j} cos^2`` (Eq. 10).
 
     ``reduction="mean"`` is ``10 (sum_ij cos^2 / m^2 - 1 / m)``, as in the authors' code;
-    ``"sum"`` is the equation as printed, ``sum_{i != j} cos^2``. ``memories`` is the label's
-    or the sum over all. (K, m, D_N), (B,) -> (B,)
+    ``"sum"`` is the equation as printed. ``memories="label"`` takes the label's memory,
+    ``"all"`` the sum over all. (K, m, D_N), (B,) -> (B,)
     """
     rows = F.normalize(memory, dim=2)
     m = memory.shape[1]
@@ -140,7 +144,7 @@ def momkd_terms(
     lambda_teacher: float = 0.0,
     teacher_alignment: bool = False,
 ) -> dict[str, Tensor]:
-    """Every term of the objective, unweighted; the omics terms cover the paired bags only.
+    """Unweighted terms of the objective; the omics terms are of the paired bags only.
 
     Returns
     -------

@@ -23,7 +23,7 @@ class ABMIL(nn.Module):
     dim : int, default=512
         Width M of the patch embedding.
     attention_dim : int, default=128
-        Width L of the attention's arms.
+        Width L of the two arms of the attention.
     gated : bool, default=True
     dropout : float, default=0.25
         After the embedding and on both arms of the attention.

@@ -18,16 +18,16 @@ from ..output import MILOutput
 
 @dataclass(frozen=True)
 class DSMILOutput(MILOutput):
-    """What DSMIL computes for a batch; ``logits`` are log sigmoids, see `DSMIL`.
+    """Output of DSMIL; ``logits`` are logarithms of sigmoids, see `DSMIL`.
 
     Attributes
     ----------
     bag_logits : Tensor of shape (B, K)
-        Of the bag stream, for a sigmoid per class.
+        Of the bag stream, with a sigmoid per class.
     max_logits : Tensor of shape (B, K)
-        Of the critical instance of each class, for a sigmoid per class.
+        Of the critical instance of each class, with a sigmoid per class.
     critical : Tensor of shape (B, K)
-        Row of the batch that holds the critical instance of each class.
+        Row of the critical instance of each class in the batch.
     """
 
     bag_logits: Tensor
@@ -36,9 +36,9 @@ class DSMILOutput(MILOutput):
 
 
 class DSMIL(nn.Module):
-    """Slide classifier whose patches are weighted by their likeness to the critical ones.
+    """Slide classifier whose patches are weighted by their similarity to the critical ones.
 
-    Works on the patch features as they are; there is one attention map per class.
+    The patch features are not embedded; there is one attention map per class.
 
     Parameters
     ----------
@@ -47,16 +47,16 @@ class DSMIL(nn.Module):
     n_classes : int
     query_dim : int, default=128
     value_layer : bool, default=False
-        Pass the values through dropout, a linear layer and ReLU; else they are the features.
+        Pass the values through dropout, a linear layer and ReLU; if False, they are the features.
     dropout : float, default=0
         In the value layer.
     average_streams : bool, default=False
-        Predict the mean of both streams' sigmoids instead of the bag stream's.
+        Predict the mean of the sigmoids of both streams instead of those of the bag stream.
 
     Notes
     -----
-    The original gives the negative class no output. Here each class has one, trained against
-    one-hot targets with a sigmoid each. ``output.logits`` are the logarithms of the predicted
+    In the original the negative class has no output. Here each class has one, and the sigmoids
+    are trained with one-hot targets. ``output.logits`` are the logarithms of the predicted
     sigmoids, so that their softmax is the sigmoids divided by their sum; a softmax of
     ``bag_logits`` would count the evidence of two opposite outputs twice.
 
@@ -89,7 +89,7 @@ class DSMIL(nn.Module):
         self.head = nn.Conv1d(n_classes, n_classes, kernel_size=in_features)
 
     def reset_parameters(self, generator: torch.Generator) -> None:
-        """Orthogonal weights, zero biases."""
+        """Draw orthogonal weights; biases are zero."""
         initialise_orthogonal(self, generator)
 
     def forward(
@@ -109,8 +109,10 @@ class DSMIL(nn.Module):
         max_logits = scores.gather(0, critical)  # (B, K)
 
         query = self.query(x)  # q (n, query_dim)
-        likeness = _inner(query, query[critical], batch, n_bags)  # (n, K)
-        attention = segment_softmax(likeness / math.sqrt(query.shape[1]), batch, n_bags)  # A (n, K)
+        similarity = _inner(query, query[critical], batch, n_bags)  # (n, K)
+        attention = segment_softmax(
+            similarity / math.sqrt(query.shape[1]), batch, n_bags
+        )  # A (n, K)
         slide = segment_pool(attention, self.value(x), batch, n_bags)  # (B, K, D)
         bag_logits = self.head(slide).squeeze(2)  # z (B, K)
 

@@ -21,12 +21,12 @@ DISTILLATIONS = ("AFS", "MaxS", "MaxMinS")
 
 @dataclass(frozen=True)
 class DTFDOutput(MILOutput):
-    """What DTFD-MIL computes for a batch; C chunks, those of all shuffles together.
+    """Output of DTFD-MIL; C chunks, of all shuffles together.
 
     Attributes
     ----------
     tier1_logits : Tensor of shape (C, K)
-        One prediction per chunk (pseudo-bag).
+        A prediction per chunk (pseudo-bag).
     chunk_bag : Tensor of shape (C,)
         Bag of each chunk.
     """
@@ -38,8 +38,8 @@ class DTFDOutput(MILOutput):
 class DTFD(nn.Module):
     """Slide classifier on features distilled from random chunks of the slide.
 
-    Tier 1 classifies each chunk as if it were the slide; tier 2 classifies the slide from what
-    tier 1 distils from each chunk.
+    Tier 1 classifies each chunk as if it were a slide and distils features from it; tier 2
+    classifies the slide from these features.
 
     Parameters
     ----------
@@ -49,32 +49,33 @@ class DTFD(nn.Module):
     dim : int, default=512
         Width m of the reduced features.
     attention_dim : int, default=128
-        Width of the arms of both attentions.
+        Width of the arms of both attention networks.
     n_chunks : int, default=8
-        Chunks per slide; fewer in a slide of fewer patches.
+        Chunks per slide, at most one per patch.
     distillation : {"AFS", "MaxS", "MaxMinS"}, default="AFS"
-        From each chunk its slide vector, its best patches, or its best and its worst.
+        What is distilled from each chunk: its pooled feature, its best patches, or its best and
+        worst patches.
     total_instances : int, default=8
-        ``max(1, total_instances // n_chunks)`` patches are best, and as many worst.
+        A chunk has ``max(1, total_instances // n_chunks)`` best patches and as many worst.
     joint : bool, default=False
-        Let tier 1 learn from the loss of tier 2 too.
+        Train tier 1 with the loss of tier 2, too.
     n_shuffles : int, default=5
-        Shuffles at inference, whose probabilities are averaged.
+        Number of shuffles at inference, whose probabilities are averaged.
     split_seed : int, default=0
-        Of the shuffles at inference.
+        Seed of the shuffles at inference.
     dropout : float, default=0
         Before both classifiers.
 
     Notes
     -----
-    At inference a slide's chunks follow from its number of patches and `split_seed`, so that its
-    result does not depend on when it is predicted or on the slides beside it. ``output.logits``
-    are then the logarithms of the mean probabilities. Patches are ranked by the probability of
-    the last class; of more than two classes (ours) by the one that tier 1 finds most probable
-    for the slide. ``output.attention`` is a patch's weight in the rows that tier 2 pools, mean of
-    the shuffles. In the authors' program tier 1 has stepped before tier 2 is differentiated and
-    its gradient is cleared afterwards; without `joint` the distilled features are detached, which
-    is the same.
+    At inference the chunks of a slide depend only on its number of patches and `split_seed`, so
+    that its prediction does not depend on the other slides of the batch. ``output.logits`` are
+    then the logarithms of the mean probabilities. Patches are ranked by the probability of the
+    last class; with more than two classes (ours), by that of the class that tier 1 finds most
+    probable for the slide. ``output.attention`` is the weight of a patch in the rows that tier 2
+    pools, mean of the shuffles. In the authors' program tier 1 is updated before tier 2 is
+    differentiated, and its gradient is cleared afterwards; without `joint` the distilled features
+    are detached, which is the same.
 
     References
     ----------
@@ -133,7 +134,7 @@ class DTFD(nn.Module):
         )
 
     def branches(self) -> dict[str, list[nn.Parameter]]:
-        """Parameters as the authors clip them, each group by itself."""
+        """Groups of parameters whose gradients the authors clip separately."""
         tier2 = [*self.tier2_attention.parameters(), *self.tier2_classifier.parameters()]
         return {
             "reduction": list(self.reduction.parameters()),
@@ -169,12 +170,12 @@ class DTFD(nn.Module):
 
     @torch.no_grad()
     def _cam(self, weighted: Tensor, tier1: Tensor, chunks: Chunks, n_bags: int) -> Tensor:
-        """Class activation of each patch, by which its chunk is ranked: (n,)."""
+        """Class activation of each patch, by which the patches of a chunk are ranked: (n,)."""
         activation = F.linear(weighted, self.classifier.weight).softmax(dim=1)  # (n, K)
         if activation.shape[1] == 2:
             return activation[:, 1]
-        found = segment_mean(tier1.softmax(dim=1), chunks.bag, n_bags).argmax(dim=1)  # (B,)
-        of_instance = found[chunks.bag][chunks.of_instance]  # (n,)
+        predicted = segment_mean(tier1.softmax(dim=1), chunks.bag, n_bags).argmax(dim=1)  # (B,)
+        of_instance = predicted[chunks.bag][chunks.of_instance]  # (n,)
         return activation.gather(1, of_instance.unsqueeze(1)).squeeze(1)
 
 

@@ -19,15 +19,16 @@ from ..output import MILOutput
 
 @dataclass(frozen=True)
 class GHANetOutput(MILOutput):
-    """What G-HANet computes for a batch; T groups of genes, P of B bags have omics.
+    """Output of G-HANet; T groups of genes, P of B bags have omics.
 
     Attributes
     ----------
     attention : Tensor of shape (n, T)
         The hyper-edges, one map per group of genes; each sums to one over a bag.
     paired : Tensor of shape (B,), bool
+        Which bags have omics.
     omics, reconstruction : Tensor of shape (P, total_group_size) or None
-        Group after group; a gene that stands in two groups stands here twice.
+        One group after the other; a gene in two groups occurs twice.
     group_sizes : tuple of int
         Widths of the groups.
     """
@@ -39,11 +40,11 @@ class GHANetOutput(MILOutput):
 
 
 class GHANet(nn.Module):
-    """Slide classifier whose tokens must also reconstruct the expression of groups of genes.
+    """Slide classifier whose tokens are also trained to reconstruct groups of genes.
 
-    One branch (CAB) gathers the slide into a token per group of genes, another (HSB) into a
-    hyper-edge per group; the classifier reads their mean. Omics is a target, never an input:
-    without the decoders (``n_genes=0``, or deleted after training) prediction is the same.
+    One branch (CAB) pools the slide into a token per group of genes, another (HSB) along a
+    hyper-edge per group; the classifier reads the mean of both. Omics is a target, never an
+    input: predictions do not depend on the decoders, which can be deleted after training.
 
     Parameters
     ----------
@@ -53,10 +54,10 @@ class GHANet(nn.Module):
         Width of the omics vector; 0 for no decoders.
     n_classes : int
     gene_groups : sequence of sequences of int, optional
-        Columns of the omics vector in each group; groups may overlap and leave genes out. By
-        default `n_groups` contiguous blocks of nearly equal size.
+        Columns of the omics vector in each group; groups may overlap and need not cover all
+        genes. By default `n_groups` contiguous blocks of nearly equal size.
     n_groups : int, default=6
-        Number T of tokens where there are no `gene_groups`.
+        Number T of tokens if there are no `gene_groups`.
     dim : int, default=512
         Width of the tokens; `n_heads` must divide it.
     n_heads : int, default=4
@@ -65,7 +66,7 @@ class GHANet(nn.Module):
     compressed_dim : int, default=256
         Width of a token before the classifier.
     keep : float, default=0.2
-        Share of a slide's patches that stay in a hyper-edge, at least one patch.
+        Share of a slide's patches in a hyper-edge, at least one patch.
     dropout : float, default=0.25
 
     Attributes
@@ -153,14 +154,14 @@ class GHANet(nn.Module):
         )
 
     def _slides(self, x: Tensor | Blocks) -> tuple[Tensor, Tensor, Tensor]:
-        """Logits (K,), tokens (T, d), hyper-edges (T, n) of a slide, or of g of one size."""
+        """Logits (K,), tokens (T, d), hyper-edges (T, n) of a slide, or of g slides of one size."""
         tokens, scores = self.recover(x)  # R (T, d), M (T, n)
         edges, hyper_edges = self.predict(x, scores)  # Y' (T, d), G (T, n)
         return self.head((edges + tokens) / 2), tokens, hyper_edges
 
 
 class CrossAttentionBranch(nn.Module):
-    """CAB: learnable tokens that gather the slide in two passes of one attention."""
+    """CAB: trainable tokens that attend to the slide in two passes of one attention."""
 
     def __init__(
         self, in_features: int, n_tokens: int, dim: int, n_heads: int, dropout: float
@@ -174,7 +175,7 @@ class CrossAttentionBranch(nn.Module):
         self.norms = nn.ModuleList(nn.LayerNorm(dim) for _ in range(6))
 
     def forward(self, x: Tensor | Blocks) -> tuple[Tensor, Tensor]:
-        """(n, in_features) -> R (T, d) and M (T, n), the second pass' scores, mean over heads."""
+        """(n, in_features) -> R (T, d) and M (T, n), scores of the second pass, mean over heads."""
         ln1, ln2, ln3, ln4, ln5, ln6 = self.norms
         tokens = self.tokens.rows  # T (T, d)
         patches = ln2(self.dropout(F.relu(embed(x, self.fc))))  # LN2(P) (n, d)
@@ -186,7 +187,7 @@ class CrossAttentionBranch(nn.Module):
 
 
 class HyperEdgeBranch(nn.Module):
-    """HSB: patches pooled along hyper-edges that follow gated attention and the tokens' scores."""
+    """HSB: patches pooled along hyper-edges, from gated attention and the tokens' scores."""
 
     def __init__(
         self, in_features: int, dim: int, gate_dim: int, keep: float, dropout: float
@@ -214,7 +215,7 @@ class HyperEdgeBranch(nn.Module):
 
 
 def strongest(scores: Tensor, keep: float) -> Tensor:
-    """Scores of the top share of each row, at least of one entry; ties stay, the rest is -1e5.
+    """Keep the top share of each row, at least one entry and all ties; the rest becomes -1e5.
 
     (T, n) -> (T, n)
     """
@@ -224,7 +225,7 @@ def strongest(scores: Tensor, keep: float) -> Tensor:
 
 
 class FusionHead(nn.Module):
-    """Self-attention over the fused tokens, compression, classifier on all of them together."""
+    """Self-attention over the fused tokens, compression, and a classifier of all tokens."""
 
     def __init__(
         self,
@@ -254,12 +255,12 @@ class FusionHead(nn.Module):
 
 
 class GroupDecoders(nn.Module):
-    """One decoder per group of genes, from the group's token to its expression.
+    """One decoder per group of genes, from the token of the group to its expression.
 
     Attributes
     ----------
     genes : int Tensor of shape (sum of group sizes,)
-        Column of the omics vector that each output stands for.
+        Column of the omics vector that each output reconstructs.
     """
 
     genes: Tensor

@@ -19,13 +19,14 @@ from ..output import MILOutput
 
 @dataclass(frozen=True)
 class MKDOutput(MILOutput):
-    """What the student and, in training, its two teachers compute; P of B bags have omics.
+    """Output of the student and, in training, of its two teachers; P of B bags have omics.
 
     Attributes
     ----------
     feature : Tensor of shape (B, dim)
         f_P, never negative.
     paired : Tensor of shape (B,), bool
+        Which bags have omics.
     omics_logits, joint_logits : Tensor of shape (P, K) or None
         z_G of the omics teacher, z_M of the multimodal one.
     omics_feature, joint_feature : Tensor of shape (P, dim) or None
@@ -41,7 +42,7 @@ class MKDOutput(MILOutput):
 
 
 class MKD(nn.Module):
-    """Attention MIL student with an omics and a multimodal teacher, all learning at once.
+    """Attention MIL student with an omics and a multimodal teacher, trained at the same time.
 
     Parameters
     ----------
@@ -55,20 +56,20 @@ class MKD(nn.Module):
     attention_dim : int, default=128
         Hidden width of every attention pooling.
     n_tokens : int, default=6
-        The omics vector is cut into this many tokens in its own order, at its end filled up
-        with zeros; the order of the genes is part of the model.
+        The omics vector is padded with zeros and cut into this many tokens; the order of the
+        genes is part of the model.
     fusion : {"bilinear", "concat"}, default="bilinear"
-        How the multimodal teacher joins its two streams.
+        How the multimodal teacher fuses the two modalities.
     gate_dim : int, default=32
         Width of the factors of the bilinear fusion.
     dropout : float, default=0.25
-        Everywhere; AlphaDropout on the omics tokens.
+        In all networks; AlphaDropout on the omics tokens.
 
     Attributes
     ----------
     student : Module
     omics_branch : Module or None
-        Both teachers; prediction does not use them.
+        Both teachers, which prediction does not use.
 
     Notes
     -----
@@ -147,7 +148,7 @@ class MKD(nn.Module):
 
 
 class Teachers(nn.Module):
-    """T_G and T_M, which share nothing."""
+    """Teachers T_G and T_M, which share no weights."""
 
     def __init__(
         self,
@@ -202,7 +203,7 @@ class OmicsTeacher(nn.Module):
         self.head = nn.Linear(dim, n_classes)
 
     def reset_parameters(self, generator: torch.Generator) -> None:
-        """N(0, 1/fan_in) weights, zero biases."""
+        """Draw weights from N(0, 1/fan_in); biases are zero."""
         initialise_normal(self, generator)
 
     def forward(self, omics: Tensor) -> tuple[Tensor, Tensor]:
@@ -212,7 +213,7 @@ class OmicsTeacher(nn.Module):
 
 
 class JointTeacher(nn.Module):
-    """T_M: both modalities pooled by streams of its own and fused; no dropout before the head."""
+    """T_M: pools both modalities and fuses them; no dropout before the head."""
 
     def __init__(
         self,
@@ -233,12 +234,12 @@ class JointTeacher(nn.Module):
         """Patches of the paired bags and (P, n_genes) -> f_M (P, d), z_M (P, K)."""
         p, _ = self.path_pool(self.path(x), batch, len(omics))  # (P, d)
         g, _ = self.omics_pool(*self.tokens(omics))  # (P, d)
-        feature = self.fusion(p, g)  # pathology first: the gates tell the two apart
+        feature = self.fusion(p, g)  # pathology first: the fusion is not symmetric
         return feature, self.head(feature)
 
 
 class KroneckerFusion(nn.Module):
-    """K(p, g): gated outer product, compressed, beside both vectors themselves."""
+    """K(p, g): gated outer product, compressed and joined with both vectors."""
 
     def __init__(self, dim: int, gate_dim: int, out_dim: int, dropout: float) -> None:
         super().__init__()
@@ -254,7 +255,7 @@ class KroneckerFusion(nn.Module):
 
 
 class ConcatFusion(nn.Module):
-    """Both vectors side by side through two layers."""
+    """Concatenation of both vectors, then two layers."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()

@@ -21,23 +21,23 @@ from ..output import MILOutput
 
 @dataclass(frozen=True)
 class MoMKDOutput(MILOutput):
-    """What MoMKD computes for a batch; n instances, B bags, K classes, m components.
+    """Output of MoMKD; n instances, B bags, K classes, m components.
 
     Attributes
     ----------
     projection : Tensor of shape (n, projection_dim)
-        Patch projections p, length one.
+        Patch projections p, of length one.
     affinity : Tensor of shape (n, K, m)
-        Cosines of the patches with the memory; no gradient into the memory.
+        Cosines of the patches with the memory, without gradient for the memory.
     slide_projection : Tensor of shape (B, projection_dim)
-        F_N-wsi, length one.
+        F_N-wsi, of length one.
     memory : Tensor of shape (K, m, projection_dim)
-        The rows themselves, with gradient.
+        The rows of the memory, with gradient.
     paired : Tensor of shape (B,), bool
         Which bags have omics; P of them.
     omics, reconstruction : Tensor of shape (P, n_genes) or None
     omics_projection : Tensor of shape (P, projection_dim) or None
-        F_N-omics, length one.
+        F_N-omics, of length one.
     teacher : Tensor of shape (P, K) or None
         Soft labels of an omics teacher.
     """
@@ -54,10 +54,10 @@ class MoMKDOutput(MILOutput):
 
 
 class MoMKD(nn.Module):
-    """Slide classifier that reads its patches through a memory which omics helped to shape.
+    """Slide classifier whose attention compares the patches with a memory shaped by omics.
 
-    The omics branch meets the histology branch in the values of the memory alone; without it
-    (``n_genes=0``, or deleted after training) the module predicts just the same.
+    The omics branch influences the histology branch through the memory alone. It is not needed
+    for prediction (``n_genes=0``, or deleted after training).
 
     Parameters
     ----------
@@ -78,9 +78,9 @@ class MoMKD(nn.Module):
     tau : float, default=0.2
         Temperature of the attention.
     learn_tau, learn_memory : bool
-        Whether the losses move the temperature and the memory.
+        Whether the losses train the temperature and the memory.
     backend : {"auto", "numba", "torch"}
-        Of the graph encoder.
+        Implementation of the graph encoder.
 
     References
     ----------
@@ -162,15 +162,15 @@ class MoMKD(nn.Module):
         )
 
     def tau(self) -> Tensor:
-        """Temperature of the attention, kept in [0.01, 2]."""
+        """Temperature of the attention, clipped to [0.01, 2]."""
         return self.log_tau.exp().clamp(0.01, 2.0)
 
     def branches(self) -> dict[str, list[nn.Parameter]]:
-        """Parameters by what they serve; the groups of per-branch gradient clipping."""
+        """Parameters by branch, for gradient clipping per branch."""
         omics = [] if self.omics_branch is None else list(self.omics_branch.parameters())
         memory = list(self.memory.parameters())
-        apart = {id(p) for p in (*omics, *memory)}
-        histology = [p for p in self.parameters() if id(p) not in apart]
+        other = {id(p) for p in (*omics, *memory)}
+        histology = [p for p in self.parameters() if id(p) not in other]
         return {"histology": histology, "memory": memory, "omics": omics}
 
     def _logits(self, pooled: Tensor) -> Tensor:
@@ -187,7 +187,7 @@ def slide_affinity(output: MoMKDOutput) -> Tensor:
 
 
 def _slide(pooled: Tensor, y: Tensor | None) -> Tensor:
-    """The slide vector of Eq. 1: V; with a map per class V^y, or their mean if y is unknown."""
+    """Slide vector of Eq. 1: V; with a map per class V^y, or their mean if y is unknown."""
     if pooled.shape[1] == 1:
         return pooled[:, 0]
     if y is None:

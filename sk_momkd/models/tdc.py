@@ -37,7 +37,7 @@ class Logits(NamedTuple):
 
 @dataclass(frozen=True)
 class TDCTeacherOutput(MILOutput):
-    """What the first stage computes for a batch; P of B bags have omics.
+    """Output of the first stage; P of B bags have omics.
 
     Attributes
     ----------
@@ -282,7 +282,7 @@ class BagNorm(nn.BatchNorm1d):
 
 @dataclass(frozen=True)
 class DistillationTargets:
-    """What one teacher computes for b bags of the batch.
+    """Output of one teacher for b bags of the batch.
 
     Attributes
     ----------
@@ -307,7 +307,7 @@ class DistillationTargets:
 
 @dataclass(frozen=True)
 class TDCOutput(MILOutput):
-    """What the student and, in training, its teachers compute.
+    """Output of the student and, in training, of its teachers.
 
     Attributes
     ----------
@@ -355,7 +355,7 @@ class TDC(nn.Module):
     Notes
     -----
     Ours: an attention MIL in place of the image network, ``teacher_eval`` (the original leaves
-    the teacher in train mode), student and teachers see the whole slide, the contrast with the
+    the teacher in train mode), student and teachers read all patches, the contrast with the
     average is weighted by the average's own discrepancy, and a bag drawn twice updates its bank
     row once. Bags without omics learn from their labels and the average alone; they are neither
     positives nor negatives for the multimodal teacher. Any number of classes.

@@ -18,8 +18,8 @@ from ..output import MILOutput
 class TransMIL(nn.Module):
     """Slide classifier on the class token of two Nystroem attention layers.
 
-    The patches are laid out row by row on a square, in the order given; that order matters.
-    No slide depends on what stands beside it; those of one size are computed together.
+    The patches are arranged row by row on a square, so that their order matters. Slides of one
+    size are computed together; no slide depends on the others.
 
     Parameters
     ----------
@@ -35,8 +35,8 @@ class TransMIL(nn.Module):
 
     Notes
     -----
-    ``nystrom-attention`` 0.0.9, which the authors pinned, keeps the first instead of the last n
-    positions of the sequence padded on the left; here they are the last. ``output.attention``
+    ``nystrom-attention`` 0.0.9, which the authors pinned, keeps the first n positions of the
+    sequence that it padded on the left; here the last n are kept. ``output.attention``
     is ours: the share of each patch in the class token of the second layer, mean of the heads,
     with copies added to their patch, negative shares cut off, and the rest scaled to sum to one.
 
@@ -67,7 +67,7 @@ class TransMIL(nn.Module):
         self.head = nn.Linear(dim, n_classes)
 
     def reset_parameters(self, generator: torch.Generator) -> None:
-        """Class token from N(0, 1), the rest as torch does."""
+        """Draw the class token from N(0, 1), all else as torch does."""
         nn.init.normal_(self.class_token, generator=generator)
         for part in self.children():
             initialise(part, generator)
@@ -102,7 +102,7 @@ class TransMIL(nn.Module):
 
 
 class PositionEncoding(nn.Module):
-    """Depth-wise convolutions over the square of patches, added to them (PPEG)."""
+    """Depth-wise convolutions over the square of patches, added to the patches (PPEG)."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -111,14 +111,14 @@ class PositionEncoding(nn.Module):
         )
 
     def forward(self, tokens: Tensor, side: int) -> Tensor:
-        """(g, 1 + side^2, dim) -> the same; the class token stays as it is."""
+        """(g, 1 + side^2, dim) -> the same shape; the class token is not changed."""
         square = tokens[:, 1:].transpose(1, 2).unflatten(2, (side, side))  # (g, d, s, s)
         square = square + self.wide(square) + self.middle(square) + self.narrow(square)
         return torch.cat([tokens[:, :1], square.flatten(2).transpose(1, 2)], dim=1)
 
 
 def _patch_weights(row: Tensor, n: int) -> Tensor:
-    """Shares of the n patches and of the copies behind them -> weights that sum to one, (g, n)."""
+    """Add the shares of copies to those of their patches; scale to sum to one, (g, n)."""
     share = row[:, :n].clone()
     share[:, : row.shape[1] - n] += row[:, n:]
     share = share.clamp(min=torch.finfo(row.dtype).tiny)

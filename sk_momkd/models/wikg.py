@@ -18,11 +18,11 @@ READOUTS = ("attention", "mean")
 
 
 class WiKG(nn.Module):
-    """Slide classifier on a graph that the patches choose for themselves.
+    """Slide classifier on a graph that is learned from the patches.
 
-    Each patch receives from those whose tail embedding answers its head embedding best. The
-    scores of all pairs are computed in blocks of rows and never kept, so that memory grows with
-    the number of patches and not with its square.
+    Each patch receives messages from those whose tail embeddings have the largest inner products
+    with its head embedding. The scores of all pairs are computed in blocks of rows and not kept,
+    so that memory is linear in the number of patches.
 
     Parameters
     ----------
@@ -32,12 +32,12 @@ class WiKG(nn.Module):
     dim : int, default=512
         Width d of the embeddings.
     n_neighbors : int, default=6
-        k; fewer in a slide of fewer patches. A patch may choose itself.
+        k, at most the number of patches. A patch can be its own neighbor.
     attention : {"sum_product", "dot"}, default="sum_product"
-        Logit of a neighbour n with gate g: (sum n) (sum g), which the authors' program computes,
-        or the inner product n . g, which the paper describes.
+        Logit of a neighbor n with gate g: (sum n) (sum g), as in the authors' program, or the
+        inner product n . g, as in the paper.
     readout : {"attention", "mean"}, default="attention"
-        The paper's; the authors' training script takes the mean.
+        The paper's is "attention"; the authors' training script uses "mean".
     dropout : float, default=0.3
         On the updated patches.
     scores_at_once : int, default=2**24
@@ -45,8 +45,8 @@ class WiKG(nn.Module):
 
     Notes
     -----
-    The authors' module carries three linear layers more (394,240 parameters at d = 512) that
-    nothing reads; they are left out.
+    The authors' module has three more linear layers (394,240 parameters at d = 512) that are
+    not used; they are left out.
 
     References
     ----------
@@ -112,13 +112,13 @@ class WiKG(nn.Module):
         return updated.new_zeros(len(updated), 1) if self.readout is None else self.readout(updated)
 
     def _messages(self, head: Tensor, tail: Tensor) -> Tensor:
-        """What each patch of one slide receives: (N, d), (N, d) -> (N, d)."""
+        """Sum of the messages to each patch of one slide: (N, d), (N, d) -> (N, d)."""
         k = min(self.n_neighbors, len(tail))
         n_rows = max(1, self.scores_at_once // max(len(tail), k * tail.shape[1]))
         return torch.cat([self._message(h, tail, k) for h in head.split(n_rows)])
 
     def _message(self, head: Tensor, tail: Tensor, k: int) -> Tensor:
-        with torch.no_grad():  # which; the chosen scores are computed again with gradient
+        with torch.no_grad():  # selection only; the chosen scores are computed again with gradient
             chosen = (head @ tail.T).topk(k, dim=1).indices  # (b, k)
         neighbor = tail[chosen]  # n (b, k, d)
         scores = torch.einsum("bd,bkd->bk", head, neighbor) / math.sqrt(head.shape[1])  # S

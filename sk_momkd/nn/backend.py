@@ -36,17 +36,19 @@ def choose_backend(backend: str, x: Tensor | Blocks) -> str:
     """
     if backend not in BACKENDS:
         raise ValueError(f"backend must be one of {BACKENDS}, got {backend!r}.")
+    if backend == "torch":
+        return "torch"
     why_not = _why_not_numba(x)
     if backend == "numba" and why_not:
         raise RuntimeError(f"backend='numba' cannot be used: {why_not} Use backend='auto'.")
-    return "torch" if backend == "torch" or why_not else "numba"
+    return "torch" if why_not else "numba"
 
 
 def _why_not_numba(x: Tensor | Blocks) -> str:
-    if numba_version() is None:
-        return "numba is not installed, or NUMBA_DISABLE_JIT is set."
     if x.device.type != "cpu":
         return f"it runs on the CPU, the data are on {x.device}."
     if x.dtype not in _COMPILED_TYPES:
         return f"it supports float32 and bfloat16, the data are {x.dtype}."
+    if numba_version() is None:  # last, because it imports numba
+        return "numba is not installed, or NUMBA_DISABLE_JIT is set."
     return ""

@@ -13,7 +13,7 @@ from .precision import mixed_linear
 
 
 class Blocks:
-    """A matrix that is given out in consecutive blocks of rows and read anew in each pass.
+    """A matrix in consecutive blocks of rows, which are read again in each iteration.
 
     Parameters
     ----------

@@ -105,7 +105,7 @@ class FlatBatch:
     omics : Tensor of shape (P, n_genes) or None
         A row for each bag with omics, and none for the others.
     teacher : Tensor of shape (P, n_classes) or None
-        Soft labels of an omics teacher, likewise.
+        Soft labels of an omics teacher, for the same bags.
     """
 
     x: Tensor | Blocks
