@@ -149,14 +149,14 @@ class TDCTeacher(nn.Module):
         if paired is None or omics is None:
             paired, omics = torch.zeros(n_bags, dtype=torch.bool, device=x.device), None
         seen, seen_batch = self.subsample(x, batch, n_bags)  # (n', in_features), (n',)
-        heads, attention = self.net(seen, seen_batch, omics, paired)
+        heads, attention = self.net(seen, seen_batch, omics, paired)  # (B, K) ..., (n', 1)
         average = None
         if self.training:
             average, _ = self.average(*self.subsample(x, batch, n_bags), omics, paired)
         masked: tuple[Tensor, ...] = ()
         if self.training and self.masking and y is not None and omics is not None and len(omics):
             masked = self._masked(*paired_instances(seen, seen_batch, paired), omics, y[paired])
-        fused = heads.path[:0] if heads.fused is None else heads.fused
+        fused = heads.path[:0] if heads.fused is None else heads.fused  # (P, K)
         return TDCTeacherOutput(
             logits=heads.path.index_put((paired,), fused),
             attention=attention,
@@ -182,7 +182,7 @@ class TDCTeacher(nn.Module):
         return without_patches, without_genes
 
     def _slopes(self, x: Tensor, batch: Tensor, omics: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        """Signed gradient of the fused loss by patch and by gene, network in eval mode."""
+        """Signed gradient of the fused loss in eval mode: by patch (n',), by gene (P, n_genes)."""
         x, omics = x.detach().requires_grad_(), omics.detach().requires_grad_()
         self.net.eval()
         try:
@@ -205,11 +205,11 @@ class MultimodalNet(nn.Module):
         self, x: Tensor, batch: Tensor, omics: Tensor | None, paired: Tensor
     ) -> tuple[Logits, Tensor]:
         """(n, in_features), (n,), (P, n_genes), (B,) -> `Logits`, attention (n, 1)."""
-        feature, path, attention = self.path(x, batch, len(paired))
+        feature, path, attention = self.path(x, batch, len(paired))  # (B, d), (B, K), (n, 1)
         if omics is None or not len(omics):
             return Logits(path, None, None), attention
-        omics_feature, omics_logits = self.omics(omics)
-        _, fused = self.fusion(feature[paired], omics_feature)
+        omics_feature, omics_logits = self.omics(omics)  # (P, d), (P, K)
+        _, fused = self.fusion(feature[paired], omics_feature)  # (P, K)
         return Logits(path, omics_logits, fused), attention
 
     def fuse(self, x: Tensor, batch: Tensor, omics: Tensor) -> tuple[Tensor, Tensor]:

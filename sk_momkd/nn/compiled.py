@@ -215,12 +215,10 @@ class _Layer:
 
         The gradient of the residual is `d_out` itself.
         """
-        n = len(d_out[0])
-        attended, alpha = _array(self.attended), _array(self.alpha)
-        projected = _array(self.projected)
+        attended = _array(self.attended)
         d_gain, d_shift, d_residual_bias = summed_over_rows(
             normalisation.normalize_and_add_backward,
-            n,
+            len(attended),
             [(self.dim,)] * 3,
             attended,
             self.gain,
@@ -231,6 +229,14 @@ class _Layer:
             d_out[1],
             attended,  # is overwritten by its gradient
         )
+        d_left_bias, d_right_bias, d_att, d_bias = self._attention_backward(attended)
+        d_weight = (self.projected.T @ self.x).float().split(self.dim)
+        d_linear_bias = (d_left_bias, d_right_bias, d_residual_bias)[: self.n_linear]
+        return [*d_weight, *d_linear_bias, d_att.unsqueeze(0), d_bias, d_gain, d_shift]
+
+    def _attention_backward(self, d_attended: NDArray) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Gradients of the biases of W_l and W_r, of att and of the bias."""
+        n, projected, alpha = len(d_attended), _array(self.projected), _array(self.alpha)
         d_score = self.workspace.take(self.alpha.shape, torch.float32)
         d_right = self.workspace.take((n, self.dim), self.projected.dtype)
         d_att, d_bias, d_right_bias = summed_over_rows(
@@ -242,7 +248,7 @@ class _Layer:
             self.incoming,
             self.attention_mask,
             alpha,
-            attended,
+            d_attended,
             _array(d_score),
             _array(d_right),
         )
@@ -254,15 +260,13 @@ class _Layer:
             self.att,
             self.outgoing,
             alpha,
-            attended,
+            d_attended,
             _array(d_score),
             projected,  # its columns of W_l x are overwritten by their gradient
         )
         self.projected[:, self.dim : 2 * self.dim] = d_right
         self.workspace.give(d_score, d_right)
-        d_weight = (self.projected.T @ self.x).float().split(self.dim)
-        d_linear_bias = (d_left_bias, d_right_bias, d_residual_bias)[: self.n_linear]
-        return [*d_weight, *d_linear_bias, d_att.unsqueeze(0), d_bias, d_gain, d_shift]
+        return d_left_bias, d_right_bias, d_att, d_bias
 
     def release(self) -> None:
         """Return the buffers to the workspace."""

@@ -6,7 +6,7 @@ import torch
 from sk_momkd.nn.backend import choose_backend, numba_version
 
 
-def test_choose_backend_says_why_numba_cannot_serve(monkeypatch):
+def test_choose_backend_error_explains_why_numba_is_not_used(monkeypatch):
     assert choose_backend("auto", torch.ones(1, dtype=torch.float64)) == "torch"
     if numba_version() is not None:
         with pytest.raises(RuntimeError, match=r"float32 and bfloat16.*float64"):

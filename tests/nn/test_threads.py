@@ -27,7 +27,7 @@ def test_rows_are_shared_among_threads_each_once(monkeypatch, openmp):
     assert all(a[1] == b[0] for a, b in pairwise(covered))
 
 
-def test_rows_few_pieces_still_ask_for_the_whole_team(monkeypatch):
+def test_rows_few_pieces_still_use_the_full_team(monkeypatch):
     teams, seen, before = [], [], torch.get_num_threads()
 
     def parallel(body, _, n_threads, flags):
