@@ -12,13 +12,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from .blocks import Blocks, iter_blocks
 from .dropout import Mask
 from .edges import Edges
+from .gatv2 import GATv2
 from .kernels import attention, residual as normalisation
-from .threads import over_rows, summed_over_rows
+from .threads import over_rows
 from .workspace import Workspace
 
 
@@ -31,6 +32,14 @@ class LayerWeights(NamedTuple):
     bias: Tensor  # (D,)
     gain: Tensor  # (D,)
     shift: Tensor  # (D,)
+
+    @classmethod
+    def from_modules(
+        cls, gat: GATv2, norm: nn.LayerNorm, residual: nn.Linear | None = None
+    ) -> LayerWeights:
+        linear = [gat.lin_l, gat.lin_r, *([] if residual is None else [residual])]
+        weights, biases = zip(*[(layer.weight, layer.bias) for layer in linear], strict=True)
+        return cls(weights, biases, gat.att, gat.bias, norm.weight, norm.bias)
 
     def flat(self) -> list[Tensor]:
         """All tensors in one list, as an autograd function takes them."""
@@ -160,9 +169,10 @@ class _Layer:
         self.dim = len(weights.bias)
         self.n_linear = len(weights.linear)
         self.weights = weights
-        vectors = (vector.float() for vector in weights[2:])
-        self.att, self.bias, self.gain, self.shift = map(_array, vectors)
-        self.att = self.att[0]
+        self.att = _array(weights.att.float())[0]
+        self.bias = _array(weights.bias.float())
+        self.gain = _array(weights.gain.float())
+        self.shift = _array(weights.shift.float())
         self.incoming = (_array(edges.in_offsets), _array(edges.sender))
         self.outgoing = tuple(map(_array, (edges.out_offsets, edges.receiver, edges.position)))
         self.attention_mask, self.output_mask = map(_dropout, masks)
@@ -216,10 +226,9 @@ class _Layer:
         The gradient of the residual is `d_out` itself.
         """
         attended = _array(self.attended)
-        d_gain, d_shift, d_residual_bias = summed_over_rows(
+        d_gain, d_shift, d_residual_bias = over_rows(
             normalisation.normalize_and_add_backward,
             len(attended),
-            [(self.dim,)] * 3,
             attended,
             self.gain,
             self.shift,
@@ -228,6 +237,7 @@ class _Layer:
             _array(d_out[0]),
             d_out[1],
             attended,  # is overwritten by its gradient
+            sum_shapes=[(self.dim,)] * 3,
         )
         d_left_bias, d_right_bias, d_att, d_bias = self._attention_backward(attended)
         d_weight = (self.projected.T @ self.x).float().split(self.dim)
@@ -239,10 +249,9 @@ class _Layer:
         n, projected, alpha = len(d_attended), _array(self.projected), _array(self.alpha)
         d_score = self.workspace.take(self.alpha.shape, torch.float32)
         d_right = self.workspace.take((n, self.dim), self.projected.dtype)
-        d_att, d_bias, d_right_bias = summed_over_rows(
+        d_att, d_bias, d_right_bias = over_rows(
             attention.attend_backward_receivers,
             n,
-            [self.att.shape, (self.dim,), (self.dim,)],
             projected,
             self.att,
             self.incoming,
@@ -251,11 +260,11 @@ class _Layer:
             d_attended,
             _array(d_score),
             _array(d_right),
+            sum_shapes=[self.att.shape, (self.dim,), (self.dim,)],
         )
-        (d_left_bias,) = summed_over_rows(
+        (d_left_bias,) = over_rows(
             attention.attend_backward_senders,
             n,
-            [(self.dim,)],
             projected,
             self.att,
             self.outgoing,
@@ -263,6 +272,7 @@ class _Layer:
             d_attended,
             _array(d_score),
             projected,  # its columns of W_l x are overwritten by their gradient
+            sum_shapes=[(self.dim,)],
         )
         self.projected[:, self.dim : 2 * self.dim] = d_right
         self.workspace.give(d_score, d_right)

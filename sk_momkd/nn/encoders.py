@@ -61,21 +61,11 @@ class GraphEncoder(nn.Module):
     def _compiled(self, x: Tensor | Blocks, edges: Edges) -> Tensor:
         from .compiled import LayerWeights, compiled_layers
 
-        layers = ((self.gat1, self.norm1, (self.residual,)), (self.gat2, self.norm2, ()))
-        weights = [
-            LayerWeights(
-                tuple(linear.weight for linear in (gat.lin_l, gat.lin_r, *residual)),
-                tuple(linear.bias for linear in (gat.lin_l, gat.lin_r, *residual)),
-                gat.att,
-                gat.bias,
-                norm.weight,
-                norm.bias,
-            )
-            for gat, norm, residual in layers
-        ]
+        first = LayerWeights.from_modules(self.gat1, self.norm1, self.residual)
+        second = LayerWeights.from_modules(self.gat2, self.norm2)
         dropouts = (self.gat1.dropout, self.dropout, self.gat2.dropout, self.dropout)
         masks = [dropout.mask() for dropout in dropouts]
-        return compiled_layers(x, edges, masks, self.workspace, *weights)
+        return compiled_layers(x, edges, masks, self.workspace, first, second)
 
 
 class OmicsBranch(nn.Module):

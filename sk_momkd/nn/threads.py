@@ -16,27 +16,34 @@ from torch import Tensor
 _MIN_ROWS = 256  # per piece of work
 
 
-def over_rows(kernel: Callable[..., None], n_rows: int, *arrays: Any) -> None:
-    """Run a kernel on all rows, in pieces that are distributed over the threads."""
-    _run_pieces(_pieces(n_rows), lambda _, rows: kernel(rows, *arrays))
-
-
-def summed_over_rows(
-    kernel: Callable[..., None], n_rows: int, shapes: Sequence[tuple[int, ...]], *arrays: Any
+def over_rows(
+    kernel: Callable[..., None],
+    n_rows: int,
+    *arrays: Any,
+    sum_shapes: Sequence[tuple[int, ...]] = (),
 ) -> list[Tensor]:
-    """Run a kernel on all rows and return the sums over rows that it writes last.
+    """Run a kernel on all rows, in pieces that are distributed over the threads.
 
-    Each piece has its own sums, which are added in order, so that threads cannot change them.
+    Parameters
+    ----------
+    kernel : callable
+        Called as ``kernel((first, last), *arrays, *sums)`` on pieces of the rows.
+    n_rows : int
+    *arrays
+    sum_shapes : sequence of shapes
+        Of the sums over rows that the kernel writes.
+
+    Returns
+    -------
+    list of Tensor
+        The sums. Each piece has its own, which are added in order, so that the result does not
+        depend on the number of threads.
     """
-    pieces = _pieces(n_rows)
-    sums = [np.empty((len(pieces), *shape), dtype=np.float32) for shape in shapes]
-    _run_pieces(pieces, lambda k, rows: kernel(rows, *arrays, *(part[k] for part in sums)))
-    return [torch.from_numpy(part.sum(axis=0)) for part in sums]
-
-
-def _pieces(n_rows: int) -> list[tuple[int, int]]:
     size = max(_MIN_ROWS, -(-n_rows // 64))
-    return [(start, min(start + size, n_rows)) for start in range(0, n_rows, size)]
+    pieces = [(start, min(start + size, n_rows)) for start in range(0, n_rows, size)]
+    sums = [np.empty((len(pieces), *shape), dtype=np.float32) for shape in sum_shapes]
+    _run_pieces(pieces, lambda k, rows: kernel(rows, *arrays, *[part[k] for part in sums]))
+    return [torch.from_numpy(part.sum(axis=0)) for part in sums]
 
 
 def _run_pieces(

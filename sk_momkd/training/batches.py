@@ -250,31 +250,20 @@ def draw_batches(
     return BatchSampler(order, batch_size, drop_last=False)
 
 
-class InstanceBudget(Sampler):
-    """Batches of consecutive bags, as many as stay within a number of instances.
+def batches_within(sizes: NDArray, budget: int = 8192) -> list[list[int]]:
+    """Batches of consecutive bags, as many as have at most `budget` instances together.
 
-    Parameters
-    ----------
-    sizes : int ndarray of shape (n_bags,)
-    budget : int, default=8192
-        Number of instances; a larger bag is a batch by itself.
+    A larger bag is a batch by itself. `sizes` are the bags' numbers of instances, (n_bags,).
     """
-
-    def __init__(self, sizes: NDArray, budget: int = 8192) -> None:
-        self.batches: list[list[int]] = [[]]
-        room = budget
-        for i, size in enumerate(sizes):
-            if size > room and self.batches[-1]:
-                self.batches.append([])
-                room = budget
-            self.batches[-1].append(i)
-            room -= size
-
-    def __len__(self) -> int:
-        return len(self.batches)
-
-    def __iter__(self) -> Iterator[list[int]]:
-        return iter(self.batches)
+    batches: list[list[int]] = [[]]
+    remaining = budget
+    for i, size in enumerate(sizes):
+        if size > remaining and batches[-1]:
+            batches.append([])
+            remaining = budget
+        batches[-1].append(i)
+        remaining -= size
+    return batches
 
 
 class BagLoader:

@@ -104,23 +104,20 @@ class BestEpoch(Callback):
         elif eligible:
             self.waited_ += 1
 
-    def should_stop(self, n_epochs: int) -> bool:
-        """Whether patience has run out."""
-        return self.waited_ >= self.patience and n_epochs >= self.min_epochs
-
     def on_train_end(self, net: NeuralNet, **kwargs: Any) -> None:
         if self.weights_ is not None:
             net.module_.load_state_dict(self.weights_)
 
 
 class StopEarly(Callback):
-    """Stop training when `BestEpoch.should_stop`; it runs after all other callbacks."""
+    """Stop training after the patience of `BestEpoch`; it runs after all other callbacks."""
 
     def __init__(self, best: BestEpoch) -> None:
         self.best = best
 
     def on_epoch_end(self, net: NeuralNet, **kwargs: Any) -> None:
-        if self.best.should_stop(len(net.history)):
+        best = self.best
+        if best.waited_ >= best.patience and len(net.history) >= best.min_epochs:
             raise KeyboardInterrupt  # skorch's way to end training
 
 

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from ..exceptions import TrainingError
 from ..nn.dropout import set_dropout_generator
 from ..nn.workspace import clear_workspaces
-from .batches import BagDataset, BagLoader, InstanceBudget, draw_batches, forward
+from .batches import BagDataset, BagLoader, batches_within, draw_batches, forward
 from .callbacks import (
     AverageWeights,
     BestEpoch,
@@ -188,7 +188,7 @@ def train(
         train_batches=draw_batches(
             training.y, config.sampler, config.batch_size, generators["sampling"]
         ),
-        valid_batches=None if validation is None else InstanceBudget(validation.sizes),
+        valid_batches=None if validation is None else batches_within(validation.sizes),
         **optimizer_settings(config),
     )
     set_dropout_generator(module, generators["dropout"])

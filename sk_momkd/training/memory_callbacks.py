@@ -21,7 +21,7 @@ from ..nn.memory import (
     spherical_kmeans,
 )
 from ..nn.segment import segment_split
-from .batches import BagDataset, BagLoader, InstanceBudget
+from .batches import BagDataset, BagLoader, batches_within
 
 
 class InitialMemory(Callback):
@@ -65,7 +65,7 @@ def sample_projections(
     quota = -(-n_samples // len(slides))
     slides = slides[:n_samples]
     rows = []
-    batches = [slides[bags] for bags in InstanceBudget(dataset.sizes[slides])]
+    batches = [slides[bags] for bags in batches_within(dataset.sizes[slides])]
     for batch in BagLoader(dataset, batches):
         projections = net.evaluation_step(batch).projection
         for projection in segment_split(projections, batch[0].batch, batch[0].n_bags):

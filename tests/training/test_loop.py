@@ -13,7 +13,7 @@ from sk_momkd.training.batches import (
     BagDataset,
     BagLoader,
     GraphSpec,
-    InstanceBudget,
+    batches_within,
     draw_batches,
 )
 from sk_momkd.training.callbacks import BestEpoch, ClipGradients, StopEarly, ValidationScores
@@ -96,8 +96,7 @@ def test_validation_auc_two_and_three_classes(labels, proba, auc):
 
 
 def test_budget_consecutive_bags_share_a_batch_up_to_the_budget():
-    batches = list(InstanceBudget(np.array([3, 3, 3, 20, 1]), budget=6))
-    assert batches == [[0, 1], [2], [3], [4]]
+    assert batches_within(np.array([3, 3, 3, 20, 1]), budget=6) == [[0, 1], [2], [3], [4]]
 
 
 def test_draw_batches_balanced_draws_classes_equally_and_shuffle_every_bag_once():
@@ -157,7 +156,7 @@ def test_clip_by_branch_keeps_a_large_branch_from_shrinking_the_other():
 
 def fitted_weights(**overrides):
     bags, y = make_bags()
-    clf = quick_classifier(max_epochs=2, early_stopping=False, dropout=0, head_dropout=0)
+    clf = quick_classifier(max_epochs=2, early_stopping=False, dropout=0, network__head_dropout=0)
     clf.set_params(**overrides).fit(bags, y)
     return torch.cat([p.detach().flatten() for p in clf.module_.parameters()])
 
@@ -165,9 +164,9 @@ def fitted_weights(**overrides):
 def test_accumulation_two_batches_equals_one_of_twice_the_size():
     # 24 bags in batches of 8: the accumulated group of an epoch's end is flushed, not lost
     big = fitted_weights(batch_size=12, sampler="shuffle")
-    accumulated = fitted_weights(batch_size=6, accumulation_steps=2, sampler="shuffle")
+    accumulated = fitted_weights(batch_size=6, training__accumulation_steps=2, sampler="shuffle")
     torch.testing.assert_close(big, accumulated, atol=2e-4, rtol=1e-3)
-    one_step = fitted_weights(batch_size=8, accumulation_steps=100, max_epochs=1)
+    one_step = fitted_weights(batch_size=8, training__accumulation_steps=100, max_epochs=1)
     untrained = fitted_weights(batch_size=8, learning_rate=1e-30, weight_decay=0.0, max_epochs=1)
     assert not torch.equal(one_step, untrained)
 
@@ -193,8 +192,8 @@ class Counter(Callback):
 @pytest.mark.parametrize("schedule", ["plateau", "cosine", None])
 def test_schedule_lowers_the_learning_rate_as_named(schedule):
     bags, y = make_bags()
-    clf = quick_classifier(max_epochs=12, early_stopping=False, lr_schedule=schedule)
-    still = {"learning_rate": 1e-7, "dropout": 0, "head_dropout": 0, "sampler": "shuffle"}
+    clf = quick_classifier(max_epochs=12, early_stopping=False, training__lr_schedule=schedule)
+    still = {"learning_rate": 1e-7, "dropout": 0, "network__head_dropout": 0, "sampler": "shuffle"}
     rates = clf.set_params(**still).fit(bags, y).history_["learning_rate"] * 1e8
     if schedule is None:
         assert (rates == 10.0).all()
@@ -206,7 +205,7 @@ def test_schedule_lowers_the_learning_rate_as_named(schedule):
 
 def test_fit_interrupted_raises_and_leaves_no_half_model(cohort):
     bags, y, _ = cohort
-    clf = quick_classifier(callbacks=[Interrupting()])
+    clf = quick_classifier(training__callbacks=[Interrupting()])
     with pytest.raises(KeyboardInterrupt):
         clf.fit(bags, y)
     assert not hasattr(clf, "module_")
@@ -215,7 +214,7 @@ def test_fit_interrupted_raises_and_leaves_no_half_model(cohort):
 def test_callbacks_of_the_user_may_stop_and_stay_untouched(cohort):
     bags, y, _ = cohort
     counter = Counter()
-    clf = quick_classifier(callbacks=[("count", counter), StopsAtOnce()]).fit(bags, y)
+    clf = quick_classifier(training__callbacks=[("count", counter), StopsAtOnce()]).fit(bags, y)
     assert clf.n_iter_ == 1
     assert not hasattr(counter, "n_")
     assert clf.callbacks_[0][1].n_ == 1
@@ -224,6 +223,8 @@ def test_callbacks_of_the_user_may_stop_and_stay_untouched(cohort):
 def test_callbacks_skorch_checkpoint_saves_while_training(cohort, tmp_path):
     bags, y, _ = cohort
     saved = Checkpoint(dirname=str(tmp_path), monitor=None, f_history=None)
-    clf = quick_classifier(max_epochs=2, early_stopping=False, callbacks=[saved]).fit(bags, y)
+    clf = quick_classifier(max_epochs=2, early_stopping=False, training__callbacks=[saved]).fit(
+        bags, y
+    )
     weights = torch.load(tmp_path / "params.pt", weights_only=True)
     assert torch.equal(weights["memory.rows"], clf.module_.memory.rows)

@@ -19,24 +19,24 @@ class KeepStart(Callback):
 def start_and_end(**overrides):
     STARTS.clear()
     bags, y = make_bags()
-    clf = quick_classifier(max_epochs=3, early_stopping=False, callbacks=[KeepStart()])
+    clf = quick_classifier(max_epochs=3, early_stopping=False, training__callbacks=[KeepStart()])
     clf.set_params(**overrides).fit(bags, y, omics=make_omics(y))
     return next(iter(STARTS.values())), clf.module_.memory.rows.detach()
 
 
 def test_fixed_memory_is_bit_identical_after_training():
-    start, end = start_and_end(update="fixed")
+    start, end = start_and_end(memory__update="fixed")
     assert torch.equal(start, end)
 
 
 @pytest.mark.parametrize("update", ["gradient", "ema"])
 def test_moving_memory_differs_after_training(update):
-    start, end = start_and_end(update=update, momentum=0.9)
+    start, end = start_and_end(memory__update=update, memory__momentum=0.9)
     assert not torch.equal(start, end)
 
 
 def test_ema_memory_is_of_unit_length_and_gets_no_gradient():
-    _, end = start_and_end(update="ema")
+    _, end = start_and_end(memory__update="ema")
     torch.testing.assert_close(end.norm(dim=2), torch.ones(end.shape[:2]))
 
 
@@ -47,13 +47,13 @@ def test_start_is_unit_rows_from_kmeans():
 
 def test_renormalize_keeps_rows_of_unit_length():
     _, free = start_and_end(learning_rate=0.05)
-    _, kept = start_and_end(learning_rate=0.05, renormalize_memory=True)
+    _, kept = start_and_end(learning_rate=0.05, memory__renormalize=True)
     assert (free.norm(dim=2) - 1).abs().max() > 1e-3
     torch.testing.assert_close(kept.norm(dim=2), torch.ones(kept.shape[:2]))
 
 
 def test_warmup_repeats_the_start_on_learned_projections():
-    start, end = start_and_end(update="fixed", memory_warmup=2)
+    start, end = start_and_end(memory__update="fixed", memory__warmup=2)
     assert not torch.equal(start, end)
 
 
@@ -63,9 +63,13 @@ def test_reseed_replaces_components_that_no_patch_uses():
             with torch.no_grad():  # a copy of row 0 can never win against it
                 net.module_.memory.rows[:, 1] = net.module_.memory.rows[:, 0]
 
-    still = {"update": "ema", "momentum": 1.0, "callbacks": [KeepStart(), DeadRow()]}
+    still = {
+        "memory__update": "ema",
+        "memory__momentum": 1.0,
+        "training__callbacks": [KeepStart(), DeadRow()],
+    }
     _, dead = start_and_end(**still)
-    _, alive = start_and_end(**still, reseed_unused=True)
+    _, alive = start_and_end(**still, memory__reseed_unused=True)
     assert torch.equal(dead[:, 1], dead[:, 0])
     assert not torch.isclose(alive[:, 1], alive[:, 0]).all(dim=1).any()
 

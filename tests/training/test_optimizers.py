@@ -74,7 +74,7 @@ def test_lookahead_goes_half_of_the_way_every_sixth_step():
     ],
 )
 def test_schedule_follows_its_formula(schedule, expected):
-    clf = quick_classifier(max_epochs=10, early_stopping=False, lr_schedule=schedule)
+    clf = quick_classifier(max_epochs=10, early_stopping=False, training__lr_schedule=schedule)
     rates = clf.set_params(learning_rate=1e-7).fit(*make_bags()).history_["learning_rate"]
     np.testing.assert_allclose(rates * 1e8, expected, rtol=1e-6)
 
@@ -82,7 +82,9 @@ def test_schedule_follows_its_formula(schedule, expected):
 @pytest.mark.parametrize("optimizer", ["adam", "lookahead_radam"])
 def test_every_optimizer_learns(optimizer):
     bags, y = make_bags(40)
-    clf = quick_classifier(max_epochs=20, optimizer=optimizer, lr_schedule=None, batch_size=4)
+    clf = quick_classifier(
+        max_epochs=20, training__optimizer=optimizer, training__lr_schedule=None, batch_size=4
+    )
     assert clf.fit(bags, y).score(bags, y) >= 0.9
 
 
