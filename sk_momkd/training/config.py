@@ -1,4 +1,4 @@
-"""Arguments of the training loop: the objective, and the settings that all methods share."""
+"""Arguments of the training loop: objective, settings, device and precision."""
 
 from __future__ import annotations
 
@@ -79,12 +79,12 @@ class TrainingConfig:
 
 
 def resolve_device(device: str) -> str:
-    """The device to use; "auto" is CUDA where there is one.
+    """The device to use; "auto" is CUDA if it is available.
 
     Raises
     ------
     ValueError
-        If torch does not know the device, or it is not there.
+        If torch does not know the device, or cannot use it.
     """
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
@@ -96,7 +96,7 @@ def resolve_device(device: str) -> str:
 
 
 def resolve_precision(precision: str, device: str) -> str:
-    """In what features are kept: "auto" is bfloat16 where `device` has instructions for it."""
+    """Type of the features: "auto" is bfloat16 if `device` has instructions for it."""
     if precision == "auto":
         return "bfloat16" if native_bfloat16(device) else "float32"
     return precision
