@@ -77,7 +77,7 @@ class OmicsRegression(ClassifierMixin, BaseEstimator):
     without omics are left out of training, and are predicted at the mean expression.
     """
 
-    def __init__(self, omics: OmicsTable, n_genes: int = 768) -> None:
+    def __init__(self, omics: OmicsTable | None = None, n_genes: int = 768) -> None:
         self.omics = omics
         self.n_genes = n_genes
 

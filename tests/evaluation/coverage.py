@@ -1,4 +1,4 @@
-"""How often intervals hold the truth, and how often DeLong's test errs: the table of docs.
+"""Coverage of the intervals and level of DeLong's test: the table of docs/evaluation.md.
 
 Run: python tests/evaluation/coverage.py (OMP_NUM_THREADS=1; five minutes on one core).
 """

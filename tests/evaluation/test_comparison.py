@@ -89,10 +89,10 @@ def test_memory_of_a_fit_is_measured_on_request(noisy_cohort):
 
 def test_omics_goes_to_those_that_take_it(pooled_lr, recorder):
     bags, y = make_bags(24)
-    methods = {"lr": pooled_lr, "taught": recorder}
+    methods = {"lr": pooled_lr, "omics": recorder}
     result = compare(methods, bags, y, omics=make_omics(y), keep_models=True, **FEW)
-    assert result.summary["omics"].to_dict() == {"lr": False, "taught": True}
-    assert result.evaluations["taught"].models[0].received_["omics"] is not None
+    assert result.summary["omics"].to_dict() == {"lr": False, "omics": True}
+    assert result.evaluations["omics"].models[0].received_["omics"] is not None
     with pytest.raises(TypeError, match="none of 'lr' takes omics"):
         compare({"lr": pooled_lr}, bags, y, omics=make_omics(y))
 

@@ -119,9 +119,9 @@ def test_fold_of_one_class_is_named_and_left_out(noisy_cohort, pooled_lr):
 def test_planted_leak_raises(noisy_cohort, pooled_lr):
     bags, y, _ = noisy_cohort
     slides = np.arange(len(y))  # the last two are those of P39
-    torn = [(slides[30:], slides[:30]), (np.r_[slides[:30], slides[-1]], slides[30:-1])]
+    leaking = [(slides[30:], slides[:30]), (np.r_[slides[:30], slides[-1]], slides[30:-1])]
     with pytest.raises(LeakageError, match="P39"):
-        evaluate(pooled_lr, bags, y, cv=torn)
+        evaluate(pooled_lr, bags, y, cv=leaking)
 
 
 def test_three_classes_have_macro_metrics(noisy_cohort, pooled_lr):

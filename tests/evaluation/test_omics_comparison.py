@@ -78,7 +78,7 @@ def test_gain_is_claimed_only_above_none_and_above_permuted(without, permuted, o
     assert outcome_of(pd.DataFrame.from_dict(rows, orient="index", columns=columns)) == outcome
 
 
-def test_arms_differ_in_omics_alone(recorder):
+def test_methods_differ_in_omics_alone(recorder):
     bags, y = make_bags(24)
     result = compare_omics(recorder, bags, y, make_omics(y), cv=3, n_repeats=2, n_bootstrap=50)
     assert result.outcome == "no gain shown"  # the recorder does not use what it gets
@@ -94,7 +94,7 @@ def test_arms_differ_in_omics_alone(recorder):
     assert "One seed" not in result.verdict
 
 
-def test_three_arms_of_a_real_classifier_are_trained_apart():
+def test_three_fits_of_a_real_classifier_differ():
     bags, y = make_bags(20)
     clf = quick_classifier(max_epochs=2, early_stopping=False, alpha_omics=5.0)
     result = compare_omics(clf, bags, y, make_omics(y), cv=2, n_bootstrap=20)
@@ -104,7 +104,7 @@ def test_three_arms_of_a_real_classifier_are_trained_apart():
     assert "One seed" in result.verdict
 
 
-class Pupil(DummyClassifier):
+class OmicsDependent(DummyClassifier):
     """Learns from histology only if omics agrees with the labels, or only if there is any."""
 
     def __init__(self, any_omics=False):
@@ -113,11 +113,13 @@ class Pupil(DummyClassifier):
 
     def fit(self, X, y, omics=None):
         row = None if omics is None else omics.rows(omics.match(X)).to_numpy()[:, 0]
-        self.taught_ = omics is not None and (self.any_omics or np.corrcoef(row, y)[0, 1] > 0.5)
+        self.has_learned_ = omics is not None and (
+            self.any_omics or np.corrcoef(row, y)[0, 1] > 0.5
+        )
         return super().fit(np.zeros((len(X), 1)), y)
 
     def predict_proba(self, X):
-        if not self.taught_:
+        if not self.has_learned_:
             return super().predict_proba(np.zeros((len(X), 1)))
         score = 1 / (1 + np.exp(-np.array([bag.load().features.mean() for bag in X])))
         return np.stack([1 - score, score], axis=1)
@@ -132,8 +134,8 @@ class Pupil(DummyClassifier):
 )
 def test_verdict_tells_a_gain_of_omics_from_a_gain_of_training(any_omics, outcome, said):
     bags, y = make_bags(40)
-    pupil = Pupil(any_omics)
-    result = compare_omics(pupil, bags, y, make_omics(y), cv=2, n_bootstrap=100)
+    classifier = OmicsDependent(any_omics)
+    result = compare_omics(classifier, bags, y, make_omics(y), cv=2, n_bootstrap=100)
     assert result.outcome == outcome
     assert said in result.verdict
 

@@ -73,7 +73,7 @@ def test_given_split_that_parts_a_patient_raises_and_names_it(noisy_cohort):
         make_plan(as_study(bags, y), [([*train, slides["P01-1"]], test)], 1, 0)
 
 
-def test_torn_sites_are_warned_of(noisy_cohort):
+def test_sites_that_are_split_warn(noisy_cohort):
     bags, y, sites = noisy_cohort
     given = list(PatientStratifiedKFold(2, random_state=0).split(bags, y))
     with pytest.warns(UserWarning, match="groups on both sides"):
