@@ -1,14 +1,14 @@
-"""Does omics teach? Each method that omics teaches, with it and without, on simulated cohorts.
+"""Does training with omics help? Each method that can, with and without it, on simulated cohorts.
 
     python benchmarks/distillation.py [--settings ...] [--methods ...] [--seeds 0 1 2 3 4]
 
 A seed is a cohort of its own. A hidden cause decides everything: the label is its sign after
-noise as large as itself, half of the genes show it nearly clean, and slides show it in the place of
-some of their patches along one direction. So omics knows the cause better than the label does,
-morphology alone can tell it, and few labels are a poor teacher of where to look. Each method is
-fitted to the training patients twice, with omics and with ``omics=None`` (its student alone, equal
-in everything else), and scored on slides of other patients. Rows are kept in
-`docs/results/distillation.csv`; those that are there are not run again. `distillation.md` beside it
+noise as large as itself, half of the genes show it nearly clean, and some patches of a slide show
+it along one direction of the features. So omics shows the cause more clearly than the label does,
+morphology alone is enough to predict it, and few labels are not enough to find the informative
+patches. Each method is fitted to the training patients twice, with omics and with ``omics=None``
+(its student alone, equal in everything else), and scored on slides of other patients. Rows are
+kept in `docs/results/distillation.csv` and are not run again. `distillation.md` in the same folder
 is the table.
 """
 

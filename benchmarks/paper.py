@@ -13,8 +13,8 @@ when they change. From the rows of the seeds of a call the tables are written, `
 `paper_<name>_table<n>.csv` (`fig<n>` of figures), after each table of each seed. Methods that the
 cohort cannot have, such as joined instances of bags of several sizes, are left out, and the page
 says why. `--external-groups` keeps groups of the cohort out of all training: they are the other
-cohort of table 2. `--simulate` makes three cohorts by the simulator's dials, each with another one
-from elsewhere. Machine and processor seconds (fit and test fold) stand in the rows.
+cohort of table 2. `--simulate` makes three cohorts with different simulation parameters,
+each with an external one. The rows contain machine and processor seconds (fit and test fold).
 """
 
 from __future__ import annotations

@@ -120,7 +120,7 @@ def simulated_tasks(options: argparse.Namespace) -> list[Task]:
         options.slide_id, options.patient_id = "slide_id", "case_id"
         options.positive = {"subtype": "aggressive"}
         tasks = []
-        for i, (name, dials) in enumerate(SIMULATED.items()):
+        for i, (name, simulation) in enumerate(SIMULATED.items()):
             if name not in options.labels:
                 continue
             here, there = (
@@ -130,7 +130,7 @@ def simulated_tasks(options: argparse.Namespace) -> list[Task]:
                     stain_shift=shift,
                     random_state=10 * i + j,
                     **size,
-                    **dials,
+                    **simulation,
                 )
                 for j, (where, shift) in enumerate({"TRN": 0.0, "EXT": 0.4}.items())
             )

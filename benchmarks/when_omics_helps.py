@@ -1,11 +1,11 @@
-"""When does omics help? MoMKD's memory and soft labels over the dials of the simulator.
+"""When does omics help? MoMKD's memory and soft labels over the simulation parameters.
 
     python benchmarks/when_omics_helps.py [--cells ...] [--seeds 0 1 2 3 4 5] [--cohorts 40]
                                           [--n-jobs 1] [--results docs/results]
 
 Each seed simulates a training cohort and, from other sites, a test cohort whose labels are right;
-all arms see both. The second part asks how often `compare_omics` claims a gain where the dials
-say that there is none, and where there is one. Rows that are there are not run again;
+all arms see both. The second part asks how often `compare_omics` claims a gain on simulated
+cohorts without one and with one. Rows that are in the files are not run again;
 `when_does_omics_help.md` is the page, from `when_does_omics_help.csv` (a row per cell and seed)
 and `when_does_omics_help_claims.csv` (a row per cohort).
 """
@@ -104,7 +104,7 @@ class Claim(NamedTuple):
     estimator: str
     n_patients: int
     n_splits: int
-    dials: dict[str, Any]
+    simulation: dict[str, Any]
 
 
 CLAIMS: dict[str, Claim] = {
@@ -142,10 +142,12 @@ class Pupil(ClassifierMixin, BaseEstimator):
         return np.stack([1 - positive, positive], axis=1)
 
 
-def simulated(seed: int, n_patients: int, **dials: Any) -> tuple[BagSequence, Any, Any]:
+def simulated(seed: int, n_patients: int, **simulation: Any) -> tuple[BagSequence, Any, Any]:
     """Bags in memory, labels and omics."""
     with tempfile.TemporaryDirectory() as folder:
-        paths = simulate_cohort(folder, n_patients=n_patients, random_state=seed, **(BASE | dials))
+        paths = simulate_cohort(
+            folder, n_patients=n_patients, random_state=seed, **(BASE | simulation)
+        )
         bags, y, omics, _ = load_cohort(*paths, label="subtype", positive="aggressive")
         omics = omics.to_memory()
         read = [Bag(b.features, b.coords, bag_id=b.bag_id, patient_id=b.patient_id) for b in bags]
@@ -159,10 +161,10 @@ def scaled(model: Any) -> Any:
 def one_seed(cell: str, seed: int) -> dict[str, Any]:
     """AUC of all arms on the test cohort."""
     torch.set_num_threads(1)
-    start, dials = time.process_time(), CELLS[cell]
-    bags, y, omics = simulated(1000 + seed, TRAINING, **dials)
+    start, simulation = time.process_time(), CELLS[cell]
+    bags, y, omics = simulated(1000 + seed, TRAINING, **simulation)
     right = {"label_noise": 0.0, "prefix": "TST"}
-    test, truth, _ = simulated(2000 + seed, TEST, **(dials | right))
+    test, truth, _ = simulated(2000 + seed, TEST, **(simulation | right))
     row: dict[str, Any] = {"cell": cell, "seed": seed}
     for arm, (parameters, taught) in ARMS.items():
         model = scaled(MoMKDClassifier.preset("paper", **SMALL | parameters, random_state=seed))
@@ -181,7 +183,7 @@ def one_claim(cell: str, seed: int) -> dict[str, Any]:
     """What `compare_omics` says of a cohort."""
     torch.set_num_threads(1)
     start, claim = time.process_time(), CLAIMS[cell]
-    bags, y, omics = simulated(3000 + seed, claim.n_patients, **claim.dials)
+    bags, y, omics = simulated(3000 + seed, claim.n_patients, **claim.simulation)
     model = Pupil()
     if claim.estimator == "MoMKD":
         model = scaled(MoMKDClassifier.preset("paper", **SMALL | FASTER | SOFT))
@@ -258,22 +260,22 @@ def claims_page(rows: pd.DataFrame) -> str:
 
 
 def page(gains: pd.DataFrame, claims: pd.DataFrame) -> str:
-    changed = CELLS | {cell: claim.dials for cell, claim in CLAIMS.items()}
-    dials = "; ".join(
-        f"{cell}: " + (", ".join(f"`{k}={v}`" for k, v in dials.items()) or "none changed")
-        for cell, dials in changed.items()
+    changed = CELLS | {cell: claim.simulation for cell, claim in CLAIMS.items()}
+    changed_parameters = "; ".join(
+        f"{cell}: " + (", ".join(f"`{k}={v}`" for k, v in simulation.items()) or "none changed")
+        for cell, simulation in changed.items()
     )
     seconds = sum(table["cpu_seconds"].sum() for table in (gains, claims) if len(table))
     minutes = seconds / 60
     base = ", ".join(f"`{k}={v}`" for k, v in BASE.items())
     parts = [
-        "## Gains over the dials",
+        "## Gains over the simulation parameters",
         f"AUC on {TEST} test patients whose labels are right, after training on {TRAINING}: mean "
         f"(SD over seeds) of {next(iter(ARMS))}, then differences to it with 95 % t interval over "
         "seeds. Each seed is another training cohort, another test cohort from other sites and "
-        "another start, so chance in all three is in the intervals; they are not corrected for "
-        f"the number of cells. Simulator: {base}. Memory: MoMKD as published, with omics; soft "
-        "labels: `lambda_teacher=0.5`, without what omics does to the memory "
+        "other initial weights, so the intervals contain chance in all three; they are not "
+        f"corrected for the number of cells. Simulator: {base}. Memory: MoMKD as published, "
+        "with omics; soft labels: `lambda_teacher=0.5`, without what omics does to the memory "
         f"(`alpha_omics=0, lambda_mse=0`). Sizes: `{SMALL}`.",
         gains_page(gains),
         "## Claims of `compare_omics`",
@@ -284,7 +286,7 @@ def page(gains: pd.DataFrame, claims: pd.DataFrame) -> str:
         "- without and of with - permuted both lie above zero.",
         claims_page(claims) if len(claims) else "Not run.",
         "## How it was made",
-        f"Dials: {dials}.",
+        f"Simulation parameters: {changed_parameters}.",
         f"`python benchmarks/when_omics_helps.py`, {minutes:.0f} min of processor time, one thread "
         f"({gains['machine'].iloc[0]}).",
     ]

@@ -28,7 +28,7 @@ from sk_momkd import (
 
 
 def make_model():
-    """Patch features scaled in the fold, then a MoMKD of a size for small cohorts."""
+    """Scale patch features in the fold, then fit a MoMKD of a size for small cohorts."""
     momkd = MoMKDClassifier(
         hidden_dim=64,
         projection_dim=32,
@@ -43,7 +43,7 @@ def make_model():
 
 
 def cross_validate(bags, y, omics, folds):
-    """Out-of-fold score of each bag and the AUC within each fold."""
+    """Compute the out-of-fold score of each bag and the AUC within each fold."""
     scores = cross_val_predict(
         make_model(),
         bags,
@@ -78,7 +78,7 @@ def main(options):
     folds = list(splitter.split(y, y, groups=bags.patient_ids))
     settings = {"MoMKD, histology alone": None}
     if omics is not None:
-        settings["MoMKD, taught by omics"] = align_omics(omics, bags)
+        settings["MoMKD, trained with privileged omics"] = align_omics(omics, bags)
 
     rows, scores = [], {}
     for name, table in settings.items():
@@ -100,7 +100,7 @@ def main(options):
 
 
 def predict_external(bags, y, omics, paths, columns, out):
-    """Train on all bags, predict slides from elsewhere (histology only), return the AUC."""
+    """Train on all bags, predict the second cohort from histology alone and return the AUC."""
     model = make_model().fit(bags, y, momkdclassifier__omics=omics)
     new_bags, new_y, _, _ = load_cohort(paths.table, paths.features, **columns)
     proba = model.predict_proba(new_bags)
