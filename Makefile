@@ -1,19 +1,37 @@
 PYTHON ?= python3.11
 BIN = .venv/bin
+# One thread for each of two processes: twice as fast as two threads in one.
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal
 
-.PHONY: demo test clean
+.PHONY: demo lint test test-fast test-long test-all clean
 
 demo: .venv/.installed
 	$(BIN)/python examples/demo.py
 
-test: .venv/.installed
+lint: .venv/.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal
+
+# the inner loop: no lint, nothing that takes seconds
+test-fast: .venv/.installed
+	$(PYTEST) -m "not slow and not long" tests
+
+test: lint
+	$(PYTEST) -m "not long"
 	# the same mathematics without compiled loops
-	NUMBA_DISABLE_JIT=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal \
-		tests/nn tests/models tests/training tests/estimators
+	NUMBA_DISABLE_JIT=1 $(PYTEST) -m "not long and not slow" tests/nn tests/models
+
+# what `test` leaves out: real cohorts, every method in scikit-learn's battery, long fuzzing
+test-long: .venv/.installed
+	$(PYTEST) -m long
+	NUMBA_DISABLE_JIT=1 $(PYTEST) tests/nn tests/models tests/training tests/estimators
+
+test-all: test test-long
+
+# one process measures; two would need their figures joined
+coverage: .venv/.installed
+	$(PYTEST) --cov=sk_momkd --cov-report=term:skip-covered
 
 # torch first and pinned, so that the small CPU build is taken where there is one
 .venv/.installed: pyproject.toml constraints.txt
@@ -23,4 +41,4 @@ test: .venv/.installed
 	touch $@
 
 clean:
-	rm -rf .venv demo_output build *.egg-info
+	rm -rf .venv demo_output build dist *.egg-info .coverage

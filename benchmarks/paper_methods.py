@@ -267,7 +267,10 @@ class Protocol:
 
     def refuse_unusable(self, methods: list[str]) -> None:
         """Raise if a size belongs to no method, or to what a method is about."""
-        classes = {method.estimator for method in METHODS.values()} - {LogisticRegression}
+        classes = {method.estimator for method in METHODS.values()} - {
+            LogisticRegression,
+            OmicsRegression,
+        }
         known = {name for cls in classes for name in cls().get_params()}
         fixed = {name for row in methods for name in METHODS[row].own}
         for name in self.sizes:

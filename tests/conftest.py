@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from sklearn.metrics import roc_auc_score
 
 import sk_momkd.data.bag
 from sk_momkd import Bag, BagSequence, MoMKDClassifier
@@ -31,12 +32,43 @@ if NOISE:
     sk_momkd.data.bag.check_features = with_noise
 
 
+TESTS = Path(__file__).parent
+# What these train takes seconds: not in `make test-fast`.
+SLOW = (
+    *("estimators", "evaluation", "inspection", "reporting", "training"),
+    *("test_benchmarks.py", "test_readme.py", "test_small_search.py"),
+    *("io/test_cache.py", "io/test_scale.py", "model_selection/test_split_files.py"),
+)
+# In `make test-all` alone.
+LONG = (
+    *("test_real_cohorts.py", "evaluation/test_docs.py", "reporting/test_docs.py"),
+    "io/test_damaged.py",  # fuzzing
+)
+# Files read back are compared exactly.
+EXACT = (
+    "io",
+    "data/test_arrays.py",
+    "data/test_bag.py",
+    "data/test_patient.py",
+    "data/test_sequence.py",
+)
+
+
+def below(path, places):
+    """Whether `path` is one of the files, or lies in one of the folders, of tests."""
+    return any(path.is_relative_to(TESTS / place) for place in places)
+
+
 def pytest_collection_modifyitems(items):
-    if NOISE:
-        skip = pytest.mark.skip(reason="compares loaded features exactly, and noise was added")
-        for item in items:
-            if item.get_closest_marker("exact_features"):
-                item.add_marker(skip)
+    skip = pytest.mark.skip(reason="compares loaded features exactly, and noise was added")
+    for item in items:
+        if below(item.path, LONG):
+            item.add_marker("long")
+        if below(item.path, SLOW) and not item.get_closest_marker("fast"):
+            item.add_marker("slow")
+        exact = item.get_closest_marker("exact_features") or below(item.path, EXACT)
+        if NOISE and exact:
+            item.add_marker(skip)
 
 
 def real_data() -> Path:
@@ -109,3 +141,13 @@ def quick_classifier(**overrides):
         "random_state": 0,
     }
     return MoMKDClassifier().set_params(**(settings | overrides))
+
+
+def mean_auc(make, X, y, **known):
+    """Mean AUC on the training bags over three seeds; chance is .5 +- .05 for 40 bags."""
+    aucs = []
+    for seed in range(3):
+        proba = make(random_state=seed).fit(X, y, **known).predict_proba(X)
+        proba = proba if proba.shape[1] > 2 else proba[:, 1]
+        aucs.append(roc_auc_score(y, proba, multi_class="ovr"))
+    return np.mean(aucs)

@@ -11,10 +11,14 @@ import sk_momkd
 
 README = Path(__file__).parents[1] / "README.md"
 BLOCKS = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), flags=re.DOTALL)
-# Small networks and few epochs: what is tested here is that the code runs.
-SMALL = {"max_epochs": 1, "batch_size": 8, "hidden_dim": 8, "projection_dim": 4}
-SMALL |= {"n_components": 4, "n_heads": 1, "head_hidden_dim": 8, "omics_hidden_dim": 8}
-SMALL |= {"kmeans_samples": 100}
+CLASSIFIER = re.compile(r"(\w+Classifier(?:\.preset)?\([^()]*\))")
+
+
+def made_quick(code):
+    """`code` with classifiers of one epoch; what is tested here is that it runs."""
+    code = CLASSIFIER.sub(r"\1.set_params(max_epochs=1, batch_size=16)", code)
+    code = code.replace("MoMKDClassifier(random_state=0)", "MoMKDClassifier(hidden_dim=16)")
+    return re.sub(r"(cv|n_repeats)=\d", r"\1=2", code).replace("n_jobs=2", "n_jobs=1")
 
 
 @pytest.fixture
@@ -31,20 +35,10 @@ def files_of_the_readme(tmp_path, monkeypatch):
     shutil.copy(paths.omics, "expression.h5ad")
 
 
-@pytest.fixture
-def small_classifiers(monkeypatch):
-    """Other defaults, since the README's code names none."""
-    for _, cls in sk_momkd.all_estimators("classifier"):
-        defaults = cls.__init__.__kwdefaults__
-        for name in defaults.keys() & SMALL.keys():
-            monkeypatch.setitem(defaults, name, SMALL[name])
-
-
-@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::UserWarning")
-def test_code_of_the_readme_runs(files_of_the_readme, small_classifiers, capsys):
+def test_code_of_the_readme_runs(files_of_the_readme, capsys):
     pytest.importorskip("shap")
-    code = "\n".join(BLOCKS).replace("n_jobs=2", "n_jobs=1")
+    code = made_quick("\n".join(BLOCKS))
     names = {}
     exec(compile(code, "README.md", "exec"), names)
     assert names["clf"].predict_proba(names["bags"]).shape == (30, 2)

