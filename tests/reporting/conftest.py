@@ -8,11 +8,13 @@ import warnings
 import numpy as np
 import pytest
 from conftest import quick_classifier
+from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from sk_momkd import (
     Bag,
+    BagPooling,
     BagSequence,
     InstanceTransformer,
     evaluate,
@@ -122,3 +124,13 @@ def browser():
         )
         yield opened
         opened.close()
+
+
+@pytest.fixture(scope="session")
+def three_classes():
+    """Evaluation of a logistic regression on three classes."""
+    random, y = np.random.default_rng(0), np.arange(36) % 3
+    bags = BagSequence(
+        Bag(random.normal(size=(5, 3)) + np.eye(3)[c], patient_id=f"P{i}") for i, c in enumerate(y)
+    )
+    return evaluate(make_pipeline(BagPooling(), LogisticRegression()), bags, y, n_bootstrap=20)

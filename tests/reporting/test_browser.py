@@ -88,5 +88,5 @@ def test_page_of_a_her2st_run_is_sound(browser, data_folder, tmp_path):
     report(clf, path, bags=bags[1::3], omics=omics[:12], join=join, n_slides=2)
     tab = assert_sound(browser, path, 5)
     assert "Not" not in tab.locator("#slides").inner_text()
-    assert "126 slides in use, 3 patients" in tab.locator("#cohort").inner_text()
+    assert "126 slides included, 3 patients" in tab.locator("#cohort").inner_text()
     tab.close()

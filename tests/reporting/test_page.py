@@ -1,4 +1,4 @@
-"""The page: what stands in it, what it escapes, what it says of gaps."""
+"""The page: its contents, escaping of names, reasons for sections that are not filled."""
 
 import re
 import sys
@@ -14,8 +14,8 @@ from sklearn.pipeline import make_pipeline
 from sk_momkd import BagPooling, compare, evaluate_external, report
 from sk_momkd.reporting.html.blocks import photograph, table
 
-EVERYTHING = ("Cohort", "Results", "Calibration and threshold", "Memory while training")
-EVERYTHING += ("Prototypes", "Where the model looked", "Genes that taught", "Predictions")
+EVERYTHING = ("Cohort", "Results", "Calibration and threshold", "Memory during training")
+EVERYTHING += ("Prototypes", "Attention maps", "Gene attributions", "Predictions")
 
 
 @pytest.fixture(scope="module")
@@ -41,8 +41,8 @@ def test_page_of_an_evaluation_with_its_cohort_fills_every_section(page, demo):
     assert set(EVERYTHING) < set(sections(page))
     value = demo.result.summary.loc["auroc", "value"]
     assert f"<b>{value:.3f}</b>" in page
-    assert sections(page)["Where the model looked"].count("<img") == 3  # best, worst, unsure
-    assert "20 slides in the table or the folder" in page
+    assert sections(page)["Attention maps"].count("<img") == 3  # best, worst, unsure
+    assert "20 slides in the table or in the folder" in page
     assert f"percentiles (95% of {demo.result.bootstrap.n_draws} draws, seed 0)" in page
 
 
@@ -59,7 +59,7 @@ def test_page_has_no_script_and_loads_nothing(page):
 def test_page_shows_names_of_users_as_text(page):
     assert "&lt;script&gt;document.title" in sections(page)["Cohort"]
     assert "&lt;img src=x onerror=" in sections(page)["Predictions"]
-    assert "&lt;img src=x onerror=" in sections(page)["Where the model looked"]
+    assert "&lt;img src=x onerror=" in sections(page)["Attention maps"]
     assert "<img src=x" not in page
     assert "A &amp; B &lt;i&gt;fund&lt;/i&gt;" in sections(page)["Checklist for the paper"]
 
@@ -74,10 +74,10 @@ def test_page_written_twice_is_the_same(demo, tmp_path):
 def test_page_of_a_result_alone_says_what_would_fill_the_gaps(demo, tmp_path):
     page = report(demo.result, tmp_path / "report.html").read_text(encoding="utf-8")
     missing = why_missing(page)
-    assert set(missing) == {"Cohort", "Prototypes", "Where the model looked", "Genes that taught"}
+    assert set(missing) == {"Cohort", "Prototypes", "Attention maps", "Gene attributions"}
     assert "join=" in missing["Cohort"]
     assert "bags=" in missing["Prototypes"]
-    assert "omics=" in missing["Genes that taught"]
+    assert "omics=" in missing["Gene attributions"]
 
 
 def test_page_of_an_estimator_claims_no_performance(demo, tmp_path):
@@ -87,16 +87,16 @@ def test_page_of_an_estimator_claims_no_performance(demo, tmp_path):
     assert {"Results", "Calibration and threshold", "Predictions"} < set(missing)
     assert "evaluate(...)" in missing["Results"]
     assert "AUROC" not in page
-    assert sections(page)["Where the model looked"].count("<img") == 1
-    assert "&lt;script&gt;document.title" in sections(page)["Where the model looked"]
+    assert sections(page)["Attention maps"].count("<img") == 1
+    assert "&lt;script&gt;document.title" in sections(page)["Attention maps"]
 
 
 def test_page_of_a_classifier_without_memory_or_coordinates_says_so(tmp_path):
     bags, y = make_bags()
     clf = quick("ABMILClassifier", max_epochs=1).fit([b.features for b in bags], y)
     page = report(clf, tmp_path / "r.html", bags=[b.features for b in bags]).read_text("utf-8")
-    assert "ABMILClassifier has no memory" in why_missing(page)["Memory while training"]
-    assert "has no coordinates" in sections(page)["Where the model looked"]
+    assert "ABMILClassifier has no memory" in why_missing(page)["Memory during training"]
+    assert "has no coordinates" in sections(page)["Attention maps"]
 
 
 def test_page_of_an_external_evaluation_shows_the_ensemble(demo, tmp_path):
@@ -108,7 +108,7 @@ def test_page_of_an_external_evaluation_shows_the_ensemble(demo, tmp_path):
     page = report(external, tmp_path / "r.html", bags=bags).read_text(encoding="utf-8")
     assert f"<b>{external.summary.loc['auroc', 'ensemble']:.3f}</b>" in page
     assert "percentiles (95% of 50 draws, seed 0)" in page
-    assert "model=" in why_missing(page)["Where the model looked"]
+    assert "model=" in why_missing(page)["Attention maps"]
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
@@ -117,8 +117,8 @@ def test_page_of_a_comparison_is_about_the_better_method(demo, tmp_path):
     comparison = compare(arms, demo.bags, demo.y, cv=2, n_bootstrap=20)
     page = report(comparison, tmp_path / "r.html").read_text(encoding="utf-8")
     assert "Paired differences" in page
-    assert "The rest of this page is about &#39;two&#39;" in page
-    assert "keep_models=True" in why_missing(page)["Memory while training"]
+    assert "The rest of this page describes &#39;two&#39;" in page
+    assert "keep_models=True" in why_missing(page)["Memory during training"]
 
 
 def test_long_tables_open_in_parts_and_say_what_they_leave_out():
@@ -166,7 +166,7 @@ def test_classifier_that_is_not_fitted_is_told_so(tmp_path):
 
 
 def test_folder_in_place_of_a_file_is_refused_before_anything_is_drawn(demo, tmp_path):
-    with pytest.raises(IsADirectoryError, match=r"is a folder; name the file.*report\.html"):
+    with pytest.raises(IsADirectoryError, match=r"is a folder\. Pass the name.*report\.html"):
         report(demo.result, tmp_path)
 
 
@@ -174,7 +174,7 @@ def test_page_of_a_classifier_without_attention_says_so_once(tmp_path):
     bags, y = make_bags()
     clf = make_pipeline(BagPooling(), LogisticRegression()).fit(bags, y)
     page = report(clf, tmp_path / "new" / "r.html", bags=bags).read_text(encoding="utf-8")
-    assert "LogisticRegression has no attention" in why_missing(page)["Where the model looked"]
+    assert "LogisticRegression has no attention" in why_missing(page)["Attention maps"]
     assert page.count("has no attention") == 1
 
 

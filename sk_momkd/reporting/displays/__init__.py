@@ -1,4 +1,4 @@
-"""Figures, one class each."""
+"""Figures of results and of fitted classifiers, one class each."""
 
 import lazy_loader as _lazy
 

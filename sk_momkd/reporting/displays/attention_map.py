@@ -1,4 +1,4 @@
-"""A value for each patch of a slide, drawn where the patch lies."""
+"""Map of values of patches, such as attention, on a slide."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from ...io.geometry import check_geometry
 from .slide_image import open_slide
 from .style import SCALE, axes, literal, shortened, styled
 
-_MISSING = "#F2F2F2"  # where the slide has no patch
+_MISSING = "#F2F2F2"  # colour of areas without patches
 WIDE = 6.2  # inches
 
 
 @dataclass
 class AttentionMapDisplay:
-    """Values of patches as squares of their true size, over the slide's picture if there is one.
+    """Draw values of patches as squares of their true size, over the slide's image if given.
 
     Parameters
     ----------
@@ -30,17 +30,19 @@ class AttentionMapDisplay:
         Top-left corners in `unit`.
     values : ndarray of shape (n_patches,)
     patch_size : float
-        Width of a patch in `unit`; for coordinates in level-0 pixels its ``patch_size_level0``,
-        which at 20x on a slide scanned at 40x is twice the number of pixels the encoder saw.
+        Width of a patch in `unit`. In level-0 pixels this is ``patch_size_level0``: for patches at
+        20x of a slide scanned at 40x, twice the width in pixels of the encoder's input.
     unit : {"px", "um"}, default="px"
-        Level-0 pixels or micrometres.
+        Unit of `xy` and `patch_size`: level-0 pixels or micrometres.
     mpp : float, optional
-        Micrometres per level-0 pixel; with it axes and scale bar are in micrometres.
+        Micrometres per level-0 pixel. If it is known, axes and scale bar are in micrometres.
     image : path, OpenSlide, TiffSlide, optional
-        The slide, whose thumbnail is drawn below the values. Also gives `mpp`.
+        The slide, whose thumbnail is drawn below the values and whose resolution is the default
+        for `mpp`.
     label : str, default="value"
-        Of the colour bar.
+        Label of the colour bar.
     title : str, default=""
+        Title of the axes.
 
     Attributes
     ----------
@@ -82,31 +84,35 @@ class AttentionMapDisplay:
         width: float = WIDE,
         ax: Any = None,
     ) -> Self:
-        """Draw where a classifier looks in a slide.
+        """Draw the attention of a classifier over a slide.
 
         Parameters
         ----------
         clf : fitted classifier with attention, or pipeline that ends in one
         bag : Bag
-            With coordinates.
+            A single slide with coordinates.
         column : str, optional
-            Which column of :func:`sk_momkd.patch_attention`; by default ``attention``, or of
-            several maps the last, that of the positive class. Attention is shown as multiples of
-            an even share: 1 is what each patch had if all counted alike.
+            Column of :func:`sk_momkd.patch_attention`. The default is ``attention`` or, for
+            several maps, the last one, that of the positive class. Attention is multiplied by the
+            number of patches: 1 corresponds to uniform attention.
         patch_size : float, optional
-            In the unit of the coordinates; by default what the bag's file says, else the
-            commonest step between its patches.
+            Width of a patch in the unit of the coordinates. By default it is read from the bag's
+            file or, if that does not hold it, is the most common step between patches.
         mpp : float, optional
             Micrometres per level-0 pixel.
         image : path, OpenSlide, TiffSlide, optional
         width : float, default=6.2
-            Of a new figure, in inches.
+            Width of a new figure in inches.
         ax : matplotlib Axes, optional
+
+        Returns
+        -------
+        AttentionMapDisplay
 
         Raises
         ------
         BagError
-            If the bag has no coordinates or several slides, or no patch size can be told.
+            If the bag has no coordinates or several slides, or its patch size is unknown.
         TypeError
             If the classifier has no attention.
         ValueError
@@ -120,11 +126,11 @@ class AttentionMapDisplay:
         maps = [c for c in table.columns if str(c).startswith("attention")]
         column = maps[-1] if column is None else column
         if column not in table:
-            raise ValueError(f"There is no column {column!r}; there are {list(table.columns)}.")
+            raise ValueError(f"column must be one of {list(table.columns)}, got {column!r}.")
         values = table[column].to_numpy(dtype=float)
         label = column
         if column in maps:
-            values, label = values * len(values), f"{column} / even share"
+            values, label = values * len(values), f"{column} / uniform"
         info = bag.info
         return cls(
             xy,
@@ -153,11 +159,11 @@ class AttentionMapDisplay:
         ax : matplotlib Axes, optional
         cmap : str, default="viridis"
         alpha : float, optional
-            Opacity; by default 1, and 0.55 over a picture.
+            Opacity; by default 1, and 0.55 over an image.
         percentiles : tuple of float, default=(1, 99)
-            Of the values, between which colours change.
+            Percentiles of the values at the ends of the colour scale.
         width : float, default=6.2
-            Of a new figure, in inches.
+            Width of a new figure in inches.
 
         Returns
         -------
@@ -170,8 +176,8 @@ class AttentionMapDisplay:
         scale, unit = (1.0, "µm") if self.unit == "um" else (mpp or 1.0, "µm" if mpp else "px")
         if slide is not None and self.unit == "um" and not mpp:
             raise BagError(
-                f"{self.title or 'The bag'} has coordinates in micrometres and its picture does "
-                "not tell its resolution; give mpp= to draw the one over the other."
+                f"{self.title or 'The bag'} has coordinates in micrometres, but the resolution of "
+                "its image is unknown. Pass mpp= to draw the map over the image."
             )
         picture = None if slide is None else np.array(slide.size) * (mpp or 1.0)
         with styled():
@@ -188,7 +194,7 @@ class AttentionMapDisplay:
         return self
 
     def _size(self, slide: Any, width: float) -> tuple[float, float]:
-        """Inches, in the proportions of what is drawn, with room for the colour bar."""
+        """Size of a new figure in inches, with the proportions of the slide."""
         wide, high = np.ptp(self.xy, axis=0) + self.patch_size if slide is None else slide.size
         return width, float(np.clip((width - 1.5) * high / wide + 0.8, 2.4, 1.5 * width))
 
@@ -205,7 +211,7 @@ class AttentionMapDisplay:
             cmap=cmap,
             alpha=alpha,
             linewidths=0,
-            antialiaseds=False,  # else pale seams show between neighbours
+            antialiaseds=False,  # avoids pale seams between neighbouring squares
             rasterized=True,
         )
         low, high = np.nanpercentile(self.values, percentiles)
@@ -213,7 +219,7 @@ class AttentionMapDisplay:
         self.ax_.add_collection(squares)
         beyond = (self.values.min() < low, self.values.max() > high)
         extend = {(0, 0): "neither", (1, 0): "min", (0, 1): "max", (1, 1): "both"}[beyond]
-        opaque = ScalarMappable(squares.norm, cmap)  # of full colour also over a picture
+        opaque = ScalarMappable(squares.norm, cmap)  # full colour also for a transparent map
         bar = self.figure_.colorbar(
             opaque,
             ax=self.ax_,
@@ -241,7 +247,7 @@ class AttentionMapDisplay:
 
 
 def require_one_slide(bag: Bag) -> None:
-    """Raise for a patient's bag of several slides, whose coordinates lie on top of each other."""
+    """Raise a BagError for a bag of several slides, whose coordinates overlap."""
     if len(bag.slides) > 1:
         raise BagError(
             f"{bag.name} holds {len(bag.slides)} slides, whose coordinates overlap. Draw each of "
@@ -250,7 +256,7 @@ def require_one_slide(bag: Bag) -> None:
 
 
 def patch_width(bag: Bag, info: BagInfo) -> float:
-    """Width of a patch in the unit of the coordinates: what the file says, else the step.
+    """Return the width of a patch in the unit of the coordinates: from the file, else the step.
 
     Raises
     ------
@@ -259,12 +265,12 @@ def patch_width(bag: Bag, info: BagInfo) -> float:
     """
     width = info.patch_size or check_geometry(BagSequence([bag]))["step"].iloc[0]
     if not np.isfinite(width) or width <= 0:
-        raise BagError(f"The patch size of {bag.name} is unknown; give patch_size=.")
+        raise BagError(f"The patch size of {bag.name} is unknown. Pass patch_size=.")
     return float(width)
 
 
 def _scale_bar(ax: Any, width: float, unit: str) -> None:
-    """A bar of a round length, about a fifth of the width, at the lower left."""
+    """Draw a scale bar of a round length, about a fifth of the width, at the lower left."""
     goal = width / 5
     power = 10.0 ** np.floor(np.log10(goal))
     length = max(step * power for step in (1, 2, 5) if step * power <= goal)

@@ -1,4 +1,4 @@
-"""ROC and precision-recall curves of an evaluation."""
+"""ROC and precision-recall curves of a result."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from sklearn.metrics import (
     roc_curve,
 )
 
-from ..predicted import Predicted, predicted, with_interval
+from ..repeat_predictions import RepeatPredictions, predictions_by_repeat, with_interval
 from .style import GREY, axes, colour, literal, styled
 
 _SIZE = (4.0, 4.0)
 
 
 class Curve(NamedTuple):
-    """A curve of one class in one repeat.
+    """Curve of one class in one repeat.
 
     Attributes
     ----------
@@ -28,7 +28,7 @@ class Curve(NamedTuple):
     area : float
         AUROC, or average precision.
     share : float
-        Of the class among the patients.
+        Fraction of patients in the class.
     """
 
     x: NDArray
@@ -39,14 +39,13 @@ class Curve(NamedTuple):
 
 @dataclass
 class _CurveDisplay:
-    """Curves of each class, one per repeat of the evaluation.
+    """Base class: curves of each class, one per repeat of the evaluation.
 
     Attributes
     ----------
     curves : dict of str to list of Curve
-        By label.
-    figure_, ax_
-        Where it was drawn.
+        Curves by label of the legend.
+    figure_, ax_ : matplotlib Figure and Axes
     """
 
     curves: dict[str, list[Curve]]
@@ -62,15 +61,20 @@ class _CurveDisplay:
         Parameters
         ----------
         result : Evaluation or ExternalEvaluation
-            Of two classes, the curve of the positive one; of more, one class against the rest.
+            With two classes, the curve of the positive class is drawn; with more, the curve of each
+            class against the rest.
         ax : matplotlib Axes, optional
+
+        Returns
+        -------
+        self
 
         Raises
         ------
         TypeError
             If `result` has no predictions of patients.
         """
-        repeats, classes = predicted(result), result.classes
+        repeats, classes = predictions_by_repeat(result), result.classes
         curves = {}
         for k in [1] if len(classes) == 2 else range(len(classes)):
             drawn = [curve for p in repeats if (curve := cls._curve(p, k)) is not None]
@@ -79,7 +83,7 @@ class _CurveDisplay:
         return cls(curves).plot(ax)
 
     @classmethod
-    def _curve(cls, part: Predicted, k: int) -> Curve | None:
+    def _curve(cls, part: RepeatPredictions, k: int) -> Curve | None:
         raise NotImplementedError
 
     @classmethod
@@ -119,12 +123,12 @@ class _CurveDisplay:
 
 
 class ROCDisplay(_CurveDisplay):
-    """ROC curves of the pooled out-of-fold predictions, a thin line for each repeat.
+    """ROC curves of the pooled out-of-fold predictions, a line for each repeat.
 
     Parameters
     ----------
     curves : dict of str to list of Curve
-        By label; made by :meth:`from_result`.
+        Curves by label of the legend, as :meth:`from_result` computes them.
 
     Attributes
     ----------
@@ -145,7 +149,7 @@ class ROCDisplay(_CurveDisplay):
     """
 
     @classmethod
-    def _curve(cls, part: Predicted, k: int) -> Curve | None:
+    def _curve(cls, part: RepeatPredictions, k: int) -> Curve | None:
         positive = part.y == k
         if positive.all() or not positive.any():
             return None
@@ -160,18 +164,20 @@ class ROCDisplay(_CurveDisplay):
         return f"{result.classes[k]} against the rest, AUROC {mean:.3f}"
 
     def _finish(self, ax: Any) -> None:
-        ax.plot([0, 1], [0, 1], color=GREY, linewidth=1, linestyle=":", label="guessing")
+        ax.plot([0, 1], [0, 1], color=GREY, linewidth=1, linestyle=":", label="chance")
         ax.set(xlabel="1 - specificity", ylabel="sensitivity")
         ax.legend(loc="lower right")
 
 
 class PRDisplay(_CurveDisplay):
-    """Precision-recall curves; the dotted line is the share of the class, what guessing gives.
+    """Precision-recall curves of the pooled out-of-fold predictions, a line for each repeat.
+
+    The dotted line is the precision of random predictions: the fraction of patients in the class.
 
     Parameters
     ----------
     curves : dict of str to list of Curve
-        By label; made by :meth:`from_result`.
+        Curves by label of the legend, as :meth:`from_result` computes them.
 
     Attributes
     ----------
@@ -185,10 +191,10 @@ class PRDisplay(_CurveDisplay):
     'precision'
     """
 
-    _steps = "steps-post"  # precision between two points is that of the lower recall
+    _steps = "steps-post"  # as in scikit-learn, without interpolation
 
     @classmethod
-    def _curve(cls, part: Predicted, k: int) -> Curve | None:
+    def _curve(cls, part: RepeatPredictions, k: int) -> Curve | None:
         positive = part.y == k
         if not positive.any():
             return None
@@ -207,7 +213,7 @@ class PRDisplay(_CurveDisplay):
         for number, drawn in enumerate(self.curves.values()):
             share = drawn[0].share
             style = {"color": GREY if len(self.curves) == 1 else colour(number), "linestyle": ":"}
-            label = "guessing" if number == 0 else "_nolegend_"
+            label = "chance" if number == 0 else "_nolegend_"
             ax.axhline(share, linewidth=1, label=label, **style)
         ax.set(xlabel="recall (sensitivity)", ylabel="precision")
         ax.legend(loc="best")

@@ -1,4 +1,4 @@
-"""The genes that pull hardest, and toward which class."""
+"""Bar chart of the genes with the largest attributions."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ _DIRECTION = "direction_"
 
 @dataclass
 class GeneAttributionDisplay:
-    """Bars of the mean size of a gene's pull, coloured by the class that high expression means.
+    """Mean absolute attributions of genes, coloured by the class that high expression favours.
 
     Parameters
     ----------
     genes : DataFrame
-        The table of :func:`sk_momkd.gene_attributions` by class.
+        ``genes`` of the result of :func:`sk_momkd.gene_attributions` with ``by="class"``.
     n_genes : int, default=20
-        How many are drawn, the most important first.
+        Number of genes that are drawn, the most important first.
 
     Attributes
     ----------
@@ -61,26 +61,41 @@ class GeneAttributionDisplay:
         random_state: Any = None,
         ax: Any = None,
     ) -> Self:
-        """Attribute the omics branch of a fitted MoMKD to its genes, and draw the result.
+        """Compute the gene attributions of a fitted MoMKD and draw them.
 
         Parameters
         ----------
         clf : fitted MoMKDClassifier, or pipeline that ends in one
         omics : AnnData, DataFrame or OmicsTable
         n_genes : int, default=20
+            Number of genes that are drawn, the most important first.
         random_state : int, RandomState or None, default=None
+            Controls the attributions.
         ax : matplotlib Axes, optional
+
+        Returns
+        -------
+        GeneAttributionDisplay
 
         Raises
         ------
         OmicsError, ImportError, TypeError
-            As :func:`sk_momkd.gene_attributions`.
+            As :func:`sk_momkd.gene_attributions` raises them.
         """
         found = inspection.gene_attributions(clf, omics, random_state=random_state)
         return cls(found.genes, n_genes).plot(ax)
 
     def plot(self, ax: Any = None) -> Self:
-        """Draw into `ax`, or into a new figure; returns itself."""
+        """Draw into `ax`, or into a new figure.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, optional
+
+        Returns
+        -------
+        self
+        """
         shown = self.genes.head(self.n_genes)
         classes = [c for c in shown.columns if str(c).startswith(_DIRECTION)]
         if not classes:
@@ -103,7 +118,7 @@ class GeneAttributionDisplay:
                         height=0.75,
                     )
             self.ax_.set_yticks(range(len(shown)), shown["gene"].map(literal), fontsize=8)
-            self.ax_.set(xlabel="mean size of the pull", ylim=(len(shown) - 0.4, -0.6))
+            self.ax_.set(xlabel="mean absolute attribution", ylim=(len(shown) - 0.4, -0.6))
             place = {"loc": "lower left", "bbox_to_anchor": (0, 1), "ncols": len(classes)}
-            self.ax_.legend(title="high expression pulls toward", **place)
+            self.ax_.legend(title="high expression favours", **place)
         return self

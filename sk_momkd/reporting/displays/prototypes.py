@@ -21,8 +21,8 @@ from .attention_map import patch_width, require_one_slide
 from .slide_image import SlideImage, open_slide
 from .style import GREY, axes, literal, styled
 
-_PIXELS = 88  # of a cell
-_GAP = 16  # pixels between cells, where the caption stands
+_PIXELS = 88  # width of a cell
+_GAP = 16  # pixels between cells, for the caption
 _TISSUE, _HERE = (205, 205, 205), (213, 94, 0)
 _SUFFIXES = (".svs", ".tif", ".tiff", ".ndpi", ".mrxs", ".scn", ".vms", ".svslide", ".bif")
 
@@ -31,15 +31,16 @@ _SUFFIXES = (".svs", ".tif", ".tiff", ".ndpi", ".mrxs", ".scn", ".vms", ".svslid
 class PrototypeDisplay:
     """Top patches of each memory component, a row per component and a block per class.
 
-    A patch is cut from its slide where an image can be opened, else the slide's patches are drawn
-    in grey and the one that is meant in orange. Below it stands its cosine with the component.
+    If the image of a slide is available, patches are cut from it. Otherwise a small map shows all
+    patches of the slide in grey and the top patch in orange. The number below a patch is its
+    cosine with the component.
 
     Parameters
     ----------
     patches : DataFrame
-        As :func:`sk_momkd.top_patches` gives it.
-    pictures : list of ndarray of shape (pixels, pixels, 3)
-        Of each row of `patches`; uint8.
+        Result of :func:`sk_momkd.top_patches`.
+    pictures : list of uint8 ndarray of shape (pixels, pixels, 3)
+        Picture of each row of `patches`.
 
     Attributes
     ----------
@@ -79,28 +80,42 @@ class PrototypeDisplay:
         Parameters
         ----------
         clf : fitted MoMKDClassifier, or pipeline that ends in one
-        bags : BagSequence or whatever `as_bags` reads
+        bags : bags in any form that `fit` accepts
         n : int, default=3
-            Patches per component.
+            Number of patches per component.
         images : dict of slide id to path or open slide, or folder, optional
-            In a folder, the file named by the slide id.
+            Images of slides; in a folder, files are named by the slide id.
         mpp : float, optional
-            Micrometres per level-0 pixel, where bags are in micrometres and pictures do not tell.
+            Micrometres per level-0 pixel. It is needed for bags in micrometres whose images do not
+            hold their resolution.
         ax : matplotlib Axes, optional
+
+        Returns
+        -------
+        PrototypeDisplay
 
         Raises
         ------
         TypeError
             If the classifier has no memory.
         BagError
-            If patches have no coordinates, or a bag holds several slides.
+            If patches have no coordinates or no known size, or a bag holds several slides.
         """
         bags = as_bags(bags)
         patches = inspection.top_patches(clf, bags, n=n)
         return cls(patches, patch_pictures(patches, bags, images, mpp)).plot(ax)
 
     def plot(self, ax: Any = None) -> Self:
-        """Draw into `ax`, or into a new figure; returns itself."""
+        """Draw into `ax`, or into a new figure.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, optional
+
+        Returns
+        -------
+        self
+        """
         patches = self.patches.reset_index(drop=True)
         blocks = dict(list(patches.groupby("class", sort=False)))
         n_rows = patches["component"].nunique()
@@ -141,7 +156,7 @@ class PrototypeDisplay:
 def patch_pictures(
     patches: pd.DataFrame, bags: BagSequence, images: Any, mpp: float | None = None
 ) -> list[NDArray]:
-    """A square picture of each row of `patches`: cut from the slide, else where it lies in it."""
+    """Return a square picture of each row of `patches`: the tissue, or its position as a map."""
     by_id = {bags.name(i) if b.bag_id is None else b.bag_id: b for i, b in enumerate(bags)}
     pictures: dict[int, NDArray] = {}
     for bag_id, part in patches.reset_index(drop=True).groupby("bag_id"):
@@ -169,24 +184,24 @@ def _units_per_pixel(slide: SlideImage, bag: Bag, mpp: float | None) -> float:
     mpp = mpp or slide.mpp
     if mpp is None:
         raise BagError(
-            f"{bag.name} has coordinates in micrometres, and its picture does not tell its "
-            "resolution, so patches cannot be cut from it. Give mpp=."
+            f"{bag.name} has coordinates in micrometres, and the resolution of its "
+            "image is unknown. Pass mpp= to cut patches from it."
         )
     return mpp
 
 
 def image_of(bag_id: str, images: Any) -> Any:
-    """The picture of a slide in a dict, or its file in a folder; None where there is none."""
+    """Return the image of a slide in a dict, or its file in a folder; None without one."""
     if images is None:
         return None
     if isinstance(images, Mapping):
         return images.get(bag_id)
     files = [Path(images) / f"{bag_id}{suffix}" for suffix in _SUFFIXES]
-    return next((f for f in files if isfile(f)), None)  # also where an id is too long for a name
+    return next((f for f in files if isfile(f)), None)  # False also for names that are too long
 
 
 def _outline(bag: Bag, width: float) -> tuple[NDArray, NDArray, float]:
-    """The slide's patches in grey, their corner, and pixels per unit."""
+    """Map of the slide's patches in grey, its origin, and its pixels per unit."""
     corners = np.asarray(bag.coords, dtype=float)
     corners = corners - (width / 2 if bag.info.anchor == "centre" else 0)
     low = corners.min(axis=0)
@@ -200,7 +215,7 @@ def _outline(bag: Bag, width: float) -> tuple[NDArray, NDArray, float]:
 
 
 def _location(cell: NDArray, low: NDArray, scale: float, xy: Any, width: float) -> NDArray:
-    """`cell` with the patch at `xy` in colour, no smaller than can be seen."""
+    """Copy of `cell` with the patch at `xy` in colour, at least 6 pixels wide."""
     cell = cell.copy()
     centre = (np.asarray(xy) - low + width / 2) * scale
     half = max(width * scale, 6.0) / 2

@@ -1,4 +1,4 @@
-"""The picture of a slide: its thumbnail and patches, by openslide or tiffslide."""
+"""Images of slides: thumbnails and patches, read with openslide or tiffslide."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 
 class SlideImage:
-    """An open slide, of which pieces are read by level-0 pixels.
+    """An open slide whose regions are addressed in level-0 pixels.
 
     Parameters
     ----------
@@ -23,7 +23,7 @@ class SlideImage:
     size : tuple of int
         Width and height in level-0 pixels.
     mpp : float or None
-        Micrometres per level-0 pixel, where the slide tells.
+        Micrometres per level-0 pixel; None if the slide does not hold it.
     """
 
     def __init__(self, slide: Any) -> None:
@@ -32,11 +32,11 @@ class SlideImage:
         self.mpp = _number(slide.properties, "mpp-x")
 
     def thumbnail(self, longest: int = 1024) -> NDArray:
-        """The whole slide, its longer side `longest` pixels at most; uint8, (height, width, 3)."""
+        """Read the whole slide; uint8 (height, width, 3), the longer side at most `longest`."""
         return np.asarray(self._slide.get_thumbnail((longest, longest)).convert("RGB"))
 
     def patch(self, x: float, y: float, width: float, pixels: int = 96) -> NDArray:
-        """The square at level-0 (x, y), scaled to `pixels`; uint8, (pixels, pixels, 3)."""
+        """Read the square with corner (x, y) at level 0; uint8 (pixels, pixels, 3)."""
         downsample = max(1.0, width / pixels)
         level = self._slide.get_best_level_for_downsample(downsample)
         wide = max(1, round(width / self._slide.level_downsamples[level]))
@@ -46,18 +46,22 @@ class SlideImage:
 
 
 def open_slide(image: Any) -> SlideImage:
-    """Open the picture of a slide.
+    """Open the image of a slide.
 
     Parameters
     ----------
     image : path, OpenSlide, TiffSlide or SlideImage
+
+    Returns
+    -------
+    SlideImage
 
     Raises
     ------
     ImportError
         If neither openslide nor tiffslide is installed.
     OSError
-        If none of them can open the file; says what each of them said.
+        If neither can open the file; holds the error of each.
 
     Examples
     --------
@@ -70,22 +74,22 @@ def open_slide(image: Any) -> SlideImage:
         return image
     if hasattr(image, "read_region"):
         return SlideImage(image)
-    path, said = fspath(image), []
+    path, failures = fspath(image), []
     for opener, errors in _openers():
         try:
             return SlideImage(opener(path))
         except errors as error:
-            said.append(f"{type(error).__name__}: {error}")
-    if not said:
+            failures.append(f"{type(error).__name__}: {error}")
+    if not failures:
         raise ImportError(
-            "Pictures of slides need tiffslide or openslide, and neither is installed: "
+            "Images of slides need tiffslide or openslide, and neither is installed: "
             "pip install 'sk_momkd[slides]'."
         )
-    raise OSError(f"{path} cannot be opened as a slide: {'; '.join(said)}")
+    raise OSError(f"{path} cannot be opened as a slide: {'; '.join(failures)}")
 
 
 def _openers() -> Iterator[tuple[Callable[[str | PathLike], Any], tuple[type[Exception], ...]]]:
-    """Those that are installed, the one that knows more formats first."""
+    """Installed openers with their errors; openslide first, since it reads more formats."""
     try:
         import openslide
     except ImportError:  # also where its C library is absent

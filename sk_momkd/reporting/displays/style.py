@@ -1,4 +1,4 @@
-"""How all figures look: colours that the colour-blind tell apart, readable type, no clutter."""
+"""The style of all figures: a colour-blind safe palette, readable type, no clutter."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any, Literal
 # Okabe and Ito's palette without its yellow, which is too light for lines on white.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 GREY = "#6B6B6B"
-SCALE = "viridis"  # of values from low to high: even in lightness, also in grey print
+SCALE = "viridis"  # perceptually uniform, also when printed in grey
 
 Layout = Literal["constrained", "compressed"]  # compressed: for axes of fixed proportions
 
@@ -29,7 +29,7 @@ _STYLE = {
 
 
 def matplotlib() -> ModuleType:
-    """Module matplotlib, or an error that says how to get it."""
+    """Return the module matplotlib; raises an ImportError with the install command without it."""
     try:
         import matplotlib as module
     except ImportError as error:
@@ -44,7 +44,7 @@ _OFF_SCREEN = ContextVar("off_screen", default=False)
 
 @contextmanager
 def off_screen() -> Iterator[None]:
-    """Within it, new figures belong to no window, and nobody has to close them."""
+    """Context in which new figures are not registered with pyplot and need not be closed."""
     token = _OFF_SCREEN.set(True)
     try:
         yield
@@ -54,7 +54,7 @@ def off_screen() -> Iterator[None]:
 
 @contextmanager
 def styled() -> Iterator[None]:
-    """Within it, figures have the package's look; the user's settings return afterwards."""
+    """Context in which figures have the style of the package."""
     with matplotlib().rc_context(_STYLE):
         yield
 
@@ -62,12 +62,12 @@ def styled() -> Iterator[None]:
 def axes(
     ax: Any, size: tuple[float, float], n: int = 1, *, layout: Layout = "constrained"
 ) -> list[Any]:
-    """The user's axes, or `n` new ones side by side in a figure of `size` inches.
+    """Return the passed axes, or `n` new ones side by side in a figure of `size` inches.
 
     Raises
     ------
     ValueError
-        If the user gave another number of axes.
+        If another number of axes is passed.
     """
     matplotlib()
     if ax is None:
@@ -89,7 +89,7 @@ def _new_figure(size: tuple[float, float], layout: Layout) -> Any:
 
 
 def shortened(name: str, longest: int = 48) -> str:
-    """`name`, its middle left out where it is long: the ends of slide ids tell them apart.
+    """Replace the middle of a long name by an ellipsis; slide ids often differ at their end.
 
     Examples
     --------
@@ -103,7 +103,7 @@ def shortened(name: str, longest: int = 48) -> str:
 
 
 def literal(name: Any) -> str:
-    r"""`name` so that matplotlib draws it letter by letter: no formula, and in the legend too.
+    r"""Escape `name` so that matplotlib draws it literally, also in the legend.
 
     Examples
     --------

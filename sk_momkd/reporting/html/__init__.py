@@ -1,4 +1,4 @@
-"""The one-file HTML report."""
+"""The HTML report, one self-contained file."""
 
 import lazy_loader as _lazy
 

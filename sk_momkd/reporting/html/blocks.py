@@ -1,4 +1,4 @@
-"""What a page is made of: paragraphs, tables, pictures, and sections of them."""
+"""Building blocks of the page: paragraphs, tables, figures, and sections of these."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ import pandas as pd
 
 from ..displays.style import off_screen, styled
 
-_ROWS_AT_ONCE = 100  # of a long table in one part that opens
-_MOST_ROWS = 2_000
+_ROWS_AT_ONCE = 100  # rows of a long table in each collapsed part
+_MOST_ROWS = 2_000  # rows of a table in the page
 _PER_INCH = 96  # CSS pixels
-_HEAVY = 600_000  # bytes; a picture above that gets by with 256 colours
+_HEAVY = 600_000  # bytes of a picture above which it is reduced to 256 colours
 _SHARPER = 1.5  # pixels of a picture per CSS pixel
 
 
 @dataclass(frozen=True)
 class Paragraph:
-    """A paragraph; a `note` is set smaller, a `warning` stands out."""
+    """A paragraph of kind ``plain``, ``note`` (small print) or ``warning`` (highlighted)."""
 
     text: str
     kind: str = "plain"
@@ -31,7 +31,7 @@ class Paragraph:
 
 @dataclass(frozen=True)
 class Table:
-    """Cells as text; long ones in parts that the reader opens."""
+    """A table with cells as text; the parts of a long one are collapsed."""
 
     caption: str
     columns: list[str]
@@ -42,7 +42,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture within the page, with its size in CSS pixels."""
+    """An embedded picture with its size in CSS pixels."""
 
     source: str
     width: int
@@ -53,7 +53,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Pictures:
-    """Pictures side by side where the page is wide enough."""
+    """Pictures side by side, as far as the width of the page allows."""
 
     pictures: list[Picture]
     block: str = "pictures"
@@ -61,7 +61,7 @@ class Pictures:
 
 @dataclass(frozen=True)
 class Flow:
-    """Boxes from top to bottom, with what leaves at each step."""
+    """Flow diagram: boxes from top to bottom, each with the exclusions at this step."""
 
     steps: list[tuple[str, list[str]]]
     block: str = "flow"
@@ -72,7 +72,7 @@ Block = Paragraph | Table | Pictures | Flow
 
 @dataclass(frozen=True)
 class Section:
-    """A section of the page; of one that could not be filled, why."""
+    """A section of the page; `missing` gives the reason if it cannot be filled."""
 
     name: str
     title: str
@@ -81,7 +81,7 @@ class Section:
 
 
 def table(frame: pd.DataFrame, caption: str, *, index: bool = True, closed: bool = False) -> Table:
-    """A DataFrame as a table of text, its floats to three digits."""
+    """Convert a DataFrame to a table of text, with three decimals for floats."""
     if index:
         frame = frame.reset_index()
     shown = frame.iloc[:_MOST_ROWS]
@@ -92,7 +92,7 @@ def table(frame: pd.DataFrame, caption: str, *, index: bool = True, closed: bool
         part = rows[start : start + _ROWS_AT_ONCE]
         parts.append((f"{start + 1} to {start + len(part)}", part))
     if len(frame) > len(shown):
-        caption = f"{caption} (the first {len(shown)} of {len(frame)} rows; to_csv writes all)"
+        caption = f"{caption} (the first {len(shown)} of {len(frame)} rows)"
     return Table(caption, [str(c) for c in frame.columns], parts, closed or len(parts) > 1)
 
 
@@ -106,12 +106,12 @@ def _cell(value: Any) -> str:
 
 
 def chart(draw: Callable[[], Any], alt: str, caption: str = "") -> Picture:
-    """The figure of the display that `draw` makes, as SVG."""
+    """Render the figure of the display that `draw` returns, as SVG."""
     return _picture(draw, alt, caption, raster=False)
 
 
 def photograph(draw: Callable[[], Any], alt: str, caption: str = "") -> Picture:
-    """The same as PNG, for maps and tissue."""
+    """Render the figure as PNG, for maps and tissue."""
     return _picture(draw, alt, caption, raster=True)
 
 
@@ -142,6 +142,6 @@ def _lighter(png: BytesIO) -> BytesIO:
 
 
 def listed(names: Sequence[Any], most: int = 5) -> str:
-    """Some names and how many more."""
+    """List the first names and the number of the others."""
     shown = ", ".join(str(n) for n in names[:most])
     return shown if len(names) <= most else f"{shown} and {len(names) - most} more"

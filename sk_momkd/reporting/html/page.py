@@ -16,20 +16,16 @@ from ...io.atomic import atomic_write
 from ...io.join_report import JoinReport
 from ...versions import facts
 from ..displays.style import matplotlib
-from ..predicted import interval_text, with_interval
+from ..repeat_predictions import interval_text, with_interval
 from .blocks import Section
-from .checklist import checklist_section
-from .sections_model import genes_section, memory_section, prototypes_section, slides_section
-from .sections_result import (
-    calibration_section,
-    cohort_section,
-    predictions_section,
-    results_section,
-)
-from .sections_run import run_section
-from .subject import Subject, bag_name
+from .checklist_section import checklist_section
+from .cohort_section import cohort_section
+from .context import ReportContext, bag_name
+from .model_sections import genes_section, memory_section, prototypes_section, slides_section
+from .reproducibility_section import reproducibility_section
+from .result_sections import calibration_section, predictions_section, results_section
 
-_SECTIONS: tuple[Callable[[Subject], Section], ...] = (
+_SECTIONS: tuple[Callable[[ReportContext], Section], ...] = (
     cohort_section,
     results_section,
     calibration_section,
@@ -39,7 +35,7 @@ _SECTIONS: tuple[Callable[[Subject], Section], ...] = (
     genes_section,
     predictions_section,
     checklist_section,
-    run_section,
+    reproducibility_section,
 )
 
 
@@ -60,50 +56,54 @@ def report(
     n_patches: int = 3,
     random_state: int = 0,
 ) -> Path:
-    """Write a page that opens from disk and loads nothing.
+    """Write a self-contained HTML report, which needs no network.
 
     Parameters
     ----------
     result : Evaluation, ExternalEvaluation, Comparison, OmicsComparison or fitted classifier
-        Of a comparison, the page is about the method with the highest AUROC within folds that is
-        not the reference, or about ``"with"`` omics; its tables stand in the page. Heat maps and
-        prototypes need models: ``evaluate(..., keep_models=True)``.
+        Result to report. Of a comparison, the page shows its tables and describes the method with
+        the highest mean AUROC over folds that is not the reference, or the method ``"with"``
+        omics. Attention maps and prototypes need fitted models:
+        ``evaluate(..., keep_models=True)``.
     path : path
-        The HTML file; replaced where it exists.
-    bags : BagSequence or whatever `as_bags` reads, optional
-        The cohort, for heat maps and prototypes. Each patient is shown with the model that did not
-        train on it.
+        HTML file to write; an existing file is replaced.
+    bags : bags in any form that `fit` accepts, optional
+        The cohort, for attention maps and prototypes. The map of each patient is that of the model
+        that was not trained on this patient.
     y : array-like of shape (n_bags,), optional
-        Labels, which stand in the hash of the cohort.
+        Labels, for the hash of the cohort.
     omics : AnnData, DataFrame or OmicsTable, optional
-        For the genes.
+        Omics, for the gene attributions.
     join : JoinReport, optional
-        The fourth thing that :func:`load_cohort` returns, for the flow of the cohort.
+        Fourth return value of :func:`load_cohort`, for the flow diagram of the cohort.
     model : fitted classifier or pipeline, optional
-        For a result that kept no models.
+        Model to use if `result` kept no models.
     images : dict of slide id to path or open slide, or folder, optional
-        Pictures of slides; in a folder the file named by the slide id.
+        Images of slides; in a folder, files are named by the slide id.
     mpp : float, optional
-        Micrometres per level-0 pixel, where the pictures do not tell.
-    title : str
+        Micrometres per level-0 pixel. It is needed if images do not hold their resolution.
+    title : str, default="Report of a slide classifier"
+        Title of the page.
     notes : dict of str to str, optional
-        What the authors answer to topics of the checklist; other topics are added to it.
+        Answers of the authors by topic of the checklist; other topics are added to it.
     n_slides : int, default=3
-        Heat maps of the best, worst and most uncertain patients, each.
+        Number of attention maps of each of the best, worst and most uncertain patients.
     n_patches : int, default=3
-        Patches per memory component.
+        Number of patches per memory component.
     random_state : int, default=0
-        Of the genes' attributions.
+        Controls the gene attributions.
 
     Returns
     -------
     Path
-        Of the file.
+        Path of the file.
 
     Raises
     ------
     TypeError
         If `result` is neither a result of an evaluation nor a fitted classifier.
+    ValueError
+        If `y` and `bags` differ in length, or `n_slides` or `n_patches` is less than 1.
     IsADirectoryError
         If `path` is a folder.
     ImportError
@@ -111,8 +111,8 @@ def report(
 
     Notes
     -----
-    A section that cannot be filled says why, in a line. Names that come from users are shown as
-    text, whatever they hold, and the page forbids itself scripts and connections.
+    A section that cannot be filled gives the reason. Names of slides, patients and classes are
+    escaped, and a content security policy forbids scripts and connections.
 
     Examples
     --------
@@ -131,10 +131,12 @@ def report(
     _require(n_slides=n_slides, n_patches=n_patches)
     path = Path(path)
     if path.is_dir():
-        raise IsADirectoryError(f"{path} is a folder; name the file, as in {path / 'report.html'}.")
-    chosen, comparison, models = _what(result, model)
+        raise IsADirectoryError(
+            f"{path} is a folder. Pass the name of a file, such as {path / 'report.html'}."
+        )
+    chosen, comparison, models = _split_result(result, model)
     sequence = None if bags is None else as_bags(bags)
-    subject = Subject(
+    context = ReportContext(
         result=chosen,
         comparison=comparison,
         models=models,
@@ -153,11 +155,11 @@ def report(
     matplotlib()
     page = template.render(
         title=title,
-        headline=_headline(subject),
+        headline=_headline(context),
         version=facts()["sk_momkd"],
         date=datetime.date.today().isoformat(),
-        cards=_cards(subject),
-        sections=[fill(subject) for fill in _SECTIONS],
+        cards=_cards(context),
+        sections=[fill(context) for fill in _SECTIONS],
     )
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(path) as part:
@@ -171,8 +173,8 @@ def _require(**counts: int) -> None:
             raise ValueError(f"{name} must be at least 1, got {count!r}.")
 
 
-def _what(result: Any, model: Any) -> tuple[Any, Any, dict[tuple[int, int], Any]]:
-    """The result of one method, the comparison it is of, and the models by repeat and fold."""
+def _split_result(result: Any, model: Any) -> tuple[Any, Any, dict[tuple[int, int], Any]]:
+    """Return the result of one method, its comparison, and its models by repeat and fold."""
     evaluations = getattr(result, "evaluations", None)
     comparison = None if evaluations is None else result
     if evaluations is not None:
@@ -184,7 +186,7 @@ def _what(result: Any, model: Any) -> tuple[Any, Any, dict[tuple[int, int], Any]
         raise TypeError(
             "Expected the result of evaluate, evaluate_external, compare or compare_omics, or a "
             f"fitted classifier, got {type(result).__name__}"
-            + (", which is not fitted: call fit first." if hasattr(result, "fit") else ".")
+            + (", which is not fitted. Call fit first." if hasattr(result, "fit") else ".")
         )
     return None, None, {(0, 0): result}
 
@@ -197,7 +199,7 @@ def _method_of(comparison: Any) -> str:
 
 
 def _models(result: Any) -> dict[tuple[int, int], Any]:
-    """Kept models; they stand in the order of the rows of `folds`."""
+    """Return the kept models, whose order is that of the rows of `folds`."""
     kept = getattr(result, "models", ())
     if not kept:
         return {}
@@ -214,17 +216,17 @@ def _labels(bags: Any, y: Any) -> dict[str, Any]:
     return {bag_name(bags, i): label for i, label in enumerate(labels.tolist())}
 
 
-def _headline(subject: Subject) -> str:
-    if subject.result is not None:
-        return subject.result.headline
-    return f"A fitted {type(subject.classifier).__name__}, not evaluated on this page."
+def _headline(context: ReportContext) -> str:
+    if context.result is not None:
+        return context.result.headline
+    return f"A fitted {type(context.classifier).__name__} without evaluation."
 
 
-def _cards(subject: Subject) -> list[tuple[str, str]]:
-    if subject.result is None:
+def _cards(context: ReportContext) -> list[tuple[str, str]]:
+    if context.result is None:
         return []
-    result, summary = subject.result, subject.result.summary
-    cards = [(str(len(subject.confidence_of_patients())), "patients")]
+    result, summary = context.result, context.result.summary
+    cards = [(str(len(context.patient_confidence())), "patients")]
     wanted = [("auroc", "AUROC")]
     suffix = "_tuned" if summary["value"].notna().get("sensitivity_tuned", False) else ""
     wanted += [(f"{name}{suffix}", name) for name in ("sensitivity", "specificity")]

@@ -1,4 +1,4 @@
-"""The predictions of a result as arrays, whichever evaluation they come from."""
+"""Predictions of a result as arrays, one set per repeat of the evaluation."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)
-class Predicted:
-    """Predictions of one repeat.
+class RepeatPredictions:
+    """Predictions of one repeat of an evaluation.
 
     Attributes
     ----------
     y : int ndarray of shape (n_patients,)
-        Class numbers; of two classes, 1 is the positive one.
+        Class numbers; with two classes, 1 is the positive one.
     proba : ndarray of shape (n_patients, n_classes)
     tuned : int ndarray of shape (n_patients,) or None
-        Decisions at the chosen thresholds.
+        Predicted classes at the chosen thresholds; None without thresholds.
     thresholds : ndarray
-        Those that were chosen, each once.
+        The distinct thresholds that the models chose.
     """
 
     y: NDArray
@@ -32,24 +32,24 @@ class Predicted:
 
     @property
     def decided(self) -> NDArray:
-        """At the chosen thresholds where there are some, else the most probable class."""
+        """Predicted classes: at the chosen thresholds, or the most probable class without them."""
         return self.proba.argmax(axis=1) if self.tuned is None else self.tuned
 
 
-def predicted(result: Any) -> list[Predicted]:
-    """Predictions of each repeat of an `Evaluation`, or of an `ExternalEvaluation`'s ensemble.
+def predictions_by_repeat(result: Any) -> list[RepeatPredictions]:
+    """Return the predictions of each repeat of an `Evaluation`, or of an external ensemble.
 
     Raises
     ------
     TypeError
-        If `result` is neither.
+        If `result` is neither an `Evaluation` nor an `ExternalEvaluation`.
     """
     table = getattr(result, "predictions", None)
     classes = getattr(result, "classes", None)
     if not isinstance(table, pd.DataFrame) or classes is None:
         raise TypeError(
             "Expected the result of evaluate(...) or evaluate_external(...), got "
-            f"{type(result).__name__}. A comparison has them in its .evaluations."
+            f"{type(result).__name__}. Of a comparison, pass one of its .evaluations."
         )
     if "repeat" not in table:
         return [_of_repeat(table, classes, _ensemble_threshold(result))]
@@ -61,18 +61,20 @@ def _ensemble_threshold(result: Any) -> pd.Series:
     return pd.Series(chosen, index=result.predictions.index)
 
 
-def _of_repeat(table: pd.DataFrame, classes: tuple[Any, ...], threshold: pd.Series) -> Predicted:
+def _of_repeat(
+    table: pd.DataFrame, classes: tuple[Any, ...], threshold: pd.Series
+) -> RepeatPredictions:
     number = {c: k for k, c in enumerate(classes)}
     y = np.array([number[c] for c in table["y"]])
     proba = table[[f"p_{c}" for c in classes]].to_numpy(dtype=float)
     if threshold.isna().any() or len(classes) != 2:
-        return Predicted(y, proba, None, np.array([]))
+        return RepeatPredictions(y, proba, None, np.array([]))
     tuned = (proba[:, 1] >= threshold.to_numpy()).astype(int)
-    return Predicted(y, proba, tuned, np.unique(threshold))
+    return RepeatPredictions(y, proba, tuned, np.unique(threshold))
 
 
 def with_interval(result: Any, metric: str) -> tuple[float, float, float]:
-    """Value of a metric with its interval; of an external evaluation, that of the ensemble."""
+    """Value of a metric and its interval; of an external evaluation, those of the ensemble."""
     row = result.summary.loc[metric]
     names = ("value", "low", "high")
     if "ensemble" in row:
@@ -82,14 +84,14 @@ def with_interval(result: Any, metric: str) -> tuple[float, float, float]:
 
 
 def interval_text(low: float, high: float) -> str:
-    """``[low, high]`` in one unbreakable piece; empty where unknown."""
+    """Format ``[low, high]`` without line breaks; empty for NaN."""
     return "" if low != low else f"[{low:.3f},\N{NO-BREAK SPACE}{high:.3f}]"
 
 
 def require_two_classes(result: Any, what: str) -> None:
-    """Raise where there is no positive class."""
+    """Raise a ValueError unless the result has two classes."""
     if len(result.classes) != 2:
         raise ValueError(
-            f"{what} needs two classes, the result has {len(result.classes)}: "
+            f"{what} needs two classes, but the result has {len(result.classes)}: "
             f"{', '.join(map(repr, result.classes))}."
         )

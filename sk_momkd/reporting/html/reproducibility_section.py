@@ -1,4 +1,4 @@
-"""Section on how to repeat the run: seeds, parameters, versions, hashes."""
+"""Section on reproducing the run: seeds, parameters, versions, hashes."""
 
 from __future__ import annotations
 
@@ -12,48 +12,53 @@ from ...data.omics import as_omics
 from ...evaluation.routing import final_estimator
 from ...versions import facts
 from .blocks import Block, Paragraph, Section, table
-from .subject import Subject
+from .context import ReportContext
 
 
-def run_section(subject: Subject) -> Section:
-    """What somebody needs to repeat the run and to see that it is the same."""
+def reproducibility_section(context: ReportContext) -> Section:
+    """Seeds, parameters and versions for repeating the run, and hashes for comparing it."""
     blocks: list[Block] = []
-    if subject.model is None:
+    if context.model is None:
         blocks.append(
             Paragraph(
-                "No model was kept, so its parameters and seeds are not known here: "
-                "evaluate(..., keep_models=True).",
+                "No model was kept, so parameters and seeds are unknown. Use "
+                "evaluate(..., keep_models=True) to list them.",
                 "note",
             )
         )
     else:
         blocks.append(
             table(
-                _seeds(subject),
+                _seeds(context),
                 "Models and their seeds",
                 index=False,
-                closed=len(subject.models) > 5,
+                closed=len(context.models) > 5,
             )
         )
         blocks.append(
             table(
-                _parameters(subject.model),
+                _parameters(context.model),
                 "Parameters of the first model",
                 index=False,
                 closed=True,
             )
         )
-    blocks.append(table(_hashes(subject), "SHA-256", index=False))
-    versions = pd.DataFrame(facts().items(), columns=["what", "version"])
+    blocks.append(table(_hashes(context), "Hashes (SHA-256)", index=False))
+    versions = pd.DataFrame(facts().items(), columns=["package", "version"])
     blocks.append(
-        table(versions, "Versions on the machine that wrote this page", index=False, closed=True)
+        table(
+            versions,
+            "Versions of packages on the machine that wrote this page",
+            index=False,
+            closed=True,
+        )
     )
-    return Section("run", "To repeat this run", blocks)
+    return Section("run", "Reproducibility", blocks)
 
 
-def _seeds(subject: Subject) -> pd.DataFrame:
+def _seeds(context: ReportContext) -> pd.DataFrame:
     rows = []
-    for (repeat, fold), model in subject.models.items():
+    for (repeat, fold), model in context.models.items():
         last = final_estimator(model)
         rows.append(
             {
@@ -75,30 +80,30 @@ def _parameters(model: Any) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["parameter", "value"])
 
 
-def _hashes(subject: Subject) -> pd.DataFrame:
-    """Equal hashes, equal contents; of the omics its values as float32, with all names."""
+def _hashes(context: ReportContext) -> pd.DataFrame:
+    """Hashes of the contents; of omics, of its float32 values and all names."""
     rows = {}
-    if subject.result is not None:
-        rows["predictions, as CSV"] = _of_table(subject.result.predictions)
-        rows["summary, as CSV"] = _of_table(subject.result.summary.reset_index())
-    if subject.bags is not None:
+    if context.result is not None:
+        rows["predictions, as CSV"] = _of_table(context.result.predictions)
+        rows["summary, as CSV"] = _of_table(context.result.summary.reset_index())
+    if context.bags is not None:
         bags = pd.DataFrame(
             {
-                "bag": list(subject.by_name()),
-                "patient": [bag.patient_id for bag in subject.bags],
-                "label": [subject.labels.get(name) for name in subject.by_name()],
+                "bag": list(context.by_name()),
+                "patient": [bag.patient_id for bag in context.bags],
+                "label": [context.labels.get(name) for name in context.by_name()],
             }
         )
         rows["slides, patients and labels, as CSV"] = _of_table(bags)
-    if subject.omics is not None:
-        omics = as_omics(subject.omics)
+    if context.omics is not None:
+        omics = as_omics(context.omics)
         frame = omics.rows(np.arange(len(omics.ids)))
         digest = hashlib.sha256("\n".join([*map(str, omics.ids), *map(str, omics.genes)]).encode())
         digest.update(np.ascontiguousarray(frame.to_numpy()).tobytes())
         rows["omics"] = digest.hexdigest()
-    if subject.model is not None:
-        rows["weights of the first model"] = _weights(subject.classifier)
-    return pd.DataFrame(rows.items(), columns=["of", "hash"])
+    if context.model is not None:
+        rows["weights of the first model"] = _weights(context.classifier)
+    return pd.DataFrame(rows.items(), columns=["content", "hash"])
 
 
 def _of_table(frame: pd.DataFrame) -> str:
@@ -106,7 +111,7 @@ def _of_table(frame: pd.DataFrame) -> str:
 
 
 def _weights(classifier: Any) -> str:
-    """Of all tensors of the network with their names; empty where there is no network."""
+    """Hash of all tensors of the network and their names; empty without a network."""
     module = getattr(classifier, "module_", None)
     if module is None:
         return ""

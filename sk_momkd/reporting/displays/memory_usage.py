@@ -1,4 +1,4 @@
-"""The memory while training: how many components are active, and how evenly (Fig. 3)."""
+"""Usage of the memory during training (Fig. 3)."""
 
 from __future__ import annotations
 
@@ -18,15 +18,16 @@ _PERPLEXITY = "memory_perplexity_"
 class MemoryUsageDisplay:
     """Active ratio and perplexity of the memory per epoch.
 
-    Active is a component with a usage above a tenth of an even share. Perplexity is the number of
-    components that would be used evenly: between 1 and all of a class. Solid lines are the
-    training stream (with dropout), dashed ones the validation part.
+    A component is active if its usage exceeds a tenth of 1 / n, where n is the number of
+    components of its class. Perplexity is the effective number of components of a class, between 1
+    and n. Solid lines are for training batches (with dropout), dashed lines for the validation
+    part.
 
     Parameters
     ----------
     histories : dict of str to DataFrame
-        ``history_`` of each run by its name. Of one run each class has a line of perplexity; of
-        several each run has one, the geometric mean over classes.
+        ``history_`` of each run, by name. For one run, perplexity is drawn per class; for several
+        runs, the geometric mean over classes is drawn per run.
 
     Attributes
     ----------
@@ -37,7 +38,7 @@ class MemoryUsageDisplay:
     Examples
     --------
     >>> import pandas as pd
-    >>> from sk_momkd.reporting.displays.memory import MemoryUsageDisplay
+    >>> from sk_momkd.reporting.displays.memory_usage import MemoryUsageDisplay
     >>> history = pd.DataFrame(
     ...     {
     ...         "epoch": [1, 2],
@@ -60,9 +61,13 @@ class MemoryUsageDisplay:
 
         Parameters
         ----------
-        clf : fitted MoMKDClassifier, pipeline that ends in one, or dict of such by name
-            Of an ensemble, its first model.
-        ax : two matplotlib Axes, optional
+        clf : fitted MoMKDClassifier, pipeline that ends in one, or dict of these by name
+            Of an ensemble, the first model is used.
+        ax : list or array of two matplotlib Axes, optional
+
+        Returns
+        -------
+        MemoryUsageDisplay
 
         Raises
         ------
@@ -122,7 +127,7 @@ class MemoryUsageDisplay:
 
 
 def _history(clf: Any) -> pd.DataFrame:
-    """Of an ensemble, whose table holds all models one below the other, that of the first."""
+    """History of a fitted MoMKD; of an ensemble, the rows of its first model."""
     history = fitted_momkd(clf).history_
     return history[history["model"] == 0] if "model" in history else history
 

@@ -1,4 +1,4 @@
-"""What a report is about: a result, its models, and the cohort behind them."""
+"""Context of a report: the result, its models, and the cohort."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from ...io.join_report import JoinReport
 
 
 @dataclass(frozen=True, kw_only=True)
-class Subject:
-    """What a report is made of; what was not given is None.
+class ReportContext:
+    """All data from which the sections of a report are filled; None for missing parts.
 
     Attributes
     ----------
     result : Evaluation, ExternalEvaluation or None
     comparison : Comparison, OmicsComparison or None
-        That `result` is a part of.
+        The comparison that `result` belongs to.
     models : dict of (repeat, fold) to fitted estimator
         A single estimator has the key (0, 0).
     bags : BagSequence or None
     labels : dict of bag name to label
-    omics, join, images, mpp
-        As :func:`report` takes them.
-    n_slides, n_patches, random_state : int
+    omics, join, images, mpp, n_slides, n_patches, random_state
+        Parameters of :func:`report`.
     notes : dict of str to str
+        Answers of the authors by topic of the checklist.
     """
 
     result: Any
@@ -49,34 +49,34 @@ class Subject:
 
     @property
     def model(self) -> Any:
-        """The first of the models, None without one."""
+        """The first of the models; None if there is none."""
         return next(iter(self.models.values()), None)
 
     @property
     def classifier(self) -> Any:
-        """The classifier inside it."""
+        """The classifier at the end of the first model."""
         return None if self.model is None else final_estimator(self.model)
 
     @property
     def first_fold(self) -> str:
-        """How the page calls the first model."""
+        """Name of the first model in the text of the page."""
         return "the model of fold 0" if len(self.models) > 1 else "the model"
 
     def by_name(self) -> dict[str, Bag]:
-        """Bags by id, or by place where they have none."""
+        """Bags by id, or by position if they have none."""
         bags = () if self.bags is None else self.bags
         return {bag_name(bags, i): bag for i, bag in enumerate(bags)}
 
     def of_patient(self) -> dict[str, list[str]]:
-        """Names of the bags of each patient, who is called as an evaluation calls him."""
+        """Names of the bags of each patient, with patient ids as in an evaluation."""
         found: dict[str, list[str]] = {}
         for i, (name, bag) in enumerate(self.by_name().items()):
             owner = bag.patient_id or self.bags.name(i)  # type: ignore[union-attr]
             found.setdefault(owner, []).append(name)
         return found
 
-    def tested(self) -> BagSequence | None:
-        """The bags that the first model did not train on, where folds tell; else all."""
+    def test_bags(self) -> BagSequence | None:
+        """Bags of the test fold of the first model; all bags if there are no folds."""
         if self.bags is None or self.result is None or "fold" not in self.result.predictions:
             return self.bags
         table = self.result.predictions
@@ -86,11 +86,11 @@ class Subject:
         keep = [i for i in range(len(self.bags)) if bag_name(self.bags, i) in names]
         return self.bags[keep] if keep else self.bags
 
-    def confidence_of_patients(self) -> pd.DataFrame:
+    def patient_confidence(self) -> pd.DataFrame:
         """``patient_id, y, predicted, p_true, margin, fold`` of the first repeat.
 
-        ``p_true`` is the probability of the true class, ``margin`` that of the most probable
-        class above the next.
+        ``p_true`` is the probability of the true class, ``margin`` the difference between the two
+        largest probabilities.
         """
         table, classes = self.result.predictions, list(self.result.classes)
         if "repeat" in table:
@@ -114,5 +114,5 @@ def _confidence(table: pd.DataFrame, classes: list[Any]) -> pd.DataFrame:
 
 
 def bag_name(bags: Any, i: int) -> str:
-    """Id of a bag, its place where it has none."""
+    """Id of a bag, or its position if it has none."""
     return bags.name(i) if bags[i].bag_id is None else bags[i].bag_id

@@ -1,0 +1,187 @@
+"""Sections on the result of an evaluation: metrics, calibration, predictions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pandas as pd
+
+from ..displays.calibration import ReliabilityDisplay
+from ..displays.curves import PRDisplay, ROCDisplay
+from ..displays.decisions import ConfusionDisplay, DecisionCurveDisplay
+from ..repeat_predictions import interval_text, with_interval
+from .blocks import Block, Paragraph, Picture, Pictures, Section, chart, table
+from .context import ReportContext
+
+METRICS = {
+    "auroc": "AUROC, pooled over folds",
+    "fold_auroc": "AUROC, mean over folds",
+    "auprc": "AUPRC (average precision)",
+    "balanced_accuracy": "balanced accuracy",
+    "f1_macro": "F1, macro average",
+    "accuracy": "accuracy",
+    "sensitivity": "sensitivity",
+    "specificity": "specificity",
+    "brier": "Brier score (lower is better)",
+    "calibration_error": "calibration error (lower is better)",
+}
+_TUNED = "_tuned"
+NO_RESULT = (
+    "A fitted estimator has no test result, and the bags may be those it was trained on. Pass the "
+    "result of evaluate(...) or evaluate_external(...) to fill this section."
+)
+
+
+def results_section(context: ReportContext) -> Section:
+    """Metrics with intervals, curves, and the comparison if there is one."""
+    name, title = "results", "Results"
+    if context.result is None:
+        return Section(name, title, missing=NO_RESULT)
+    result = context.result
+    blocks: list[Block] = []
+    if context.comparison is not None:
+        blocks += _comparison(context.comparison, result)
+    blocks.append(
+        Paragraph(
+            f"Intervals are percentiles ({result.bootstrap}) of a bootstrap over patients. "
+            "They show "
+            "how the metrics of the fitted models vary with the sample of test patients, but not "
+            "how they vary with the randomness of training.",
+            "note",
+        )
+    )
+    blocks.append(table(summary_table(result), f"Metrics of {result.name}", index=False))
+    blocks.append(
+        Pictures(
+            [
+                chart(
+                    lambda: ROCDisplay.from_result(result),
+                    "ROC curve",
+                    "ROC curve of the out-of-fold predictions, one line per repeat.",
+                ),
+                chart(
+                    lambda: PRDisplay.from_result(result),
+                    "Precision-recall curve",
+                    "Precision-recall curve; the dotted line is the prevalence of the positive "
+                    "class.",
+                ),
+            ]
+        )
+    )
+    for attribute, caption in (
+        ("folds", "By fold"),
+        ("by_model", "By model"),
+        ("sites", "By group (site)"),
+    ):
+        frame = getattr(result, attribute, None)
+        if frame is not None:
+            blocks.append(table(_known(frame), caption, index=attribute != "folds", closed=True))
+    return Section(name, title, blocks)
+
+
+def _comparison(comparison: Any, result: Any) -> list[Block]:
+    blocks: list[Block] = []
+    verdict = getattr(comparison, "verdict", "")
+    if verdict:
+        blocks.append(Paragraph(verdict, "warning"))
+    blocks.append(table(_known(comparison.summary), "Methods, compared on the same folds"))
+    blocks.append(table(_known(comparison.differences), "Paired differences"))
+    blocks.append(Paragraph(f"The rest of this page describes {result.name!r}."))
+    return blocks
+
+
+def summary_table(result: Any) -> pd.DataFrame:
+    """Table ``metric, value, interval`` with means and deviations over folds or models."""
+    rows = []
+    for metric, row in result.summary.iterrows():
+        value, low, high = with_interval(result, str(metric))
+        if value != value:  # no threshold was chosen
+            continue
+        base = str(metric).removesuffix(_TUNED)
+        words = METRICS.get(base, base)
+        words += ", at the chosen thresholds" if base != metric else ""
+        cells = {"metric": words, "value": value, "interval": interval_text(low, high)}
+        if "low_sites" in row and "ensemble" not in row:
+            cells["interval, bootstrap over sites"] = interval_text(
+                row["low_sites"], row["high_sites"]
+            )
+        if "ensemble" in row:
+            cells["mean over models ± SD"] = f"{row['value']:.3f} ± {row['std']:.3f}"
+        else:
+            cells["mean over folds ± SD"] = f"{row['fold_mean']:.3f} ± {row['fold_std']:.3f}"
+        if "repeat_std" in row:
+            cells["SD over repeats"] = row["repeat_std"]
+        rows.append(cells)
+    return pd.DataFrame(rows)
+
+
+def _known(frame: pd.DataFrame) -> pd.DataFrame:
+    return frame.dropna(how="all").dropna(how="all", axis="columns")
+
+
+def calibration_section(context: ReportContext) -> Section:
+    """Calibration of the probabilities, confusion matrix, decision curve and thresholds."""
+    name, title = "calibration", "Calibration and threshold"
+    result = context.result
+    if result is None:
+        return Section(name, title, missing=NO_RESULT)
+    drawn: list[tuple[Callable[[], Any], str, str]] = [
+        (
+            lambda: ReliabilityDisplay.from_result(result),
+            "Calibration",
+            "Observed frequency by predicted probability, with 95% Wilson intervals. Grey bars "
+            "show "
+            "the number of patients per bin.",
+        ),
+        (
+            lambda: ConfusionDisplay.from_result(result),
+            "Confusion matrix",
+            "Number of patients, and fraction of the true class.",
+        ),
+    ]
+    blocks: list[Block] = []
+    if len(result.classes) == 2:
+        drawn.append(
+            (
+                lambda: DecisionCurveDisplay.from_result(result),
+                "Decision curve",
+                "Net benefit of treating by the model. Marks show the thresholds chosen in the "
+                "folds.",
+            )
+        )
+        blocks.append(Paragraph(_threshold_line(result)))
+    else:
+        blocks.append(
+            Paragraph("Thresholds and decision curves are defined for two classes only.", "note")
+        )
+    pictures: list[Picture] = [chart(*figure) for figure in drawn]
+    return Section(name, title, [*blocks, Pictures(pictures)])
+
+
+def _threshold_line(result: Any) -> str:
+    source = getattr(result, "by_model", None)
+    chosen = (result.folds if source is None else source)["threshold"].dropna()
+    if not len(chosen):
+        return (
+            "The models have no inner validation part and therefore chose no threshold. The "
+            "predicted class is the most probable one."
+        )
+    return (
+        "Each model chose the threshold with the best F1 on its own inner validation part, without "
+        f"test patients. The thresholds range from {chosen.min():.2f} to {chosen.max():.2f}, with "
+        f"median {chosen.median():.2f}."
+    )
+
+
+def predictions_section(context: ReportContext) -> Section:
+    """Table of all predictions."""
+    name, title = "predictions", "Predictions"
+    if context.result is None:
+        return Section(name, title, missing=NO_RESULT)
+    frame = _known(context.result.predictions)
+    return Section(
+        name,
+        title,
+        [table(frame, "Predictions, a row per patient and repeat", index=False, closed=True)],
+    )
