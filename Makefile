@@ -29,7 +29,7 @@ test-long: .venv/.installed
 
 test-all: test test-long
 
-# one process measures; two would need their figures joined
+# prints the share of lines that all tests together run
 coverage: .venv/.installed
 	$(PYTEST) --cov=sk_momkd --cov-report=term:skip-covered
 
