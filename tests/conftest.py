@@ -37,6 +37,7 @@ TESTS = Path(__file__).parent
 SLOW = (
     *("estimators", "evaluation", "inspection", "reporting", "training"),
     *("test_benchmarks.py", "test_readme.py", "test_small_search.py"),
+    *("test_import_cost.py", "test_public_names.py"),
     *("io/test_cache.py", "io/test_scale.py", "model_selection/test_split_files.py"),
 )
 # In `make test-all` alone.
