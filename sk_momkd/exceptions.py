@@ -2,36 +2,69 @@
 
 
 class BagError(ValueError):
-    """A bag's content is unusable: empty, not finite, or of inconsistent shape."""
+    """The content of a bag cannot be used.
+
+    Raised when a bag is read and is empty, not finite, or has parts of different length. The
+    message names the bag: extract its features again, or leave the slide out.
+    """
 
 
 class BagFileError(BagError, OSError):
-    """A bag file is missing, unreadable, truncated, or lacks a dataset."""
+    """A bag file is missing, damaged, or lacks a dataset.
+
+    Raised when a file is opened. The message names the file and what it holds: extract it again,
+    or give the format with ``read_bags(format=...)``.
+    """
 
 
 class CohortError(ValueError):
-    """The slide table, the feature files and the labels do not fit together."""
+    """The slide table, the feature files and the labels do not fit together.
+
+    Raised by :func:`load_cohort` and by what joins tables, splits and masks to slides. The message
+    names the slides or the column: correct the table or the arguments that name its columns.
+    """
 
 
 class OmicsError(ValueError):
-    """The omics table is unusable or cannot be joined to the bags by id."""
+    """The omics cannot be used, or cannot be joined to the bags by id.
+
+    Raised on duplicate or missing ids, values that are not numbers or not finite, and classes with
+    too few patients with omics. The message names the patients or genes: give both sides the same
+    ids, and each patient one row.
+    """
 
 
 class LeakageError(ValueError):
-    """A patient stands on both sides of a split."""
+    """A patient is on two sides of a split.
+
+    Raised before anything is fitted or written. The message names the patients: split by patient,
+    as :class:`PatientStratifiedKFold` does.
+    """
 
 
 class TrainingError(ArithmeticError):
-    """Training ran away: a loss or a weight is no longer finite."""
+    """A loss or a weight is no longer finite.
+
+    Raised during training. Lower the learning rate, or scale the features.
+    """
 
 
 class CohortWarning(UserWarning):
-    """Slides of a cohort were left out; the join report names them."""
+    """Slides of a cohort are left out.
+
+    The join report names them with the reason.
+    """
 
 
 class ExpressionScaleWarning(UserWarning):
-    """Expression looks neither like counts nor like a log scale."""
+    """Expression looks neither like counts nor like a log scale.
+
+    Check the units, or pass an omics transformer that fits them.
+    """
 
 
 class PairingWarning(UserWarning):
-    """Most bags found no omics; the join is probably on the wrong ids."""
+    """Most bags have no omics, so the ids are probably not those of the bags.
+
+    Check that both sides use the same ids.
+    """

@@ -18,7 +18,20 @@ _PATCH_LEVEL0 = 512  # 256 px at 20x on a slide scanned at 40x
 
 
 class CohortPaths(NamedTuple):
-    """``load_cohort(*paths, label="subtype", positive="aggressive")``."""
+    """Result of :func:`simulate_cohort`, the paths that :func:`load_cohort` takes.
+
+    Pass them as ``load_cohort(*paths, label="subtype", positive="aggressive")``.
+
+    Attributes
+    ----------
+    table : Path
+        CSV file with one row per slide: ``slide_id``, ``case_id``, ``severity``, ``subtype``, and
+        ``site`` if there are several.
+    features : Path
+        Folder with one HDF5 file per slide.
+    omics : Path
+        ``.h5ad`` file of raw counts, patients x genes.
+    """
 
     table: Path
     features: Path
@@ -47,40 +60,41 @@ def simulate_cohort(
 ) -> CohortPaths:
     """Write TRIDENT-style HDF5 bags, a slide table and raw counts of a simulated cohort.
 
-    Each patient has a hidden severity. It decides, noisily, the share of the slide that is
-    covered by one connected region of aggressive tumour, and, less noisily, the expression of
+    Each patient has a hidden severity. With noise it determines the share of the slide that one
+    connected region of aggressive tumour covers, and, with less noise, the expression of
     `n_signature` genes. The label is aggressive where severity is above zero. The biology (how
-    tissues look, which genes answer) is the same in every call with equal widths, so one call
-    gives a training cohort and another, with `stain_shift`, a cohort from elsewhere. The dials
-    leave everything else as it is: the same seed with another `label_noise` has the same slides.
+    tissues look, which genes respond) is the same in every call with equal widths, so one call
+    gives a training cohort and another, with `stain_shift`, a cohort of another hospital. The
+    simulation parameters leave everything else unchanged: the same seed with another `label_noise`
+    gives the same slides.
 
     Parameters
     ----------
     folder : path
-        Made where it does not exist.
+        Made if it does not exist.
     n_patients, n_patches : int
         One slide per patient; patches per slide vary by a third around `n_patches`.
     n_features, n_genes, n_signature : int
     effect : float, default=1.0
-        How strongly severity shows in morphology; 0 for not at all.
+        Effect of severity on morphology; 0 for none.
     omics_only : float, default=0.0
-        Share of the variance of severity, in [0, 1], that morphology does not show: only
-        expression and the label know it. At 1 slides say nothing of the label.
+        Share of the variance of severity, in [0, 1], that affects expression and the label but not
+        morphology. At 1 the slides carry no information on the label.
     omics_effect : float, default=1.0
-        How strongly severity shows in expression; 0 for not at all.
+        Effect of severity on expression; 0 for none.
     label_noise : float, default=0.0
-        Share of patients, in [0, 1], whose label in the table is the wrong one. Neither
-        morphology nor expression follows the error.
+        Share of patients, in [0, 1], with a wrong label in the table. Morphology and expression
+        follow the right label.
     largest_share : float, default=0.3
-        Share of a slide, in (0, 1], that the aggressive region comes near in the severest
-        patients: the informative patches.
+        Upper limit, in (0, 1], of the share of a slide that the aggressive region covers: the
+        informative patches.
     stain_shift : float, default=0.0
         Size of a change that all patches of the cohort share, in standard deviations of noise.
     n_sites : int, default=1
-        Patients are dealt to so many sites, whatever their label; more than one are named in the
-        column ``site`` of the table.
+        Number of sites, to which patients are assigned independently of their label. With several
+        sites the table has a column ``site``.
     site_shift : float, default=0.0
-        Size of a change that all patches of a site share, another at each site, in the same unit.
+        Size of a change that all patches of a site share, different at each site, in the same unit.
     omics_fraction : float, default=1.0
         Share of patients with expression.
     prefix : str, default="SIM"
@@ -90,7 +104,7 @@ def simulate_cohort(
     Returns
     -------
     CohortPaths
-        ``table, features, omics``. The truth is stored beside the data: dataset ``planted`` in
+        ``table, features, omics``. The ground truth is stored with the data: dataset ``planted`` in
         each bag file, columns ``severity`` in the table and ``signature`` in ``adata.var``.
 
     Raises
@@ -115,7 +129,7 @@ def simulate_cohort(
     features = folder / "features"
     features.mkdir(parents=True, exist_ok=True)
     random = np.random.default_rng(random_state)
-    dials = random.spawn(1)[0]  # what it draws leaves the draws of everything else alone
+    extra_random = random.spawn(1)[0]  # apart, so that its draws do not change the others
     biology = np.random.default_rng([n_features, n_genes, n_signature])
     looks = biology.normal(size=(len(_TISSUES), n_features))
     # Aggressive tumour looks like tumour with a difference, not like something else.
@@ -124,10 +138,10 @@ def simulate_cohort(
     shift = stain_shift * random.normal(size=n_features)
 
     severity = random.permutation(np.linspace(-1.5, 1.5, n_patients) + 1e-6)
-    site = dials.permutation(n_patients) % n_sites
-    shifts = shift + site_shift * dials.normal(size=(n_sites, n_features))
-    shown = _shown_severity(dials, severity, omics_only)
-    table = _table(dials, severity, site, prefix, label_noise)
+    site = extra_random.permutation(n_patients) % n_sites
+    shifts = shift + site_shift * extra_random.normal(size=(n_sites, n_features))
+    shown = _shown_severity(extra_random, severity, omics_only)
+    table = _table(extra_random, severity, site, prefix, label_noise)
     for slide, s, at in zip(table["slide_id"], shown, site, strict=True):
         share = largest_share / (1 + np.exp(-3 * effect * (s + 0.4 * random.normal())))
         coords, tissue = _tissue_map(random, n_patches, share)
@@ -161,20 +175,20 @@ def _check_shares(
         raise ValueError(f"largest_share must lie in (0, 1], got {largest_share!r}.")
 
 
-def _shown_severity(dials: np.random.Generator, severity: NDArray, hidden: float) -> NDArray:
-    """What morphology knows of severity: of equal variance, `hidden` of it chance."""
-    chance = severity.std() * dials.normal(size=len(severity))
+def _shown_severity(extra_random: np.random.Generator, severity: NDArray, hidden: float) -> NDArray:
+    """Severity as morphology shows it: of equal variance, a share `hidden` of which is chance."""
+    chance = severity.std() * extra_random.normal(size=len(severity))
     return np.sqrt(1 - hidden) * severity + np.sqrt(hidden) * chance
 
 
 def _table(
-    dials: np.random.Generator, severity: NDArray, site: NDArray, prefix: str, noise: float
+    extra_random: np.random.Generator, severity: NDArray, site: NDArray, prefix: str, noise: float
 ) -> pd.DataFrame:
     """Slides, patients, severity, label and, where there are several, sites."""
     patients = [f"{prefix}-{i:03d}" for i in range(len(severity))]
     slides = [f"{patient}-01Z-00-DX1" for patient in patients]
     table = pd.DataFrame({"slide_id": slides, "case_id": patients, "severity": severity})
-    wrong = dials.permutation(len(severity)) < round(noise * len(severity))
+    wrong = extra_random.permutation(len(severity)) < round(noise * len(severity))
     table["subtype"] = np.where((severity > 0) ^ wrong, "aggressive", "indolent")
     if site.any():
         table["site"] = [f"{prefix}{at:02d}" for at in site]
@@ -201,7 +215,7 @@ def _tissue_map(
 def _expression_biology(
     biology: np.random.Generator, n_genes: int, n_signature: int
 ) -> tuple[NDArray, NDArray]:
-    """Mean log expression of each gene and its answer to severity."""
+    """Mean log expression of each gene and its response to severity."""
     base = biology.normal(3.0, 1.2, size=n_genes)
     slope = np.zeros(n_genes)
     answering = biology.choice(n_genes, size=min(n_signature, n_genes), replace=False)
