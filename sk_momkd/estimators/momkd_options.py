@@ -22,7 +22,7 @@ from .parameters import (
 _REDUCTIONS = StrOptions({"mean", "sum"})
 
 
-@dataclass(kw_only=True, eq=False, repr=False)
+@dataclass(kw_only=True, repr=False)
 class NetworkOptions(Parameters):
     """Details of MoMKD's network.
 
@@ -70,7 +70,7 @@ class NetworkOptions(Parameters):
     backend: str = parameter("auto", StrOptions(set(BACKENDS)))
 
 
-@dataclass(kw_only=True, eq=False, repr=False)
+@dataclass(kw_only=True, repr=False)
 class MemoryOptions(Parameters):
     """How MoMKD's memory starts and moves.
 
@@ -113,7 +113,7 @@ class MemoryOptions(Parameters):
     renormalize: bool = parameter(False, "boolean")
 
 
-@dataclass(kw_only=True, eq=False, repr=False)
+@dataclass(kw_only=True, repr=False)
 class LossOptions(Parameters):
     """Constants of MoMKD's losses.
 

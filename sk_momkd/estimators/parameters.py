@@ -86,7 +86,7 @@ class WithOptions(Parameters):
         return options
 
 
-@dataclass(kw_only=True, eq=False, repr=False)
+@dataclass(kw_only=True, repr=False)
 class TrainingOptions(Parameters):
     """Settings of the training loop that few users change.
 

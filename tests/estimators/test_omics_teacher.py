@@ -108,9 +108,9 @@ def test_labels_need_two_groups_of_every_class():
         labels_of(make_omics(y), y, teacher=None, groups=np.array([0, 9, 1, 9, 2, 9]))
 
 
-def test_labels_need_a_teacher_that_tells_patients_apart():
+def test_labels_need_a_teacher_that_separates_patients():
     y = np.arange(24) % 2
-    with pytest.raises(OmicsError, match="same of all patients of a fold"):
+    with pytest.raises(OmicsError, match="same for all patients of each fold"):
         labels_of(make_omics(y), y, teacher=DummyClassifier())
 
 
@@ -125,7 +125,7 @@ def test_fit_names_the_class_with_too_little_omics():
     bags, y = make_bags()
     clf = quick_classifier(lambda_teacher=0.5, early_stopping=False)
     with pytest.raises(OmicsError, match="class 'pos' is in 1"):
-        clf.fit(bags, np.array(["neg", "pos"])[y], make_omics(y).iloc[[0, 1, 2, 4]])
+        clf.fit(bags, np.array(["neg", "pos"])[y], omics=make_omics(y).iloc[[0, 1, 2, 4]])
 
 
 def test_fit_is_the_same_with_a_teacher_of_chance_and_rows_in_any_order():
@@ -157,8 +157,8 @@ def test_fit_learns_from_soft_labels_and_never_from_those_of_validation():
 def test_fit_without_omics_is_the_same_with_and_without_a_teacher():
     bags, y = make_bags()
     plain = quick_classifier(max_epochs=2).fit(bags, y)
-    taught = quick_classifier(max_epochs=2, lambda_teacher=0.5).fit(bags, y)
-    assert torch.equal(weights(plain), weights(taught))
+    distilled = quick_classifier(max_epochs=2, lambda_teacher=0.5).fit(bags, y)
+    assert torch.equal(weights(plain), weights(distilled))
 
 
 @pytest.mark.parametrize("alignment", [False, True])
@@ -167,6 +167,6 @@ def test_fit_semi_paired_with_any_teacher(alignment):
     clf = quick_classifier(
         max_epochs=2, lambda_teacher=0.7, teacher=SVC(), loss__teacher_alignment=alignment
     )
-    clf.fit(bags, y, make_omics(y).iloc[:16])
+    clf.fit(bags, y, omics=make_omics(y).iloc[:16])
     assert clf.n_paired_ < 24
     assert np.isfinite(clf.predict_proba(bags)).all()

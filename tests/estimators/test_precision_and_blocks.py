@@ -88,7 +88,7 @@ def test_fit_bfloat16_learns_and_predicts_like_float32(cohort):
 def test_fit_precision_auto_is_resolved(cohort, monkeypatch):
     bags, y, _ = cohort
     for native, expected in ((True, "bfloat16"), (False, "float32")):
-        monkeypatch.setattr("sk_momkd.training.loop.native_bfloat16", lambda _, n=native: n)
+        monkeypatch.setattr("sk_momkd.training.config.native_bfloat16", lambda _, n=native: n)
         assert quick_classifier(precision="auto").fit(bags, y).precision_ == expected
 
 
