@@ -17,11 +17,11 @@ from sklearn.preprocessing import StandardScaler
 
 from ..data.omics import OmicsTable
 from ..exceptions import OmicsError
+from ..model_selection.split import MOST_SHUFFLES, shuffled_folds
 from ..preprocessing.omics import LogCounts
 from .privileged import seeded_clone
 
 _FOLDS = 5
-_SHUFFLES = 20
 
 
 def default_teacher() -> Any:
@@ -107,11 +107,13 @@ def _folds(
             f"class {classes[int(np.argmin(held))]!r} is in {min(held)}. Pair more patients, or "
             "set lambda_teacher=0."
         )
-    for shuffle in range(_SHUFFLES):  # with few groups, a shuffle may leave out a class
-        cv = StratifiedGroupKFold(
+    splitters = (
+        StratifiedGroupKFold(
             min(_FOLDS, *held), shuffle=True, random_state=(random_state + shuffle) % 2**32
         )
-        folds = list(cv.split(y, y, groups))
+        for shuffle in range(MOST_SHUFFLES)
+    )
+    for folds in shuffled_folds(splitters, y, groups):
         if all(len(np.unique(y[train])) == len(classes) for train, _ in folds):
             return folds
     raise OmicsError(

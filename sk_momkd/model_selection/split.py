@@ -1,4 +1,4 @@
-"""Splits of whole patients: folds, the inner validation part, and checks for leakage."""
+"""Splits by patient: folds, the inner validation part, and checks for leakage."""
 
 from __future__ import annotations
 
@@ -22,12 +22,13 @@ from ..data.sequence import BagSequence, as_bags
 from ..exceptions import LeakageError
 from ..messages import first_few
 
-_SHUFFLES = 20
+MOST_SHUFFLES = 20
+_VALIDATION_FRACTION = 1 / 8  # of the training part: 7:1:2 with five folds
 _SIDES = {2: ("train", "test"), 3: ("train", "validation", "test")}
 
 
 def check_leakage(splits: Iterable[Sequence[Any]], bags: Any) -> None:
-    """Raise if a patient, or a bag, stands on two sides of any split.
+    """Raise if a patient, or a bag, is on two sides of any split.
 
     Parameters
     ----------
@@ -61,9 +62,9 @@ by patient, e.g. StratifiedGroupKFold with groups=bags.patient_ids.
 
 
 def check_parts(name: str, split: Sequence[Any], bags: BagSequence, groups: NDArray) -> None:
-    """Raise if a group, such as a patient, stands in two parts of the split called `name`.
+    """Raise if a group, such as a patient, is in two parts of the split called `name`.
 
-    A bag in two parts is found too: its group stands in both.
+    A bag in two parts is found too, because its group is in both.
     """
     sides = _SIDES.get(len(split))
     if sides is None or any(np.ndim(part) != 1 for part in split):
@@ -91,6 +92,18 @@ def positions(part: Any, n_bags: int) -> NDArray:
     return np.arange(n_bags)[np.asarray(part, dtype=None if np.size(part) else int)]
 
 
+def shuffled_folds(
+    splitters: Iterable[Any], y: NDArray, groups: NDArray | None
+) -> Iterator[list[tuple[NDArray, NDArray]]]:
+    """The folds of one splitter after the other.
+
+    With few groups a shuffle may leave a class out of a fold; the caller takes the first folds
+    that it can use, of at most `MOST_SHUFFLES` splitters.
+    """
+    for splitter in splitters:
+        yield list(splitter.split(y, y, groups))
+
+
 def stratified_group_split(
     y: NDArray, groups: NDArray, *, fraction: float, random_state: np.random.RandomState
 ) -> tuple[NDArray, NDArray]:
@@ -102,7 +115,7 @@ def stratified_group_split(
     Raises
     ------
     ValueError
-        If a class has a single group, so that it cannot stand on both sides.
+        If a class has a single group, so that it cannot be on both sides.
     """
     classes = np.unique(y)
     n_groups = {c: len(np.unique(groups[y == c])) for c in classes}
@@ -119,8 +132,8 @@ def stratified_group_split(
     folds = (StratifiedGroupKFold if grouped else StratifiedKFold)(
         n_splits, shuffle=True, random_state=random_state
     )
-    for _ in range(_SHUFFLES):  # with few groups a shuffle may put a class on one side
-        for train, valid in folds.split(y, y, groups if grouped else None):
+    for shuffle in shuffled_folds([folds] * MOST_SHUFFLES, y, groups if grouped else None):
+        for train, valid in shuffle:
             if len(np.unique(y[train])) == len(np.unique(y[valid])) == len(classes):
                 return train, valid
     raise ValueError(
@@ -129,11 +142,8 @@ def stratified_group_split(
     )
 
 
-_VALIDATION_FRACTION = 1 / 8  # of the training part: 7:1:2 with five folds
-
-
 class PatientStratifiedKFold(BaseCrossValidator):
-    """K folds that keep a patient whole and every class in its proportion.
+    """K folds with all bags of a patient on one side and every class in its proportion.
 
     For any ``cv=`` of scikit-learn. The patients are taken from the bags, so no ``groups`` need
     be passed.
@@ -216,7 +226,7 @@ class PatientStratifiedKFold(BaseCrossValidator):
         Raises
         ------
         LeakageError
-            If a patient stands in several groups.
+            If a patient is in several groups.
         ValueError
             If a class has fewer patients (or groups with it) than folds, a label or group is
             missing, or neither `X` nor `groups` tells the patients.
@@ -250,7 +260,7 @@ class PatientStratifiedKFold(BaseCrossValidator):
         Raises
         ------
         LeakageError, ValueError
-            As :meth:`split`; also if a class has too few patients to stand in all parts.
+            As :meth:`split`; also if a class has too few patients to be in all parts.
 
         Examples
         --------
