@@ -8,11 +8,11 @@ from importlib.metadata import PackageNotFoundError, version
 
 import torch
 
+from . import __version__
 from .nn.backend import choose_backend, numba_version
 from .nn.precision import native_bfloat16
 
 _PACKAGES = (
-    "sk_momkd",
     "torch",
     "torch-geometric",
     "scikit-learn",
@@ -49,6 +49,7 @@ def facts() -> dict[str, str]:
     return {
         "python": sys.version.split()[0],
         "system": platform.platform(),
+        "sk_momkd": __version__,
         **{package: _version(package) for package in _PACKAGES},
         "device": f"{device} ({name}), {torch.get_num_threads()} threads",
         "backend auto": choose_backend("auto", torch.ones(1, device=device)),

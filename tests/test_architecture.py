@@ -39,7 +39,7 @@ MAY_IMPORT = {
     "persistence": _ANSWERS,
     "reporting": _PICTURES | {"versions"},
     "cli": _PICTURES | {"reporting", "versions"},
-    "versions": {"nn"},
+    "versions": {"nn", "__version__"},
     "__main__": {"cli"},
 }
 ONLY_IN = {

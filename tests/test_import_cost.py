@@ -10,7 +10,6 @@ NEED_TORCH = {
     "BackgroundReport",
     "ComponentUsage",
     "GeneAttributions",
-    "MemoryUsageDisplay",
     "PredictionExplanation",
     "background_report",
     "cohort_scores",

@@ -1,3 +1,6 @@
+from importlib import metadata
+
+import sk_momkd
 from sk_momkd import show_versions
 from sk_momkd.nn.backend import numba_version
 
@@ -8,6 +11,12 @@ def test_show_versions_names_backend_and_packages(capsys, monkeypatch):
     assert {"torch", "scikit-learn", "numba", "sk_momkd"} <= set(said)
     expected = "torch" if numba_version() is None else "numba"
     assert said["backend"].split() == ["auto", expected]
+
+
+def test_show_versions_prints_the_version_of_the_imported_package(capsys, monkeypatch):
+    monkeypatch.setattr(metadata, "version", lambda _: "0.0.1")  # as of a stale installation
+    show_versions()
+    assert f"sk_momkd         {sk_momkd.__version__}\n" in capsys.readouterr().out
 
 
 def test_show_versions_without_numba_says_so(capsys, monkeypatch):

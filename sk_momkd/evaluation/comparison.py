@@ -106,15 +106,35 @@ def compare(
     Parameters
     ----------
     estimators : dict of str to classifier
-    bags, y
-        As in :func:`evaluate`.
+        Each has ``predict_proba``, as in :func:`evaluate`.
+    bags : BagSequence or input of `as_bags`
+        The patient is the unit of all metrics, as in :func:`evaluate`.
+    y : array-like of shape (n_bags,)
     reference : str, optional
         The method that the others are compared with; by default the first.
     omics : AnnData, DataFrame or OmicsTable, optional
         Passed to the methods whose `fit` takes it; the others learn from histology alone.
-    cv, groups, n_repeats, random_state, pos_label, n_bootstrap, confidence_level, keep_models, \
-measure_memory, n_jobs
-        As in :func:`evaluate`.
+    cv : int, splitter, or list of (train, test), default=5
+        An int is the number of folds of `PatientStratifiedKFold`. Given splits hold positions in
+        `bags`.
+    groups : array-like of shape (n_bags,), optional
+        E.g. sites. Folds and inner validation parts keep them whole.
+    n_repeats : int, default=1
+        Each repeat has other seeds of the estimator, and other folds unless `cv` is a list.
+    random_state : int, default=0
+        Source of all seeds.
+    pos_label : label, optional
+        The positive one of two classes; by default the one that sorts last.
+    n_bootstrap : int, default=2000
+        Number of bootstrap samples.
+    confidence_level : float, default=0.95
+        Confidence level of the intervals.
+    keep_models : bool, default=False
+        Keep the fitted models in the evaluations.
+    measure_memory : bool, default=False
+        Measure the most memory that each fit holds, as in :func:`evaluate`.
+    n_jobs : int, optional
+        Number of folds that joblib fits at the same time.
 
     Returns
     -------

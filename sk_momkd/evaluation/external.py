@@ -100,9 +100,14 @@ def evaluate_external(
     groups : array-like of shape (n_bags,), optional
         Sites. They add a second interval for which whole sites are drawn.
     pos_label : label, optional
-        As in :func:`evaluate`; by default that of the `Evaluation`.
-    n_bootstrap, confidence_level, random_state
-        As in :func:`evaluate`.
+        The positive one of two classes; by default that of the `Evaluation`, else the one that
+        sorts last.
+    n_bootstrap : int, default=2000
+        Number of bootstrap samples.
+    confidence_level : float, default=0.95
+        Confidence level of the intervals.
+    random_state : int, default=0
+        Seed of the bootstrap.
 
     Returns
     -------

@@ -71,12 +71,33 @@ def learning_curve(
 
     Parameters
     ----------
-    estimator, bags, y, omics, cv, groups, n_repeats, random_state, pos_label, n_bootstrap, \
-confidence_level, n_jobs
-        As in :func:`evaluate`.
+    estimator : classifier with ``predict_proba``
+        It is cloned, and each of its ``random_state`` is set, as in :func:`evaluate`.
+    bags : BagSequence or input of `as_bags`
+        The patient is the unit of all metrics, as in :func:`evaluate`.
+    y : array-like of shape (n_bags,)
     fractions : sequence of float, default=(0.25, 0.5, 0.75, 1.0)
         Parts of the training patients of each fold, stratified by class and, with omics, by
         whether a patient has it. Each part contains the smaller ones.
+    omics : AnnData, DataFrame with ids as index, or OmicsTable, optional
+        Joined by id; used by `fit` alone.
+    cv : int, splitter, or list of (train, test), default=5
+        An int is the number of folds of `PatientStratifiedKFold`. Given splits hold positions in
+        `bags`.
+    groups : array-like of shape (n_bags,), optional
+        E.g. sites. Folds and inner validation parts keep them whole.
+    n_repeats : int, default=1
+        Each repeat has other seeds of the estimator, and other folds unless `cv` is a list.
+    random_state : int, default=0
+        Source of all seeds.
+    pos_label : label, optional
+        The positive one of two classes; by default the one that sorts last.
+    n_bootstrap : int, default=2000
+        Number of bootstrap samples.
+    confidence_level : float, default=0.95
+        Confidence level of the intervals.
+    n_jobs : int, optional
+        Number of folds that joblib fits at the same time.
 
     Returns
     -------

@@ -106,14 +106,32 @@ def compare_omics(
     Parameters
     ----------
     estimator : classifier whose `fit` takes omics
-    bags, y
-        As in :func:`evaluate`.
-    omics : AnnData, DataFrame or OmicsTable
+    bags : BagSequence or input of `as_bags`
+        The patient is the unit of all metrics, as in :func:`evaluate`.
+    y : array-like of shape (n_bags,)
+    omics : AnnData, DataFrame with ids as index, or OmicsTable
+        Joined by id; used by `fit` alone.
     within_class : bool, default=False
         Permute omics among patients of the same label. The permuted omics then still agrees with
         the label, and only what is particular to the patient is lost: the stricter test.
-    cv, groups, n_repeats, random_state, pos_label, n_bootstrap, confidence_level, n_jobs
-        As in :func:`evaluate`. Each repeat has another permutation.
+    cv : int, splitter, or list of (train, test), default=5
+        An int is the number of folds of `PatientStratifiedKFold`. Given splits hold positions in
+        `bags`.
+    groups : array-like of shape (n_bags,), optional
+        E.g. sites. Folds and inner validation parts keep them whole.
+    n_repeats : int, default=1
+        Each repeat has another permutation, other seeds of the estimator, and other folds unless
+        `cv` is a list.
+    random_state : int, default=0
+        Source of all seeds.
+    pos_label : label, optional
+        The positive one of two classes; by default the one that sorts last.
+    n_bootstrap : int, default=2000
+        Number of bootstrap samples.
+    confidence_level : float, default=0.95
+        Confidence level of the intervals.
+    n_jobs : int, optional
+        Number of folds that joblib fits at the same time.
 
     Returns
     -------

@@ -112,10 +112,26 @@ def permutation_check(
 
     Parameters
     ----------
-    estimator, bags, y, omics, cv, groups, random_state, pos_label, n_jobs
-        As in :func:`evaluate`.
+    estimator : classifier with ``predict_proba``
+        It is cloned, and each of its ``random_state`` is set, as in :func:`evaluate`.
+    bags : BagSequence or input of `as_bags`
+        The patient is the unit of all metrics, as in :func:`evaluate`.
+    y : array-like of shape (n_bags,)
     n_permutations : int, default=20
         Number of permutations. The smallest possible p-value is ``1 / (1 + n_permutations)``.
+    omics : AnnData, DataFrame with ids as index, or OmicsTable, optional
+        Joined by id; used by `fit` alone.
+    cv : int, splitter, or list of (train, test), default=5
+        An int is the number of folds of `PatientStratifiedKFold`. Given splits hold positions in
+        `bags`.
+    groups : array-like of shape (n_bags,), optional
+        E.g. sites. Folds and inner validation parts keep them whole.
+    random_state : int, default=0
+        Source of all seeds.
+    pos_label : label, optional
+        The positive one of two classes; by default the one that sorts last.
+    n_jobs : int, optional
+        Number of folds that joblib fits at the same time.
 
     Returns
     -------
@@ -186,9 +202,26 @@ def seed_spread(
 
     Parameters
     ----------
-    estimator, bags, y, omics, cv, groups, random_state, pos_label, n_jobs
-        As in :func:`evaluate`.
+    estimator : classifier with ``predict_proba``
+        It is cloned, and each of its ``random_state`` is set, as in :func:`evaluate`.
+    bags : BagSequence or input of `as_bags`
+        The patient is the unit of all metrics, as in :func:`evaluate`.
+    y : array-like of shape (n_bags,)
     n_seeds : int, default=5
+        Number of seeds of the estimator.
+    omics : AnnData, DataFrame with ids as index, or OmicsTable, optional
+        Joined by id; used by `fit` alone.
+    cv : int, splitter, or list of (train, test), default=5
+        An int is the number of folds of `PatientStratifiedKFold`. Given splits hold positions in
+        `bags`.
+    groups : array-like of shape (n_bags,), optional
+        E.g. sites. Folds and inner validation parts keep them whole.
+    random_state : int, default=0
+        Source of all seeds.
+    pos_label : label, optional
+        The positive one of two classes; by default the one that sorts last.
+    n_jobs : int, optional
+        Number of folds that joblib fits at the same time.
 
     Returns
     -------

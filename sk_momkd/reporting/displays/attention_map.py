@@ -67,9 +67,9 @@ class AttentionMapDisplay:
     image: Any = field(default=None, repr=False)
     label: str = "value"
     title: str = ""
-    figure_: Any = field(default=None, repr=False)
-    ax_: Any = field(default=None, repr=False)
-    patches_: Any = field(default=None, repr=False)
+    figure_: Any = field(init=False, default=None, repr=False)
+    ax_: Any = field(init=False, default=None, repr=False)
+    patches_: Any = field(init=False, default=None, repr=False)
 
     @classmethod
     def from_estimator(

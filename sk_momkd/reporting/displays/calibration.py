@@ -49,8 +49,8 @@ class ReliabilityDisplay:
     observed: NDArray
     count: NDArray
     note: str = ""
-    figure_: Any = field(default=None, repr=False)
-    ax_: Any = field(default=None, repr=False)
+    figure_: Any = field(init=False, default=None, repr=False)
+    ax_: Any = field(init=False, default=None, repr=False)
 
     @classmethod
     def from_result(cls, result: Any, *, ax: Any = None) -> Self:

@@ -49,8 +49,8 @@ class _CurveDisplay:
     """
 
     curves: dict[str, list[Curve]]
-    figure_: Any = field(default=None, repr=False)
-    ax_: Any = field(default=None, repr=False)
+    figure_: Any = field(init=False, default=None, repr=False)
+    ax_: Any = field(init=False, default=None, repr=False)
 
     _steps: ClassVar[str] = "default"
 

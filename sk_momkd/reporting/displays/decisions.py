@@ -55,8 +55,8 @@ class DecisionCurveDisplay:
     model: NDArray
     everyone: NDArray
     chosen: NDArray = field(default_factory=lambda: np.array([]))
-    figure_: Any = field(default=None, repr=False)
-    ax_: Any = field(default=None, repr=False)
+    figure_: Any = field(init=False, default=None, repr=False)
+    ax_: Any = field(init=False, default=None, repr=False)
 
     @classmethod
     def from_result(cls, result: Any, *, ax: Any = None) -> Self:
@@ -171,8 +171,8 @@ class ConfusionDisplay:
     counts: NDArray
     classes: tuple[Any, ...]
     note: str = ""
-    figure_: Any = field(default=None, repr=False)
-    ax_: Any = field(default=None, repr=False)
+    figure_: Any = field(init=False, default=None, repr=False)
+    ax_: Any = field(init=False, default=None, repr=False)
 
     @classmethod
     def from_result(cls, result: Any, *, ax: Any = None) -> Self:

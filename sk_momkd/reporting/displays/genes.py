@@ -48,8 +48,8 @@ class GeneAttributionDisplay:
 
     genes: pd.DataFrame
     n_genes: int = 20
-    figure_: Any = field(default=None, repr=False)
-    ax_: Any = field(default=None, repr=False)
+    figure_: Any = field(init=False, default=None, repr=False)
+    ax_: Any = field(init=False, default=None, repr=False)
 
     @classmethod
     def from_estimator(

@@ -8,7 +8,6 @@ from typing import Any, Self
 
 import pandas as pd
 
-from ...inspection.fitted import fitted_momkd
 from .style import GREY, axes, colour, literal, styled
 
 _PERPLEXITY = "memory_perplexity_"
@@ -52,8 +51,8 @@ class MemoryUsageDisplay:
     """
 
     histories: dict[str, pd.DataFrame]
-    figure_: Any = field(default=None, repr=False)
-    axes_: Any = field(default=None, repr=False)
+    figure_: Any = field(init=False, default=None, repr=False)
+    axes_: Any = field(init=False, default=None, repr=False)
 
     @classmethod
     def from_estimator(cls, clf: Any, *, ax: Any = None) -> Self:
@@ -74,8 +73,11 @@ class MemoryUsageDisplay:
         TypeError
             If one of them has no memory.
         """
-        models = clf if isinstance(clf, Mapping) else {type(fitted_momkd(clf)).__name__: clf}
-        return cls({str(k): _history(m) for k, m in models.items()}).plot(ax)
+        from ...inspection.fitted import fitted_momkd  # loads torch, which saved histories need not
+
+        named = clf if isinstance(clf, Mapping) else {type(fitted_momkd(clf)).__name__: clf}
+        histories = {str(k): _first_model(fitted_momkd(m).history_) for k, m in named.items()}
+        return cls(histories).plot(ax)
 
     def plot(self, ax: Any = None) -> Self:
         """Draw into two axes, or into a new figure.
@@ -126,9 +128,8 @@ class MemoryUsageDisplay:
             ax.legend(loc="lower right")
 
 
-def _history(clf: Any) -> pd.DataFrame:
-    """History of a fitted MoMKD; of an ensemble, the rows of its first model."""
-    history = fitted_momkd(clf).history_
+def _first_model(history: pd.DataFrame) -> pd.DataFrame:
+    """Rows of the first model of an ensemble; the whole history of a single model."""
     return history[history["model"] == 0] if "model" in history else history
 
 

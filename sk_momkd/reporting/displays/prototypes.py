@@ -61,8 +61,8 @@ class PrototypeDisplay:
 
     patches: pd.DataFrame
     pictures: list[NDArray] = field(repr=False)
-    figure_: Any = field(default=None, repr=False)
-    ax_: Any = field(default=None, repr=False)
+    figure_: Any = field(init=False, default=None, repr=False)
+    ax_: Any = field(init=False, default=None, repr=False)
 
     @classmethod
     def from_estimator(
