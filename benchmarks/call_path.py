@@ -2,8 +2,8 @@
 
     python benchmarks/call_path.py
 
-Counts distinct files, distinct functions and calls, on a small cohort with omics, after a first call
-that imports what is loaded lazily.
+Counts distinct files, distinct functions and calls, on a small cohort with omics, after a first
+call that imports what is loaded lazily.
 """
 
 from __future__ import annotations
