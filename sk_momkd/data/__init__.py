@@ -1,4 +1,4 @@
-"""Bags, graphs, omics and cohorts: everything that is not yet a tensor."""
+"""Bags, patients, graphs, omics and simulated cohorts, before they become tensors."""
 
 import lazy_loader as _lazy
 

@@ -1,4 +1,4 @@
-"""The numbers of a bag: their checks, and what a step does to them."""
+"""Arrays of a bag: checks, and functions that transform features and filter instances."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def to_numpy(values: Any) -> NDArray:
 
 
 def check_features(features: Any, name: str) -> NDArray:
-    """`features` as a finite, non-empty float32 matrix, or an error that names the bag."""
+    """Return `features` as a finite, non-empty float32 matrix; errors name the bag."""
     features = np.asarray(features)
     if features.size == 0:
         raise BagError(
@@ -68,8 +68,19 @@ def check_features(features: Any, name: str) -> NDArray:
     return features
 
 
+def check_n_features(
+    found: int, bag_name: str, expected: int, reference: str = "the model is expecting"
+) -> None:
+    """Raise a `BagError` if a bag has another number of features than `reference`."""
+    if found != expected:
+        raise BagError(
+            f"X has {found} features in {bag_name}, but {reference} {expected} features. "
+            "Extract all slides with one encoder."
+        )
+
+
 def check_coords(coords: NDArray | None, n_instances: int, name: str) -> NDArray | None:
-    """`coords` if they are finite and (n_instances, 2), or an error that names the bag."""
+    """Return `coords` if they are finite and (n_instances, 2); errors name the bag."""
     if coords is None:
         return None
     coords = np.asarray(coords)
@@ -84,7 +95,7 @@ def check_coords(coords: NDArray | None, n_instances: int, name: str) -> NDArray
 
 
 def check_edges(edges: NDArray | None, n_instances: int, name: str) -> NDArray | None:
-    """`edges` as int64 between instances of the bag, or an error that names the bag."""
+    """Return `edges` between instances of the bag as int64; errors name the bag."""
     if edges is None:
         return None
     edges = np.asarray(edges)
@@ -95,7 +106,7 @@ def check_edges(edges: NDArray | None, n_instances: int, name: str) -> NDArray |
         )
     if edges.size and (edges.min() < 0 or edges.max() >= n_instances):
         raise BagError(
-            f"{name}: edge_index names instances {edges.min()} to {edges.max()}, the bag has "
+            f"{name}: edge_index holds instances {edges.min()} to {edges.max()}, the bag has "
             f"instances 0 to {n_instances - 1}."
         )
     return edges.astype(np.int64, copy=False)
@@ -104,7 +115,7 @@ def check_edges(edges: NDArray | None, n_instances: int, name: str) -> NDArray |
 def map_features(
     transform: Callable[[NDArray], NDArray], arrays: BagArrays, name: str
 ) -> BagArrays:
-    """`arrays` with `transform` applied to the features; errors call the bag `name`."""
+    """Apply `transform` to the features of `arrays`; errors call the bag `name`."""
     try:
         features = transform(arrays.features)
     except ValueError as error:
@@ -118,8 +129,14 @@ def map_features(
     return arrays._replace(features=features)
 
 
+def _edges_between(edges: NDArray, mask: NDArray) -> NDArray:
+    """Edges between the instances in `mask`, which are numbered anew."""
+    numbers = np.cumsum(mask) - 1
+    return numbers[edges[:, mask[edges].all(axis=0)]]
+
+
 def keep_instances(keep: Callable[[BagArrays], NDArray], arrays: BagArrays, name: str) -> BagArrays:
-    """`arrays` without the instances where `keep` is False; errors call the bag `name`."""
+    """Drop the instances where `keep` is False; errors call the bag `name`."""
     n = len(arrays.features)
     try:
         mask = np.asarray(keep(arrays))
@@ -141,9 +158,3 @@ def keep_instances(keep: Callable[[BagArrays], NDArray], arrays: BagArrays, name
         None if arrays.edge_index is None else _edges_between(arrays.edge_index, mask),
         None if arrays.slide_index is None else np.asarray(arrays.slide_index)[mask],
     )
-
-
-def _edges_between(edges: NDArray, mask: NDArray) -> NDArray:
-    """Edges with both ends in `mask`, in the numbers that these instances have from now on."""
-    numbers = np.cumsum(mask) - 1
-    return numbers[edges[:, mask[edges].all(axis=0)]]

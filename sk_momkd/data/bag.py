@@ -1,4 +1,4 @@
-"""A bag: the patch features of one slide, in memory or in a file, and what the file states."""
+"""A bag: the patch features of one slide, in memory or in a file."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class BagInfo:
     format : str
         "trident", "momkd", "clam", "stamp", "pt", "slideflow", "pyg", "anndata", or "memory".
     keys : tuple of str
-        The datasets by which it was recognised and from which it is read.
+        Datasets from which it is read, and by which its format was recognised.
     unit : str or None
         "level-0 px" or "um"; None without coordinates.
     anchor : {"top-left", "centre"}
@@ -41,6 +41,13 @@ class BagInfo:
     patch_size : float or None
         Width of a patch in `unit`.
     encoder : str or None
+        Name of the encoder, where the file has it.
+
+    Examples
+    --------
+    >>> from sk_momkd import Bag
+    >>> print(Bag([[1.0, 2.0]], coords=[[0, 0]]).info)
+    memory; top-left in level-0 px
     """
 
     format: str
@@ -52,7 +59,7 @@ class BagInfo:
 
     @property
     def patch_size_level0(self) -> float | None:
-        """Width of a patch in level-0 pixels, where the file tells."""
+        """Width of a patch in level-0 pixels; None where it is not known in this unit."""
         return self.patch_size if self.unit == "level-0 px" else None
 
     def __str__(self) -> str:
@@ -65,12 +72,32 @@ class BagInfo:
 
 
 class BagSource(Protocol):
-    """Where a lazy bag comes from: knows its shape, reads itself when asked."""
+    """What a lazy bag is read from, such as a file."""
 
     @property
     def shape(self) -> tuple[int, int]: ...
 
     def read(self) -> BagArrays: ...
+
+
+def _is_source(values: Any) -> TypeGuard[BagSource]:
+    """Whether `values` can be read later; does not open a file."""
+    return callable(getattr(type(values), "read", None))
+
+
+class BagBlocks(NamedTuple):
+    """An open bag; `read` yields its checked features from the start, block by block."""
+
+    frame: BagArrays  # all but the features, which are (n_instances, 0)
+    shape: tuple[int, int]
+    read: Callable[[], Iterator[NDArray]]
+
+
+def _blocks(rows: Any, n: int, size: int, name: str) -> Iterator[NDArray]:
+    for start in range(0, n, size):
+        stop = min(start + size, n)
+        part = name if n <= size else f"{name}, instances {start} to {stop - 1}"
+        yield check_features(rows[start:stop], part)
 
 
 class Bag:
@@ -83,9 +110,9 @@ class Bag:
     coords : array-like of shape (n_instances, 2), optional
         Level-0 pixels, top-left corner (x, y).
     edge_index : array-like of shape (2, n_edges), optional
-        A graph of the bag's own; row 0 sends to row 1.
+        Stored graph: row 0 holds the sending instances, row 1 the receiving ones.
     bag_id, patient_id : str, optional
-        Slide and patient. Omics is joined on them and splits are grouped by patient.
+        Ids of slide and patient. Omics is joined by them, and splits are grouped by patient.
 
     Raises
     ------
@@ -115,7 +142,7 @@ class Bag:
         self._coords = None if coords is None else to_numpy(coords)
         self._edge_index = None if edge_index is None else to_numpy(edge_index)
         self._steps: tuple[Callable[[BagArrays, str], BagArrays], ...] = ()
-        # An empty cell of a table is no id: patients "nan" would all be one.
+        # A missing id stays missing; as the text "nan" it would be shared by all such patients.
         self.bag_id = None if pd.isna(bag_id) else str(bag_id)
         self.patient_id = None if pd.isna(patient_id) else str(patient_id)
 
@@ -131,25 +158,25 @@ class Bag:
 
     @property
     def source(self) -> BagSource | None:
-        """Where a lazy bag is read from; None for one in memory, or one that is transformed."""
+        """What a lazy bag is read from; None for a bag in memory or a transformed one."""
         return None if self._steps or isinstance(self._source, np.ndarray) else self._source
 
     @property
     def slides(self) -> Sequence[Bag]:
-        """The slides of a patient's bag, as ``slide_index`` counts them; of a slide, itself."""
+        """Slides of a patient's bag in the order of ``slide_index``, or the slide's bag itself."""
         return getattr(self._source, "slides", (self,))
 
     @property
     def info(self) -> BagInfo:
-        """Format, keys, unit and patch size; a file is opened for its header."""
+        """Format, keys, unit and patch size, from the header of a file."""
         if isinstance(self._source, np.ndarray):
             return BagInfo("memory", unit=None if self._coords is None else "level-0 px")
-        describe = getattr(self._source, "info", None)  # a source of one's own need not have it
+        describe = getattr(self._source, "info", None)  # optional in a BagSource
         return BagInfo("custom") if describe is None else describe()
 
     @property
     def shape(self) -> tuple[int, int]:
-        """(n_instances, n_features); a file is opened for its header only."""
+        """(n_instances, n_features), from the header of a file."""
         if self._steps:
             return self.load().features.shape
         shape = self._source.shape
@@ -182,16 +209,20 @@ class Bag:
 
     @property
     def edge_index(self) -> NDArray | None:
-        """The bag's own graph, of shape (2, n_edges)."""
+        """Stored graph, of shape (2, n_edges), or None."""
         return self.load().edge_index
 
     def load(self, name: str | None = None) -> BagArrays:
-        """Read and check the whole bag.
+        """Read and check all arrays of the bag.
 
         Parameters
         ----------
         name : str, optional
             How errors call the bag; by default its id.
+
+        Returns
+        -------
+        BagArrays
 
         Raises
         ------
@@ -215,10 +246,20 @@ class Bag:
 
     @contextmanager
     def opened(self, size: int, name: str | None = None) -> Iterator[BagBlocks | None]:
-        """The bag's parts for reading it in blocks of `size` instances, while it is open.
+        """Open the bag and read its features in blocks.
 
-        None for a bag that has to be read whole: in memory, transformed, or of a source that
-        cannot be opened.
+        Parameters
+        ----------
+        size : int
+            Instances per block.
+        name : str, optional
+            How errors call the bag; by default its id.
+
+        Yields
+        ------
+        BagBlocks or None
+            None for a bag that has to be read at once: one in memory, a transformed one, or one
+            whose source cannot be opened.
         """
         name = name or self.name
         opened = getattr(self.source, "opened", None)
@@ -228,7 +269,7 @@ class Bag:
         with opened() as (rows, coords, edges, slides):
             n = rows.shape[0] if len(rows.shape) == 2 else 0
             if n == 0:
-                check_features(rows[:], name)  # says what is wrong
+                check_features(rows[:], name)  # raises
             coords = check_coords(coords if self._coords is None else self._coords, n, name)
             edges = edges if self._edge_index is None else self._edge_index
             frame = BagArrays(np.empty((n, 0)), coords, check_edges(edges, n, name), slides)
@@ -241,19 +282,34 @@ class Bag:
             return "unreadable"
 
     def map(self, transform: Callable[[NDArray], NDArray]) -> Self:
-        """Bag whose features pass through `transform` whenever they are read."""
+        """Bag whose features are transformed whenever they are read.
+
+        Parameters
+        ----------
+        transform : callable
+            Takes and returns features, an array of shape (n_instances, n_features).
+
+        Returns
+        -------
+        Bag
+        """
         return self._then(partial(map_features, transform))
 
     def filter(self, keep: Callable[[BagArrays], NDArray]) -> Self:
-        """Bag of the instances where `keep` is True, asked whenever the bag is read.
+        """Bag of the instances for which `keep` is True whenever the bag is read.
 
-        Coordinates are cut as well, and of a stored graph the edges between kept instances stay.
+        Coordinates are filtered as well, and a stored graph keeps its edges between the instances
+        that stay.
 
         Parameters
         ----------
         keep : callable
-            Takes the `BagArrays`, gives booleans of shape (n_instances,). A bag of which nothing
-            is left raises `BagError` when it is read.
+            Takes the `BagArrays` and returns booleans of shape (n_instances,). If it drops all
+            instances, reading the bag raises `BagError`.
+
+        Returns
+        -------
+        Bag
         """
         return self._then(partial(keep_instances, keep))
 
@@ -277,23 +333,3 @@ class Bag:
         parts += ["graph"] if self._edge_index is not None else []
         parts += ["transformed when read"] if self._steps else []
         return f"Bag({', '.join(parts)})"
-
-
-class BagBlocks(NamedTuple):
-    """An open bag; `read` gives its checked features from the start, block by block."""
-
-    frame: BagArrays  # all but the features, which are (n_instances, 0)
-    shape: tuple[int, int]
-    read: Callable[[], Iterator[NDArray]]
-
-
-def _blocks(rows: Any, n: int, size: int, name: str) -> Iterator[NDArray]:
-    for start in range(0, n, size):
-        stop = min(start + size, n)
-        part = name if n <= size else f"{name}, instances {start} to {stop - 1}"
-        yield check_features(rows[start:stop], part)
-
-
-def _is_source(values: Any) -> TypeGuard[BagSource]:
-    """Whether `values` is to be read later; asking for its shape would open the file."""
-    return callable(getattr(type(values), "read", None))

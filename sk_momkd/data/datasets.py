@@ -31,11 +31,110 @@ class CohortPaths(NamedTuple):
         Folder with one HDF5 file per slide.
     omics : Path
         ``.h5ad`` file of raw counts, patients x genes.
+
+    Examples
+    --------
+    >>> from tempfile import mkdtemp
+    >>> from sk_momkd import simulate_cohort
+    >>> simulate_cohort(mkdtemp(), n_patients=2, n_patches=5, random_state=0).table.name
+    'slides.csv'
     """
 
     table: Path
     features: Path
     omics: Path
+
+
+def _check_shares(
+    omics_only: float, label_noise: float, omics_fraction: float, largest_share: float
+) -> None:
+    shares = {
+        "omics_only": omics_only,
+        "label_noise": label_noise,
+        "omics_fraction": omics_fraction,
+    }
+    for name, value in shares.items():
+        if not 0 <= value <= 1:
+            raise ValueError(f"{name} must lie in [0, 1], got {value!r}.")
+    if not 0 < largest_share <= 1:
+        raise ValueError(f"largest_share must lie in (0, 1], got {largest_share!r}.")
+
+
+def _expression_biology(
+    biology: np.random.Generator, n_genes: int, n_signature: int
+) -> tuple[NDArray, NDArray]:
+    """Mean log expression of each gene and its response to severity."""
+    base = biology.normal(3.0, 1.2, size=n_genes)
+    slope = np.zeros(n_genes)
+    responding = biology.choice(n_genes, size=min(n_signature, n_genes), replace=False)
+    slope[responding] = biology.choice([-1, 1], size=len(responding)) * 0.6
+    return base, slope
+
+
+def _shown_severity(extra_random: np.random.Generator, severity: NDArray, hidden: float) -> NDArray:
+    """Severity as morphology shows it: of equal variance, a share `hidden` of which is chance."""
+    chance = severity.std() * extra_random.normal(size=len(severity))
+    return np.sqrt(1 - hidden) * severity + np.sqrt(hidden) * chance
+
+
+def _table(
+    extra_random: np.random.Generator, severity: NDArray, site: NDArray, prefix: str, noise: float
+) -> pd.DataFrame:
+    """Slides, patients, severity, label and, where there are several, sites."""
+    patients = [f"{prefix}-{i:03d}" for i in range(len(severity))]
+    slides = [f"{patient}-01Z-00-DX1" for patient in patients]
+    table = pd.DataFrame({"slide_id": slides, "case_id": patients, "severity": severity})
+    wrong = extra_random.permutation(len(severity)) < round(noise * len(severity))
+    table["subtype"] = np.where((severity > 0) ^ wrong, "aggressive", "indolent")
+    if site.any():
+        table["site"] = [f"{prefix}{at:02d}" for at in site]
+    return table
+
+
+def _tissue_map(
+    random: np.random.Generator, n_patches: int, share: float
+) -> tuple[NDArray, NDArray]:
+    """Coordinates of a blob of tissue and the tissue type of each patch."""
+    n = max(4, round(n_patches * random.uniform(2 / 3, 4 / 3)))
+    side = int(np.ceil(np.sqrt(1.6 * n)))
+    outline = gaussian_filter(random.normal(size=(side, side)), side / 6, mode="constant")
+    inside = np.sort(np.argsort(outline.ravel())[-n:])  # raster order, as tools write it
+    row, column = np.unravel_index(inside, (side, side))
+    fields = gaussian_filter(random.normal(size=(4, side, side)), (0, 2, 2))
+    tissue = fields.argmax(axis=0)[row, column]
+    center = random.integers(n)
+    distance = np.hypot(row - row[center], column - column[center])
+    tissue[np.argsort(distance, kind="stable")[: round(share * n)]] = len(_TISSUES) - 1
+    return np.stack([column, row], axis=1) * _PATCH_LEVEL0, tissue
+
+
+def _write_bag(path: Path, features: NDArray, coords: NDArray, planted: NDArray) -> None:
+    with h5py.File(path, "w") as file:
+        file.create_dataset(
+            "features", data=features.astype(np.float32), chunks=(1, features.shape[1])
+        )
+        stored = file.create_dataset("coords", data=coords.astype(np.int64), chunks=(1, 2))
+        stored.attrs.update(
+            patch_size=256,
+            patch_size_level0=_PATCH_LEVEL0,
+            level0_magnification=40,
+            target_magnification=20,
+            overlap=0,
+            name=path.stem,
+            level0_width=int(coords[:, 0].max()) + _PATCH_LEVEL0,
+            level0_height=int(coords[:, 1].max()) + _PATCH_LEVEL0,
+        )
+        file.create_dataset("planted", data=planted)
+
+
+def _counts(
+    random: np.random.Generator, severity: NDArray, base: NDArray, slope: NDArray
+) -> NDArray:
+    """Negative binomial counts, (n_patients, n_genes)."""
+    depth = random.normal(0, 0.2, size=(len(severity), 1))
+    log_mean = base + slope * (severity + 0.2 * random.normal(size=len(severity)))[:, None] + depth
+    gamma = random.gamma(4.0, 1 / 4.0, size=log_mean.shape)
+    return random.poisson(np.exp(log_mean) * gamma).astype(np.float32)
 
 
 def simulate_cohort(
@@ -158,95 +257,3 @@ def simulate_cohort(
     adata.var["signature"] = slope != 0
     adata.write_h5ad(folder / "expression.h5ad")
     return CohortPaths(folder / "slides.csv", features, folder / "expression.h5ad")
-
-
-def _check_shares(
-    omics_only: float, label_noise: float, omics_fraction: float, largest_share: float
-) -> None:
-    shares = {
-        "omics_only": omics_only,
-        "label_noise": label_noise,
-        "omics_fraction": omics_fraction,
-    }
-    for name, value in shares.items():
-        if not 0 <= value <= 1:
-            raise ValueError(f"{name} must lie in [0, 1], got {value!r}.")
-    if not 0 < largest_share <= 1:
-        raise ValueError(f"largest_share must lie in (0, 1], got {largest_share!r}.")
-
-
-def _shown_severity(extra_random: np.random.Generator, severity: NDArray, hidden: float) -> NDArray:
-    """Severity as morphology shows it: of equal variance, a share `hidden` of which is chance."""
-    chance = severity.std() * extra_random.normal(size=len(severity))
-    return np.sqrt(1 - hidden) * severity + np.sqrt(hidden) * chance
-
-
-def _table(
-    extra_random: np.random.Generator, severity: NDArray, site: NDArray, prefix: str, noise: float
-) -> pd.DataFrame:
-    """Slides, patients, severity, label and, where there are several, sites."""
-    patients = [f"{prefix}-{i:03d}" for i in range(len(severity))]
-    slides = [f"{patient}-01Z-00-DX1" for patient in patients]
-    table = pd.DataFrame({"slide_id": slides, "case_id": patients, "severity": severity})
-    wrong = extra_random.permutation(len(severity)) < round(noise * len(severity))
-    table["subtype"] = np.where((severity > 0) ^ wrong, "aggressive", "indolent")
-    if site.any():
-        table["site"] = [f"{prefix}{at:02d}" for at in site]
-    return table
-
-
-def _tissue_map(
-    random: np.random.Generator, n_patches: int, share: float
-) -> tuple[NDArray, NDArray]:
-    """Coordinates of a blob of tissue and the tissue type of each patch."""
-    n = max(4, round(n_patches * random.uniform(2 / 3, 4 / 3)))
-    side = int(np.ceil(np.sqrt(1.6 * n)))
-    outline = gaussian_filter(random.normal(size=(side, side)), side / 6, mode="constant")
-    inside = np.sort(np.argsort(outline.ravel())[-n:])  # raster order, as tools write it
-    row, column = np.unravel_index(inside, (side, side))
-    fields = gaussian_filter(random.normal(size=(4, side, side)), (0, 2, 2))
-    tissue = fields.argmax(axis=0)[row, column]
-    center = random.integers(n)
-    distance = np.hypot(row - row[center], column - column[center])
-    tissue[np.argsort(distance, kind="stable")[: round(share * n)]] = len(_TISSUES) - 1
-    return np.stack([column, row], axis=1) * _PATCH_LEVEL0, tissue
-
-
-def _expression_biology(
-    biology: np.random.Generator, n_genes: int, n_signature: int
-) -> tuple[NDArray, NDArray]:
-    """Mean log expression of each gene and its response to severity."""
-    base = biology.normal(3.0, 1.2, size=n_genes)
-    slope = np.zeros(n_genes)
-    answering = biology.choice(n_genes, size=min(n_signature, n_genes), replace=False)
-    slope[answering] = biology.choice([-1, 1], size=len(answering)) * 0.6
-    return base, slope
-
-
-def _counts(
-    random: np.random.Generator, severity: NDArray, base: NDArray, slope: NDArray
-) -> NDArray:
-    """Negative binomial counts, (n_patients, n_genes)."""
-    depth = random.normal(0, 0.2, size=(len(severity), 1))
-    log_mean = base + slope * (severity + 0.2 * random.normal(size=len(severity)))[:, None] + depth
-    gamma = random.gamma(4.0, 1 / 4.0, size=log_mean.shape)
-    return random.poisson(np.exp(log_mean) * gamma).astype(np.float32)
-
-
-def _write_bag(path: Path, features: NDArray, coords: NDArray, planted: NDArray) -> None:
-    with h5py.File(path, "w") as file:
-        file.create_dataset(
-            "features", data=features.astype(np.float32), chunks=(1, features.shape[1])
-        )
-        stored = file.create_dataset("coords", data=coords.astype(np.int64), chunks=(1, 2))
-        stored.attrs.update(
-            patch_size=256,
-            patch_size_level0=_PATCH_LEVEL0,
-            level0_magnification=40,
-            target_magnification=20,
-            overlap=0,
-            name=path.stem,
-            level0_width=int(coords[:, 0].max()) + _PATCH_LEVEL0,
-            level0_height=int(coords[:, 1].max()) + _PATCH_LEVEL0,
-        )
-        file.create_dataset("planted", data=planted)

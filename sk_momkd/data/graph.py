@@ -1,4 +1,4 @@
-"""The graph of a bag: which patch listens to which."""
+"""The graph of a bag: which patches are neighbours, and which of them sends to the other."""
 
 from __future__ import annotations
 
@@ -16,6 +16,53 @@ GRAPHS = ("auto", "spatial", "stored", "features", "none")
 EDGE_FLOWS = ("neighbors", "release", "symmetric")
 
 
+def _slide_by_slide(bag: BagArrays, **options: Any) -> NDArray:
+    """Build the graph of each slide of a patient alone, because their coordinates overlap."""
+    starts = np.flatnonzero(np.diff(np.asarray(bag.slide_index), prepend=-1))
+    graphs = []
+    for start, end in zip(starts, [*starts[1:], len(bag.features)], strict=True):
+        coords = None if bag.coords is None else bag.coords[start:end]
+        slide = BagArrays(bag.features[start:end], coords, None)
+        graphs.append(build_edges(slide, **options) + start)
+    return np.concatenate(graphs, axis=1)
+
+
+def _directed(neighbors: NDArray, edge_flow: str) -> NDArray:
+    n, k = neighbors.shape
+    own, other = np.repeat(np.arange(n), k), neighbors.ravel()
+    if edge_flow == "neighbors":
+        return np.stack([other, own])
+    if edge_flow == "release":
+        return np.stack([own, other])
+    pairs = np.stack([np.concatenate([other, own]), np.concatenate([own, other])])
+    return np.unique(pairs, axis=1)
+
+
+def _nearest_in_features(features: NDArray, n_neighbors: int) -> NDArray:
+    k = min(n_neighbors, len(features) - 1)
+    if k == 0:
+        return np.empty((len(features), 0), dtype=np.int64)
+    # Without a query, scikit-learn leaves each point out of its own neighbours.
+    search = NearestNeighbors(n_neighbors=k).fit(features)
+    return search.kneighbors(return_distance=False).astype(np.int64)
+
+
+def nearest_patches(coords: NDArray, n_neighbors: int) -> NDArray:
+    """The `n_neighbors` nearest other patches of each patch, (n, min(k, n - 1)).
+
+    Patches at identical coordinates are each other's neighbours; a patch is never its own.
+    """
+    n = len(coords)
+    k = min(n_neighbors, n - 1)
+    if k == 0:
+        return np.empty((n, 0), dtype=np.int64)
+    _, found = cKDTree(coords).query(coords, k=k + 1)
+    # Among duplicates the patch itself may be found at any position, or not at all.
+    itself = found == np.arange(n)[:, None]
+    itself[~itself.any(axis=1), -1] = True
+    return found[~itself].reshape(n, k).astype(np.int64)
+
+
 def build_edges(
     bag: BagArrays, *, graph: str = "auto", n_neighbors: int = 8, edge_flow: str = "neighbors"
 ) -> NDArray:
@@ -25,8 +72,8 @@ def build_edges(
     ----------
     bag : BagArrays
     graph : {"auto", "spatial", "stored", "features", "none"}, default="auto"
-        ``"auto"`` takes the bag's own graph, else its coordinates, else no edges (each patch
-        then attends to itself alone). The others insist on one kind.
+        ``"auto"`` takes the stored graph, else builds one from the coordinates, else has no edges
+        (each patch then attends to itself alone). The other values require one kind.
     n_neighbors : int, default=8
         Neighbours of each patch; fewer where the bag has fewer patches.
     edge_flow : {"neighbors", "release", "symmetric"}, default="neighbors"
@@ -63,50 +110,3 @@ def build_edges(
             raise BagError("graph='spatial', but the bag has no coordinates.")
         return _directed(nearest_patches(bag.coords, n_neighbors), edge_flow)
     return np.empty((2, 0), dtype=np.int64)
-
-
-def _slide_by_slide(bag: BagArrays, **options: Any) -> NDArray:
-    """Graphs of a patient's slides side by side: their coordinate frames overlap."""
-    starts = np.flatnonzero(np.diff(np.asarray(bag.slide_index), prepend=-1))
-    graphs = []
-    for start, end in zip(starts, [*starts[1:], len(bag.features)], strict=True):
-        coords = None if bag.coords is None else bag.coords[start:end]
-        slide = BagArrays(bag.features[start:end], coords, None)
-        graphs.append(build_edges(slide, **options) + start)
-    return np.concatenate(graphs, axis=1)
-
-
-def nearest_patches(coords: NDArray, n_neighbors: int) -> NDArray:
-    """The `n_neighbors` nearest other patches of each patch, (n, min(k, n - 1)).
-
-    Patches at identical coordinates are each other's neighbours; a patch is never its own.
-    """
-    n = len(coords)
-    k = min(n_neighbors, n - 1)
-    if k == 0:
-        return np.empty((n, 0), dtype=np.int64)
-    _, found = cKDTree(coords).query(coords, k=k + 1)
-    # Among duplicates the patch itself may stand at any place, or be crowded out.
-    itself = found == np.arange(n)[:, None]
-    itself[~itself.any(axis=1), -1] = True
-    return found[~itself].reshape(n, k).astype(np.int64)
-
-
-def _nearest_in_features(features: NDArray, n_neighbors: int) -> NDArray:
-    k = min(n_neighbors, len(features) - 1)
-    if k == 0:
-        return np.empty((len(features), 0), dtype=np.int64)
-    # Without a query, scikit-learn leaves each point out of its own neighbours.
-    search = NearestNeighbors(n_neighbors=k).fit(features)
-    return search.kneighbors(return_distance=False).astype(np.int64)
-
-
-def _directed(neighbors: NDArray, edge_flow: str) -> NDArray:
-    n, k = neighbors.shape
-    own, other = np.repeat(np.arange(n), k), neighbors.ravel()
-    if edge_flow == "neighbors":
-        return np.stack([other, own])
-    if edge_flow == "release":
-        return np.stack([own, other])
-    pairs = np.stack([np.concatenate([other, own]), np.concatenate([own, other])])
-    return np.unique(pairs, axis=1)

@@ -1,4 +1,4 @@
-"""Omics by patient: read from AnnData, DataFrame or array, and joined to bags by id alone."""
+"""Omics of patients, from AnnData, DataFrame or array, joined to bags by id."""
 
 from __future__ import annotations
 
@@ -28,17 +28,34 @@ def is_anndata(values: Any) -> TypeGuard[AnnData]:
 
 
 class OmicsTable:
-    """Expression of patients by id, in a form that scikit-learn never slices by position.
+    """Expression of patients by id, which scikit-learn does not slice by position.
 
-    scikit-learn cuts every fit parameter whose length equals that of `X` by *position*. An
-    `OmicsTable` has no length: it arrives whole in every fold and is joined by id there.
-    :func:`align_omics` makes one.
+    scikit-learn slices every fit parameter whose length equals that of `X` by *position*. An
+    `OmicsTable` has no length, so every fold receives all rows and joins them by id.
+    :func:`align_omics` returns one.
+
+    Parameters
+    ----------
+    values : ndarray, sparse array or backed AnnData of shape (n_rows, n_genes)
+    ids : ndarray of str, shape (n_rows,)
+        Patient (or bag) ids.
+    genes : ndarray of str, shape (n_genes,)
 
     Attributes
     ----------
     ids : ndarray of str, shape (n_rows,)
-        Patient (or bag) ids.
     genes : ndarray of str, shape (n_genes,)
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sk_momkd import OmicsTable
+    >>> table = OmicsTable(np.eye(2), np.array(["P1", "P2"]), np.array(["ERBB2", "ESR1"]))
+    >>> table
+    OmicsTable(2 patients x 2 genes)
+    >>> table.rows(np.array([1]))
+        ERBB2  ESR1
+    P2    0.0   1.0
     """
 
     def __init__(self, values: Any, ids: NDArray, genes: NDArray) -> None:
@@ -48,6 +65,14 @@ class OmicsTable:
 
     def rows(self, positions: NDArray) -> pd.DataFrame:
         """Rows at `positions`, dense float32, with ids and gene names.
+
+        Parameters
+        ----------
+        positions : int ndarray of shape (n,)
+
+        Returns
+        -------
+        DataFrame of shape (n, n_genes)
 
         Raises
         ------
@@ -67,17 +92,35 @@ class OmicsTable:
         return frame
 
     def take(self, positions: NDArray) -> OmicsTable:
-        """Table of the rows at `positions`, as sparse as it was."""
+        """Table of the rows at `positions`; a sparse table stays sparse.
+
+        Parameters
+        ----------
+        positions : int ndarray
+
+        Returns
+        -------
+        OmicsTable
+        """
         return OmicsTable(self._block(positions), self.ids[positions], self.genes)
 
     def _block(self, positions: NDArray) -> Any:
         if not is_anndata(self._values):
             return self._values[positions]
-        order, back = np.unique(positions, return_inverse=True)  # a file wants sorted rows
+        order, back = np.unique(positions, return_inverse=True)  # files need sorted rows
         return self._values[order].to_memory().X[back]
 
     def match(self, bags: BagSequence) -> NDArray:
-        """Row of each bag, by patient id and then by bag id; -1 where there is none.
+        """Row of each bag, by patient id and then by bag id.
+
+        Parameters
+        ----------
+        bags : BagSequence
+
+        Returns
+        -------
+        int ndarray of shape (n_bags,)
+            -1 for a bag without a row.
 
         Raises
         ------
@@ -101,8 +144,42 @@ class OmicsTable:
         return f"OmicsTable({len(self.ids)} patients x {len(self.genes)} genes)"
 
 
+def _numbers(frame: pd.DataFrame) -> NDArray:
+    try:
+        if any(dtype.kind in "cmM" for dtype in frame.dtypes):
+            raise TypeError("dates or complex numbers")
+        return frame.to_numpy(dtype=np.float32)
+    except (TypeError, ValueError) as error:
+        kinds = zip(frame.columns, frame.dtypes, strict=True)
+        text = [c for c, kind in kinds if kind.kind == "c" or not is_numeric_dtype(kind)]
+        raise OmicsError(
+            f"omics must be numbers; these columns are not: {first_few(text)}. Move the ids into "
+            "the index."
+        ) from error
+
+
+def _refuse_duplicates(names: NDArray, what: str, remedy: str) -> None:
+    if twice := repeated(names):
+        raise OmicsError(
+            f"{len(twice)} {what} occur more than once in omics: {first_few(twice)}. {remedy}"
+        )
+
+
+def check_names(patients: pd.Index, names: pd.Index) -> tuple[NDArray, NDArray]:
+    """Return ids and gene names as text; raises as :func:`as_omics` does."""
+    if patients.nlevels > 1 or names.nlevels > 1:
+        raise OmicsError("omics has a MultiIndex; give it one level of ids and one of genes.")
+    ids = np.array(patients.astype(str), dtype=object)
+    genes = np.array(names.astype(str), dtype=object)
+    if len(ids) == 0 or len(genes) == 0:
+        raise OmicsError(f"omics is empty: {len(ids)} patients x {len(genes)} genes.")
+    _refuse_duplicates(ids, "patients", "Keep one row per patient.")
+    _refuse_duplicates(genes, "genes", "Sum or drop them, e.g. adata.var_names_make_unique().")
+    return ids, genes
+
+
 def as_omics(omics: Any) -> OmicsTable:
-    """`omics` as an `OmicsTable`, its ids and gene names checked.
+    """Return `omics` as an `OmicsTable` with checked ids and gene names.
 
     Parameters
     ----------
@@ -116,7 +193,7 @@ def as_omics(omics: Any) -> OmicsTable:
     if isinstance(omics, OmicsTable):
         return omics
     if is_anndata(omics):
-        if omics.isbacked and omics.is_view:  # a file cannot be sliced twice
+        if omics.isbacked and omics.is_view:  # a view of a file cannot be sliced
             omics = omics.to_memory()
         values = omics if omics.isbacked else omics.X
         if values is None or (omics.isbacked and "X" not in omics.file):
@@ -139,24 +216,31 @@ def as_omics(omics: Any) -> OmicsTable:
     return OmicsTable(values, *check_names(ids, genes))
 
 
-def check_names(patients: pd.Index, names: pd.Index) -> tuple[NDArray, NDArray]:
-    """Ids and gene names as text; raises as :func:`as_omics` does."""
-    if patients.nlevels > 1 or names.nlevels > 1:
-        raise OmicsError("omics has a MultiIndex; give it one level of ids and one of genes.")
-    ids = np.array(patients.astype(str), dtype=object)
-    genes = np.array(names.astype(str), dtype=object)
-    if len(ids) == 0 or len(genes) == 0:
-        raise OmicsError(f"omics is empty: {len(ids)} patients x {len(genes)} genes.")
-    _refuse_duplicates(ids, "patients", "Keep one row per patient.")
-    _refuse_duplicates(genes, "genes", "Sum or drop them, e.g. adata.var_names_make_unique().")
-    return ids, genes
+def _require_match(table: OmicsTable, bags: BagSequence, rows: NDArray) -> None:
+    if (rows >= 0).any():
+        return
+    known = [i for b in bags for i in (b.patient_id, b.bag_id) if i is not None]
+    if not known:
+        raise OmicsError(
+            "The bags have no ids, so omics cannot be joined. Give them some, "
+            "Bag(..., bag_id=..., patient_id=...), or pass omics as an array in bag order."
+        )
+    cut = (
+        " If scikit-learn cut both, as in cross-validation, pass omics=align_omics(omics, bags), "
+        "made from all bags of the cohort."
+    )
+    raise OmicsError(
+        f"No omics row belongs to any bag. Omics has {first_few(table.ids)}; the bags have "
+        f"{first_few(known)}. Use the same ids, or omics=None for histology alone."
+        + (cut if len(table.ids) == len(bags) else "")
+    )
 
 
 def align_omics(omics: Any, bags: Any) -> OmicsTable:
-    """Join `omics` to `bags` by id, once, so that every later slicing stays right.
+    """Join `omics` to `bags` by id, before scikit-learn slices the bags.
 
-    Pass the result as ``omics=`` wherever scikit-learn cuts the bags (cross-validation, grid
-    search, nested or not): it is never cut by position.
+    Pass the result as ``omics=`` to cross-validation or a grid search, nested or not: it is never
+    sliced by position.
 
     Parameters
     ----------
@@ -189,14 +273,28 @@ def align_omics(omics: Any, bags: Any) -> OmicsTable:
     return table.take(pd.unique(rows[rows >= 0]))
 
 
+def _in_bag_order(omics: Any, bags: BagSequence) -> tuple[OmicsTable, NDArray]:
+    values: Any = omics.tocsr() if sparse.issparse(omics) else to_numpy(omics)
+    if values.ndim != 2 or values.shape[0] != len(bags) or 0 in values.shape:
+        raise OmicsError(
+            f"omics of type {type(omics).__name__} and shape {values.shape} must have one row for "
+            f"each of the {len(bags)} bags, in their order. For other numbers of rows pass an "
+            "AnnData or a DataFrame with ids."
+        )
+    ids = np.array([bags.name(i) for i in range(len(bags))], dtype=object)
+    genes = np.array([f"gene_{j}" for j in range(values.shape[1])], dtype=object)
+    values = values if sparse.issparse(values) else _numbers(pd.DataFrame(values))
+    return OmicsTable(values, ids, genes), np.arange(len(bags))
+
+
 def join_omics(omics: Any, bags: BagSequence) -> tuple[OmicsTable, NDArray]:
-    """Omics table and the row of each bag (-1: the bag has none).
+    """Return the omics table and the row of each bag, -1 where it has none.
 
     Raises
     ------
     OmicsError
-        If nothing matches; or if bags lack omics while omics rows lack bags and both are equally
-        many, the mark of a table that scikit-learn has cut by position.
+        If nothing matches; or if bags have no row although there are as many rows as bags:
+        scikit-learn may have sliced such a table by position.
     """
     if not is_anndata(omics) and not isinstance(omics, pd.DataFrame | OmicsTable):
         return _in_bag_order(omics, bags)
@@ -212,7 +310,7 @@ def join_omics(omics: Any, bags: BagSequence) -> tuple[OmicsTable, NDArray]:
             f"while {len(idle)} omics rows have no bag (first {table.ids[idle[0]]!r}), and there "
             "are as many rows as bags. scikit-learn slices a table of that length by position, "
             "which gives patients the rows of others. Pass omics=align_omics(omics, bags), made "
-            "from the whole cohort: it is joined by id and never sliced."
+            "from all bags of the cohort: it is joined by id and never sliced."
         )
     if 2 * len(lacking) > len(bags):
         warnings.warn(
@@ -222,58 +320,3 @@ def join_omics(omics: Any, bags: BagSequence) -> tuple[OmicsTable, NDArray]:
             stacklevel=2,
         )
     return table, rows
-
-
-def _in_bag_order(omics: Any, bags: BagSequence) -> tuple[OmicsTable, NDArray]:
-    values: Any = omics.tocsr() if sparse.issparse(omics) else to_numpy(omics)
-    if values.ndim != 2 or values.shape[0] != len(bags) or 0 in values.shape:
-        raise OmicsError(
-            f"omics of type {type(omics).__name__} and shape {values.shape} must have one row for "
-            f"each of the {len(bags)} bags, in their order. For other numbers of rows pass an "
-            "AnnData or a DataFrame with ids."
-        )
-    ids = np.array([bags.name(i) for i in range(len(bags))], dtype=object)
-    genes = np.array([f"gene_{j}" for j in range(values.shape[1])], dtype=object)
-    values = values if sparse.issparse(values) else _numbers(pd.DataFrame(values))
-    return OmicsTable(values, ids, genes), np.arange(len(bags))
-
-
-def _numbers(frame: pd.DataFrame) -> NDArray:
-    try:
-        if any(dtype.kind in "cmM" for dtype in frame.dtypes):
-            raise TypeError("dates or complex numbers")
-        return frame.to_numpy(dtype=np.float32)
-    except (TypeError, ValueError) as error:
-        kinds = zip(frame.columns, frame.dtypes, strict=True)
-        text = [c for c, kind in kinds if kind.kind == "c" or not is_numeric_dtype(kind)]
-        raise OmicsError(
-            f"omics must be numbers; these columns are not: {first_few(text)}. Move the ids into "
-            "the index."
-        ) from error
-
-
-def _refuse_duplicates(names: NDArray, what: str, remedy: str) -> None:
-    if twice := repeated(names):
-        raise OmicsError(
-            f"{len(twice)} {what} occur more than once in omics: {first_few(twice)}. {remedy}"
-        )
-
-
-def _require_match(table: OmicsTable, bags: BagSequence, rows: NDArray) -> None:
-    if (rows >= 0).any():
-        return
-    known = [i for b in bags for i in (b.patient_id, b.bag_id) if i is not None]
-    if not known:
-        raise OmicsError(
-            "The bags have no ids, so omics cannot be joined. Give them some, "
-            "Bag(..., bag_id=..., patient_id=...), or pass omics as an array in bag order."
-        )
-    cut = (
-        " If scikit-learn cut both, as in cross-validation, pass omics=align_omics(omics, bags), "
-        "made from the whole cohort."
-    )
-    raise OmicsError(
-        f"No omics row belongs to any bag. Omics has {first_few(table.ids)}; the bags have "
-        f"{first_few(known)}. Use the same ids, or omics=None for histology alone."
-        + (cut if len(table.ids) == len(bags) else "")
-    )

@@ -1,4 +1,4 @@
-"""Patients: which bags belong to whom, one label and one group each, and their bags joined."""
+"""Patients of bags: their labels and groups, and one bag for all slides of a patient."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sklearn.utils.validation import check_consistent_length
 
 from ..exceptions import BagError, CohortError, LeakageError
 from ..messages import first_few
-from .arrays import BagArrays
+from .arrays import BagArrays, check_n_features
 from .bag import Bag, BagInfo
 from .sequence import BagSequence, as_bags, is_bag_list
 
@@ -28,7 +28,7 @@ class Patients(NamedTuple):
     labels : ndarray of shape (n_patients,)
         Class number: the label of most bags of the patient, on a tie the class that sorts first.
     groups : ndarray of shape (n_patients,)
-        What stays whole, e.g. the patient's site; the patient itself where nothing is given.
+        Group that a split keeps on one side, such as the site; by default the patient itself.
     classes : list
         Name of each class number.
     """
@@ -48,15 +48,50 @@ class Patients(NamedTuple):
         return np.flatnonzero(np.isin(self.of_bag, patients))
 
 
+def _encode(values: NDArray, what: str, bags: BagSequence | None) -> tuple[NDArray, list[Any]]:
+    """Return the number of each value, and the values; a missing one raises."""
+    codes, names = pd.factorize(values, sort=True)
+    missing = np.flatnonzero(codes < 0)
+    if len(missing):
+        i = int(missing[0])
+        where = f"position {i}" if bags is None else bags.name(i)
+        raise ValueError(f"{len(missing)} {what} are missing, the first for {where}.")
+    return codes, np.asarray(names).tolist()
+
+
+def patients_and_groups(X: Any, bags: BagSequence | None, groups: Any) -> tuple[NDArray, NDArray]:
+    """Patient and group of each bag; the groups are the patients where no bag has one."""
+    if groups is None:
+        if bags is None:
+            raise ValueError(
+                f"X is a {type(X).__name__}, which has no patient ids. Pass a BagSequence, "
+                "or groups=patient_ids."
+            )
+        return bags.groups(), bags.groups()
+    codes, _ = _encode(column_or_1d(groups), "groups", bags)
+    if bags is None or not any(bag.patient_id is not None for bag in bags):
+        return codes, codes
+    of_bag = bags.groups()
+    _, first = np.unique(of_bag, return_index=True)
+    inconsistent = np.flatnonzero(codes != codes[first][of_bag])
+    if len(inconsistent):
+        names = dict.fromkeys(bags[i].patient_id for i in inconsistent)
+        raise LeakageError(
+            f"{len(names)} patients are in several groups: {first_few(names)}. A split by these "
+            "groups would leak; give all bags of a patient the same group."
+        )
+    return of_bag, codes
+
+
 def patients_of(X: Any, y: Any, groups: Any) -> Patients:
     """Patients of the bags `X`, with their labels and groups.
 
     Raises
     ------
     LeakageError
-        If a patient stands in several groups.
+        If a patient is in several groups.
     ValueError
-        If a label or a group is missing, or neither `X` nor `groups` tells the patients.
+        If a label or a group is missing, or neither `X` nor `groups` has patient ids.
     """
     if y is None:
         raise ValueError("Folds are stratified by label, but y is None.")
@@ -75,45 +110,10 @@ def patients_of(X: Any, y: Any, groups: Any) -> Patients:
     return Patients(of_bag, counts.argmax(axis=1), group_of_bag[first], classes)
 
 
-def patients_and_groups(X: Any, bags: BagSequence | None, groups: Any) -> tuple[NDArray, NDArray]:
-    """Patient and group of each bag; the groups are the patients where no bag has one."""
-    if groups is None:
-        if bags is None:
-            raise ValueError(
-                f"X is a {type(X).__name__}, which does not tell the patients. Pass a BagSequence, "
-                "or groups=patient_ids."
-            )
-        return bags.groups(), bags.groups()
-    codes, _ = _encode(column_or_1d(groups), "groups", bags)
-    if bags is None or not any(bag.patient_id is not None for bag in bags):
-        return codes, codes
-    of_bag = bags.groups()
-    _, first = np.unique(of_bag, return_index=True)
-    torn = np.flatnonzero(codes != codes[first][of_bag])
-    if len(torn):
-        names = dict.fromkeys(bags[i].patient_id for i in torn)
-        raise LeakageError(
-            f"{len(names)} patients stand in several groups: {first_few(names)}. A split by these "
-            "groups would leak; give all bags of a patient the same group."
-        )
-    return of_bag, codes
-
-
-def _encode(values: NDArray, what: str, bags: BagSequence | None) -> tuple[NDArray, list[Any]]:
-    """Number of each value, and the values; a missing one is refused."""
-    codes, names = pd.factorize(values, sort=True)
-    missing = np.flatnonzero(codes < 0)
-    if len(missing):
-        i = int(missing[0])
-        where = f"position {i}" if bags is None else bags.name(i)
-        raise ValueError(f"{len(missing)} {what} are missing, the first for {where}.")
-    return codes, np.asarray(names).tolist()
-
-
 def require_patients(patients: Patients, among: NDArray, least: int, purpose: str) -> None:
     """Raise if a class has fewer than `least` groups with it `among` the patients.
 
-    `purpose` says what they are for; `least` parts are to be filled, each with every class.
+    Every class is needed in each of `least` parts, which the message calls `purpose`.
     """
     labels, groups = patients.labels[among], patients.groups[among]
     n_groups = [len(np.unique(groups[labels == c])) for c in range(len(patients.classes))]
@@ -130,8 +130,18 @@ def require_patients(patients: Patients, among: NDArray, least: int, purpose: st
     )
 
 
+def _all_or_none(parts: list[NDArray | None], names: list[str], what: str) -> list[NDArray] | None:
+    has = [part is not None for part in parts]
+    if any(has) and not all(has):
+        raise BagError(
+            f"{names[has.index(True)]} has {what}, but {names[has.index(False)]} of the same "
+            "patient has not. Give it to all slides of a patient or to none."
+        )
+    return [part for part in parts if part is not None] or None
+
+
 class PatientSource:
-    """The slides of a patient, read one after the other."""
+    """The slides of a patient as the source of one bag."""
 
     def __init__(self, slides: list[Bag]) -> None:
         self.slides = slides
@@ -145,22 +155,20 @@ class PatientSource:
         return sum(s.n_instances for s in self.slides), self.slides[0].n_features
 
     def read(self) -> BagArrays:
-        """All slides below each other; ``slide_index`` says which instance is of which.
+        """Concatenate the slides; ``slide_index`` is the slide of each instance.
 
         Raises
         ------
         BagError
-            If the slides differ in width, or some have coordinates or a graph and others not.
+            If the slides differ in their number of features, or only some have coordinates or a
+            graph.
         """
         names = [slide.name for slide in self.slides]
         parts = [slide.load() for slide in self.slides]
-        widths = [part.features.shape[1] for part in parts]
-        odd = [i for i, width in enumerate(widths) if width != widths[0]]
-        if odd:
-            raise BagError(
-                f"{names[odd[0]]} has {widths[odd[0]]} features, {names[0]} of the same patient "
-                f"has {widths[0]}. Extract all slides with one encoder."
-            )
+        width = parts[0].features.shape[1]
+        for name, part in zip(names, parts, strict=True):
+            others = f"{names[0]} of the same patient has"
+            check_n_features(part.features.shape[1], name, width, others)
         sizes = [len(part.features) for part in parts]
         coords = _all_or_none([part.coords for part in parts], names, "coordinates")
         edges = _all_or_none([part.edge_index for part in parts], names, "a graph of its own")
@@ -173,16 +181,16 @@ class PatientSource:
         )
 
     def info(self) -> BagInfo:
-        """That of the first slide."""
+        """Format, keys, unit and patch size of the first slide."""
         return self.slides[0].info
 
 
 def patient_bags(bags: Any) -> BagSequence:
-    """One bag per patient, in the order of their first slides; nothing is read.
+    """Join the slides of each patient to one bag, in the order of the first slides.
 
-    The graph of a patient's bag is that of each slide, side by side: patches of different slides
-    are never neighbours. A model fitted on patients predicts slides as well, and the other way
-    round.
+    Nothing is read. Patches of different slides are never neighbours in the graph of a patient's
+    bag. A model fitted on patients predicts slides as well, and a model fitted on slides predicts
+    patients.
 
     Parameters
     ----------
@@ -222,28 +230,37 @@ def patient_bags(bags: Any) -> BagSequence:
 def patient_labels(bags: Any, y: Any) -> NDArray:
     """Label of each patient, in the order of :func:`patient_bags`.
 
+    Parameters
+    ----------
+    bags : BagSequence or list of Bag
+        Slides with patient ids.
+    y : array-like of shape (n_bags,)
+        Label of each slide.
+
+    Returns
+    -------
+    ndarray of shape (n_patients,)
+
     Raises
     ------
     CohortError
         If slides of a patient have different labels; names the patients.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sk_momkd import Bag, patient_labels
+    >>> slides = [Bag(np.ones((1, 2)), patient_id=p) for p in ("B", "A", "B")]
+    >>> patient_labels(slides, ["low", "high", "low"]).tolist()
+    ['low', 'high']
     """
     bags, y = as_bags(bags), np.asarray(y)
     _, first, group = np.unique(bags.groups(), return_index=True, return_inverse=True)
-    torn = np.unique(group[y != y[first][group]])
-    if len(torn):
-        patients = [bags[int(first[g])].patient_id for g in torn]
+    inconsistent = np.unique(group[y != y[first][group]])
+    if len(inconsistent):
+        patients = [bags[int(first[g])].patient_id for g in inconsistent]
         raise CohortError(
-            f"{len(torn)} patients have slides with different labels: {first_few(patients)}. "
-            "Label patients, or train on slides."
+            f"{len(inconsistent)} patients have slides with different labels: "
+            f"{first_few(patients)}. Label patients, or train on slides."
         )
     return y[np.sort(first)]
-
-
-def _all_or_none(parts: list[NDArray | None], names: list[str], what: str) -> list[NDArray] | None:
-    has = [part is not None for part in parts]
-    if any(has) and not all(has):
-        raise BagError(
-            f"Of one patient, {names[has.index(True)]} has {what} and {names[has.index(False)]} "
-            "has not. Give it to all slides or to none."
-        )
-    return [part for part in parts if part is not None] or None

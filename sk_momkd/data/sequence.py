@@ -1,4 +1,4 @@
-"""A cohort's bags as one sequence that scikit-learn can slice without reading a feature."""
+"""Bags as one sequence, which scikit-learn slices without reading features."""
 
 from __future__ import annotations
 
@@ -12,6 +12,22 @@ from ..exceptions import BagError
 from ..messages import first_few, repeated
 from .arrays import BagArrays, to_numpy
 from .bag import Bag
+
+
+def _objects(values: Iterable[Any]) -> NDArray:
+    return np.fromiter(values, dtype=object)
+
+
+def _drop_ellipsis(index: tuple) -> Any:
+    rest = [part for part in index if part is not Ellipsis]
+    if len(rest) != 1:
+        raise IndexError(f"BagSequence has one dimension, got the index {index!r}.")
+    return rest[0]
+
+
+def _index_dtype(index: Any) -> type | None:
+    """Type of an index: int for an empty one, whose type numpy would take for float."""
+    return int if np.size(index) == 0 else None
 
 
 class BagSequence:
@@ -43,7 +59,7 @@ class BagSequence:
 
     def __init__(self, bags: Iterable[Bag]) -> None:
         self._bags = list(bags)
-        first: dict[int, int] = {}  # a bag that is listed twice stays one bag
+        first: dict[int, int] = {}  # a repeated bag keeps its first position
         self._positions = [first.setdefault(id(bag), i) for i, bag in enumerate(self._bags)]
         for position, bag in enumerate(self._bags):
             if not isinstance(bag, Bag):
@@ -73,8 +89,12 @@ class BagSequence:
     def groups(self) -> NDArray:
         """Integer group per bag: its patient, or itself where the patient is unknown.
 
-        A bag that occurs several times, as in a bootstrap, is one group: it is known by its id,
-        else by its place in the sequence first given.
+        A bag that occurs several times, as in a bootstrap, is one group: it is recognised by its
+        id, else by its position in the original sequence.
+
+        Returns
+        -------
+        int ndarray of shape (n_bags,)
         """
         codes: dict[Any, int] = {}
         keys = (
@@ -88,23 +108,71 @@ class BagSequence:
         return np.array([codes.setdefault(key, len(codes)) for key in keys], dtype=int)
 
     def map(self, transform: Callable[[NDArray], NDArray]) -> BagSequence:
-        """Sequence whose features pass through `transform` whenever they are read."""
+        """Sequence whose features are transformed whenever they are read.
+
+        Parameters
+        ----------
+        transform : callable
+            As in :meth:`Bag.map`.
+
+        Returns
+        -------
+        BagSequence
+        """
         return self.replace(bag.map(transform) for bag in self._bags)
 
     def filter(self, keep: Callable[[BagArrays], NDArray]) -> BagSequence:
-        """Sequence of the instances where `keep` is True; see :meth:`Bag.filter`."""
+        """Sequence of the instances for which `keep` is True.
+
+        Parameters
+        ----------
+        keep : callable
+            As in :meth:`Bag.filter`.
+
+        Returns
+        -------
+        BagSequence
+        """
         return self.replace(bag.filter(keep) for bag in self._bags)
 
     def replace(self, bags: Iterable[Bag]) -> BagSequence:
-        """Sequence with a changed bag in the place of each; repeats of a bootstrap stay."""
+        """Sequence of other bags at the positions of these; repeated bags stay repeated.
+
+        Parameters
+        ----------
+        bags : iterable of Bag
+            As many as there are in the sequence.
+
+        Returns
+        -------
+        BagSequence
+        """
         return self._same(list(bags), self._positions)
 
     def load(self, position: int) -> BagArrays:
-        """Read and check the bag at `position`; errors name it as :meth:`name` does."""
+        """Read and check the bag at `position`; errors name it as :meth:`name` does.
+
+        Parameters
+        ----------
+        position : int
+
+        Returns
+        -------
+        BagArrays
+        """
         return self._bags[position].load(self.name(position))
 
     def name(self, position: int) -> str:
-        """How error messages call a bag: its id, else its place in the sequence first given."""
+        """How error messages call a bag: its id, else its position in the original sequence.
+
+        Parameters
+        ----------
+        position : int
+
+        Returns
+        -------
+        str
+        """
         bag = self._bags[position]
         return f"bag {self._positions[position]}" if bag.bag_id is None else bag.name
 
@@ -132,7 +200,7 @@ class BagSequence:
 
     @staticmethod
     def _same(bags: list[Bag], positions: list[int]) -> BagSequence:
-        """Sequence of bags that were checked before; a bootstrap may repeat an id."""
+        """Sequence of bags that were checked before; ids may repeat, as in a bootstrap."""
         sequence = object.__new__(BagSequence)
         sequence._bags, sequence._positions = bags, positions
         return sequence
@@ -142,8 +210,52 @@ class BagSequence:
         return f"BagSequence of {len(self)} bags{first}"
 
 
+def _is_graph(item: Any) -> bool:
+    return hasattr(item, "x") and hasattr(item, "edge_index") and hasattr(item, "keys")
+
+
+def _is_bag_like(item: Any) -> bool:
+    if isinstance(item, Bag) or _is_graph(item):
+        return True
+    if isinstance(item, tuple):
+        return len(item) == 2 and np.ndim(item[0]) == 2
+    ndim = getattr(item, "ndim", None)
+    if ndim is None and isinstance(item, list) and item and isinstance(item[0], list):
+        ndim = 2
+    return ndim == 2
+
+
+def is_bag_list(X: Any) -> bool:
+    """Whether `X` is a list of bag-like items rather than a table of numbers."""
+    if not isinstance(X, list | tuple) and not (isinstance(X, np.ndarray) and X.dtype == object):
+        return False
+    return any(_is_bag_like(item) for item in X)
+
+
+def _read(values: Any, name: str) -> NDArray:
+    try:
+        return to_numpy(values)
+    except ValueError as error:
+        raise BagError(f"{name} is ragged or not numeric: {error}") from error
+
+
+def _as_bag(item: Any, position: int) -> Bag:
+    if isinstance(item, Bag):
+        return item
+    if _is_graph(item):
+        ids = {k: item[k] for k in ("bag_id", "patient_id") if k in item}
+        return Bag(item.x, item.pos, edge_index=item.edge_index, **ids)
+    if isinstance(item, tuple):
+        if len(item) != 2:
+            raise BagError(
+                f"Bag {position} is a tuple of {len(item)} parts, expected (features, coords)."
+            )
+        return Bag(item[0], item[1])
+    return Bag(_read(item, f"Bag {position}") if isinstance(item, list) else item)
+
+
 def as_bags(X: Any) -> BagSequence:
-    """`X` in any accepted form as a `BagSequence`; reads no file.
+    """Return `X` as a `BagSequence`, without reading a file.
 
     Parameters
     ----------
@@ -168,7 +280,7 @@ shape (n_bags, n_instances, n_features); array of shape (n_bags, n_features) (ba
     if isinstance(X, BagSequence):
         return X
     if isinstance(X, Bag) or _is_graph(X):
-        raise BagError(f"A single {type(X).__name__} came, expected a sequence: pass [bag].")
+        raise BagError(f"X is a single {type(X).__name__}, expected a sequence: pass [bag].")
     if is_bag_list(X):
         return BagSequence(_as_bag(item, i) for i, item in enumerate(X))
     array = _read(X, f"X, a {type(X).__name__},")
@@ -180,63 +292,3 @@ shape (n_bags, n_instances, n_features); array of shape (n_bags, n_features) (ba
         f"Cannot read bags from {type(X).__name__} of shape {array.shape}. Expected a "
         "BagSequence, a list of bags, or an array with two or three dimensions."
     )
-
-
-def is_bag_list(X: Any) -> bool:
-    """Whether `X` is a list of bag-like items rather than a table of numbers."""
-    if not isinstance(X, list | tuple) and not (isinstance(X, np.ndarray) and X.dtype == object):
-        return False
-    return any(_is_bag_like(item) for item in X)
-
-
-def _is_bag_like(item: Any) -> bool:
-    if isinstance(item, Bag) or _is_graph(item):
-        return True
-    if isinstance(item, tuple):
-        return len(item) == 2 and np.ndim(item[0]) == 2
-    ndim = getattr(item, "ndim", None)
-    if ndim is None and isinstance(item, list) and item and isinstance(item[0], list):
-        ndim = 2
-    return ndim == 2
-
-
-def _is_graph(item: Any) -> bool:
-    return hasattr(item, "x") and hasattr(item, "edge_index") and hasattr(item, "keys")
-
-
-def _as_bag(item: Any, position: int) -> Bag:
-    if isinstance(item, Bag):
-        return item
-    if _is_graph(item):
-        ids = {k: item[k] for k in ("bag_id", "patient_id") if k in item}
-        return Bag(item.x, item.pos, edge_index=item.edge_index, **ids)
-    if isinstance(item, tuple):
-        if len(item) != 2:
-            raise BagError(
-                f"Bag {position} is a tuple of {len(item)} parts, expected (features, coords)."
-            )
-        return Bag(item[0], item[1])
-    return Bag(_read(item, f"Bag {position}") if isinstance(item, list) else item)
-
-
-def _read(values: Any, name: str) -> NDArray:
-    try:
-        return to_numpy(values)
-    except ValueError as error:
-        raise BagError(f"{name} is ragged or not numeric: {error}") from error
-
-
-def _index_dtype(index: Any) -> type | None:
-    """Integers for an empty index, which numpy would otherwise take for floats."""
-    return int if np.size(index) == 0 else None
-
-
-def _drop_ellipsis(index: tuple) -> Any:
-    rest = [part for part in index if part is not Ellipsis]
-    if len(rest) != 1:
-        raise IndexError(f"BagSequence has one dimension, got the index {index!r}.")
-    return rest[0]
-
-
-def _objects(values: Iterable[Any]) -> NDArray:
-    return np.fromiter(values, dtype=object)

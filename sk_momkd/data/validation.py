@@ -14,16 +14,22 @@ from sklearn.utils import assert_all_finite, column_or_1d
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_consistent_length, validate_data
 
-from ..exceptions import BagError
 from .bag import Bag
 from .sequence import BagSequence, as_bags, is_bag_list
 
 
-def check_bags(estimator: BaseEstimator, X: Any, *, reset: bool) -> BagSequence:
-    """`X` as bags; a table goes through scikit-learn's own validation first.
+def _is_table(X: Any) -> bool:
+    """Whether `X` is something else than bags, which scikit-learn validates."""
+    if isinstance(X, BagSequence | Bag) or is_bag_list(X) or hasattr(X, "edge_index"):
+        return False
+    return sparse.issparse(X) or getattr(X, "ndim", None) != 3
 
-    With `reset` the estimator learns ``n_features_in_``. The width of later bags is checked when
-    they are read.
+
+def check_bags(estimator: BaseEstimator, X: Any, *, reset: bool) -> BagSequence:
+    """Return `X` as bags; scikit-learn validates a table first.
+
+    With `reset` the estimator gets its ``n_features_in_`` from the first bag. The number of
+    features of later bags is checked when they are read.
     """
     if isinstance(X, list | tuple) and len(X) == 0:
         raise ValueError("X holds no bags.")
@@ -37,24 +43,16 @@ def check_bags(estimator: BaseEstimator, X: Any, *, reset: bool) -> BagSequence:
     return bags
 
 
-def check_n_features(found: int, bag_name: str, expected: int, estimator_name: str) -> None:
-    """Raise a `BagError` that names a bag with another number of features than expected."""
-    if found != expected:
-        raise BagError(
-            f"X has {found} features in {bag_name}, but {estimator_name} is expecting {expected} "
-            "features as input. Extract all slides with one encoder."
-        )
-
-
-def _is_table(X: Any) -> bool:
-    """Whether `X` is for scikit-learn's own validation: anything but bags."""
-    if isinstance(X, BagSequence | Bag) or is_bag_list(X) or hasattr(X, "edge_index"):
-        return False
-    return sparse.issparse(X) or getattr(X, "ndim", None) != 3
+def _plain(y: Any) -> Any:
+    """Convert labels of pandas types, or objects of one type, to an array of numpy's type."""
+    convertible = isinstance(y, pd.Series) or (isinstance(y, np.ndarray) and y.dtype == object)
+    if not convertible or y.ndim != 1 or pd.isna(y).any() or len({type(v) for v in y}) > 1:
+        return y
+    return np.array(list(y))
 
 
 def encode_labels(estimator: BaseEstimator, y: Any, bags: BagSequence) -> tuple[NDArray, NDArray]:
-    """Sorted classes, and the class number of each bag.
+    """Return the sorted classes, and the class number of each bag.
 
     Raises
     ------
@@ -81,11 +79,3 @@ def encode_labels(estimator: BaseEstimator, y: Any, bags: BagSequence) -> tuple[
             f"{name} needs at least two classes in y; got one class, {encoder.classes_[0]!r}."
         )
     return encoder.classes_, encoder.transform(y)
-
-
-def _plain(y: Any) -> Any:
-    """Labels of pandas' own types, or of objects that are all numbers, as numpy's."""
-    foreign = isinstance(y, pd.Series) or (isinstance(y, np.ndarray) and y.dtype == object)
-    if not foreign or y.ndim != 1 or pd.isna(y).any() or len({type(v) for v in y}) > 1:
-        return y
-    return np.array(list(y))

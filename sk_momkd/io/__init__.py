@@ -1,4 +1,4 @@
-"""Files: bags, tables, omics and whole cohorts, read and written."""
+"""Reading and writing of bags, tables, omics and cohorts."""
 
 import lazy_loader as _lazy
 

@@ -35,13 +35,13 @@ class AnnDataBag:
         slide = self._load()
         features = slide.X.toarray() if sparse.issparse(slide.X) else slide.X
         graph = slide.obsp.get("spatial_connectivities")
-        if graph is not None:  # row i lists the neighbours of i: they send to i
+        if graph is not None:  # row i lists the patches that send to i
             graph = np.stack(sparse.coo_array(graph).coords)[::-1].astype(np.int64)
         coords = slide.obsm.get("spatial")
         return BagArrays(features, None if coords is None else np.asarray(coords), graph)
 
     def coords(self) -> NDArray | None:
-        """Coordinates where the slide has them."""
+        """Coordinates, None where the slide has none."""
         return self.read().coords
 
     @property

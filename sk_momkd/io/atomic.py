@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all."""
+"""Atomic writing: a file is complete or absent."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from contextlib import contextmanager
 from pathlib import Path
 
 
+def _umask() -> int:
+    """Umask of the process, which can only be read by setting it."""
+    mask = os.umask(0o022)
+    os.umask(mask)
+    return mask
+
+
 @contextmanager
 def atomic_write(path: Path) -> Iterator[str]:
-    """Name of a file to write beside `path`; it is moved there if nothing is raised."""
+    """Yield the name of a file beside `path`, which is moved to `path` if nothing is raised."""
     if not path.parent.is_dir():
         raise FileNotFoundError(f"There is no folder {path.parent} to write {path.name} into.")
     handle, part = tempfile.mkstemp(suffix=".part", dir=path.parent)
     os.close(handle)
     try:
         yield part
-        os.chmod(part, 0o666 & ~_umask())  # mkstemp's files are for nobody else to read
+        os.chmod(part, 0o666 & ~_umask())  # mkstemp gives rights to the owner alone
         os.replace(part, path)
     finally:
         Path(part).unlink(missing_ok=True)
-
-
-def _umask() -> int:
-    """What the process takes away from the rights of new files; it can only be read by setting."""
-    mask = os.umask(0o022)
-    os.umask(mask)
-    return mask

@@ -19,7 +19,6 @@ from ..exceptions import CohortError, CohortWarning
 from ..messages import first_few, repeated
 from .cohort_omics import CohortOmics, join_cohort_omics
 from .join_report import JoinReport
-from .labels import map_labels
 from .readers import SlideFile
 from .slide_files import BAG_SUFFIXES, files_by_slide, match_files, visible_files
 from .tables import integers_where_possible, read_table
@@ -27,6 +26,11 @@ from .tcga import PRIMARY_TUMOUR, check_barcode_options, read_slide_barcodes
 
 if TYPE_CHECKING:
     from anndata import AnnData
+
+_UNKNOWN = (  # values that are never a negative
+    *("?", "na", "n/a", "nan", "missing", "unknown", "equivocal", "indeterminate"),
+    *("not available", "not evaluated", "not performed", "not done"),
+)
 
 
 class Cohort(NamedTuple):
@@ -41,7 +45,16 @@ class Cohort(NamedTuple):
     omics : AnnData or None
         The rows of the bags in use, in their order.
     report : JoinReport
-        What was joined to what, and what was left out.
+        How everything was joined, and what was left out.
+
+    Examples
+    --------
+    >>> from tempfile import mkdtemp
+    >>> from sk_momkd import load_cohort, simulate_cohort
+    >>> paths = simulate_cohort(mkdtemp(), n_patients=4, n_patches=20, random_state=0)
+    >>> cohort = load_cohort(*paths, label="subtype", positive="aggressive")
+    >>> len(cohort.bags), cohort.omics.shape
+    (4, (4, 1000))
     """
 
     bags: BagSequence
@@ -97,6 +110,70 @@ def _feature_files(folder: Path) -> dict[str, Path]:
     if not folder.is_dir():
         raise CohortError(f"{folder} is not a folder with feature files (<slide_id>.h5).")
     return files_by_slide(visible_files(folder, BAG_SUFFIXES))
+
+
+def _require_distinct(found: list[Any], column: str) -> None:
+    """Raise if two values differ only in letter case or in the spaces around them."""
+    first: dict[str, Any] = {}
+    for value in found:
+        other = first.setdefault(str(value).strip().casefold(), value)
+        if other is not value:
+            raise CohortError(
+                f"Column {column!r} holds both {other!r} and {value!r}, which would be two "
+                f"classes. Map each value, e.g. positive={{{other!r}: 1, {value!r}: 1, ...}}."
+            )
+
+
+def _binary(found: list[Any], positive: Any, column: str) -> dict[Any, int]:
+    """1 for the positive one of two values, 0 for the other, which must not mean "unknown"."""
+    hits = [value for value in found if value == positive or str(value) == str(positive)]
+    if len(hits) != 1 or len(found) != 2:
+        raise CohortError(
+            f"Column {column!r} holds {first_few(found, 8)}; with positive={positive!r} it must "
+            "hold that value and one other. Map each value instead, None to leave it out: "
+            "positive={'Positive': 1, 'Negative': 0, 'Equivocal': None}."
+        )
+    other = next(value for value in found if value != hits[0])
+    if str(other).strip(" []()").casefold() in _UNKNOWN:
+        raise CohortError(
+            f"Column {column!r} holds {hits[0]!r} and {other!r}, which is no negative. Map each "
+            f"value, None to leave it out: positive={{{hits[0]!r}: 1, {other!r}: None, ...}}."
+        )
+    return {hits[0]: 1, other: 0}
+
+
+def _map_labels(values: pd.Series, positive: Any, column: str) -> pd.Series:
+    """Label of each slide, None where it is to be left out.
+
+    Parameters
+    ----------
+    values : Series
+    positive : scalar, mapping or None
+        As in :func:`load_cohort`.
+    column : str
+        Name of the column, for messages.
+
+    Raises
+    ------
+    CohortError
+        If `positive` does not fit the values, or two values differ only in case or spaces.
+    """
+    known = integers_where_possible(values.dropna())
+    found = list(pd.unique(known))
+    if not isinstance(positive, Mapping):
+        _require_distinct(found, column)
+    if positive is None:
+        return known.astype(object).reindex(values.index)
+    if not isinstance(positive, Mapping):
+        positive = _binary(found, positive, column)
+    uncovered = [value for value in found if value not in positive]
+    if uncovered:
+        raise CohortError(
+            f"Column {column!r} holds values that `positive` does not map: {first_few(uncovered)}. "
+            "Give each a label, or None to leave its slides out."
+        )
+    labels = [positive[value] for value in known]  # map() would turn 1, 0, None into floats
+    return pd.Series(labels, index=known.index, dtype=object).reindex(values.index)
 
 
 def _status(frame: pd.DataFrame, label: str) -> NDArray:
@@ -227,7 +304,7 @@ def load_cohort(
         frame = read_slide_barcodes(frame, sample_type)
     files = _feature_files(Path(features))
     frame = frame.join(match_files(frame["slide_id"], files))
-    frame["label"] = map_labels(frame["label"], positive, label)
+    frame["label"] = _map_labels(frame["label"], positive, label)
     frame["status"] = _status(frame, label)
     _require_usable(frame, files, Path(features))
     used = frame[frame["status"] == "used"]

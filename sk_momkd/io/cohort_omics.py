@@ -1,4 +1,4 @@
-"""Omics of a cohort: opened from a file, patients brought into rows, joined to the bags by id."""
+"""Omics of a cohort: read from a file, with patients in the rows, and joined to bags by id."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _NO_NAME = "Unnamed: 0"  # pandas' own
 
 
 class CohortOmics(NamedTuple):
-    """Omics of the bags in use, and what became of the other rows.
+    """Omics of the bags in use, and the rows that are not used.
 
     Attributes
     ----------
@@ -58,7 +58,7 @@ def _with_row_names(path: str | PathLike) -> pd.DataFrame:
     frame = read_table(path, dtype={header[0]: str})
     if not isinstance(frame.index, pd.RangeIndex):
         raise OmicsError(
-            f"{path}: its rows have a cell more than its header, as R's write.table writes them. "
+            f"{path}: its rows have one cell more than its header, as R's write.table writes them. "
             "Give the column of ids a name; in R write.table(..., col.names=NA)."
         )
     frame = frame.set_index(header[0])
@@ -83,7 +83,7 @@ def patients_by_genes(
     Raises
     ------
     OmicsError
-        If the file is no text table, its first column counts the rows or has no place in the
+        If the file is no text table, its first column counts the rows or is missing in the
         header, or both sides have equally many ids of the bags.
     """
     if not is_text_table(path):
@@ -126,7 +126,7 @@ def _as_anndata(omics: Any, bags: BagSequence, name_of: Callable[[str], str]) ->
     frame = omics
     if not isinstance(omics, pd.DataFrame):
         frame = patients_by_genes(omics, bags, name_of=name_of)
-    as_omics(frame)  # refuses text and duplicates with this package's own messages
+    as_omics(frame)  # raises on text and duplicates, with messages of this package
     return AnnData(frame.astype(np.float32))
 
 
@@ -134,7 +134,7 @@ def _as_anndata(omics: Any, bags: BagSequence, name_of: Callable[[str], str]) ->
 def _opened(
     omics: str | PathLike | AnnData | pd.DataFrame, bags: BagSequence, name_of: Callable[[str], str]
 ) -> Iterator[AnnData]:
-    """`omics` itself if it is an AnnData, else one made of it or backed by its file."""
+    """Yield `omics` as an AnnData; a file is opened backed, and closed afterwards."""
     adata = _as_anndata(omics, bags, name_of)
     try:
         yield adata
@@ -189,7 +189,7 @@ def join_cohort_omics(
         if layer is not None and layer not in adata.layers:
             raise OmicsError(f"omics has no layer {layer!r}; it has {sorted(adata.layers)}.")
         if layer is None:
-            as_omics(adata)  # refuses one without X with this package's own message
+            as_omics(adata)  # raises without X, with the message of this package
         ids, genes = check_names(adata.obs_names, adata.var_names)
         rows = _rows_to_join(ids, tcga=tcga, sample_type=sample_type)
         used = rows[rows["status"] == "used"]

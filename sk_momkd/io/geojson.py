@@ -1,4 +1,4 @@
-"""GeoJSON: polygons drawn on a slide are read, scores of patches are written for QuPath."""
+"""GeoJSON files: reads polygons drawn on a slide, writes scores of patches for QuPath."""
 
 from __future__ import annotations
 
@@ -128,7 +128,9 @@ def _pair(bounds_offset: Any) -> NDArray:
 def _rows_of(frame: pd.DataFrame, bag: Bag) -> pd.DataFrame:
     missing = {"x", "y"} - set(frame.columns)
     if missing:
-        raise ValueError(f"The frame has no columns {sorted(missing)}; take patch_attention's.")
+        raise ValueError(
+            f"The frame has no columns {sorted(missing)}; pass one that patch_attention returned."
+        )
     if "bag_id" not in frame:
         return frame
     if "slide_id" in frame and (frame["slide_id"] == bag.bag_id).any():
@@ -142,7 +144,7 @@ def _rows_of(frame: pd.DataFrame, bag: Bag) -> pd.DataFrame:
         )
     if len(bag.slides) > 1:
         raise BagError(
-            f"{bag.name} is of {len(bag.slides)} slides, whose coordinates overlap. Write a file "
+            f"{bag.name} has {len(bag.slides)} slides, whose coordinates overlap. Write a file "
             "for each: bag=bag.slides[0], and so on."
         )
     return rows
@@ -158,7 +160,9 @@ def _score_columns(rows: pd.DataFrame, scores: str | Sequence[str] | None) -> li
         raise ValueError(f"The frame has no column {absent[0]!r}; it has {list(rows.columns)}.")
     for column in columns:
         if not is_numeric_dtype(rows[column]):
-            raise ValueError(f"Column {column!r} holds no numbers; text goes into class_column=.")
+            raise ValueError(
+                f"Column {column!r} holds no numbers. Pass a column of text as class_column=."
+            )
     return columns
 
 
@@ -225,15 +229,15 @@ def to_geojson(
     object_type: str = "tile",
     class_column: str | None = None,
 ) -> Path:
-    """Write the patches of one slide as GeoJSON: a square each, its scores as measurements.
+    """Write the patches of one slide as GeoJSON squares, with scores as measurements.
 
     In QuPath: *File > Import objects from file*, then *Measure > Show measurement maps*.
 
     Parameters
     ----------
     frame : DataFrame
-        From :func:`patch_attention` or :func:`top_patches`, or any with ``x, y`` and scores. Of a
-        frame with several slides, the rows of `bag` are written.
+        From :func:`patch_attention` or :func:`top_patches`, or any with ``x, y`` and scores. If it
+        holds several slides, only the rows of `bag` are written.
     path : path
         The file is replaced only when it is complete.
     bag : Bag

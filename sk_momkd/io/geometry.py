@@ -17,11 +17,51 @@ _COLUMNS = ["format", "unit", "patch_size", "step", "step_per_patch", "n_instanc
 _TOLERANCE = 0.01
 
 
-def check_geometry(bags: Any) -> pd.DataFrame:
-    """Patch size against the step between patches, slide by slide; reads coordinates.
+def _n_and_coords(bags: BagSequence, i: int) -> tuple[int, NDArray | None]:
+    """Number of instances and checked coordinates; the features of a file are not read."""
+    bag = bags[i]
+    source = bag.source
+    if isinstance(source, SlideFile) and bag._coords is None and bag.n_instances:
+        bag = Bag(np.zeros((bag.n_instances, 1)), source.coords())
+    arrays = bag.load(bags.name(i))
+    return len(arrays.features), arrays.coords
 
-    A step below the patch size means overlap, above it gaps; a step of half or twice the size on
-    all slides is the mark of coordinates in pixels of another level.
+
+def _step(coords: NDArray) -> float:
+    """Most frequent distance in a row or a column; each tissue piece may have its own grid."""
+    gaps = []
+    for along, across in ((0, 1), (1, 0)):
+        line = coords[np.lexsort((coords[:, along], coords[:, across]))].astype(float)
+        gap, turn = np.diff(line, axis=0)[:, [along, across]].T
+        gaps.append(gap[(turn == 0) & (gap > 0)])
+    values, counts = np.unique(np.concatenate(gaps).round(3), return_counts=True)
+    if len(values):
+        return float(values[counts.argmax()])
+    loose = np.concatenate([np.diff(np.unique(axis)) for axis in coords.T])
+    return float(loose.min()) if len(loose) else np.nan
+
+
+def _row(bags: BagSequence, i: int) -> tuple:
+    try:
+        info = bags[i].info
+        n_instances, coords = _n_and_coords(bags, i)
+    except BagError as error:
+        return (None, None, np.nan, np.nan, np.nan, 0, str(error))
+    size = np.nan if info.patch_size is None else info.patch_size
+    step = np.nan if coords is None else _step(coords)
+    ratio = step / size if size else np.nan
+    problem = None
+    if abs(ratio - 1) > _TOLERANCE:
+        what = "overlap" if ratio < 1 else "gaps"
+        problem = f"stride {step:g} is {ratio:.3g} of patch size {size:g} ({what})"
+    return (info.format, info.unit, size, step, ratio, n_instances, problem)
+
+
+def check_geometry(bags: Any) -> pd.DataFrame:
+    """Compare the patch size and the step between patches of each slide.
+
+    Reads the coordinates. A step below the patch size means overlap, a step above it gaps; half or
+    twice the size on all slides indicates coordinates in pixels of another level.
 
     Parameters
     ----------
@@ -31,9 +71,10 @@ def check_geometry(bags: Any) -> pd.DataFrame:
     -------
     DataFrame
         One row per bag: ``format``, ``unit``, ``patch_size`` (in that unit, NaN where unknown),
-        ``step`` (the commonest distance between neighbours in a row or column, NaN without
-        coordinates), ``step_per_patch``, ``n_instances``, and ``problem``: None, or that step and
-        patch size differ by more than 1 %, or why the bag cannot be read.
+        ``step`` (the most frequent distance between neighbours in a row or column, NaN without
+        coordinates), ``step_per_patch``, ``n_instances``, and ``problem``: the difference where
+        step and patch size differ by more than 1 %, the error of a bag that cannot be read, else
+        None.
 
     Examples
     --------
@@ -66,43 +107,3 @@ def geometry_lines(table: pd.DataFrame) -> list[str]:
             f"{len(wrong)} slides that disagree or cannot be read: {'; '.join(named)}{more}"
         )
     return ["geometry:", *lines]
-
-
-def _row(bags: BagSequence, i: int) -> tuple:
-    try:
-        info = bags[i].info
-        n_instances, coords = _n_and_coords(bags, i)
-    except BagError as error:
-        return (None, None, np.nan, np.nan, np.nan, 0, str(error))
-    size = np.nan if info.patch_size is None else info.patch_size
-    step = np.nan if coords is None else _step(coords)
-    ratio = step / size if size else np.nan
-    problem = None
-    if abs(ratio - 1) > _TOLERANCE:
-        what = "overlap" if ratio < 1 else "gaps"
-        problem = f"stride {step:g} is {ratio:.3g} of patch size {size:g} ({what})"
-    return (info.format, info.unit, size, step, ratio, n_instances, problem)
-
-
-def _n_and_coords(bags: BagSequence, i: int) -> tuple[int, NDArray | None]:
-    """Checked coordinates; of a file they alone are read, features are a hundred times larger."""
-    bag = bags[i]
-    source = bag.source
-    if isinstance(source, SlideFile) and bag._coords is None and bag.n_instances:
-        bag = Bag(np.zeros((bag.n_instances, 1)), source.coords())
-    arrays = bag.load(bags.name(i))
-    return len(arrays.features), arrays.coords
-
-
-def _step(coords: NDArray) -> float:
-    """Commonest distance of neighbours in a row or a column; tissue parts may have own grids."""
-    gaps = []
-    for along, across in ((0, 1), (1, 0)):
-        line = coords[np.lexsort((coords[:, along], coords[:, across]))].astype(float)
-        gap, turn = np.diff(line, axis=0)[:, [along, across]].T
-        gaps.append(gap[(turn == 0) & (gap > 0)])
-    values, counts = np.unique(np.concatenate(gaps).round(3), return_counts=True)
-    if len(values):
-        return float(values[counts.argmax()])
-    loose = np.concatenate([np.diff(np.unique(axis)) for axis in coords.T])
-    return float(loose.min()) if len(loose) else np.nan

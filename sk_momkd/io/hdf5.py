@@ -20,14 +20,14 @@ from .read_errors import READ_ERRORS, errors_that_name
 
 @dataclass(frozen=True)
 class Hdf5Layout:
-    """Datasets of a tool's files, and the sign by which the files are recognised.
+    """Datasets of a tool's files, and how the files are recognised.
 
     Attributes
     ----------
     format : str
     features : str
         Dataset (N, D), or (1, N, D) in public feature sets.
-    mark : callable
+    matches : callable
         Whether an open file has this layout; the layouts are tried in the order of `LAYOUTS`.
     edges : str, optional
         Dataset (2, n_edges), row 0 a patch and row 1 one of its nearest patches.
@@ -35,7 +35,7 @@ class Hdf5Layout:
 
     format: str
     features: str
-    mark: Callable[[h5py.File], bool]
+    matches: Callable[[h5py.File], bool]
     edges: str | None = None
 
 
@@ -69,108 +69,9 @@ def number(value: Any) -> float | None:
         return None
 
 
-class Hdf5Bag:
-    """One HDF5 file, opened each time something is asked for and closed again.
-
-    Parameters
-    ----------
-    path : str
-    format : str
-        "auto", or one of the formats in `LAYOUTS`.
-    """
-
-    def __init__(self, path: str, format: str = "auto") -> None:
-        self.path, self.format = path, format
-
-    def shape(self) -> tuple[int, ...]:
-        """(n_instances, n_features), from the header alone."""
-        with self._open() as file:
-            return _squeezed(self._dataset(file, self._layout(file).features).shape)
-
-    def read(self) -> BagArrays:
-        """Read features, coordinates and stored graph; None for what is absent."""
-        with self.opened() as arrays:
-            return arrays._replace(features=arrays.features[:])
-
-    @contextmanager
-    def opened(self) -> Iterator[BagArrays]:
-        """Like `read`, but features are read as they are sliced, while the file is open."""
-        with self._file() as file:
-            with errors_that_name(self.path, "HDF5 file"):  # errors of the caller stay as they are
-                layout = self._layout(file)
-                coords = self._values(file, "coords") if "coords" in file else None
-                edges = None if layout.edges is None else self._values(file, layout.edges)
-                # Turned, so that a patch receives from its nearest patches, as in built graphs.
-                edges = edges if edges is None or not edges.ndim else edges[::-1]
-                rows = _Rows(self, file, layout.features)
-            yield BagArrays(rows, coords, edges)  # type: ignore[arg-type]
-
-    def coords(self) -> NDArray | None:
-        """Coordinates alone; None where the file has none."""
-        with self._open() as file:
-            return self._values(file, "coords") if "coords" in file else None
-
-    @property
-    def parts(self) -> list[str]:
-        """The file."""
-        return [self.path]
-
-    def info(self) -> BagInfo:
-        """Keys, unit, patch size and encoder; the patch size of CLAM is in its patch file."""
-        with self._open() as file:
-            layout = self._layout(file)
-            has_coords = isinstance(file.get("coords"), h5py.Dataset)
-            attrs = dict(file["coords"].attrs) if has_coords else {}
-            keys = [layout.features, *(["coords"] if has_coords else [])]
-            encoder = text(file.attrs.get("extractor", file[layout.features].attrs.get("encoder")))
-            stamp = layout.format == "stamp"
-            stated = file.attrs.get("tile_size_um") if stamp else attrs.get("patch_size_level0")
-            size = number(stated)
-        if size is None and layout.format == "clam":
-            size = _clam_patch_size(Path(self.path))
-        return BagInfo(
-            layout.format,
-            tuple(keys + ([layout.edges] if layout.edges else [])),
-            unit=("um" if stamp else "level-0 px") if has_coords else None,
-            patch_size=size,
-            encoder=encoder,
-        )
-
-    @contextmanager
-    def _open(self) -> Iterator[h5py.File]:
-        with self._file() as file, errors_that_name(self.path, "HDF5 file"):
-            yield file
-
-    def _file(self) -> h5py.File:
-        with errors_that_name(self.path, "HDF5 file (truncated, or another format)"):
-            return h5py.File(self.path, "r")
-
-    def _layout(self, file: h5py.File) -> Hdf5Layout:
-        wanted = [x for x in LAYOUTS if self.format in ("auto", x.format)]
-        for layout in wanted:
-            if layout.mark(file) or (self.format != "auto" and layout.features in file):
-                return layout
-        known = ", ".join(sorted({repr(layout.features) for layout in wanted}))
-        raise BagFileError(
-            f"{self.path} has no dataset {known}; it holds {sorted(file.keys())}. "
-            f"Read as format={self.format!r}."
-        )
-
-    def _dataset(self, file: h5py.File, key: str) -> h5py.Dataset:
-        found = file.get(key)
-        if not isinstance(found, h5py.Dataset) or found.shape is None:
-            raise BagFileError(
-                f"{self.path} has no dataset {key!r}; it holds {sorted(file.keys())}."
-            )
-        return found
-
-    def _values(self, file: h5py.File, key: str) -> NDArray:
-        dataset = self._dataset(file, key)
-        try:
-            values = np.asarray(dataset)
-        except READ_ERRORS as error:
-            raise BagFileError(f"{self.path}: dataset {key!r} cannot be read: {error}") from error
-        return values.reshape(_squeezed(values.shape))
+def _squeezed(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """`shape` without the leading 1 of (1, N, D); a bag of one patch, (1, D), is unchanged."""
+    return shape[1:] if len(shape) == 3 and shape[0] == 1 else shape
 
 
 class _Rows:
@@ -209,6 +110,105 @@ def _clam_patch_size(path: Path) -> float | None:
     return float(round(width)) if np.isfinite(width) and width > 0 else None
 
 
-def _squeezed(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """`shape` without the leading 1 of (1, N, D); a bag of one patch, (1, D), is unchanged."""
-    return shape[1:] if len(shape) == 3 and shape[0] == 1 else shape
+class Hdf5Bag:
+    """One HDF5 file, opened for each request and closed again.
+
+    Parameters
+    ----------
+    path : str
+    format : str
+        "auto", or one of the formats in `LAYOUTS`.
+    """
+
+    def __init__(self, path: str, format: str = "auto") -> None:
+        self.path, self.format = path, format
+
+    def shape(self) -> tuple[int, ...]:
+        """(n_instances, n_features), from the header alone."""
+        with self._open() as file:
+            return _squeezed(self._dataset(file, self._layout(file).features).shape)
+
+    def read(self) -> BagArrays:
+        """Read features, coordinates and stored graph; None for what is absent."""
+        with self.opened() as arrays:
+            return arrays._replace(features=arrays.features[:])
+
+    @contextmanager
+    def opened(self) -> Iterator[BagArrays]:
+        """Like `read`, but features are read as they are sliced, while the file is open."""
+        with self._file() as file:
+            with errors_that_name(self.path, "HDF5 file"):  # but not the caller's errors
+                layout = self._layout(file)
+                coords = self._values(file, "coords") if "coords" in file else None
+                edges = None if layout.edges is None else self._values(file, layout.edges)
+                # Reversed, so that a patch receives from its nearest patches, as in built graphs.
+                edges = edges if edges is None or not edges.ndim else edges[::-1]
+                rows = _Rows(self, file, layout.features)
+            yield BagArrays(rows, coords, edges)  # type: ignore[arg-type]
+
+    def coords(self) -> NDArray | None:
+        """Coordinates alone; None where the file has none."""
+        with self._open() as file:
+            return self._values(file, "coords") if "coords" in file else None
+
+    @property
+    def parts(self) -> list[str]:
+        """The file."""
+        return [self.path]
+
+    def info(self) -> BagInfo:
+        """Keys, unit, patch size and encoder; CLAM keeps the patch size in a separate file."""
+        with self._open() as file:
+            layout = self._layout(file)
+            has_coords = isinstance(file.get("coords"), h5py.Dataset)
+            attrs = dict(file["coords"].attrs) if has_coords else {}
+            keys = [layout.features, *(["coords"] if has_coords else [])]
+            encoder = text(file.attrs.get("extractor", file[layout.features].attrs.get("encoder")))
+            stamp = layout.format == "stamp"
+            stated = file.attrs.get("tile_size_um") if stamp else attrs.get("patch_size_level0")
+            size = number(stated)
+        if size is None and layout.format == "clam":
+            size = _clam_patch_size(Path(self.path))
+        return BagInfo(
+            layout.format,
+            tuple(keys + ([layout.edges] if layout.edges else [])),
+            unit=("um" if stamp else "level-0 px") if has_coords else None,
+            patch_size=size,
+            encoder=encoder,
+        )
+
+    @contextmanager
+    def _open(self) -> Iterator[h5py.File]:
+        with self._file() as file, errors_that_name(self.path, "HDF5 file"):
+            yield file
+
+    def _file(self) -> h5py.File:
+        with errors_that_name(self.path, "HDF5 file (truncated, or another format)"):
+            return h5py.File(self.path, "r")
+
+    def _layout(self, file: h5py.File) -> Hdf5Layout:
+        wanted = [x for x in LAYOUTS if self.format in ("auto", x.format)]
+        for layout in wanted:
+            if layout.matches(file) or (self.format != "auto" and layout.features in file):
+                return layout
+        known = ", ".join(sorted({repr(layout.features) for layout in wanted}))
+        raise BagFileError(
+            f"{self.path} has no dataset {known}; it holds {sorted(file.keys())}. "
+            f"Read as format={self.format!r}."
+        )
+
+    def _dataset(self, file: h5py.File, key: str) -> h5py.Dataset:
+        found = file.get(key)
+        if not isinstance(found, h5py.Dataset) or found.shape is None:
+            raise BagFileError(
+                f"{self.path} has no dataset {key!r}; it holds {sorted(file.keys())}."
+            )
+        return found
+
+    def _values(self, file: h5py.File, key: str) -> NDArray:
+        dataset = self._dataset(file, key)
+        try:
+            values = np.asarray(dataset)
+        except READ_ERRORS as error:
+            raise BagFileError(f"{self.path}: dataset {key!r} cannot be read: {error}") from error
+        return values.reshape(_squeezed(values.shape))

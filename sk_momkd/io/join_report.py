@@ -1,4 +1,4 @@
-"""What was joined to what, as a table and as a few lines."""
+"""Report on the join of a cohort: tables, and a summary to print."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from ..messages import first_few
 from .geometry import check_geometry, geometry_lines
 from .slide_files import WITHOUT_UUID
 
-_MOST_SITES = 12  # in print; a TCGA cohort has forty
+_MOST_SITES = 12  # in the printed report; a TCGA cohort has forty
 
 
 @dataclass(frozen=True)
 class JoinReport:
-    """What was joined to what, and what was left out.
+    """How slides, feature files and omics were joined, and what was left out.
 
     Attributes
     ----------
@@ -31,6 +31,17 @@ class JoinReport:
     omics_left_out : DataFrame
         ``id`` and ``status`` of omics rows that were left out before the join: other sample
         types and further aliquots of TCGA barcodes.
+
+    Examples
+    --------
+    >>> from tempfile import mkdtemp
+    >>> from sk_momkd import load_cohort, simulate_cohort
+    >>> paths = simulate_cohort(mkdtemp(), n_patients=4, n_patches=20, random_state=0)
+    >>> report = load_cohort(*paths, label="subtype").report
+    >>> report.slides["status"].to_list()
+    ['used', 'used', 'used', 'used']
+    >>> report.left_out.empty
+    True
     """
 
     slides: pd.DataFrame
@@ -44,10 +55,15 @@ class JoinReport:
         return self.slides[self.slides["status"] != "used"]
 
     def check_geometry(self) -> pd.DataFrame:
-        """Compare patch size and stride of the slides in use, see :func:`sk_momkd.check_geometry`.
+        """Compare patch size and stride of the slides in use.
 
-        Opens the slides for their coordinates, once; from then on the printed report has a
-        summary, and names the slides where the two disagree.
+        The first call reads the coordinates of the slides; afterwards the printed report includes
+        a summary with the slides whose stride differs from their patch size.
+
+        Returns
+        -------
+        DataFrame
+            As of :func:`sk_momkd.check_geometry`.
         """
         return self._geometry
 
@@ -59,6 +75,11 @@ class JoinReport:
         """Slides in use per site and label; for cohorts read with ``site=`` or barcodes.
 
         A site that is missing in the table counts as "unknown".
+
+        Returns
+        -------
+        DataFrame
+            Numbers of slides, sites x labels.
 
         Raises
         ------

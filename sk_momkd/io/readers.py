@@ -1,4 +1,4 @@
-"""Bag files of any known tool: the format is recognised, the content is read when needed."""
+"""Bag files of all known tools: the format is recognised, the content read when needed."""
 
 from __future__ import annotations
 
@@ -38,8 +38,7 @@ FORMATS = ("auto", *sorted(set().union(*_FORMATS_OF.values())))
 class SlideFile:
     """Features of one slide in a file, in any format that :func:`read_bags` reads.
 
-    The file is opened when something is asked for and closed again, so that a bag of a file
-    pickles as its path.
+    The file is opened for each request and closed again, so a bag of a file pickles as its path.
 
     Parameters
     ----------
@@ -73,20 +72,40 @@ class SlideFile:
         return self._reader().shape()  # type: ignore[return-value]
 
     def read(self) -> BagArrays:
-        """Read features, coordinates and stored graph, unchecked; None for what is absent."""
+        """Read features, coordinates and stored graph, unchecked; None for what is absent.
+
+        Returns
+        -------
+        BagArrays
+        """
         return self._reader().read()
 
     def opened(self) -> AbstractContextManager[BagArrays]:
-        """Like `read`, but the features of HDF5 are read as they are sliced, while it is open."""
+        """Like `read`, but an HDF5 file stays open, and its features are read as they are sliced.
+
+        Returns
+        -------
+        context manager of BagArrays
+        """
         reader = self._reader()
         return reader.opened() if isinstance(reader, Hdf5Bag) else nullcontext(reader.read())
 
     def coords(self) -> NDArray | None:
-        """Read the coordinates alone, unchecked; of HDF5 without reading the features."""
+        """Read the coordinates, unchecked; for HDF5 without reading the features.
+
+        Returns
+        -------
+        ndarray of shape (n_instances, 2) or None
+        """
         return self._reader().coords()
 
     def info(self) -> BagInfo:
-        """Format, keys, unit and patch size, as far as the file holds them."""
+        """Format, keys, unit and patch size, as far as the file holds them.
+
+        Returns
+        -------
+        BagInfo
+        """
         return self._reader().info()
 
     @property
@@ -112,12 +131,12 @@ class SlideFile:
 def read_bags(
     source: str | PathLike | Iterable[str | PathLike], *, format: str = "auto"
 ) -> BagSequence:
-    """Bags of a folder, a file or a list of files; no file is opened yet.
+    """Bags of a folder, a file or a list of files, which are opened when needed.
 
-    Read are HDF5 files of TRIDENT, of the MoMKD release (with its stored graph), of CLAM and of
+    The formats are HDF5 files of TRIDENT, the MoMKD release (with its stored graph), CLAM and
     STAMP, public (1, N, D) feature sets, ``.pt`` files of CLAM, TRIDENT, slideflow and
-    torch-geometric, and ``.h5ad`` files of LazySlide. ``bag.info`` gives the format that a file
-    was recognised as, and by which keys.
+    torch-geometric, and ``.h5ad`` files of LazySlide. ``bag.info`` holds the recognised format
+    of a file and the keys by which it was recognised.
 
     Parameters
     ----------

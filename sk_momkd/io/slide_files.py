@@ -1,4 +1,4 @@
-"""Files of slides: found in a folder by suffix, matched to slide ids by name."""
+"""Files of slides: which are in a folder, and which belongs to which slide id."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def slide_stem(name: str) -> str:
 
 
 def visible_files(folder: str | PathLike, suffixes: Iterable[str]) -> list[Path]:
-    """Files of a folder with one of the `suffixes`, sorted; hidden ones (``._S1.h5``) are not."""
+    """Files of a folder with one of the `suffixes`, sorted, without hidden ones (``._S1.h5``)."""
     suffixes = tuple(suffixes)
     named = (path for path in Path(folder).iterdir() if path.suffix.lower() in suffixes)
     return sorted(path for path in named if not path.name.startswith(".") and not path.is_dir())
@@ -60,7 +60,7 @@ def files_by_slide(paths: Iterable[Path], error: type[ValueError] = CohortError)
 
 
 def match_files(slide_ids: Iterable[str], files: Mapping[str, Path]) -> pd.DataFrame:
-    """File of each slide: by its id, else by the name that remains without its UUID.
+    """Find the file of each slide by its id, else by its name without UUID.
 
     GDC names slides ``TCGA-A2-A04P-01Z-00-DX1.<UUID>``; tables and tools keep or drop the UUID.
     Two different UUIDs never match.
@@ -107,7 +107,7 @@ def match_files(slide_ids: Iterable[str], files: Mapping[str, Path]) -> pd.DataF
     shared = matches[matches["file"].notna() & matches["file"].duplicated(keep=False)]
     if len(shared):
         raise CohortError(
-            f"Several slide ids mean the same file: {first_few(shared['slide_id'])} (file "
+            f"Several slide ids belong to the same file: {first_few(shared['slide_id'])} (file "
             f"{Path(shared['file'].iloc[0]).name!r})."
         )
     return matches.drop(columns="slide_id")

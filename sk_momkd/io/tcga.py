@@ -1,4 +1,4 @@
-"""TCGA barcodes: patient, tissue-source site, sample type, and which aliquot counts."""
+"""TCGA barcodes: patient, tissue-source site, sample type, and the aliquot of each patient."""
 
 from __future__ import annotations
 
@@ -28,7 +28,8 @@ def tissue_source_site(patient_ids: Iterable[Any]) -> NDArray:
     """Tissue-source site of each TCGA patient: characters 6-7 of the barcode.
 
     As groups of `PatientStratifiedKFold` they give site-preserving folds. Scanner, staining and
-    case mix differ between sites, and a model that recognises the site scores too well otherwise.
+    case mix differ between sites, so without such folds a model that recognises the site gets
+    scores that are too high.
 
     Parameters
     ----------
@@ -67,13 +68,51 @@ def tissue_source_site(patient_ids: Iterable[Any]) -> NDArray:
     return np.array(sites, dtype=str)
 
 
+def _unwanted(types: pd.Series, sample_type: str | None) -> NDArray:
+    """Status of each sample: "used", or its other type; a sample without type is used."""
+    keep = types.isna() | (sample_type is None) | (types == sample_type)
+    return np.where(keep, "used", "sample type " + types.fillna("") + f", not {sample_type}")
+
+
+def choose_aliquots(barcodes: Iterable[str], sample_type: str | None) -> pd.DataFrame:
+    """Choose one sample or aliquot per patient, as :func:`omics_by_patient` describes.
+
+    Returns
+    -------
+    DataFrame
+        One row per barcode, in their order: ``barcode``, ``patient`` (12 characters) and
+        ``status``, "used" or why not.
+
+    Raises
+    ------
+    OmicsError
+        Naming the first ids that are no TCGA barcodes; or if no sample is of the type.
+    """
+    names = [str(barcode) for barcode in barcodes]
+    matches = [_BARCODE.match(name) for name in names]
+    wrong = [name for name, match in zip(names, matches, strict=True) if match is None]
+    if wrong:
+        raise OmicsError(f"{len(wrong)} obs_names are no TCGA barcodes: {first_few(wrong)}.")
+    types = [match["type"] for match in matches if match is not None]
+    frame = pd.DataFrame({"barcode": names, "type": types}, dtype=object)
+    frame["patient"] = frame["barcode"].str[:12].str.upper()
+    frame["status"] = _unwanted(frame["type"], sample_type)
+    wanted = frame[frame["status"] == "used"].fillna({"type": "99"})
+    if not len(wanted):
+        raise OmicsError(f"No sample is of type {sample_type!r}; there are {sorted(set(types))}.")
+    ranked = wanted.sort_values(["type", "barcode"], ascending=[False, True])
+    further = ranked.index[ranked["patient"].duplicated(keep="last")]
+    frame.loc[further, "status"] = _FURTHER
+    return frame[["barcode", "patient", "status"]]
+
+
 def omics_by_patient(adata: AnnData, *, sample_type: str | None = PRIMARY_TUMOUR) -> AnnData:
     """Omics of TCGA samples or aliquots as one row per patient.
 
-    Only samples of `sample_type` are kept. Of several aliquots of a patient the one whose barcode
-    sorts last is taken: the latest vial, portion and plate, as is common for TCGA. Of several
-    types, where all are kept, the lowest number comes first: tumour before normal tissue.
-    `load_cohort` does this itself with ``barcodes="tcga"``.
+    Only samples of `sample_type` are kept. If a patient has several aliquots, the one whose barcode
+    sorts last is taken: the latest vial, portion and plate, as is common for TCGA. If all types are
+    kept, the one with the lowest number is taken: tumour rather than normal tissue. `load_cohort`
+    does this itself with ``barcodes="tcga"``.
 
     Parameters
     ----------
@@ -119,36 +158,9 @@ def omics_by_patient(adata: AnnData, *, sample_type: str | None = PRIMARY_TUMOUR
     return patients
 
 
-def choose_aliquots(barcodes: Iterable[str], sample_type: str | None) -> pd.DataFrame:
-    """Which sample or aliquot stands for its patient, by the rule of :func:`omics_by_patient`.
-
-    Returns
-    -------
-    DataFrame
-        One row per barcode, in their order: ``barcode``, ``patient`` (12 characters) and
-        ``status``, "used" or why not.
-
-    Raises
-    ------
-    OmicsError
-        Naming the first ids that are no TCGA barcodes; or if no sample is of the type.
-    """
-    names = [str(barcode) for barcode in barcodes]
-    matches = [_BARCODE.match(name) for name in names]
-    wrong = [name for name, match in zip(names, matches, strict=True) if match is None]
-    if wrong:
-        raise OmicsError(f"{len(wrong)} obs_names are no TCGA barcodes: {first_few(wrong)}.")
-    types = [match["type"] for match in matches if match is not None]
-    frame = pd.DataFrame({"barcode": names, "type": types}, dtype=object)
-    frame["patient"] = frame["barcode"].str[:12].str.upper()
-    frame["status"] = _unwanted(frame["type"], sample_type)
-    wanted = frame[frame["status"] == "used"].fillna({"type": "99"})
-    if not len(wanted):
-        raise OmicsError(f"No sample is of type {sample_type!r}; there are {sorted(set(types))}.")
-    ranked = wanted.sort_values(["type", "barcode"], ascending=[False, True])
-    further = ranked.index[ranked["patient"].duplicated(keep="last")]
-    frame.loc[further, "status"] = _FURTHER
-    return frame[["barcode", "patient", "status"]]
+def patient_of(name: Any) -> str:
+    """Patient in a TCGA barcode, upper case; another name is returned as it is."""
+    return str(name)[:12].upper() if _BARCODE.match(str(name)) else str(name)
 
 
 def read_slide_barcodes(slides: pd.DataFrame, sample_type: str | None) -> pd.DataFrame:
@@ -171,7 +183,7 @@ def read_slide_barcodes(slides: pd.DataFrame, sample_type: str | None) -> pd.Dat
     Raises
     ------
     CohortError
-        If a slide id is no barcode, or is of another patient than the table says.
+        If a slide id is no barcode, or is of another patient than in the table.
     """
     matches = [_BARCODE.match(slide) for slide in slides["slide_id"]]
     wrong = slides["slide_id"][[match is None for match in matches]]
@@ -182,13 +194,15 @@ def read_slide_barcodes(slides: pd.DataFrame, sample_type: str | None) -> pd.Dat
         )
     patients = slides["slide_id"].str[:12].str.upper()
     if "patient_id" in slides:
-        said = slides["patient_id"].map(lambda name: _BARCODE.match(str(name)) and patient_of(name))
-        torn = slides[said.notna() & (said != patients)]
-        if len(torn):
+        known = slides["patient_id"].map(
+            lambda name: _BARCODE.match(str(name)) and patient_of(name)
+        )
+        differing = slides[known.notna() & (known != patients)]
+        if len(differing):
             raise CohortError(
-                f"{len(torn)} slides are of another patient by their barcode than by the table, "
-                f"the first is slide {torn['slide_id'].iloc[0]!r} of patient "
-                f"{torn['patient_id'].iloc[0]!r}."
+                f"{len(differing)} slides are of another patient by their barcode than by the "
+                f"table, the first is slide {differing['slide_id'].iloc[0]!r} of patient "
+                f"{differing['patient_id'].iloc[0]!r}."
             )
     types = pd.Series([match and match["type"] for match in matches], slides.index, dtype=object)
     read = slides.assign(patient_id=patients, sample_type=types)
@@ -197,7 +211,7 @@ def read_slide_barcodes(slides: pd.DataFrame, sample_type: str | None) -> pd.Dat
 
 
 def check_barcode_options(barcodes: str | None, sample_type: str | None) -> None:
-    """Raise a `CohortError` on options that `load_cohort` would misunderstand."""
+    """Raise a `CohortError` if the options are unknown or contradict each other."""
     if barcodes not in (None, "tcga"):
         raise CohortError(f"barcodes must be 'tcga' or None, got {barcodes!r}.")
     if sample_type is not None and not re.fullmatch(r"\d\d", str(sample_type)):
@@ -206,15 +220,6 @@ def check_barcode_options(barcodes: str | None, sample_type: str | None) -> None
             f"or None for all, got {sample_type!r}."
         )
     if barcodes is None and sample_type != PRIMARY_TUMOUR:
-        raise CohortError(f"sample_type={sample_type!r} needs barcodes='tcga' to be read from.")
-
-
-def patient_of(name: Any) -> str:
-    """Patient in a TCGA barcode, upper case; another name as it is."""
-    return str(name)[:12].upper() if _BARCODE.match(str(name)) else str(name)
-
-
-def _unwanted(types: pd.Series, sample_type: str | None) -> NDArray:
-    """For each sample "used", or that it is of another type; one without a type is kept."""
-    keep = types.isna() | (sample_type is None) | (types == sample_type)
-    return np.where(keep, "used", "sample type " + types.fillna("") + f", not {sample_type}")
+        raise CohortError(
+            f"sample_type={sample_type!r} needs barcodes='tcga', which hold the sample type."
+        )

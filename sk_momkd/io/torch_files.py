@@ -17,7 +17,7 @@ from .read_errors import READ_ERRORS, errors_that_name
 class TorchBag:
     """A ``.pt`` file: a bare tensor, slideflow's tensor with its index, or a saved ``Data``.
 
-    Only tensors and torch-geometric's own classes are unpickled; other code in a file is refused.
+    Only tensors and torch-geometric's own classes are unpickled; a file with other code raises.
     """
 
     def __init__(self, path: str, format: str = "auto") -> None:
@@ -53,7 +53,7 @@ class TorchBag:
         return [self.path, *([str(self._index)] if self._index.exists() else [])]
 
     def info(self) -> BagInfo:
-        """Keys and unit, as far as the format has them."""
+        """Format, keys and unit, as far as the file holds them."""
         if hasattr(content := self._load(), "edge_index"):
             keys = tuple(k for k in ("x", "pos", "edge_index") if content.get(k) is not None)
             return BagInfo("pyg", keys, unit="level-0 px" if "pos" in keys else None)

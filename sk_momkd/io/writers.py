@@ -1,4 +1,4 @@
-"""Bags to files: TRIDENT-style HDF5, and one slide as AnnData."""
+"""Writers of bags: TRIDENT-style HDF5, and one slide as AnnData."""
 
 from __future__ import annotations
 
@@ -23,6 +23,30 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 
+def _one_slide(bag: Bag) -> BagArrays:
+    arrays = bag.load()
+    if arrays.slide_index is not None:
+        raise BagError(
+            f"{bag.name} has {len(bag.slides)} slides, whose coordinates overlap. Write each of "
+            "bag.slides."
+        )
+    return arrays
+
+
+def _corners(bag: Bag, arrays: BagArrays, patch_size: int) -> NDArray:
+    """Top-left corners in level-0 pixels, as integers."""
+    info = bag.info
+    if arrays.coords is None:
+        raise BagError(f"{bag.name} has no coordinates, which a TRIDENT-style file needs.")
+    if info.unit == "um":
+        raise BagError(
+            f"{bag.name} has coordinates in micrometres, a TRIDENT-style file has them in level-0 "
+            "pixels. Give Bag(features, coords=...) the coordinates in pixels."
+        )
+    shift = patch_size / 2 if info.anchor == "centre" else 0
+    return np.rint(arrays.coords - shift).astype(np.int64)
+
+
 def write_trident(
     path: str | PathLike,
     bag: Bag,
@@ -34,7 +58,7 @@ def write_trident(
 ) -> None:
     """Write a slide as TRIDENT does: ``features`` (N, D), ``coords`` (N, 2) and its attributes.
 
-    The file appears whole or not at all: it is written beside `path` and then moved.
+    It is written beside `path` and then moved there, so `path` is never incomplete.
 
     Parameters
     ----------
@@ -44,13 +68,13 @@ def write_trident(
     patch_size_level0 : int
         Width of a patch in level-0 pixels.
     level0_magnification, target_magnification : float
-        Of the scan, and of the patches that were encoded.
-    dtype : {"float32", "float16"}
+        Magnification of the scan and of the encoded patches.
+    dtype : {"float32", "float16"}, default="float32"
 
     Raises
     ------
     BagError
-        If the bag has no coordinates, has them in micrometres, is of several slides, or has
+        If the bag has no coordinates, has them in micrometres, has several slides, or has
         features too large for `dtype`.
 
     Examples
@@ -98,13 +122,13 @@ def slide_anndata(bag: Bag, scores: Mapping[str, ArrayLike] | None = None) -> An
     -------
     AnnData
         ``X`` features; ``obsm["spatial"]`` coordinates; ``obsp["spatial_connectivities"]`` the
-        bag's own graph, row i marking what patch i receives from; ``uns["bag"]`` ids, format, unit,
-        anchor and patch size, which `read_bags` takes up again.
+        stored graph, where row i marks the patches that send to patch i; ``uns["bag"]`` ids,
+        format, unit, anchor and patch size, which `read_bags` reads.
 
     Raises
     ------
     BagError
-        If a score has another number of rows than the bag, or the bag is of several slides.
+        If a score has another number of rows than the bag, or the bag has several slides.
 
     Examples
     --------
@@ -135,27 +159,3 @@ def slide_anndata(bag: Bag, scores: Mapping[str, ArrayLike] | None = None) -> An
     described = {key: getattr(bag.info, key) for key in ("format", *GEOMETRY)}
     slide.uns["bag"] = {key: v for key, v in (ids | described).items() if v is not None}
     return slide
-
-
-def _one_slide(bag: Bag) -> BagArrays:
-    arrays = bag.load()
-    if arrays.slide_index is not None:
-        raise BagError(
-            f"{bag.name} is of {len(bag.slides)} slides, whose coordinates overlap. Write each of "
-            "bag.slides."
-        )
-    return arrays
-
-
-def _corners(bag: Bag, arrays: BagArrays, patch_size: int) -> NDArray:
-    """Top-left corners in whole level-0 pixels."""
-    info = bag.info
-    if arrays.coords is None:
-        raise BagError(f"{bag.name} has no coordinates, which a TRIDENT-style file needs.")
-    if info.unit == "um":
-        raise BagError(
-            f"{bag.name} has coordinates in micrometres, a TRIDENT-style file has them in level-0 "
-            "pixels. Give Bag(features, coords=...) the coordinates in pixels."
-        )
-    shift = patch_size / 2 if info.anchor == "centre" else 0
-    return np.rint(arrays.coords - shift).astype(np.int64)

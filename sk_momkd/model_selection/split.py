@@ -27,6 +27,38 @@ _VALIDATION_FRACTION = 1 / 8  # of the training part: 7:1:2 with five folds
 _SIDES = {2: ("train", "test"), 3: ("train", "validation", "test")}
 
 
+def positions(part: Any, n_bags: int) -> NDArray:
+    """Positions in `part`, integers or a mask of `n_bags`; none if it is empty."""
+    return np.arange(n_bags)[np.asarray(part, dtype=None if np.size(part) else int)]
+
+
+def check_parts(name: str, split: Sequence[Any], bags: BagSequence, groups: NDArray) -> None:
+    """Raise if a group, such as a patient, is in two parts of the split called `name`.
+
+    A bag in two parts is found too, because its group is in both.
+    """
+    sides = _SIDES.get(len(split))
+    if sides is None or any(np.ndim(part) != 1 for part in split):
+        raise ValueError(
+            f"{name} is neither (train, test) nor (train, validation, test) of one-dimensional "
+            "positions."
+        )
+    parts = [groups[positions(part, len(bags))] for part in split]
+    for (one, left), (other, right) in combinations(zip(sides, parts, strict=True), 2):
+        shared = np.flatnonzero(np.isin(groups, np.intersect1d(left, right)))
+        if not len(shared):
+            continue
+        where = "" if len(parts) == 2 else f" of {one} and {other}"
+        names = dict.fromkeys(
+            bags.name(i) if bags[i].patient_id is None else bags[i].patient_id
+            for i in shared.tolist()
+        )
+        raise LeakageError(
+            f"{name} has {len(names)} patients on both sides{where}: {first_few(names)}. Group "
+            "the split by patient, e.g. StratifiedGroupKFold with groups=bags.patient_ids."
+        )
+
+
 def check_leakage(splits: Iterable[Sequence[Any]], bags: Any) -> None:
     """Raise if a patient, or a bag, is on two sides of any split.
 
@@ -61,41 +93,10 @@ by patient, e.g. StratifiedGroupKFold with groups=bags.patient_ids.
         check_parts(f"Split {number}", split, bags, groups)
 
 
-def check_parts(name: str, split: Sequence[Any], bags: BagSequence, groups: NDArray) -> None:
-    """Raise if a group, such as a patient, is in two parts of the split called `name`.
-
-    A bag in two parts is found too, because its group is in both.
-    """
-    sides = _SIDES.get(len(split))
-    if sides is None or any(np.ndim(part) != 1 for part in split):
-        raise ValueError(
-            f"{name} is no (train, test) or (train, validation, test) of one-dimensional positions."
-        )
-    parts = [groups[positions(part, len(bags))] for part in split]
-    for (one, left), (other, right) in combinations(zip(sides, parts, strict=True), 2):
-        shared = np.flatnonzero(np.isin(groups, np.intersect1d(left, right)))
-        if not len(shared):
-            continue
-        where = "" if len(parts) == 2 else f" of {one} and {other}"
-        names = dict.fromkeys(
-            bags.name(i) if bags[i].patient_id is None else bags[i].patient_id
-            for i in shared.tolist()
-        )
-        raise LeakageError(
-            f"{name} has {len(names)} patients on both sides{where}: {first_few(names)}. Group "
-            "the split by patient, e.g. StratifiedGroupKFold with groups=bags.patient_ids."
-        )
-
-
-def positions(part: Any, n_bags: int) -> NDArray:
-    """Positions that `part`, integers or a mask, names among `n_bags`; none when it is empty."""
-    return np.arange(n_bags)[np.asarray(part, dtype=None if np.size(part) else int)]
-
-
 def shuffled_folds(
     splitters: Iterable[Any], y: NDArray, groups: NDArray | None
 ) -> Iterator[list[tuple[NDArray, NDArray]]]:
-    """The folds of one splitter after the other.
+    """Yield the folds of one splitter after the other.
 
     With few groups a shuffle may leave a class out of a fold; the caller takes the first folds
     that it can use, of at most `MOST_SHUFFLES` splitters.
@@ -145,30 +146,30 @@ def stratified_group_split(
 class PatientStratifiedKFold(BaseCrossValidator):
     """K folds with all bags of a patient on one side and every class in its proportion.
 
-    For any ``cv=`` of scikit-learn. The patients are taken from the bags, so no ``groups`` need
-    be passed.
+    It fits any ``cv=`` of scikit-learn. The patients are taken from the bags, so ``groups`` need
+    not be passed.
 
     Parameters
     ----------
     n_splits : int, default=5
     shuffle : bool, default=True
-        Shuffle the patients of a class before they are dealt to the folds.
+        Shuffle the patients of a class before they are assigned to folds.
     random_state : int, RandomState instance or None, default=None
         An int gives the same folds on each call. Leave it None with ``shuffle=False``.
 
     See Also
     --------
-    tissue_source_site : Groups for folds that keep a TCGA site whole.
-    check_leakage : Whether given splits keep patients whole.
+    tissue_source_site : Groups for folds with each TCGA site on one side.
+    check_leakage : Raises if a patient is on two sides of a split.
 
     Notes
     -----
-    The unit that is dealt is the patient, with the label of most of its bags (on a tie the class
-    that sorts first). Where every group is one patient, scikit-learn's ``StratifiedKFold`` deals
-    the patients: each class then differs by at most one patient between folds. Its
-    ``StratifiedGroupKFold`` on the bags would even out slides instead, and leave folds unequal in
-    patients, whom metrics and intervals count. Where groups hold several patients (sites),
-    ``StratifiedGroupKFold`` deals the groups, counting patients.
+    Folds are made of patients, each with the label of most of its bags (on a tie the class that
+    sorts first). Where every group is one patient, scikit-learn's ``StratifiedKFold`` makes them:
+    folds then differ by at most one patient per class. Its ``StratifiedGroupKFold`` on the bags
+    would balance slides instead, and folds would differ in their numbers of patients, which metrics
+    and intervals count. Where groups hold several patients (sites), ``StratifiedGroupKFold``
+    assigns the groups so that patients are balanced.
 
     Examples
     --------
@@ -203,7 +204,17 @@ class PatientStratifiedKFold(BaseCrossValidator):
         self.random_state = random_state
 
     def get_n_splits(self, X: Any = None, y: Any = None, groups: Any = None) -> int:
-        """Number of folds; the arguments are ignored."""
+        """Number of folds.
+
+        Parameters
+        ----------
+        X, y, groups : object
+            Ignored.
+
+        Returns
+        -------
+        int
+        """
         return self.n_splits
 
     def split(self, X: Any, y: Any = None, groups: Any = None) -> Iterator[tuple[NDArray, NDArray]]:
@@ -215,8 +226,8 @@ class PatientStratifiedKFold(BaseCrossValidator):
         y : array-like of shape (n_bags,)
             Class labels.
         groups : array-like of shape (n_bags,), optional
-            What stays whole, e.g. sites; by default the patient. A bag without patient id is its
-            own patient. Where no bag has one, the groups are taken for the patients.
+            Groups that stay on one side, e.g. sites; by default the patients. A bag without
+            patient id is its own patient. If no bag has one, the groups are the patients.
 
         Yields
         ------
@@ -229,13 +240,23 @@ class PatientStratifiedKFold(BaseCrossValidator):
             If a patient is in several groups.
         ValueError
             If a class has fewer patients (or groups with it) than folds, a label or group is
-            missing, or neither `X` nor `groups` tells the patients.
+            missing, or neither `X` nor `groups` has patient ids.
         """
         yield from self.split_patients(patients_of(X, y, groups))
 
     def split_patients(self, patients: Patients) -> Iterator[tuple[NDArray, NDArray]]:
-        """As :meth:`split`, for patients that are derived already."""
-        for train, test in self._deal(patients):
+        """Positions as of :meth:`split`, for patients that are derived already.
+
+        Parameters
+        ----------
+        patients : Patients
+
+        Yields
+        ------
+        train, test : ndarray
+            Sorted positions.
+        """
+        for train, test in self._folds(patients):
             yield patients.bags(train), patients.bags(test)
 
     def split_three(
@@ -244,12 +265,12 @@ class PatientStratifiedKFold(BaseCrossValidator):
         """Positions of the training, validation and test bags: 7:1:2 with five folds.
 
         The test parts are those of :meth:`split`. The validation part is an eighth of the other
-        patients, or of the groups where `groups` is given, stratified; more than an eighth where a
-        class has fewer than eight of them.
+        patients, or of the groups where `groups` is given, stratified by class. It is larger where
+        a class has fewer than eight of them.
 
         Parameters
         ----------
-        X, y, groups
+        X, y, groups : object
             As in :meth:`split`.
 
         Yields
@@ -272,7 +293,7 @@ class PatientStratifiedKFold(BaseCrossValidator):
         [70, 10, 20]
         """
         patients = patients_of(X, y, groups)
-        folds = list(self._deal(patients))
+        folds = list(self._folds(patients))
         random = check_random_state(self.random_state if self.shuffle else 0)
         for number, (rest, test) in enumerate(folds):
             purpose = f"both the training and the validation part of fold {number}"
@@ -285,7 +306,7 @@ class PatientStratifiedKFold(BaseCrossValidator):
             )
             yield patients.bags(rest[train]), patients.bags(rest[valid]), patients.bags(test)
 
-    def _deal(self, patients: Patients) -> Iterator[tuple[NDArray, NDArray]]:
+    def _folds(self, patients: Patients) -> Iterator[tuple[NDArray, NDArray]]:
         splitter = StratifiedGroupKFold if patients.are_grouped else StratifiedKFold
         folds = splitter(self.n_splits, shuffle=self.shuffle, random_state=self.random_state)
         everyone = np.arange(len(patients.labels))
@@ -326,7 +347,7 @@ def inner_split(
     if splitter is None:
         return stratified_group_split(labels, groups, fraction=fraction, random_state=random_state)
     folds = check_cv(splitter, labels, classifier=True)
-    with warnings.catch_warnings():  # groups are checked below, whoever ignores them
+    with warnings.catch_warnings():  # groups are checked below
         warnings.filterwarnings("ignore", "The groups parameter is ignored")
         split = next(iter(folds.split(np.zeros(len(bags)), labels, groups)), None)
     if split is None or max(np.max(part, initial=-1) for part in split) >= len(bags):

@@ -28,13 +28,51 @@ _NAME = re.compile(r"splits_(\d+)(_bool)?\.csv")
 Split = tuple[NDArray, NDArray, NDArray]
 
 
+def _positions_by_id(bags: BagSequence) -> dict[str, int]:
+    """Position of each id; bags without id are left out, an id of two bags raises."""
+    ids = bags.ids
+    if twice := repeated(i for i in ids if i is not None):
+        raise CohortError(f"{len(twice)} bag ids occur more than once: {first_few(twice)}.")
+    return {bag_id: i for i, bag_id in enumerate(ids) if bag_id is not None}
+
+
+def _frame(name: str, split: Sequence[Any], bags: BagSequence) -> pd.DataFrame:
+    """Columns of slide ids; a pair has no validation part."""
+    parts = [positions(part, len(bags)) for part in split]
+    if len(parts) == 2:
+        parts.insert(1, np.array([], dtype=int))
+    used = np.concatenate(parts)
+    for i in used:
+        if not bags[i].bag_id:
+            raise CohortError(f"{name}: bag {i} has no id to write. Give bags a bag_id.")
+    if twice := repeated(used.tolist()):
+        named = first_few(bags.ids[twice])
+        raise CohortError(f"{name} names {len(twice)} slides twice: {named}.")
+    columns = [pd.Series(bags.ids[part], dtype=object) for part in parts]
+    return pd.concat(columns, axis=1, keys=_PARTS)
+
+
+def _numbered(folder: Path) -> list[tuple[int, Path]]:
+    """Split files of a folder with their numbers, lists of ids before booleans."""
+    files = sorted(folder.iterdir()) if folder.is_dir() else []
+    matches = [(match, path) for path in files if (match := _NAME.fullmatch(path.name))]
+    matches.sort(key=lambda pair: pair[0][2] is not None)
+    return [(int(match[1]), path) for match, path in matches]
+
+
+def _write(path: Path, frame: pd.DataFrame) -> None:
+    """Write a split file, which a reader never sees incomplete."""
+    with atomic_write(path) as part:
+        frame.to_csv(part, index=False, encoding="utf-8", lineterminator="\n")
+
+
 def write_splits(folder: str | PathLike, splits: Iterable[Sequence[Any]], bags: Any) -> list[Path]:
-    """Write ``splits_<k>.csv``, one file per split, each whole or not at all.
+    """Write ``splits_<k>.csv``, one file per split.
 
     Parameters
     ----------
     folder : path
-        Is made where it is absent.
+        Created if it does not exist.
     splits : iterable of (train, validation, test) or of (train, test)
         Positions into `bags`.
     bags : BagSequence or list of Bag
@@ -48,7 +86,7 @@ def write_splits(folder: str | PathLike, splits: Iterable[Sequence[Any]], bags: 
     Raises
     ------
     LeakageError
-        If a patient stands on two sides; nothing is written then.
+        If a patient is on two sides; nothing is written then.
     CohortError
         If a bag has no id, ids repeat, a split names a bag twice, or `folder` holds split files
         beyond those written now, which would be read with them.
@@ -80,8 +118,71 @@ def write_splits(folder: str | PathLike, splits: Iterable[Sequence[Any]], bags: 
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"splits_{number}.csv" for number in range(len(frames))]
     for path, frame in zip(paths, frames, strict=True):
-        _write_whole(path, frame)
+        _write(path, frame)
     return paths
+
+
+def _files(folder_or_files: str | PathLike | Iterable[str | PathLike]) -> list[Path]:
+    if not isinstance(folder_or_files, str | PathLike):
+        return [Path(path) for path in folder_or_files]
+    path = Path(folder_or_files)
+    if not path.is_dir():
+        return [path]
+    found: dict[int, Path] = {}
+    for number, file in _numbered(path):
+        found.setdefault(number, file)
+    if not found:
+        raise CohortError(f"{path} has no file splits_<k>.csv or splits_<k>_bool.csv.")
+    return [found[number] for number in sorted(found)]
+
+
+def _require_once(path: Path, where: str, ids: Iterable[str]) -> None:
+    if twice := repeated(ids):
+        raise CohortError(f"{path} names {len(twice)} slides twice{where}: {first_few(twice)}.")
+
+
+def _ids_by_flag(path: Path, frame: pd.DataFrame, parts: pd.DataFrame) -> list[list[str]]:
+    """The boolean form: a column of slide ids, and whether each is in a part."""
+    others = [column for column in frame if column not in _PARTS]
+    if not others:
+        raise CohortError(f"{path} holds True and False, but no first column of slide ids.")
+    ids = frame[others[0]]
+    _require_once(path, "", ids)
+    return [ids[parts[part].str.upper() == "TRUE"].tolist() for part in _PARTS]
+
+
+def _read_ids(path: Path) -> list[list[str]]:
+    """Slide ids of the three parts, as text, also "NA" and "007"."""
+    frame = read_table(path, dtype=str, keep_default_na=False)
+    missing = [part for part in _PARTS if part not in frame]
+    if "train" in missing or len(missing) > 1:
+        raise CohortError(
+            f"{path} has no column {first_few(missing)}; it has {first_few(frame.columns, 12)}, "
+            "expected train, val and test, or train and one of them."
+        )
+    parts = frame.reindex(columns=_PARTS).fillna("")  # a short row leaves its last cells missing
+    values = set(parts.to_numpy().ravel()) - {""}
+    if values and values <= _FLAGS:
+        return _ids_by_flag(path, frame, parts)
+    return [[slide for slide in parts[part] if slide] for part in _PARTS]
+
+
+def _check_ids(path: Path, ids: list[list[str]], known: dict[str, int]) -> None:
+    """Raise unless each slide is known, and is once in one part."""
+    unknown = [s for part in ids for s in part if s not in known]
+    if unknown:
+        raise CohortError(
+            f"{path} names {len(unknown)} slides that are not among the bags: "
+            f"{first_few(unknown)}. The bags have {first_few(known)}."
+        )
+    for (one, left), (other, right) in combinations(zip(_PARTS, ids, strict=True), 2):
+        both = [s for s in dict.fromkeys(left) if s in set(right)]
+        if both:
+            raise LeakageError(
+                f"{path} has {len(both)} slides in both {one} and {other}: {first_few(both)}."
+            )
+    for name, part in zip(_PARTS, ids, strict=True):
+        _require_once(path, f" in {name}", part)
 
 
 def read_splits(
@@ -105,7 +206,7 @@ def read_splits(
     Raises
     ------
     LeakageError
-        If a slide or a patient stands on two sides, naming the file.
+        If a slide or a patient is on two sides, naming the file.
     CohortError
         If a file has other columns, names a slide that is not among the bags, or one twice.
 
@@ -143,104 +244,3 @@ def read_splits(
             )
         splits.append(split)
     return splits
-
-
-def _positions_by_id(bags: BagSequence) -> dict[str, int]:
-    """Position of each id; bags without id are left out, an id of two bags is refused."""
-    ids = bags.ids
-    if twice := repeated(i for i in ids if i is not None):
-        raise CohortError(f"{len(twice)} bag ids occur more than once: {first_few(twice)}.")
-    return {bag_id: i for i, bag_id in enumerate(ids) if bag_id is not None}
-
-
-def _frame(name: str, split: Sequence[Any], bags: BagSequence) -> pd.DataFrame:
-    """Columns of slide ids; a pair has no validation part."""
-    parts = [positions(part, len(bags)) for part in split]
-    if len(parts) == 2:
-        parts.insert(1, np.array([], dtype=int))
-    used = np.concatenate(parts)
-    for i in used:
-        if not bags[i].bag_id:
-            raise CohortError(f"{name}: bag {i} has no id to write. Give bags a bag_id.")
-    if twice := repeated(used.tolist()):
-        named = first_few(bags.ids[twice])
-        raise CohortError(f"{name} names {len(twice)} slides twice: {named}.")
-    columns = [pd.Series(bags.ids[part], dtype=object) for part in parts]
-    return pd.concat(columns, axis=1, keys=_PARTS)
-
-
-def _write_whole(path: Path, frame: pd.DataFrame) -> None:
-    """Write beside `path`, then move: a reader never sees half a file."""
-    with atomic_write(path) as part:
-        frame.to_csv(part, index=False, encoding="utf-8", lineterminator="\n")
-
-
-def _files(folder_or_files: str | PathLike | Iterable[str | PathLike]) -> list[Path]:
-    if not isinstance(folder_or_files, str | PathLike):
-        return [Path(path) for path in folder_or_files]
-    path = Path(folder_or_files)
-    if not path.is_dir():
-        return [path]
-    found: dict[int, Path] = {}
-    for number, file in _numbered(path):
-        found.setdefault(number, file)
-    if not found:
-        raise CohortError(f"{path} has no file splits_<k>.csv or splits_<k>_bool.csv.")
-    return [found[number] for number in sorted(found)]
-
-
-def _numbered(folder: Path) -> list[tuple[int, Path]]:
-    """Split files of a folder with their numbers, lists of ids before booleans."""
-    files = sorted(folder.iterdir()) if folder.is_dir() else []
-    matches = [(match, path) for path in files if (match := _NAME.fullmatch(path.name))]
-    matches.sort(key=lambda pair: pair[0][2] is not None)
-    return [(int(match[1]), path) for match, path in matches]
-
-
-def _read_ids(path: Path) -> list[list[str]]:
-    """Slide ids of the three parts; ids stay text, "NA" and "007" included."""
-    frame = read_table(path, dtype=str, keep_default_na=False)
-    missing = [part for part in _PARTS if part not in frame]
-    if "train" in missing or len(missing) > 1:
-        raise CohortError(
-            f"{path} has no column {first_few(missing)}; it has {first_few(frame.columns, 12)}, "
-            "expected train, val and test, or train and one of them."
-        )
-    parts = frame.reindex(columns=_PARTS).fillna("")  # a short row leaves its last cells missing
-    values = set(parts.to_numpy().ravel()) - {""}
-    if values and values <= _FLAGS:
-        return _ids_by_flag(path, frame, parts)
-    return [[slide for slide in parts[part] if slide] for part in _PARTS]
-
-
-def _ids_by_flag(path: Path, frame: pd.DataFrame, parts: pd.DataFrame) -> list[list[str]]:
-    """The boolean form: a column of slide ids, and whether each is in a part."""
-    others = [column for column in frame if column not in _PARTS]
-    if not others:
-        raise CohortError(f"{path} holds True and False, but no first column of slide ids.")
-    ids = frame[others[0]]
-    _require_once(path, "", ids)
-    return [ids[parts[part].str.upper() == "TRUE"].tolist() for part in _PARTS]
-
-
-def _check_ids(path: Path, ids: list[list[str]], known: dict[str, int]) -> None:
-    """Each slide is known, and stands once, in one part."""
-    unknown = [s for part in ids for s in part if s not in known]
-    if unknown:
-        raise CohortError(
-            f"{path} names {len(unknown)} slides that are not among the bags: "
-            f"{first_few(unknown)}. The bags have {first_few(known)}."
-        )
-    for (one, left), (other, right) in combinations(zip(_PARTS, ids, strict=True), 2):
-        both = [s for s in dict.fromkeys(left) if s in set(right)]
-        if both:
-            raise LeakageError(
-                f"{path} has {len(both)} slides in both {one} and {other}: {first_few(both)}."
-            )
-    for name, part in zip(_PARTS, ids, strict=True):
-        _require_once(path, f" in {name}", part)
-
-
-def _require_once(path: Path, where: str, ids: Iterable[str]) -> None:
-    if twice := repeated(ids):
-        raise CohortError(f"{path} names {len(twice)} slides twice{where}: {first_few(twice)}.")

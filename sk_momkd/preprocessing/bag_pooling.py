@@ -11,8 +11,9 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.validation import check_is_fitted
 
+from ..data.arrays import check_n_features
 from ..data.sequence import BagSequence
-from ..data.validation import check_bags, check_n_features
+from ..data.validation import check_bags
 
 _STATISTICS: dict[str, Callable[..., NDArray]] = {"mean": np.mean, "std": np.std, "max": np.max}
 _CHOICES = {"mean", "mean+std", "max", "mean+max"}
@@ -97,7 +98,9 @@ class BagPooling(TransformerMixin, BaseEstimator):
 
     def _pool(self, bags: BagSequence, i: int, functions: list[Callable[..., NDArray]]) -> NDArray:
         features = bags.load(i).features
-        check_n_features(features.shape[1], bags.name(i), self.n_features_in_, "BagPooling")
+        check_n_features(
+            features.shape[1], bags.name(i), self.n_features_in_, "BagPooling is expecting"
+        )
         wide = features.astype(np.float64, copy=False)
         return np.concatenate([function(wide, axis=0) for function in functions])
 

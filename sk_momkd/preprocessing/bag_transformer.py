@@ -9,6 +9,7 @@ from typing import Any, Self
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, TransformerMixin
 
+from ..data.arrays import check_n_features
 from ..data.sequence import BagSequence, as_bags
 from ..exceptions import BagError
 
@@ -57,9 +58,5 @@ def features_of_one_width(bags: BagSequence) -> Iterator[NDArray]:
     for i in range(len(bags)):
         features = bags.load(i).features
         width = width or features.shape[1]
-        if features.shape[1] != width:
-            raise BagError(
-                f"{bags.name(i)} has {features.shape[1]} features, the bags before it have "
-                f"{width}. Extract all slides with one encoder."
-            )
+        check_n_features(features.shape[1], bags.name(i), width, "the bags before it have")
         yield features

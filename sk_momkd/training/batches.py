@@ -25,11 +25,10 @@ from torch.utils.data import (
     WeightedRandomSampler,
 )
 
-from ..data.arrays import BagArrays
+from ..data.arrays import BagArrays, check_n_features
 from ..data.bag import Bag
 from ..data.graph import build_edges
 from ..data.sequence import BagSequence
-from ..data.validation import check_n_features
 from ..exceptions import BagError
 from ..nn.blocks import Blocks, as_tensor, materialize
 from ..nn.edges import Edges
@@ -53,7 +52,7 @@ def read_graph(bag: Bag, name: str, spec: GraphSpec, n_features: int) -> tuple[T
         Naming the bag, if it is unusable or has another width than the model.
     """
     arrays = bag.load(name)
-    check_n_features(arrays.features.shape[1], name, n_features, "the model")
+    check_n_features(arrays.features.shape[1], name, n_features)
     return as_tensor(arrays.features), _connect(arrays, name, spec)
 
 
@@ -70,7 +69,7 @@ def open_graph(
             x, edges = read_graph(bag, name, spec, n_features)
             yield x.to(dtype), edges
         else:
-            check_n_features(opened.shape[1], name, n_features, "the model")
+            check_n_features(opened.shape[1], name, n_features)
             edges = _connect(opened.frame, name, spec)
             blocks = Blocks(opened.shape, dtype, opened.read)
             yield blocks if len(blocks) > block_size else materialize(blocks), edges

@@ -105,8 +105,8 @@ def test_load_wrong_coords_raises_naming_the_bag(coords, said):
         (EDGES.astype(float), r"integers of shape \(2, n_edges\), got float64"),
         (EDGES[[0, 1, 1]], r"got int32 of shape \(3, 2\)"),
         (EDGES[0], r"of shape \(2,\)"),
-        (EDGES + 1, "names instances 1 to 3, the bag has instances 0 to 2"),
-        (EDGES - 1, "names instances -1 to 1"),
+        (EDGES + 1, "holds instances 1 to 3, the bag has instances 0 to 2"),
+        (EDGES - 1, "holds instances -1 to 1"),
     ],
 )
 def test_load_wrong_edge_index_raises_naming_the_bag(edges, said):

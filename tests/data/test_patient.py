@@ -72,9 +72,9 @@ def test_labels_of_patients_follow_their_first_slides_and_must_agree():
 @pytest.mark.parametrize(
     ("second", "message"),
     [
-        (slide("S1", "A", width=5), "'S1' has 5 features.*'S0'"),
-        (Bag(np.ones((2, 3)), bag_id="S1", patient_id="A"), "'S0' has coordinates and bag 'S1'"),
-        (slide("S1", "A", edge_index=[[0], [1]]), "'S1' has a graph.*'S0' has not"),
+        (slide("S1", "A", width=5), "5 features in bag 'S1', but bag 'S0'"),
+        (Bag(np.ones((2, 3)), bag_id="S1", patient_id="A"), "'S0' has coordinates, but bag 'S1' of the same patient has not"),
+        (slide("S1", "A", edge_index=[[0], [1]]), "'S1' has a graph.*'S0' of the same patient has not"),
     ],
 )
 def test_slides_that_do_not_fit_together_are_named(second, message):

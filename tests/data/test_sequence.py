@@ -125,8 +125,8 @@ def test_as_bags_graph_without_positions_has_no_coords():
 @pytest.mark.parametrize(
     ("X", "said"),
     [
-        (Bag(A), r"A single Bag came.*pass \[bag\]"),
-        (Data(x=torch.tensor(A)), r"A single Data came.*pass \[bag\]"),
+        (Bag(A), r"X is a single Bag.*pass \[bag\]"),
+        (Data(x=torch.tensor(A)), r"X is a single Data.*pass \[bag\]"),
         (np.ones(3), r"ndarray of shape \(3,\)"),
         (np.ones((1, 1, 1, 1)), r"of shape \(1, 1, 1, 1\)"),
         ([], r"list of shape \(0,\)"),

@@ -256,7 +256,7 @@ def test_patches_of_a_patients_slides_are_told_apart(momkd, unseen, tmp_path):
     sizes = [bag.n_instances for bag in one]
     assert table["slide_id"].to_list() == np.repeat([b.bag_id for b in one], sizes).tolist()
     assert table["attention"].sum() == pytest.approx(1, abs=1e-5)
-    with pytest.raises(ValueError, match="is of 2 slides, whose coordinates overlap"):
+    with pytest.raises(ValueError, match="has 2 slides, whose coordinates overlap"):
         to_geojson(table, tmp_path / "P.geojson", bag=patient, patch_size=512)
     path = to_geojson(table, tmp_path / "S.geojson", bag=patient.slides[1], patch_size=512)
     corners = [corner for corner, _ in squares(path, 512)]

@@ -122,7 +122,7 @@ def test_geojson_of_micrometres_wants_and_uses_the_resolution(tmp_path):
         ({"object_type": "cell"}, "object_type must be one of"),
         ({"bag": Bag(np.ones((1, 3)), bag_id="S9")}, "no row of bag 'S9'; it has 'S1', 'S2'"),
         ({"bag": Bag(np.ones((1, 3)))}, "Give the bag its bag_id"),
-        ({"scores": "bag_id"}, "'bag_id' holds no numbers; text goes into class_column="),
+        ({"scores": "bag_id"}, "'bag_id' holds no numbers. Pass a column of text as class_column="),
         ({"bounds_offset": (100,)}, r"bounds_offset must be two numbers \(x, y\), got \(100,\)"),
         ({"patch_size": -512}, "patch_size must be above 0, got -512"),
         ({"mpp": 0}, "mpp must be above 0, got 0"),

@@ -75,7 +75,7 @@ def test_by_site_counts_slides_of_unknown_sites(features):
 
 def test_load_expression_of_r_without_name_of_ids_raises(features, tmp_path):
     (tmp_path / "rna.tsv").write_text("a\tb\nERBB2\t1.5\t2.5\nESR1\t3.25\t4.5\n")
-    with pytest.raises(OmicsError, match=r"a cell more than its header.*col\.names=NA"):
+    with pytest.raises(OmicsError, match=r"one cell more than its header.*col\.names=NA"):
         load_cohort(slides(), features, tmp_path / "rna.tsv", label="er")
 
 

@@ -79,6 +79,6 @@ def test_match_several_candidates_raise_naming_them(folder):
     ],
 )
 def test_match_several_slides_of_one_file_raise_naming_both(folder, slides, file):
-    with pytest.raises(CohortError, match="Several slide ids mean the same file") as error:
+    with pytest.raises(CohortError, match="Several slide ids belong to the same file") as error:
         match_files(slides, folder(file))
     assert all(repr(slide) in str(error.value) for slide in [*slides, file])

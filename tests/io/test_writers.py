@@ -43,9 +43,9 @@ def test_write_trident_too_large_for_float16_raises(tmp_path):
 def test_writers_several_slides_raise(tmp_path):
     slides = [Bag(np.ones((2, 2)), [[0, 0], [1, 1]], bag_id=s, patient_id="P") for s in "AB"]
     (bag,) = patient_bags(slides)
-    with pytest.raises(BagError, match="'P' is of 2 slides"):
+    with pytest.raises(BagError, match="'P' has 2 slides"):
         write_trident(tmp_path / "out.h5", bag, patch_size_level0=512)
-    with pytest.raises(BagError, match="'P' is of 2 slides"):
+    with pytest.raises(BagError, match="'P' has 2 slides"):
         slide_anndata(bag)
 
 

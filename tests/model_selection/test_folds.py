@@ -257,7 +257,7 @@ def test_split_that_leaves_a_class_out_of_a_test_part_warns():
 
 def test_split_by_groups_that_tear_a_patient_raises_naming_it():
     bags = bags_of("AABBCD")
-    said = r"2 patients stand in several groups: 'A', 'B'\..*would leak"
+    said = r"2 patients are in several groups: 'A', 'B'\..*would leak"
     with pytest.raises(LeakageError, match=said):
         next(PatientStratifiedKFold(2).split(bags, [0, 0, 1, 1, 0, 1], groups=[0, 1, 2, 3, 4, 5]))
 
@@ -271,7 +271,7 @@ def test_split_by_groups_that_tear_a_patient_raises_naming_it():
         (bags_of("ABCD"), [0, 1, 0], None, "inconsistent numbers of samples"),
         (bags_of("ABCD"), [0, 1, 0, 1], ["a", None, "b", "c"], "1 groups are missing.*bag 1"),
         (bags_of("ABCD"), [0, 1, 0, 1], ["a", "b"], "inconsistent numbers of samples"),
-        (np.ones((4, 2)), [0, 1, 0, 1], None, "X is a ndarray, which does not tell the patients"),
+        (np.ones((4, 2)), [0, 1, 0, 1], None, "X is a ndarray, which has no patient ids"),
         (np.ones((4, 2)), [0, 1, 0, 1], [0, 1, np.nan, 2], "groups are missing.*position 2"),
         (bags_of(""), [], None, "no bags"),
     ],

@@ -176,7 +176,7 @@ def test_fit_draws_equally_many_patches_of_each_bag(slides):
 
 
 def test_fit_bags_of_other_width_raise_naming_the_bag():
-    with pytest.raises(BagError, match="bag 1 has 5 features, the bags before it have 6"):
+    with pytest.raises(BagError, match="5 features in bag 1, but the bags before it have 6"):
         InstanceFilter(BackgroundDetector()).fit([np.ones((2, 6)), np.ones((2, 5))])
 
 

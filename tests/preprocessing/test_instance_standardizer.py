@@ -145,7 +145,7 @@ def test_single_patch_of_a_patient_raises_naming_it(slides):
 
 def test_other_width_raises_naming_the_bag(slides):
     odd = Bag(np.ones((3, 5)), bag_id="S9", patient_id="A")
-    with pytest.raises(BagError, match="bag 'S9' has 5 features, the bags before it have 4"):
+    with pytest.raises(BagError, match="5 features in bag 'S9', but the bags before it have 4"):
         InstanceStandardizer("site", sites=SITES).fit([*slides, odd])
     fitted = InstanceStandardizer("site", sites=SITES).fit(slides)
     with pytest.raises(BagError, match=r"^bag 'S9' does not suit its transformer: X has 5"):
