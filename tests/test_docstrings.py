@@ -32,33 +32,6 @@ CHECKS = {
 # Methods need no example of their own, nor do exceptions. Result classes, which functions return
 # and no user builds, document their fields as Attributes, and the function has the example.
 # Keyword-only parameters may be documented in another order.
-KNOWN: dict[str, set[str]] = {  # names that fail still, and the checks that they fail
-    "Bag.load": {"RT01"},
-    "Bag.opened": {"PR01", "YD01"},
-    "Bag.map": {"PR01", "RT01"},
-    "Bag.filter": {"RT01"},
-    "BagSequence.groups": {"RT01"},
-    "BagSequence.map": {"PR01", "RT01"},
-    "BagSequence.filter": {"PR01", "RT01"},
-    "BagSequence.replace": {"PR01", "RT01"},
-    "BagSequence.load": {"PR01", "RT01"},
-    "BagSequence.name": {"PR01", "RT01"},
-    "JoinReport.check_geometry": {"RT01"},
-    "JoinReport.by_site": {"RT01"},
-    "MoMKDClassifier.get_feature_names_out": {"PR01", "RT01"},
-    "OmicsTable": {"EX01", "PR01"},
-    "OmicsTable.rows": {"PR01", "RT01"},
-    "OmicsTable.take": {"PR01", "RT01"},
-    "OmicsTable.match": {"PR01", "RT01"},
-    "PatientStratifiedKFold.get_n_splits": {"PR01", "RT01"},
-    "PatientStratifiedKFold.split_patients": {"PR01", "YD01"},
-    "PatientStratifiedKFold.split_three": {"PR04"},
-    "SlideFile.read": {"RT01"},
-    "SlideFile.opened": {"RT01"},
-    "SlideFile.coords": {"RT01"},
-    "SlideFile.info": {"RT01"},
-    "patient_labels": {"EX01", "PR01", "RT01"},
-}
 
 
 def documented():
@@ -108,5 +81,5 @@ def failures(name, public):
 @pytest.mark.parametrize("name", sk_momkd.__all__)
 def test_docstrings_of_public_names_pass_numpydoc(name):
     mine = [(n, value) for n, value in documented() if n.split(".")[0] == name]
-    found = {n: failures(n, value) - KNOWN.get(n, set()) for n, value in mine}
+    found = {n: failures(n, value) for n, value in mine}
     assert not {n: {c: CHECKS[c] for c in codes} for n, codes in found.items() if codes}

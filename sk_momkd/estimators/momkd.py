@@ -307,7 +307,16 @@ class MoMKDClassifier(TransformerMixin, PrivilegedMILClassifier):
     def get_feature_names_out(self, input_features: Any = None) -> NDArray:
         """Names ``memory_<class>_<component>`` of the columns of `transform`.
 
-        Of several models, ``model<i>_memory_<class>_<component>``.
+        With several models the names are ``model<i>_memory_<class>_<component>``.
+
+        Parameters
+        ----------
+        input_features : object
+            Ignored.
+
+        Returns
+        -------
+        ndarray of str, shape (n_columns,)
         """
         check_is_fitted(self)
         n_components = self._memory().rows.shape[1]
