@@ -174,7 +174,7 @@ def test_load_files_beside_the_table_stand_in_the_report_without_warning(table, 
     ("change", "said"),
     [
         ({"slide_id": ["001", "001", "010", "011"]}, "1 slide ids occur more than once.*'001'"),
-        ({"slide_id": ["001", "001.svs", "010", "011"]}, "belong to the same file: '001', '001.svs'"),
+        ({"slide_id": ["001", "001.svs", "010", "011"]}, "to the same file: '001', '001.svs'"),
         ({"slide_id": ["001", None, "010", "011"]}, "1 rows have no slide_id, the first is row 1"),
         ({"case_id": ["7", "8", "8", np.nan]}, "1 rows have no patient_id, the first is row 3"),
         ({"slide_id": list("abcd")}, r"No slide.*4.*slides 'a', 'b', 'c' and 1 more.*'001', '002'"),
