@@ -1,10 +1,10 @@
-"""The table of all methods, `docs/methods.md`: what the classes say, and what they cost.
+"""The table of all methods, `docs/methods.md`: their papers, and what they cost.
 
     python benchmarks/methods_table.py [--measure] [--methods ...] [--folder /tmp]
 
-Words come from the docstrings, parameters from the modules at 1,536 features and 768 genes. With
-`--measure`, each method trains on slides of 2,000 patches and predicts one of 100,000 from a file,
-in a process of its own with one thread; the numbers are kept in `docs/results/methods.csv`.
+Texts come from the docstrings, numbers of parameters from the modules at 1,536 features and 768
+genes. With `--measure`, each method trains on slides of 2,000 patches and predicts one of 100,000
+from a file, in a process of its own with one thread; `docs/results/methods.csv` keeps the numbers.
 """
 
 from __future__ import annotations
@@ -44,15 +44,6 @@ def section(cls, name: str) -> str:
         rf"{name}\n-+\n(.*?)(\n\n[A-Z][A-Za-z ]+\n-+\n|\Z)", inspect.getdoc(cls), re.S
     )
     return " ".join(found.group(1).split()) if found else ""
-
-
-def of_ours(cls) -> str:
-    """What the Notes say of differences."""
-    sentences = re.split(r"(?<=\.)\s+(?=[A-Z`])", section(cls, "Notes"))
-    kept = [
-        s for s in sentences if re.match(r"Ours:|Differs|Each class has|How the original|More", s)
-    ]
-    return " ".join(kept)
 
 
 def n_parameters(*modules: torch.nn.Module) -> int:
@@ -165,9 +156,9 @@ def as_markdown() -> str:
         known = costs["load"].dropna() if "load" in costs else costs.iloc[:0, 0]
         load = f" (load average {known.min():.0f} to {known.max():.0f})" if len(known) else ""
         lines += ["", f"Machine: {machine}, with other work on it{load}: times are upper bounds."]
-    lines += ["", "## Papers, and what differs from them", ""]
+    lines += ["", "## Papers, and how the methods here differ from them", ""]
     for name, cls in METHODS.items():
-        lines += [f"**{name}.** {section(cls, 'References')}", "", of_ours(cls), ""]
+        lines += [f"**{name}.** {section(cls, 'References')}", "", section(cls, "Notes"), ""]
     return "\n".join(lines).rstrip() + "\n"
 
 

@@ -1,5 +1,6 @@
 """Functions, tests, parameters and files that the documents name exist."""
 
+import inspect
 import re
 from fnmatch import filter as matching
 from pathlib import Path
@@ -58,3 +59,11 @@ def test_files_of_a_page_exist(page):
     folders = r"(?:benchmarks|docs|examples|sk_momkd|tests)"
     files = re.findall(rf"\b{folders}/[\w/]+\.\w+", page.read_text("utf-8"))
     assert [name for name in files if not (ROOT / name).exists()] == []
+
+
+def test_methods_page_has_the_notes_of_the_docstrings():
+    page = (ROOT / "docs" / "methods.md").read_text("utf-8")
+    for name, classifier in sk_momkd.all_estimators("classifier"):
+        notes = re.search(r"\nNotes\n-+\n(.*?)\n\n\w+\n---", inspect.getdoc(classifier), re.DOTALL)
+        text = " ".join(notes.group(1).split())
+        assert text in page, f"Run python benchmarks/methods_table.py: {name} has changed."
