@@ -50,6 +50,7 @@ from .evaluation import (
 from .exceptions import (
     BagError as BagError,
     BagFileError as BagFileError,
+    CheckpointError as CheckpointError,
     CohortError as CohortError,
     CohortWarning as CohortWarning,
     ExpressionScaleWarning as ExpressionScaleWarning,

@@ -49,6 +49,10 @@ class TrainingError(ArithmeticError):
     """
 
 
+class CheckpointError(ValueError):
+    """A file of weights is missing, unreadable, or of another model."""
+
+
 class CohortWarning(UserWarning):
     """Slides of a cohort are left out.
 

@@ -38,12 +38,13 @@ def _directed(neighbors: NDArray, edge_flow: str) -> NDArray:
     return np.unique(pairs, axis=1)
 
 
-def _nearest_in_features(features: NDArray, n_neighbors: int) -> NDArray:
-    k = min(n_neighbors, len(features) - 1)
+def _nearest_points(points: NDArray, n_neighbors: int) -> NDArray:
+    """The `n_neighbors` nearest other points by scikit-learn's search, (n, min(k, n - 1))."""
+    k = min(n_neighbors, len(points) - 1)
     if k == 0:
-        return np.empty((len(features), 0), dtype=np.int64)
+        return np.empty((len(points), 0), dtype=np.int64)
     # Without a query, scikit-learn leaves each point out of its own neighbours.
-    search = NearestNeighbors(n_neighbors=k).fit(features)
+    search = NearestNeighbors(n_neighbors=k).fit(points)
     return search.kneighbors(return_distance=False).astype(np.int64)
 
 
@@ -78,7 +79,8 @@ def build_edges(
         Neighbours of each patch; fewer where the bag has fewer patches.
     edge_flow : {"neighbors", "release", "symmetric"}, default="neighbors"
         ``"neighbors"``: a patch receives from its own nearest neighbours. ``"release"``: it sends
-        to them, as the authors' code does. ``"symmetric"``: both. A stored graph is used as it is.
+        to them, and among equally near patches they are those that the authors' code takes.
+        ``"symmetric"``: both. A stored graph is used as it is.
 
     Returns
     -------
@@ -104,9 +106,10 @@ def build_edges(
             raise BagError("graph='stored', but the bag has no edge_index.")
         return bag.edge_index
     if graph == "features":
-        return _directed(_nearest_in_features(bag.features, n_neighbors), edge_flow)
+        return _directed(_nearest_points(bag.features, n_neighbors), edge_flow)
     if graph == "spatial" or (graph == "auto" and bag.coords is not None):
         if bag.coords is None:
             raise BagError("graph='spatial', but the bag has no coordinates.")
-        return _directed(nearest_patches(bag.coords, n_neighbors), edge_flow)
+        search = _nearest_points if edge_flow == "release" else nearest_patches
+        return _directed(search(bag.coords, n_neighbors), edge_flow)
     return np.empty((2, 0), dtype=np.int64)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from numbers import Real
+from os import PathLike
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -22,10 +24,11 @@ from ..losses.momkd import momkd_terms
 from ..models.momkd import MoMKD, slide_affinity
 from ..nn.memory import ClassMemory
 from ..training.batches import GraphSpec
-from ..training.config import Objective
+from ..training.config import Objective, resolve_device, resolve_precision
 from ..training.random_generators import RandomGenerators
 from .base import BaseMILClassifier, LabelledBags, PrivilegedMILClassifier
 from .momkd_options import LossOptions, MemoryOptions, NetworkOptions
+from .official_checkpoint import read_official_checkpoint
 from .omics_teacher import cross_fitted_labels
 from .parameters import (
     AT_LEAST_ONE,
@@ -44,6 +47,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "hidden_dim": 512,
         "projection_dim": 64,
         "network__edge_flow": "release",
+        "network__identity_residual": True,
         "network__learn_tau": True,
         "memory__kmeans_samples": 50_000,
         "loss__assignment": "euclidean",
@@ -288,6 +292,65 @@ class MoMKDClassifier(TransformerMixin, PrivilegedMILClassifier):
         models = self._train_models(cohort, training, validation, privileged, generators)
         return self._keep(models, cohort, validation)
 
+    @classmethod
+    def from_official_checkpoint(
+        cls, path: str | PathLike, classes: Sequence[Any] = (0, 1), **parameters: Any
+    ) -> Self:
+        """Fitted classifier from a checkpoint of the authors' program.
+
+        Sizes follow from the shapes of the weights, everything else from ``preset("release")``.
+        The file is read as weights alone; no code in it can run.
+
+        Parameters
+        ----------
+        path : path
+            A ``s_<fold>_mkd_checkpoint.pt`` of the authors' program.
+        classes : (negative label, positive label), default=(0, 1)
+            Labels of its two outputs, in this order.
+        **parameters
+            Other parameters of the estimator, e.g. ``precision="auto"``.
+
+        Returns
+        -------
+        MoMKDClassifier
+            It predicts, transforms and is inspected as any fitted one. Genes and history are not in
+            the file, so ``genes_``, ``history_`` and ``omics_transformer_`` do not exist.
+
+        Raises
+        ------
+        CheckpointError
+            If the file is missing, unreadable, or holds the weights of another model.
+        ValueError
+            If `classes` are not two different labels.
+
+        Examples
+        --------
+        >>> path = "s_0_mkd_checkpoint.pt"
+        >>> clf = MoMKDClassifier.from_official_checkpoint(path)  # doctest: +SKIP
+        >>> clf.predict_proba(bags)  # doctest: +SKIP
+        """
+        if len(set(classes)) != 2:
+            raise ValueError(f"classes must be two different labels, got {classes!r}.")
+        checkpoint = read_official_checkpoint(path)
+        clf = cls.preset("release", **(checkpoint.parameters() | parameters))
+        clf.classes_, clf.n_features_in_ = np.asarray(classes), checkpoint.in_features
+        clf.device_ = resolve_device(clf.device)
+        clf.precision_ = resolve_precision(clf.precision, clf.device_)
+        module = clf._make_module(checkpoint.in_features, checkpoint.n_genes, 2)
+        checkpoint.load_into(module, path)
+        clf.module_, clf.modules_, clf.validation_ = module, [module], None
+        clf.official_checkpoint_ = str(path)
+        return clf
+
+    def __getattr__(self, name: str) -> Any:
+        official = vars(self).get("official_checkpoint_")
+        if official and name in {"genes_", "history_", "omics_transformer_", "n_iter_"}:
+            raise AttributeError(
+                f"{name} is not known: the model comes from {official!r}, a checkpoint of the "
+                "authors' program, which holds weights alone."
+            )
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
     def transform(self, X: Any) -> NDArray:
         """Cosine of each slide with each memory component.
 
@@ -357,6 +420,7 @@ class MoMKDClassifier(TransformerMixin, PrivilegedMILClassifier):
             omics_hidden_dim=network.omics_hidden_dim,
             head_hidden_dim=network.head_hidden_dim,
             head=network.head,
+            identity_residual=network.identity_residual,
             dropout=self.dropout,
             omics_dropout=network.omics_dropout,
             head_dropout=network.head_dropout,

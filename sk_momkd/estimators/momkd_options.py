@@ -41,8 +41,11 @@ class NetworkOptions(Parameters):
     omics_dropout : float, default=0.25
         Dropout in the omics encoder and decoder.
     edge_flow : {"neighbors", "release", "symmetric"}, default="neighbors"
-        Whether a patch receives from its neighbours, sends to them (as in the authors' code), or
-        both.
+        Whether a patch receives from its neighbours, sends to them, or both. "release" sends to
+        them and finds them as the authors' code does.
+    identity_residual : bool, default=False
+        Where `hidden_dim` is the number of features, add the features themselves to the first graph
+        layer instead of a linear map of them, as the authors' code does.
     learn_tau : bool, default=False
         Learn the temperature of the attention, as the authors' code does.
     backend : {"auto", "numba", "torch"}, default="auto"
@@ -66,6 +69,7 @@ class NetworkOptions(Parameters):
     omics_hidden_dim: int = parameter(512, AT_LEAST_ONE)
     omics_dropout: float = parameter(0.25, BELOW_ONE)
     edge_flow: str = parameter("neighbors", StrOptions(set(EDGE_FLOWS)))
+    identity_residual: bool = parameter(False, "boolean")
     learn_tau: bool = parameter(False, "boolean")
     backend: str = parameter("auto", StrOptions(set(BACKENDS)))
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..exceptions import CheckpointError
 
@@ -44,7 +44,31 @@ class OfficialCheckpoint(NamedTuple):
     n_heads: int
     omics_hidden_dim: int
     head_hidden_dim: int
-    identity_residual: bool
+
+    def parameters(self) -> dict[str, Any]:
+        """Sizes as parameters of the estimator."""
+        return {
+            "hidden_dim": self.dim,
+            "projection_dim": self.projection_dim,
+            "n_components": self.n_components,
+            "network__n_heads": self.n_heads,
+            "network__omics_hidden_dim": self.omics_hidden_dim,
+            "network__head_hidden_dim": self.head_hidden_dim,
+        }
+
+    def load_into(self, module: nn.Module, path: Any) -> None:
+        """Load the weights into a network of these sizes.
+
+        Raises
+        ------
+        CheckpointError
+            If a weight is missing, too many, or of another shape.
+        """
+        try:
+            module.load_state_dict(self.weights)
+        except RuntimeError as error:
+            raise CheckpointError(f"{path} does not fit the release's network: {error}") from error
+        module.eval()
 
 
 def read_official_checkpoint(path: str | PathLike) -> OfficialCheckpoint:
@@ -78,7 +102,6 @@ def read_official_checkpoint(path: str | PathLike) -> OfficialCheckpoint:
         n_heads=state["wsi_encoder.gat1.att"].shape[1],
         omics_hidden_dim=1 if omics is None else omics.shape[0],
         head_hidden_dim=weights["head.1.weight"].shape[0],
-        identity_residual="encoder.residual.weight" not in weights,
     )
 
 

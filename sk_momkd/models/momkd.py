@@ -81,6 +81,8 @@ class MoMKD(nn.Module):
         Whether the losses train the temperature and the memory.
     backend : {"auto", "numba", "torch"}
         Implementation of the graph encoder.
+    identity_residual : bool, default=False
+        Where `dim` is `in_features`, the first residual is the identity, as in the release.
 
     References
     ----------
@@ -107,10 +109,12 @@ class MoMKD(nn.Module):
         learn_tau: bool = False,
         learn_memory: bool = True,
         backend: str = "auto",
+        identity_residual: bool = False,
     ) -> None:
         super().__init__()
         self.log_tau = nn.Parameter(torch.tensor(math.log(tau)), requires_grad=learn_tau)
-        self.encoder = GraphEncoder(in_features, dim, n_heads, dropout, backend)
+        identity = identity_residual and in_features == dim
+        self.encoder = GraphEncoder(in_features, dim, n_heads, dropout, backend, identity=identity)
         self.patch_projector = nn.Linear(dim, projection_dim)
         self.slide_projector = nn.Linear(dim, projection_dim)
         self.memory = ClassMemory(n_classes, n_components, projection_dim, trainable=learn_memory)

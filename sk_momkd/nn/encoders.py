@@ -29,15 +29,24 @@ class GraphEncoder(nn.Module):
         On the layers' outputs and on the attention weights.
     backend : {"auto", "numba", "torch"}, default="auto"
         The results differ by rounding alone; the dropout masks are the same.
+    identity : bool, default=False
+        Whether the first residual is the features themselves, which then are `dim` wide.
     """
 
     def __init__(
-        self, in_features: int, dim: int, n_heads: int, dropout: float, backend: str = "auto"
+        self,
+        in_features: int,
+        dim: int,
+        n_heads: int,
+        dropout: float,
+        backend: str = "auto",
+        *,
+        identity: bool = False,
     ) -> None:
         super().__init__()
         self.gat1 = GATv2(in_features, dim, n_heads, dropout)
         self.gat2 = GATv2(dim, dim, n_heads, dropout)
-        self.residual = nn.Linear(in_features, dim)
+        self.residual = nn.Identity() if identity else nn.Linear(in_features, dim)
         self.norm1 = nn.LayerNorm(dim)
         self.norm2 = nn.LayerNorm(dim)
         self.dropout = Dropout(dropout)
@@ -47,10 +56,14 @@ class GraphEncoder(nn.Module):
     def forward(self, x: Tensor | Blocks, edge_index: Tensor | Edges) -> Tensor:
         """(n, in_features), (2, n_edges) -> F (n, dim), of the type of `x`."""
         edges = Edges.of(edge_index, len(x))
-        if choose_backend(self.backend, x) == "numba":
+        # The compiled loops know a linear first residual only.
+        if choose_backend(self.backend, x) == "numba" and isinstance(self.residual, nn.Linear):
             return self._compiled(x, edges)
         x = materialize(x)
-        first = self._finish(self.gat1(x, edges), self.norm1) + mixed_linear(x, self.residual)
+        added = (
+            mixed_linear(x, self.residual) if isinstance(self.residual, nn.Linear) else upcast(x)
+        )
+        first = self._finish(self.gat1(x, edges), self.norm1) + added
         first = first.to(x.dtype)
         second = self._finish(self.gat2(first, edges), self.norm2) + upcast(first)
         return torch.maximum(first, second.to(x.dtype))
