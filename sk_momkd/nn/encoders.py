@@ -46,7 +46,7 @@ class GraphEncoder(nn.Module):
         super().__init__()
         self.gat1 = GATv2(in_features, dim, n_heads, dropout)
         self.gat2 = GATv2(dim, dim, n_heads, dropout)
-        self.residual = nn.Identity() if identity else nn.Linear(in_features, dim)
+        self.residual = None if identity else nn.Linear(in_features, dim)
         self.norm1 = nn.LayerNorm(dim)
         self.norm2 = nn.LayerNorm(dim)
         self.dropout = Dropout(dropout)
@@ -56,14 +56,12 @@ class GraphEncoder(nn.Module):
     def forward(self, x: Tensor | Blocks, edge_index: Tensor | Edges) -> Tensor:
         """(n, in_features), (2, n_edges) -> F (n, dim), of the type of `x`."""
         edges = Edges.of(edge_index, len(x))
-        # The compiled loops know a linear first residual only.
-        if choose_backend(self.backend, x) == "numba" and isinstance(self.residual, nn.Linear):
+        # The compiled loops need a linear first residual.
+        if choose_backend(self.backend, x) == "numba" and self.residual is not None:
             return self._compiled(x, edges)
         x = materialize(x)
-        added = (
-            mixed_linear(x, self.residual) if isinstance(self.residual, nn.Linear) else upcast(x)
-        )
-        first = self._finish(self.gat1(x, edges), self.norm1) + added
+        residual = upcast(x) if self.residual is None else mixed_linear(x, self.residual)
+        first = self._finish(self.gat1(x, edges), self.norm1) + residual
         first = first.to(x.dtype)
         second = self._finish(self.gat2(first, edges), self.norm2) + upcast(first)
         return torch.maximum(first, second.to(x.dtype))
