@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import datetime
 import tempfile
-import threading
 import time
 from pathlib import Path
 
@@ -28,6 +27,7 @@ from sk_momkd import (
     simulate_cohort,
 )
 from sk_momkd.data.datasets import CohortPaths
+from sk_momkd.evaluation.peak_memory import PeakMemory
 
 N_SLIDES, N_PATCHES, N_FEATURES = 1000, 2000, 1536
 
@@ -36,24 +36,6 @@ def bytes_read() -> int:
     """By this process so far, also from the page cache."""
     lines = Path("/proc/self/io").read_text().splitlines()
     return int(next(line.split()[1] for line in lines if line.startswith("rchar")))
-
-
-class Peak(threading.Thread):
-    """Largest resident memory (MiB) while it runs."""
-
-    def __enter__(self) -> Peak:
-        self.daemon, self.value, self.on = True, 0.0, True
-        self.start()
-        return self
-
-    def run(self) -> None:
-        while self.on:
-            self.value = max(self.value, resident("VmRSS"))
-            time.sleep(0.02)
-
-    def __exit__(self, *_: object) -> None:
-        self.on = False
-        self.join()
 
 
 def measure(options: argparse.Namespace, paths: CohortPaths, precision: str) -> dict[str, object]:
@@ -70,7 +52,8 @@ def measure(options: argparse.Namespace, paths: CohortPaths, precision: str) -> 
         random_state=0,
     )
     epochs, seconds, before = [], time.perf_counter(), bytes_read()
-    with Peak() as peak:
+    with PeakMemory() as peak:
+        held = resident("VmRSS")
         for train, test in PatientStratifiedKFold(options.folds).split(bags, y):
             clf.fit(bags[train], y[train], omics=omics)
             epochs += clf.history_["dur"].tolist()
@@ -84,7 +67,7 @@ def measure(options: argparse.Namespace, paths: CohortPaths, precision: str) -> 
         "cross_validation_s": time.perf_counter() - seconds,
         "folds": options.folds,
         "epochs": options.epochs,
-        "peak_memory_mib": peak.value,
+        "peak_memory_mib": held + peak.mib,
         "gib_read": (bytes_read() - before) / 2**30,
         "machine": machine(options.device),
         "date": datetime.date.today().isoformat(),
