@@ -84,8 +84,8 @@ SETTINGS = {
     },
 }
 # Every arm but the first has omics. MKD's orthogonality draws features to zero, see the table.
-ARMS = {name: {"alone": {}, "taught": {}} for name in METHODS}
-ARMS["MKD"]["taught, no orthogonality"] = {"lambda_orthogonality": 0.0}
+ARMS = {name: {"alone": {}, "with omics": {}} for name in METHODS}
+ARMS["MKD"]["with omics, no orthogonality"] = {"lambda_orthogonality": 0.0}
 
 
 REFERENCES = {
@@ -95,7 +95,7 @@ REFERENCES = {
 }
 KEY = ("setting", "method", "arm", "seed")
 TITLES = {"fixed": "Fixed number of epochs", "stopped": "Best epoch on a validation part"}
-INTRODUCTION = f"""# Does omics teach?
+INTRODUCTION = f"""# Does privileged omics help?
 
 Simulated cohorts of {N_TRAIN} training and {N_TEST} test patients, {N_GENES} genes, one per seed.
 A hidden cause shows nearly clean in half of the genes and in a quarter of the patches; the label is
@@ -218,7 +218,7 @@ def gains(rows: pd.DataFrame, what: str) -> list[str]:
         if n < 2:
             continue
         half = stats.t.ppf(0.975, n - 1) * gain.sem()
-        cells = [method + arm.removeprefix("taught"), f"{n}"]
+        cells = [method + arm.removeprefix("with omics"), f"{n}"]
         cells += [f"{pairs['alone'].mean():.3f}", f"{pairs[arm].mean():.3f}"]
         cells += [f"{gain.mean():+.3f}", f"{gain.mean() - half:+.3f} to {gain.mean() + half:+.3f}"]
         lines.append("| " + " | ".join([*cells, f"{(gain > 0).sum()}"]) + " |")

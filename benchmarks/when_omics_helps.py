@@ -166,9 +166,9 @@ def one_seed(cell: str, seed: int) -> dict[str, Any]:
     right = {"label_noise": 0.0, "prefix": "TST"}
     test, truth, _ = simulated(2000 + seed, TEST, **(simulation | right))
     row: dict[str, Any] = {"cell": cell, "seed": seed}
-    for arm, (parameters, taught) in ARMS.items():
+    for arm, (parameters, with_omics) in ARMS.items():
         model = scaled(MoMKDClassifier.preset("paper", **SMALL | parameters, random_state=seed))
-        model.fit(bags, y, momkdclassifier__omics=omics if taught else None)
+        model.fit(bags, y, momkdclassifier__omics=omics if with_omics else None)
         row[arm] = auc(model, test, truth)
     regression = LogisticRegression(C=0.1, max_iter=2000)
     pooled = scaled(make_pipeline(BagPooling(), StandardScaler(), regression)).fit(bags, y)

@@ -12,6 +12,7 @@ from sk_momkd.exceptions import CohortError, CohortWarning, OmicsError
 from sk_momkd.io.readers import SlideFile
 
 SLIDES = ("001", "002", "010", "011")
+TWO_SLIDES = pd.DataFrame({"slide_id": ["007", "008"], "case_id": ["01", "02"], "er": ["+", "-"]})
 
 
 def write_files(folder, names):
@@ -295,3 +296,86 @@ def test_load_mapping_with_none_keeps_the_type_of_the_labels(tmp_path):
         y = load_cohort(table, tmp_path, label="her2", positive=mapping).y
     assert y.tolist() == [1, 0]
     assert y.dtype.kind == "i"
+
+
+@pytest.fixture
+def two_features(tmp_path):
+    folder = tmp_path / "features"
+    folder.mkdir()
+    for slide in TWO_SLIDES["slide_id"]:
+        with h5py.File(folder / f"{slide}.h5", "w") as file:
+            file["features"] = np.ones((2, 3))
+    return folder
+
+
+def test_report_by_site_counts_labels(two_features):
+    table = TWO_SLIDES.assign(centre=["01", "02"])
+    report = load_cohort(table, two_features, label="er", site="centre").report
+    assert report.by_site().loc["01"].to_dict() == {"+": 1, "-": 0}
+    with pytest.raises(CohortError, match="site="):
+        load_cohort(table, two_features, label="er").report.by_site()
+
+
+@pytest.fixture
+def numbered_features(tmp_path):
+    folder = tmp_path / "features"
+    folder.mkdir()
+    for slide in ("1", "2", "3"):
+        with h5py.File(folder / f"{slide}.h5", "w") as file:
+            file["features"] = np.ones((2, 3))
+    return folder
+
+
+def slides(**columns):
+    return pd.DataFrame({"slide_id": ["1", "2"], "case_id": ["a", "b"], "er": ["+", "-"]} | columns)
+
+
+def test_load_whole_floats_as_ids_become_integers(numbered_features):
+    table = slides(slide_id=[1.0, 2.0], case_id=[7.0, 8.0])
+    bags = load_cohort(table, numbered_features, label="er").bags
+    assert bags.ids.tolist() == ["1", "2"]
+    assert bags.patient_ids.tolist() == ["7", "8"]
+
+
+@pytest.mark.parametrize(
+    ("patients", "message"),
+    [
+        (["P1 ", "P1"], r"1 values of patient_id have spaces around them: 'P1 '"),
+        (["", " "], "2 rows have no patient_id"),
+        (["a", np.nan], "1 rows have no patient_id, the first is row 1"),
+    ],
+)
+def test_load_patient_ids_that_would_join_wrongly_raise(numbered_features, patients, message):
+    with pytest.raises(CohortError, match=message):
+        load_cohort(slides(case_id=patients), numbered_features, label="er")
+
+
+def test_load_column_that_occurs_twice_raises(numbered_features):
+    table = pd.concat([slides(), slides()[["er"]]], axis=1)
+    with pytest.raises(CohortError, match="several columns of the name 'er'"):
+        load_cohort(table, numbered_features, label="er")
+
+
+@pytest.mark.parametrize("other", ["Equivocal", "unknown", "[Not Evaluated]", "?"])
+def test_load_unknown_beside_the_positive_value_is_no_negative(numbered_features, other):
+    table = slides(er=["Positive", other])
+    with pytest.raises(CohortError, match="which is no negative"):
+        load_cohort(table, numbered_features, label="er", positive="Positive")
+
+
+@pytest.mark.parametrize("positive", [None, "Positive"])
+@pytest.mark.parametrize("other", ["positive", "Positive "])
+def test_load_label_in_two_spellings_raises(numbered_features, positive, other):
+    table = slides(er=["Positive", other])
+    with pytest.raises(CohortError, match="which would be two classes"):
+        load_cohort(table, numbered_features, label="er", positive=positive)
+    mapped = load_cohort(table, numbered_features, label="er", positive={"Positive": 1, other: 1})
+    assert mapped.y.tolist() == [1, 1]
+
+
+def test_by_site_counts_slides_of_unknown_sites(numbered_features):
+    report = load_cohort(
+        slides(site=["X", None]), numbered_features, label="er", site="site"
+    ).report
+    assert report.by_site().to_numpy().sum() == 2
+    assert "unknown" in str(report)

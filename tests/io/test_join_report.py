@@ -13,7 +13,7 @@ GRID = np.stack(np.divmod(np.arange(12), 4), axis=1)
 
 @pytest.fixture
 def report(tmp_path):
-    """Slides of 512 and of 256, one with half its stride, one of unknown size, one torn."""
+    """Slides of 512 and of 256, one with half its stride, one of unknown size, one truncated."""
     strides = {"a": (512, 512), "b": (512, 512), "c": (256, 256), "d": (256, 512), "e": (512, None)}
     for name, (stride, size) in strides.items():
         with h5py.File(tmp_path / f"{name}.h5", "w") as file:

@@ -1,4 +1,4 @@
-"""TRIDENT-style files: every variant seen in the wild, and every way they break."""
+"""Reading bag files: recognised formats, every kind of damage, and reading in blocks."""
 
 import pickle
 
@@ -6,14 +6,16 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from torch_geometric.data import Data
 
-from sk_momkd import Bag, read_bags
+from sk_momkd import Bag, cache_bags, read_bags
 from sk_momkd.exceptions import BagError, BagFileError
 from sk_momkd.io.readers import SlideFile
 
 FEATURES = np.arange(8.0).reshape(4, 2)
 COORDS = np.array([[0, 0], [512, 0], [0, 512], [512, 512]])
+SLIDE = "TCGA-A2-A04P-01Z-00-DX1.0FA23C1B-1E0B-4A2E-9F5D-6D6C3A2E7A11"
+X = np.random.default_rng(0).normal(size=(12, 6)).astype(np.float32)
+GRID = np.stack(np.divmod(np.arange(12), 4)[::-1], axis=1)
 
 
 @pytest.fixture
@@ -204,21 +206,188 @@ def test_read_accents_of_any_composition_are_one_id(tmp_path):
     assert read_bags(tmp_path).ids.tolist() == ["M\u00fc"]
 
 
-def test_read_pyg_without_positions(tmp_path):
-    torch.save(Data(x=torch.ones(2, 3)), tmp_path / "S1.pt")
-    (bag,) = read_bags(tmp_path)
-    assert bag.info.keys == ("x",)
-    assert bag.coords is None
+def trident(folder, magnification=40, features=X, name=SLIDE):
+    """One-row chunks, int64 coordinates in level-0 pixels, attributes on them."""
+    size = 256 * magnification // 20
+    coords = (GRID * size)[: len(features)].astype(np.int64)
+    with h5py.File(folder / f"{name}.h5", "w") as file:
+        if len(features):
+            file.create_dataset("features", data=features, chunks=(1, features.shape[1]))
+        else:
+            file["features"] = features
+        file["coords"] = coords
+        file["coords"].attrs.update(
+            patch_size=256,
+            patch_size_level0=size,
+            level0_magnification=magnification,
+            target_magnification=20,
+            overlap=0,
+            name=name,
+        )
+    return coords
 
 
-def test_read_sparse_tensor_raises_naming_the_file(tmp_path):
-    torch.save(torch.eye(3).to_sparse(), tmp_path / "S1.pt")
-    with pytest.raises(BagFileError, match=r"S1\.pt holds no dense tensor"):
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("S1.pt", b"not torch", "not a readable torch file"),
+        ("S1.pt", b"", "not a readable torch file"),
+        ("S1.h5ad", b"not hdf5", "not a readable .h5ad"),
+        ("S1.h5", b"not hdf5", "not a readable HDF5"),
+    ],
+)
+def test_damaged_file_of_any_kind_is_named(tmp_path, name, content, message):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(BagFileError, match=f"{name}.*{message}"):
         read_bags(tmp_path)[0].load()
 
 
-def test_read_code_in_a_torch_file_is_refused_without_bad_advice(tmp_path):
-    torch.save(print, tmp_path / "S1.pt")
-    with pytest.raises(BagFileError, match=r"S1\.pt is not a readable torch file") as raised:
-        read_bags(tmp_path)[0].load()
-    assert "Re-running" not in str(raised.value)
+def test_read_bags_mixed_folder_recognises_each_file(tmp_path):
+    trident(tmp_path, name="a")
+    torch.save(torch.tensor(X), tmp_path / "b.pt")
+    (tmp_path / "notes.txt").write_text("not a bag")
+    bags = read_bags(tmp_path)
+    assert [bag.info.format for bag in bags] == ["trident", "pt"]
+
+
+def test_read_bags_insisting_on_a_format_refuses_others(tmp_path):
+    trident(tmp_path)
+    assert read_bags(tmp_path, format="clam")[0].info.format == "clam"
+    with pytest.raises(BagFileError, match=r"no dataset 'feats'"):
+        read_bags(tmp_path, format="stamp")[0].load()
+    with pytest.raises(BagFileError, match="not for this suffix"):
+        read_bags(tmp_path, format="pyg")[0].load()
+    with pytest.raises(BagFileError, match="format must be one of"):
+        read_bags(tmp_path, format="csv")
+
+
+def test_read_bags_list_file_and_missing(tmp_path):
+    trident(tmp_path, name="a")
+    path = tmp_path / "a.h5"
+    assert list(read_bags(path).ids) == list(read_bags([str(path)]).ids) == ["a"]
+    with pytest.raises(BagFileError, match=r"b\.h5 does not exist"):
+        read_bags([tmp_path / "b.h5"])
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(BagFileError, match="holds no bag file"):
+        read_bags(tmp_path / "empty")
+
+
+def test_read_bags_two_files_of_one_slide_raise(tmp_path):
+    trident(tmp_path, name="a")
+    torch.save(torch.tensor(X), tmp_path / "a.pt")
+    with pytest.raises(BagFileError, match="Two files are of slide 'a'"):
+        read_bags(tmp_path)
+
+
+def test_read_bags_opens_nothing_and_pickles_as_paths(tmp_path):
+    (tmp_path / "S1.h5").write_bytes(b"never opened")
+    bags = read_bags(tmp_path)
+    assert len(pickle.dumps(bags)) < 1000
+    assert "S1.h5" in repr(bags)
+
+
+@pytest.mark.parametrize(
+    ("folder", "n", "width"),
+    [("tcga_brca", 678, 113), ("her2st", 126, 153), ("ucsb_breast", 58, 153)],
+)
+def test_real_folders_are_read_whole(data_folder, folder, n, width):
+    bags = read_bags(data_folder / folder / "features")
+    assert len(bags) == n
+    for bag in bags[:: max(1, n // 20)]:
+        features, coords, *_ = bag.load()
+        assert features.shape[1] == width
+        assert len(coords) == len(features)
+
+
+def write_features(path, features, **rest):
+    with h5py.File(path, "w") as file:
+        file["features"] = features
+        for name, values in rest.items():
+            file[name] = values
+    return path
+
+
+@pytest.fixture
+def features():
+    return np.random.default_rng(0).normal(size=(23, 5)).astype(np.float32)
+
+
+@pytest.mark.parametrize("size", [1, 7, 23, 100])
+@pytest.mark.parametrize("batched", [False, True])
+def test_blocks_of_a_file_are_its_features_in_order(tmp_path, features, size, batched):
+    stored = features[None] if batched else features
+    path = write_features(tmp_path / "S.h5", stored, coords=np.zeros((23, 2), dtype=int))
+    bag = Bag(SlideFile(str(path)), bag_id="S")
+    with bag.opened(size) as opened:
+        assert opened.shape == (23, 5)
+        assert opened.frame.features.shape == (23, 0)
+        assert opened.frame.coords.shape == (23, 2)
+        for _ in range(2):  # read anew in each pass
+            blocks = list(opened.read())
+            assert [len(block) for block in blocks[:-1]] == [size] * (len(blocks) - 1)
+            assert np.array_equal(np.concatenate(blocks), features)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_blocks_of_a_cached_file_are_its_features(tmp_path, features, dtype):
+    write_features(tmp_path / "S.h5", features)
+    bag = cache_bags(read_bags(tmp_path), tmp_path / "cache", dtype=dtype)[0]
+    for _ in range(2):  # made, then found
+        with bag.opened(7) as opened:
+            assert np.array_equal(np.concatenate(list(opened.read())), bag.features)
+
+
+def test_blocks_stored_graph_is_that_of_load(tmp_path, features):
+    edges = np.array([[0, 1], [2, 3]])
+    write_features(tmp_path / "S.h5", features, edge_index_k8=edges)
+    bag = read_bags(tmp_path)[0]
+    with bag.opened(10) as opened:
+        assert np.array_equal(opened.frame.edge_index, bag.edge_index)
+
+
+def test_bag_that_must_be_read_whole_opens_as_nothing(tmp_path, features):
+    write_features(tmp_path / "S.h5", features)
+    for bag in (Bag(features), read_bags(tmp_path)[0].map(lambda x: x + 1)):
+        with bag.opened(5) as opened:
+            assert opened is None
+
+
+def test_blocks_with_nan_name_the_bag_and_the_instances(tmp_path, features):
+    features[12, 3] = np.nan
+    write_features(tmp_path / "S.h5", features)
+    with (
+        read_bags(tmp_path)[0].opened(5) as opened,
+        pytest.raises(BagError, match=r"bag 'S', instances 10 to 14.*NaN"),
+    ):
+        list(opened.read())
+
+
+@pytest.mark.parametrize("stored", [np.zeros((0, 5)), np.zeros(5), np.zeros((2, 3, 5))])
+def test_opened_features_of_odd_shape_raise_naming_the_bag(tmp_path, stored):
+    write_features(tmp_path / "S.h5", stored)
+    with pytest.raises(BagError, match="bag 'S'"), read_bags(tmp_path)[0].opened(5):
+        pass
+
+
+def test_opened_file_is_closed_afterwards(tmp_path, features):
+    path = write_features(tmp_path / "S.h5", features)
+    with read_bags(tmp_path)[0].opened(5) as opened:
+        next(opened.read())
+    with h5py.File(path, "a") as file:  # a handle left open would refuse to be written
+        file["more"] = 1
+
+
+def test_error_of_the_reader_is_not_blamed_on_the_file(tmp_path, features):
+    write_features(tmp_path / "S.h5", features)
+    with pytest.raises(RuntimeError, match=r"^out of memory$"), read_bags(tmp_path)[0].opened(5):
+        raise RuntimeError("out of memory")
+
+
+def test_opened_coords_that_do_not_fit_raise_as_load_does(tmp_path, features):
+    write_features(tmp_path / "S.h5", features, coords=np.zeros((3, 2)))
+    bag = read_bags(tmp_path)[0]
+    with pytest.raises(BagError) as of_load:
+        bag.load()
+    with pytest.raises(BagError) as of_opened, bag.opened(5):
+        pass
+    assert str(of_opened.value) == str(of_load.value)

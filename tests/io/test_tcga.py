@@ -8,7 +8,15 @@ import pandas as pd
 import pytest
 from anndata import AnnData
 
-from sk_momkd import load_cohort, omics_by_patient
+from sk_momkd import (
+    Bag,
+    BagSequence,
+    PatientStratifiedKFold,
+    check_leakage,
+    load_cohort,
+    omics_by_patient,
+    tissue_source_site,
+)
 from sk_momkd.exceptions import CohortError, CohortWarning, OmicsError
 from sk_momkd.io.tcga import patient_of
 
@@ -247,3 +255,43 @@ def test_omics_by_patient_of_all_types_takes_tumour_before_normal():
 def test_omics_by_patient_barcode_without_sample_is_kept_where_no_aliquot_is():
     adata = samples("TCGA-A2-A04P", "TCGA-BH-A0B3", "TCGA-BH-A0B3-01A-11R")
     assert omics_by_patient(adata).X.ravel().tolist() == [0, 2]
+
+
+def bags_of(patients):
+    return BagSequence(Bag(np.ones((1, 2)), patient_id=p) for p in patients)
+
+
+@pytest.mark.parametrize(
+    "barcode",
+    ["TCGA-A2-A04P", "TCGA-A2-A04P-01Z-00-DX1.0123-ABCD", "tcga-a2-a04p", "TCGA-A2-A04P.svs"],
+)
+def test_tissue_source_site_is_characters_six_and_seven(barcode):
+    assert tissue_source_site([barcode]).tolist() == ["A2"]
+
+
+@pytest.mark.parametrize("wrong", ["P1", "", None, "TCGA-A2", "TCGA-A2X-A04P", "xTCGA-A2-A04P"])
+def test_tissue_source_site_of_another_id_raises_naming_the_first(wrong):
+    said = f"Id {str(wrong)!r} at position 1 is no TCGA barcode"
+    with pytest.raises(ValueError, match=said):
+        tissue_source_site(["TCGA-A2-A04P", wrong, "other"])
+
+
+def test_tissue_source_site_of_nothing_is_empty():
+    assert tissue_source_site([]).shape == (0,)
+
+
+def test_tcga_sites_match_the_table_and_stay_whole(data_folder):
+    table = pd.read_csv(data_folder / "tcga_brca" / "labels.csv", dtype={"site": str})
+    table = table.dropna(subset=["her2"])
+    sites = tissue_source_site(table["case_id"])
+    assert sites.tolist() == table["site"].tolist()
+    bags, y = bags_of(table["case_id"]), table["her2"].astype(int).to_numpy()
+    splitter = PatientStratifiedKFold(5, random_state=0)
+    splits = list(splitter.split_three(bags, y, groups=sites))
+    check_leakage(splits, bags)
+    for split in splits:
+        parts = [set(sites[part]) for part in split]
+        assert sum(map(len, parts)) == len(set(sites))
+        assert all(0.1 < y[part].mean() < 0.35 for part in split)
+    sizes = np.array([[len(part) for part in split] for split in splits])
+    assert (abs(sizes.mean(axis=0) / len(y) - [0.7, 0.1, 0.2]) < 0.03).all()

@@ -3,6 +3,7 @@
 import os
 from stat import S_IMODE
 
+import anndata
 import h5py
 import numpy as np
 import pytest
@@ -10,6 +11,9 @@ import torch
 
 from sk_momkd import Bag, patient_bags, read_bags, slide_anndata, write_trident
 from sk_momkd.exceptions import BagError
+
+X = np.random.default_rng(0).normal(size=(12, 6)).astype(np.float32)
+GRID = np.stack(np.divmod(np.arange(12), 4)[::-1], axis=1)
 
 
 @pytest.fixture
@@ -62,3 +66,42 @@ def test_written_files_have_the_rights_of_new_files(tmp_path):
     write_trident(tmp_path / "out.h5", bag, patch_size_level0=512)
     rights = [S_IMODE((tmp_path / name).stat().st_mode) for name in ("new", "out.h5")]
     assert rights[0] == rights[1]
+
+
+def test_write_trident_round_trip(tmp_path):
+    bag = Bag(X, GRID * 512, bag_id="S1")
+    write_trident(tmp_path / "S1.h5", bag, patch_size_level0=512)
+    (again,) = read_bags(tmp_path)
+    np.testing.assert_array_equal(again.features, X)
+    np.testing.assert_array_equal(again.coords, GRID * 512)
+    assert again.info.patch_size_level0 == 512
+    with h5py.File(tmp_path / "S1.h5") as file:
+        assert file["coords"].attrs["patch_size"] == 256
+        assert file["coords"].attrs["name"] == "S1"
+
+
+def test_write_trident_that_fails_leaves_the_old_file(tmp_path):
+    write_trident(tmp_path / "S1.h5", Bag(X, GRID * 512), patch_size_level0=512)
+    with pytest.raises(TypeError):
+        write_trident(tmp_path / "S1.h5", Bag(X, GRID), patch_size_level0=1, dtype="unknown")
+    assert [p.name for p in tmp_path.iterdir()] == ["S1.h5"]
+    np.testing.assert_array_equal(read_bags(tmp_path)[0].coords, GRID * 512)
+    with pytest.raises(BagError, match="no coordinates"):
+        write_trident(tmp_path / "S2.h5", Bag(X), patch_size_level0=512)
+
+
+def test_slide_anndata_round_trip_with_scores(tmp_path):
+    edges = np.array([[5, 1], [3, 0]])
+    bag = Bag(X, GRID, edge_index=edges, bag_id="S1", patient_id="P1")
+    scores = {"attention": np.arange(12.0), "affinity": np.ones((12, 4))}
+    slide_anndata(bag, scores).write_h5ad(tmp_path / "S1.h5ad")
+    stored = anndata.read_h5ad(tmp_path / "S1.h5ad")
+    np.testing.assert_array_equal(stored.obs["attention"], np.arange(12.0))
+    assert stored.obsm["affinity"].shape == (12, 4)
+    said = {"bag_id": "S1", "patient_id": "P1", "format": "memory"}
+    assert dict(stored.uns["bag"]) == said | {"unit": "level-0 px", "anchor": "top-left"}
+    (again,) = read_bags(tmp_path)
+    np.testing.assert_array_equal(again.features, X)
+    assert set(map(tuple, again.edge_index.T)) == set(map(tuple, edges.T))
+    with pytest.raises(BagError, match="'attention' has 3 rows"):
+        slide_anndata(bag, {"attention": [1, 2, 3]})

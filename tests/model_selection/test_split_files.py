@@ -1,4 +1,4 @@
-"""Split files: written whole, read against the bags, and no patient torn unseen."""
+"""Split files: complete or absent, read against the bags, with each patient on one side."""
 
 import os
 
@@ -274,7 +274,7 @@ def test_absent_files_raise(tmp_path, bags):
         (["a", "", "c"], ([0], [1], [2]), CohortError, "Split 0: bag 1 has no id"),
         (["a", "b", "c"], ([0, 0], [1], [2]), CohortError, "Split 0 names 1 slides twice: 'a'"),
         (["a", "b", "c"], ([0, 1], [1], [2]), LeakageError, "sides of train and validation: .*'b'"),
-        (["a", "b", "c"], ([0],), ValueError, "Split 0 is no"),
+        (["a", "b", "c"], ([0],), ValueError, "Split 0 is neither"),
     ],
 )
 def test_write_splits_that_could_not_be_read_raise_and_write_nothing(
