@@ -38,7 +38,7 @@ def test_geometry_names_what_disagrees_or_cannot_be_read(tmp_path):
     for name, step in (("exact", 512), ("gaps", 1024), ("overlap", 256)):
         bag = Bag(np.ones((12, 2)), GRID * step)
         write_trident(tmp_path / f"{name}.h5", bag, patch_size_level0=512)
-    (tmp_path / "cut.h5").write_bytes(b"cut off")
+    (tmp_path / "truncated.h5").write_bytes(b"cut off")
     with h5py.File(tmp_path / "void.h5", "w") as file:
         file["features"], file["coords"] = np.empty((0, 4)), np.empty((0, 2))
     with h5py.File(tmp_path / "wrong.h5", "w") as file:
@@ -48,7 +48,7 @@ def test_geometry_names_what_disagrees_or_cannot_be_read(tmp_path):
     for name, said in (
         ("gaps", "stride 1024 is 2 of patch size 512 (gaps)"),
         ("overlap", "stride 256 is 0.5 of patch size 512 (overlap)"),
-        ("cut", "not a readable HDF5 file"),
+        ("truncated", "not a readable HDF5 file"),
         ("void", "bag 'void' is empty"),
         ("wrong", "bag 'wrong': coordinates of shape (2, 2) do not fit 3 instances"),
     ):
