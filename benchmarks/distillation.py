@@ -98,24 +98,25 @@ TITLES = {"fixed": "Fixed number of epochs", "stopped": "Best epoch on a validat
 INTRODUCTION = f"""# Does privileged omics help?
 
 Simulated cohorts of {N_TRAIN} training and {N_TEST} test patients, {N_GENES} genes, one per seed.
-A hidden cause shows nearly clean in half of the genes and in a quarter of the patches; the label is
-its sign after noise as large as itself. Each method is fitted with omics and with `omics=None`, all
-else equal, and predicts from slides alone. Intervals are t intervals of the paired differences over
-seeds; five seeds make them wide."""
-NOTES = """## What it says
+A hidden cause is visible with little noise in half of the genes and in a quarter of the patches;
+the label is the sign of the cause plus noise of the same size. Each method is fitted with omics
+and with `omics=None`, all else equal, and predicts from slides alone. Intervals are t intervals of
+the paired differences over seeds; they are wide, because there are five seeds."""
+NOTES = """## Conclusions
 
-With all slides and a fixed number of epochs G-HANet gains on every seed, TDC on four of five, most
-where its student alone fails, so that its interval still holds zero. MKD with the published weights
-falls behind its own student on every seed; without its orthogonality term (that weight 0, the rest
-as published) it gains on every seed. The term asks features that are never negative to have no
-inner product, and after a few hundred steps all three networks still fit the training labels worse
-with it (seen on two other seeds, term by term: no other term does that). MoMKD does not gain: its
-reconstruction does not reach the slide, and its alignment reaches it through the memory alone.
+With all slides and a fixed number of epochs, G-HANet gains on every seed and TDC on four of five,
+most where its student alone fails, so that its interval contains zero. MKD with the published
+weights is below its own student on every seed; without its orthogonality term (that weight 0, the
+rest as published) it gains on every seed. The term requires features that are never negative to
+have an inner product of zero, and after a few hundred steps all three networks still fit the
+training labels worse with it (found on two other seeds, term by term: no other term has this
+effect). MoMKD does not gain: its reconstruction does not reach the slide, and its alignment
+reaches it through the memory alone.
 
-Where the best epoch is chosen on 20 slides, that choice scatters more than omics gives: all means
-are above zero, and no interval is clearly so. The first of the two settings was made after the
-second had shown this; the arm without orthogonality was chosen on other seeds. Sizes, epochs and
-learning rates were not searched for any method."""
+Where the best epoch is chosen on 20 slides, this choice varies more than what omics adds: all
+means are above zero, but no interval clearly is. The first of the two settings was made after the
+second had shown this; the variant without orthogonality was chosen on other seeds. Sizes, epochs
+and learning rates were not searched for any method."""
 
 
 class Cohort(NamedTuple):
@@ -187,7 +188,7 @@ def fitted(method: str, arm: str, setting: str, seed: int) -> dict[str, float]:
 
 
 def run(options: argparse.Namespace) -> None:
-    """Fit what is missing and write both tables after each row."""
+    """Fit what is missing, with a row after each fit, and write the page at the end."""
     torch.set_num_threads(1)
     path = RESULTS / "distillation.csv"
     rows = pd.read_csv(path).to_dict("records") if path.exists() else []
@@ -203,7 +204,7 @@ def run(options: argparse.Namespace) -> None:
         rows.append(key | found | {"cpu_seconds": round(time.process_time() - start, 1)})
         print(rows[-1], flush=True)
         pd.DataFrame(rows).to_csv(path, index=False)
-        (RESULTS / "distillation.md").write_text(as_markdown(pd.DataFrame(rows)))
+    (RESULTS / "distillation.md").write_text(as_markdown(pd.DataFrame(rows)))
 
 
 def gains(rows: pd.DataFrame, what: str) -> list[str]:

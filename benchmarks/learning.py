@@ -47,15 +47,15 @@ PRESETS = ("unified", "original")
 SETTINGS = {"TransMIL": {"dim": 128, "n_heads": 4}, "DSMIL + W_v": {"value_layer": True}}
 METHODS["DSMIL + W_v"] = METHODS["DSMIL"]
 NOTES = (
-    "DSMIL is the weak one on Musk1, and by the draw: from fold to fold more than from seed to "
+    "DSMIL has the lowest AUC on Musk1, and it varies more from fold to fold than from seed to "
     "seed. Its values are the patches themselves, so its bag stream is linear but for the "
     "attention. With the value layer of its paper (`value_layer=True`, off in its code) it comes "
-    "near the others there, and falls behind on `ucsb_breast`. A fixed number of epochs instead of "
-    "early stopping, or no loss on the max stream, helps less (tried on seed 0). "
-    "On `ucsb_breast` a batch of 16 leaves three steps per epoch and six bags for validation: "
-    "with seed 1 DSMIL and DTFD-MIL end before they have learned (training AUC .79 and .81), "
-    "in batches of one they learn more (.89 and .88) and rank held-out patients below the "
-    "regression still: six validation bags choose the epoch."
+    "near the others there, and is below them on `ucsb_breast`. A fixed number of epochs instead "
+    "of early stopping, or no loss on the max stream, helps less (tried on seed 0). "
+    "On `ucsb_breast` a batch of 16 leaves three steps per epoch and six bags for validation. "
+    "With seed 1 DSMIL and DTFD-MIL end before they have learned (training AUC .79 and .81). "
+    "In batches of one they learn more (.89 and .88), but still rank held-out patients worse than "
+    "the regression does, because six validation bags choose the epoch."
 )
 KEY = ("cohort", "model", "preset", "batch_size", "seed")
 
