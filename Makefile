@@ -18,7 +18,7 @@ test-fast: .venv/.installed
 	$(PYTEST) -m "not slow and not long" tests
 
 test: lint
-	$(PYTEST) -m "not long"
+	$(PYTEST) -m "not long" $(COVERAGE)
 	# the same mathematics without compiled loops
 	NUMBA_DISABLE_JIT=1 $(PYTEST) -m "not long and not slow" tests/nn tests/models
 
