@@ -132,12 +132,13 @@ class LossOptions(Parameters):
     tau_agg : float, default=5.0
         Sharpness of the aggregation over the components of a class (Eq. 3).
     assignment : {"cosine", "euclidean"}, default="cosine"
-        How the commitment finds the component of a patch; "euclidean" uses components of any
-        length.
+        How the commitment finds the component of a patch; "euclidean", as in Eq. 10, uses
+        components of any length.
     commit_reduction : {"mean", "sum"}, default="mean"
-        Reduction over dimensions in the commitment; "sum" is Eq. 10 as printed.
+        Reduction over dimensions in the commitment; "sum" is that of Eq. 10 as printed.
     ortho_reduction : {"mean", "sum"}, default="mean"
-        Reduction over pairs of components in the orthogonality; "sum" is Eq. 10 as printed.
+        Reduction over pairs of components in the orthogonality; "sum" is that of Eq. 10 as
+        printed.
     ortho_memories : {"label", "all"}, default="label"
         Whether the orthogonality is that of the memory of the slide's label or of all classes.
     label_smoothing : float, default=0.0

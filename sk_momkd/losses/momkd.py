@@ -94,8 +94,10 @@ def commitment_loss(
     """Distance to the nearest row of the label's memory, ``mean_i |p_i - sg(c_k)|^2`` (Eq. 10).
 
     ``reduction="mean"`` also averages over the dimensions, as the authors' code does; ``"sum"``
-    is the equation as printed. ``assignment="euclidean"`` uses the rows as they are instead of
-    their directions. (n, D_N), (K, m, D_N), (B,), (n,) -> (B,)
+    is as printed. ``assignment="cosine"`` takes the rows as directions, ``"euclidean"`` as they
+    are. The paper prints the Euclidean-nearest row of both memories, and the symbol of the
+    slide's vector; the authors' code, as this function, takes the label's memory and p.
+    (n, D_N), (K, m, D_N), (B,), (n,) -> (B,)
     """
     rows = memory.detach()
     rows = F.normalize(rows, dim=2) if assignment == "cosine" else rows
@@ -119,7 +121,7 @@ def orthogonality_loss(
     """Squared cosines between different rows of a memory, ``sum_{i != j} cos^2`` (Eq. 10).
 
     ``reduction="mean"`` is ``10 (sum_ij cos^2 / m^2 - 1 / m)``, as in the authors' code;
-    ``"sum"`` is the equation as printed. ``memories="label"`` takes the label's memory,
+    ``"sum"`` is as printed. ``memories="label"`` takes the label's memory,
     ``"all"`` the sum over all. (K, m, D_N), (B,) -> (B,)
     """
     rows = F.normalize(memory, dim=2)
@@ -144,7 +146,9 @@ def momkd_terms(
     lambda_teacher: float = 0.0,
     teacher_alignment: bool = False,
 ) -> dict[str, Tensor]:
-    """Unweighted terms of the objective; the omics terms are of the paired bags only.
+    """Unweighted terms of the objective (Eq. 9).
+
+    The omics terms are of the paired bags only.
 
     Returns
     -------

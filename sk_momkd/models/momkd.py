@@ -26,18 +26,18 @@ class MoMKDOutput(MILOutput):
     Attributes
     ----------
     projection : Tensor of shape (n, projection_dim)
-        Patch projections p, of length one.
+        Patch projections p, of length one; Eq. 6 compares them with the memory.
     affinity : Tensor of shape (n, K, m)
         Cosines of the patches with the memory, without gradient for the memory.
     slide_projection : Tensor of shape (B, projection_dim)
-        F_N-wsi, of length one.
+        F_N-wsi, of length one (Eq. 1).
     memory : Tensor of shape (K, m, projection_dim)
         The rows of the memory, with gradient.
     paired : Tensor of shape (B,), bool
         Which bags have omics; P of them.
     omics, reconstruction : Tensor of shape (P, n_genes) or None
     omics_projection : Tensor of shape (P, projection_dim) or None
-        F_N-omics, of length one.
+        F_N-omics, of length one (Eq. 2).
     teacher : Tensor of shape (P, K) or None
         Soft labels of an omics teacher.
     """
@@ -142,9 +142,9 @@ class MoMKD(nn.Module):
         projection = F.normalize(projection, dim=1)  # p (n, D_N)
         affinity = self.memory.affinity(projection)  # (n, K, m)
 
-        scores = attention_scores(affinity) / self.tau()  # (n, maps)
-        attention = segment_softmax(scores, batch, n_bags)  # (n, maps)
-        pooled = segment_pool(attention, embedding, batch, n_bags)  # V (B, maps, D)
+        scores = attention_scores(affinity) / self.tau()  # (n, maps), Eq. 6
+        attention = segment_softmax(scores, batch, n_bags)  # alpha (n, maps), Eq. 7
+        pooled = segment_pool(attention, embedding, batch, n_bags)  # V (B, maps, D), Eq. 8
 
         seen = batch.new_zeros(n_bags, dtype=torch.bool) if paired is None else paired
         reconstruction = omics_projection = None
@@ -156,6 +156,7 @@ class MoMKD(nn.Module):
             batch=batch,
             projection=projection,
             affinity=affinity,
+            # F_N-wsi (B, D_N), Eq. 1
             slide_projection=F.normalize(self.slide_projector(_slide(pooled, y)), dim=1),
             memory=self.memory.rows,
             paired=seen,
@@ -191,7 +192,7 @@ def slide_affinity(output: MoMKDOutput) -> Tensor:
 
 
 def _slide(pooled: Tensor, y: Tensor | None) -> Tensor:
-    """Slide vector of Eq. 1: V; with a map per class V^y, or their mean if y is unknown."""
+    """Slide vector that Eq. 1 projects: V; of a map per class V^y, or the mean without y."""
     if pooled.shape[1] == 1:
         return pooled[:, 0]
     if y is None:

@@ -98,7 +98,7 @@ class OmicsBranch(nn.Module):
         self.projector = nn.Linear(dim, projection_dim)
 
     def forward(self, omics: Tensor) -> tuple[Tensor, Tensor]:
-        """(n, n_genes) -> F_N-omics (n, projection_dim), reconstruction (n, n_genes)."""
+        """(n, n_genes) -> F_N-omics (n, projection_dim; Eq. 2), reconstruction (n, n_genes)."""
         code = self.encoder(omics)
         return F.normalize(self.projector(code), dim=1), self.decoder(code)
 

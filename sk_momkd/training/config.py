@@ -23,7 +23,7 @@ class Objective:
 
 
 def weighted_total(terms: Mapping[str, Tensor], weights: Mapping[str, float]) -> Tensor:
-    """Total objective, ``sum_t w_t mean_b l_tb`` over terms t and bags b.
+    """Total objective, ``sum_t w_t mean_b l_tb`` over terms t and bags b (MoMKD's Eq. 9).
 
     Parameters
     ----------

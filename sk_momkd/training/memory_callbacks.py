@@ -25,7 +25,7 @@ from .batches import BagDataset, BagLoader, batches_within
 
 
 class InitialMemory(Callback):
-    """Set each class's memory to the K-means centers of its patches' projections.
+    """Set each class's memory to the centers of a spherical K-means of its patches' projections.
 
     Parameters
     ----------
