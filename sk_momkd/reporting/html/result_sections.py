@@ -45,30 +45,13 @@ def results_section(context: ReportContext) -> Section:
     blocks.append(
         Paragraph(
             f"Intervals are percentiles ({result.bootstrap}) of a bootstrap over patients. "
-            "They show "
-            "how the metrics of the fitted models vary with the sample of test patients, but not "
-            "how they vary with the randomness of training.",
+            "They show how the metrics of the fitted models vary with the sample of test patients, "
+            "but not how they vary with the randomness of training.",
             "note",
         )
     )
     blocks.append(table(summary_table(result), f"Metrics of {result.name}", index=False))
-    blocks.append(
-        Pictures(
-            [
-                chart(
-                    lambda: ROCDisplay.from_result(result),
-                    "ROC curve",
-                    "ROC curve of the out-of-fold predictions, one line per repeat.",
-                ),
-                chart(
-                    lambda: PRDisplay.from_result(result),
-                    "Precision-recall curve",
-                    "Precision-recall curve; the dotted line is the prevalence of the positive "
-                    "class.",
-                ),
-            ]
-        )
-    )
+    blocks.append(_curves(result))
     for attribute, caption in (
         ("folds", "By fold"),
         ("by_model", "By model"),
@@ -78,6 +61,20 @@ def results_section(context: ReportContext) -> Section:
         if frame is not None:
             blocks.append(table(_known(frame), caption, index=attribute != "folds", closed=True))
     return Section(name, title, blocks)
+
+
+def _curves(result: Any) -> Pictures:
+    roc = chart(
+        lambda: ROCDisplay.from_result(result),
+        "ROC curve",
+        "ROC curve of the out-of-fold predictions, one line per repeat.",
+    )
+    precision_recall = chart(
+        lambda: PRDisplay.from_result(result),
+        "Precision-recall curve",
+        "Precision-recall curve; the dotted line is the prevalence of the positive class.",
+    )
+    return Pictures([roc, precision_recall])
 
 
 def _comparison(comparison: Any, result: Any) -> list[Block]:
