@@ -213,7 +213,7 @@ def permute_omics(
         The same ids and the same rows, in other pairs.
     """
     if study.omics is None:
-        raise ValueError("The study has no omics to permute.")
+        raise ValueError("compare_omics needs omics to train with and to permute, got None.")
     table = study.omics
     row_of_bag = table.match(study.bags)
     label = np.full(len(table.ids), -1)
@@ -271,7 +271,7 @@ def _verdict(
         notes.append("When whole sites are drawn, the interval includes 0.")
     if len(evaluations["with"].repeats) == 1:
         notes.append(
-            "One seed: the interval does not contain the chance in training; use n_repeats."
+            "One seed: the interval does not contain the randomness of training; use n_repeats."
         )
     return " ".join(part for part in [text, *notes] if part)
 

@@ -41,8 +41,8 @@ def require_omics(estimator: Any) -> str:
     keyword = _fit_keyword(estimator, "omics")
     if keyword is None:
         raise TypeError(
-            f"{type(final_estimator(estimator)).__name__}.fit takes no omics. Pass omics=None, or "
-            "an estimator that learns from omics, e.g. MoMKDClassifier."
+            f"{type(final_estimator(estimator)).__name__} is not trained with omics. Pass "
+            "omics=None, or an estimator that learns from omics, e.g. MoMKDClassifier."
         )
     return keyword
 

@@ -152,7 +152,7 @@ def test_pipelines_and_searches_around_ours_take_omics():
 
 def test_omics_for_an_estimator_without_is_an_error(pooled_lr):
     bags, y = make_bags(12)
-    with pytest.raises(TypeError, match="takes no omics"):
+    with pytest.raises(TypeError, match="is not trained with omics"):
         evaluate(pooled_lr, bags, y, omics=make_omics(y))
 
 

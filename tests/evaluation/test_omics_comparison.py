@@ -142,5 +142,5 @@ def test_verdict_tells_a_gain_of_omics_from_a_gain_of_training(any_omics, outcom
 
 def test_estimator_without_omics_is_refused(pooled_lr):
     bags, y = make_bags(12)
-    with pytest.raises(TypeError, match="takes no omics"):
+    with pytest.raises(TypeError, match="is not trained with omics"):
         compare_omics(pooled_lr, bags, y, make_omics(y))

@@ -54,7 +54,7 @@ def test_arguments_pass_a_calibrator(recorder):
 
 def test_omics_that_nobody_takes_is_an_error(pooled_lr):
     assert not accepts(pooled_lr, "omics")
-    with pytest.raises(TypeError, match=r"LogisticRegression\.fit takes no omics"):
+    with pytest.raises(TypeError, match=r"LogisticRegression is not trained with omics"):
         fit_arguments(pooled_lr, "omics", None, None)
     assert fit_arguments(pooled_lr, None, np.zeros(2), np.zeros(2)) == {}
 
