@@ -47,7 +47,7 @@ def all_estimators(kind: str | None = None) -> list[tuple[str, type[BaseEstimato
 
 
 def _is_estimator(member: Any) -> bool:
-    """Whether `member` is a class of this package that is whole, and no base of others."""
+    """Whether `member` is an estimator of this package without abstract methods."""
     if not isclass(member) or not issubclass(member, BaseEstimator):
         return False
     parts = (getattr_static(member, name) for name in dir(member))

@@ -163,8 +163,8 @@ class MoMKDClassifier(TransformerMixin, PrivilegedMILClassifier):
         Number format in which patches are kept and first multiplied; sums and weights are always
         float32. "auto" is bfloat16 where the processor has instructions for it.
     random_state : int, RandomState or None, default=None
-        Seed of all chance. The same seed gives the same model, bit for bit on a CPU with the same
-        number of threads.
+        Seed of all random draws. The same seed gives the same model, bit for bit on a CPU with
+        the same number of threads.
     verbose : int, default=0
         1 shows a progress bar.
 

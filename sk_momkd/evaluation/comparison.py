@@ -153,10 +153,10 @@ def compare(
     Notes
     -----
     Intervals and DeLong's test answer what other patients would have given the same fitted models;
-    they do not contain the chance in training. Seconds are wall time of a fit; they are comparable
-    with ``n_jobs=1`` only. Memory is that of the process which runs the fit, read fifty times a
-    second, without child processes and GPUs. The first fit of a process also holds what its
-    libraries set up.
+    they do not contain the randomness of training. Seconds are wall time of a fit; they are
+    comparable with ``n_jobs=1`` only. Memory is that of the process which runs the fit, read fifty
+    times a second, without child processes and GPUs. The first fit of a process also holds what
+    its libraries set up.
 
     Examples
     --------

@@ -123,7 +123,7 @@ def evaluate(
 
     Intervals are percentiles over bootstrap samples of patients (within folds for ``fold_auroc``).
     With fewer than about twenty patients in a class they are slightly too narrow. They do not
-    contain the chance in training, see `n_repeats` and :func:`seed_spread`.
+    contain the randomness of training, see `n_repeats` and :func:`seed_spread`.
 
     Examples
     --------

@@ -198,7 +198,7 @@ def seed_spread(
     pos_label: Any = None,
     n_jobs: int | None = None,
 ) -> SeedSpread:
-    """Evaluate with several seeds on the same folds: the effect of chance in training.
+    """Evaluate with several seeds on the same folds: the effect of random draws in training.
 
     Parameters
     ----------
@@ -234,7 +234,7 @@ def seed_spread(
 
     Notes
     -----
-    A difference between methods that is smaller than this spread may be chance in training.
+    A difference between methods that is smaller than this spread may be due to chance alone.
 
     Examples
     --------

@@ -72,8 +72,8 @@ def delong_test(y: ArrayLike, first: ArrayLike, second: ArrayLike) -> DeLong:
 
     Notes
     -----
-    The test takes the scores as fixed. Its p-value does not contain the chance in training, such
-    as seeds and folds.
+    The test takes the scores as fixed. Its p-value does not contain the randomness of training,
+    such as seeds and folds.
 
     References
     ----------

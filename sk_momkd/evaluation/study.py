@@ -279,7 +279,7 @@ _FIT, _FOLDS, _BOOTSTRAP, _PERMUTATION = range(4)  # random streams that do not 
 
 
 def derive_seed(random_state: int, *path: int) -> int:
-    """Seed for one use of chance, told apart from others by `path`."""
+    """Seed for one purpose; `path` names the purpose."""
     return int(np.random.SeedSequence([random_state, *path]).generate_state(1)[0] >> 1)
 
 

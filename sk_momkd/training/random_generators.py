@@ -1,4 +1,4 @@
-"""Random generators of one fit, one for each use of chance."""
+"""Random generators of one fit, one for each purpose."""
 
 from __future__ import annotations
 
