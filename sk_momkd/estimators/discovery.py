@@ -1,4 +1,4 @@
-"""All estimators of the package, found by looking."""
+"""All estimators of the package, found in its modules."""
 
 from __future__ import annotations
 

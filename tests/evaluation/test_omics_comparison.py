@@ -144,3 +144,9 @@ def test_estimator_without_omics_is_refused(pooled_lr):
     bags, y = make_bags(12)
     with pytest.raises(TypeError, match="is not trained with omics"):
         compare_omics(pooled_lr, bags, y, make_omics(y))
+
+
+def test_comparison_without_omics_names_what_is_missing():
+    bags, y = make_bags(12)
+    with pytest.raises(ValueError, match="compare_omics needs omics"):
+        compare_omics(OmicsDependent(any_omics=True), bags, y, None)
