@@ -295,6 +295,7 @@ def bags_in_files(folder, sizes, slide_features):
     return read_bags(folder)
 
 
+@pytest.mark.exact_features
 def test_regressions_read_joined_instances_and_slide_features(tmp_path):
     bags = bags_in_files(tmp_path, (2, 2), ([1.0, 2], [3, 4]))
     rows = paper_methods.join_instances(bags)
