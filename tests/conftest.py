@@ -13,7 +13,7 @@ import sk_momkd.data.bag
 from sk_momkd import Bag, BagSequence, MoMKDClassifier
 from sk_momkd.data.arrays import check_features
 
-torch.set_num_threads(1)
+torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
 
 # Multiplies all features of loaded bags by 1 + noise, as another processor's rounding would, to
 # find assertions that hold by luck: SK_MOMKD_TEST_NOISE=1e-6 python -m pytest
@@ -43,6 +43,7 @@ SLOW = (
 # In `make test-all` alone.
 LONG = (
     *("test_real_cohorts.py", "evaluation/test_docs.py", "reporting/test_docs.py"),
+    *("test_readme.py", "reporting/test_browser.py", "io/test_scale.py"),
     "io/test_damaged.py",  # fuzzing
 )
 # Files read back are compared exactly.
