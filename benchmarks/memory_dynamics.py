@@ -3,7 +3,7 @@
     python benchmarks/memory_dynamics.py --data DATA [--labels her2 pr ror_high] [--epochs 25]
 
 `DATA` (or the environment variable SK_MOMKD_DATA) holds the folder `tcga_brca`. One fit of
-``MoMKDClassifier.preset("paper")`` for each label, on all its patients but a validation part of
+``MoMKDClassifier.preset("default")`` for each label, on all its patients but a validation part of
 whole sites, and to the last epoch whatever the validation says. Rows of
 `docs/results/memory_dynamics.csv` are the epochs of ``history_``;
 `docs/results/memory_usage.csv` is ``memory_usage`` of the fitted model (weights of the best epoch)
@@ -34,7 +34,11 @@ def fit(data: Path, label: str, epochs: int, seed: int):
     bags, y, omics, groups, report = read_task(data, COHORT, label)
     print(f"{COHORT} {label}\n{report}", flush=True)
     momkd = MoMKDClassifier.preset(
-        "paper", max_epochs=epochs, patience=epochs, training__min_epochs=epochs, random_state=seed
+        "default",
+        max_epochs=epochs,
+        patience=epochs,
+        training__min_epochs=epochs,
+        random_state=seed,
     )
     model = make_pipeline(scale_patches(), momkd)
     model.fit(bags, y, momkdclassifier__omics=omics, momkdclassifier__groups=groups)

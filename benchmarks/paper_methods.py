@@ -181,8 +181,8 @@ METHODS: dict[str, Method] = {
         f"{n} components": Method(MoMKDClassifier, {"n_components": n})
         for n in (4, 8, 32, 64)  # 16 is MoMKD itself
     },
-    "paper": Method(MoMKDClassifier, preset="paper"),
-    "paper, batches of 16": Method(MoMKDClassifier, {"batch_size": 16}, preset="paper"),
+    "default": Method(MoMKDClassifier, preset="default"),
+    "default, batches of 16": Method(MoMKDClassifier, {"batch_size": 16}, preset="default"),
     SMALL: Method(MoMKDClassifier, preset="small"),
     "small, no omics": Method(MoMKDClassifier, omics=False, preset="small"),
     "small, omics of others": Method(MoMKDClassifier, omics="permuted", preset="small"),
@@ -205,8 +205,8 @@ TABLES: dict[str, list[str]] = {
         "small, no omics",
         "small, omics of others",
         "five of small",
-        "paper",
-        "paper, batches of 16",
+        "default",
+        "default, batches of 16",
         POOLED,
         JOINED,
         SLIDE,

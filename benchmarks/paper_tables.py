@@ -242,7 +242,7 @@ def heading(
         "are z-scores over the instances of the training part, clipped at 6; genes are chosen in "
         f"the training part. All methods: `{settings}`; what is "
         "not named is the method's own in this preset"
-        + ("; rows called small or paper have the preset of that name. " if own else ". ")
+        + ("; rows called small or default have the preset of that name. " if own else ". ")
         + "Intervals: patients drawn again "
         f"({options.n_bootstrap} times, the same for all methods and tasks); chance in training "
         "is not in them.",

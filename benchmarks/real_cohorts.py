@@ -63,7 +63,7 @@ def one_fold(bags, y, omics, groups, split, random_state, precision="float32"):
     """Scores of the test fold and what the fit took."""
     torch.set_num_threads(1)
     train, test = split
-    momkd = MoMKDClassifier.preset("paper", random_state=random_state, precision=precision)
+    momkd = MoMKDClassifier.preset("default", random_state=random_state, precision=precision)
     inner = groups[train]
     if len(np.unique(groups)) < 8:  # three patients: too few to hold some out for validation
         momkd.set_params(early_stopping=False, max_epochs=20)

@@ -1,6 +1,6 @@
 """Time and memory of a training step and of inference, beside a textbook implementation.
 
-python benchmarks/speed.py [--patches 500 2000 8000 16000 100000] [--sizes release paper]
+python benchmarks/speed.py [--patches 500 2000 8000 16000 100000] [--sizes release default]
     [--repeats 5] [--device cpu] [--write docs/performance.md]
 
 Everything is measured in one process, the competitors in turn, medians given. "textbook" is the
@@ -45,7 +45,7 @@ from sk_momkd.training.config import weighted_total
 N_FEATURES, N_GENES = 1536, 768
 SIZES = {
     "release": {"dim": 512, "projection_dim": 64},
-    "paper": {"dim": 256, "projection_dim": 128},
+    "default": {"dim": 256, "projection_dim": 128},
 }
 WEIGHTS = {"ce": 0.5, "mse": 0.01, "memory": 0.1, "align_omics": 0.05, "align_wsi": 0.2}
 

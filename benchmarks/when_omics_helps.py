@@ -167,7 +167,7 @@ def one_seed(cell: str, seed: int) -> dict[str, Any]:
     test, truth, _ = simulated(2000 + seed, TEST, **(simulation | right))
     row: dict[str, Any] = {"cell": cell, "seed": seed}
     for arm, (parameters, with_omics) in ARMS.items():
-        model = scaled(MoMKDClassifier.preset("paper", **SMALL | parameters, random_state=seed))
+        model = scaled(MoMKDClassifier.preset("default", **SMALL | parameters, random_state=seed))
         model.fit(bags, y, momkdclassifier__omics=omics if with_omics else None)
         row[arm] = auc(model, test, truth)
     regression = LogisticRegression(C=0.1, max_iter=2000)
@@ -186,7 +186,7 @@ def one_claim(cell: str, seed: int) -> dict[str, Any]:
     bags, y, omics = simulated(3000 + seed, claim.n_patients, **claim.simulation)
     model = Pupil()
     if claim.estimator == "MoMKD":
-        model = scaled(MoMKDClassifier.preset("paper", **SMALL | FASTER | SOFT))
+        model = scaled(MoMKDClassifier.preset("default", **SMALL | FASTER | SOFT))
     settings = {"cv": claim.n_splits, "random_state": seed, "n_bootstrap": 1000}
     found = compare_omics(model, bags, y, omics, **settings)
     gap = found.differences.loc["with - without"]

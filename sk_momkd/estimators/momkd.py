@@ -41,9 +41,16 @@ from .parameters import (
 )
 
 PRESETS: dict[str, dict[str, Any]] = {
-    "paper": {},
+    "default": {},  # ours: the paper's constants and sizes, the release's losses and head
     "unified": UNIFIED,
-    "release": {
+    "paper": {  # as printed; what the paper does not state is as in the default
+        "network__head": "linear",
+        "loss__assignment": "euclidean",
+        "loss__commit_reduction": "sum",
+        "loss__commit_memories": "all",
+        "loss__ortho_reduction": "sum",
+    },
+    "release": {  # the authors' script
         "hidden_dim": 512,
         "projection_dim": 64,
         "network__edge_flow": "release",
@@ -83,9 +90,10 @@ class MoMKDClassifier(TransformerMixin, PrivilegedMILClassifier):
     are drawn to the memory of their class, and patches are weighted by how they match the
     memories. Prediction needs the slide alone.
 
-    The defaults are ``preset("paper")``, and ``preset("unified")`` is the same;
-    ``preset("release")`` has the settings of the authors' published script, and
-    ``preset("small")``, which is ours, is for some hundred patients.
+    The defaults, ``preset("default")``, are ours: the paper's constants and sizes, the losses and
+    the head of the authors' program. ``preset("unified")``, in which all classifiers are compared,
+    is the same. ``preset("paper")`` is the paper as printed, ``preset("release")`` has the settings
+    of the authors' script, and ``preset("small")``, which is ours, is for some hundred patients.
 
     Parameters
     ----------

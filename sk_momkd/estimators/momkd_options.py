@@ -20,6 +20,7 @@ from .parameters import (
 )
 
 _REDUCTIONS = StrOptions({"mean", "sum"})
+_MEMORIES = StrOptions({"label", "all"})
 
 
 @dataclass(kw_only=True, repr=False)
@@ -136,6 +137,9 @@ class LossOptions(Parameters):
         components of any length.
     commit_reduction : {"mean", "sum"}, default="mean"
         Reduction over dimensions in the commitment; "sum" is that of Eq. 10 as printed.
+    commit_memories : {"label", "all"}, default="label"
+        Whether a patch is committed to the nearest component in the memory of the slide's label or
+        in the memories of all classes; "all" is Eq. 10 as printed.
     ortho_reduction : {"mean", "sum"}, default="mean"
         Reduction over pairs of components in the orthogonality; "sum" is that of Eq. 10 as
         printed.
@@ -167,8 +171,9 @@ class LossOptions(Parameters):
     tau_agg: float = parameter(5.0, POSITIVE)
     assignment: str = parameter("cosine", StrOptions({"cosine", "euclidean"}))
     commit_reduction: str = parameter("mean", _REDUCTIONS)
+    commit_memories: str = parameter("label", _MEMORIES)
     ortho_reduction: str = parameter("mean", _REDUCTIONS)
-    ortho_memories: str = parameter("label", StrOptions({"label", "all"}))
+    ortho_memories: str = parameter("label", _MEMORIES)
     label_smoothing: float = parameter(0.0, BELOW_ONE)
     teacher_temperature: float = parameter(0.5, POSITIVE)
     teacher_alignment: bool = parameter(False, "boolean")

@@ -90,29 +90,35 @@ def commitment_loss(
     *,
     assignment: str = "cosine",
     reduction: str = "mean",
+    memories: str = "label",
 ) -> Tensor:
-    """Distance to the nearest row of the label's memory, ``mean_i |p_i - sg(c_k)|^2`` (Eq. 10).
+    """Distance of the patches to their nearest rows, ``mean_i |p_i - sg(c_k)|^2`` (Eq. 10).
 
     ``reduction="mean"`` also averages over the dimensions, as the authors' code does; ``"sum"``
     is as printed. ``assignment="cosine"`` takes the rows as directions, ``"euclidean"`` as they
-    are. The paper prints the Euclidean-nearest row of both memories, and the symbol of the
-    slide's vector; the authors' code, as this function, takes the label's memory and p.
+    are. ``memories="label"`` takes the nearest row of the label's memory, as the authors' code
+    does, ``"all"`` that of all memories, as printed. The paper prints the symbol of the slide's
+    vector with the index of a patch; it is p here and in the authors' code.
     (n, D_N), (K, m, D_N), (B,), (n,) -> (B,)
     """
     rows = memory.detach()
     rows = F.normalize(rows, dim=2) if assignment == "cosine" else rows
-    nearest = _nearest_own_row(projection.detach(), rows, y, batch)
-    square = (projection - rows[y[batch], nearest]).square()
+    own = y[batch] if memories == "label" else None
+    square = (projection - _nearest_rows(projection.detach(), rows, own)).square()
     per_patch = square.mean(dim=1) if reduction == "mean" else square.sum(dim=1)
     return segment_mean(per_patch, batch, len(y))
 
 
-def _nearest_own_row(points: Tensor, rows: Tensor, y: Tensor, batch: Tensor) -> Tensor:
-    """Index of the Euclidean-nearest row in the memory of each patch's own class, (n,)."""
-    k, m, d = rows.shape
-    distance = rows.square().sum(dim=2).flatten() - 2 * points @ rows.reshape(k * m, d).T
-    own = y[batch].view(-1, 1, 1).expand(-1, 1, m)
-    return distance.unflatten(1, (k, m)).gather(1, own).squeeze(1).argmin(dim=1)
+def _nearest_rows(points: Tensor, rows: Tensor, own: Tensor | None) -> Tensor:
+    """Euclidean-nearest row to each point, of the memory `own` (n,) names or of all: (n, D_N)."""
+    k, m, _ = rows.shape
+    flat = rows.flatten(0, 1)  # (K * m, D_N)
+    distance = flat.square().sum(dim=1) - 2 * points @ flat.T  # (n, K * m), short of |p|^2
+    if own is None:
+        return flat[distance.argmin(dim=1)]
+    which = own.view(-1, 1, 1).expand(-1, 1, m)
+    nearest = distance.unflatten(1, (k, m)).gather(1, which).squeeze(1).argmin(dim=1)
+    return rows[own, nearest]
 
 
 def orthogonality_loss(
@@ -140,6 +146,7 @@ def momkd_terms(
     tau_agg: float = 5.0,
     assignment: str = "cosine",
     commit_reduction: str = "mean",
+    commit_memories: str = "label",
     ortho_reduction: str = "mean",
     ortho_memories: str = "label",
     label_smoothing: float = 0.0,
@@ -165,6 +172,7 @@ def momkd_terms(
         output.batch,
         assignment=assignment,
         reduction=commit_reduction,
+        memories=commit_memories,
     )
     orthogonality = orthogonality_loss(
         memory, y, reduction=ortho_reduction, memories=ortho_memories

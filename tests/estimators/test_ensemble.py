@@ -147,6 +147,6 @@ def test_small_preset_is_the_estimator_with_other_parameters(cohort):
     bags, y, omics = cohort
     clf = MoMKDClassifier.preset("small", max_epochs=2, memory__kmeans_samples=100, random_state=0)
     assert clf.lambda_teacher > 0
-    assert MoMKDClassifier.preset("paper").lambda_teacher == 0
+    assert MoMKDClassifier.preset("default").lambda_teacher == 0
     proba = clf.fit(bags, y, omics=omics).predict_proba(bags)
     assert np.isfinite(proba).all()

@@ -81,6 +81,15 @@ def test_commitment_euclidean_uses_rows_of_their_length():
     assert loss.item() == pytest.approx(2.0)  # (0, 1) is now nearer than (5, 0)
 
 
+def test_commitment_all_memories_takes_the_nearest_row_of_any_class():
+    patches = tensor([[-1.0, 0.0], [0.0, 1.0]])
+    settings = {"assignment": "euclidean", "reduction": "sum"}
+    y, batch = tensor([0, 1]), tensor([0, 1])  # each nearest to a row of the other class
+    label = commitment_loss(patches, MEMORY, y, batch, **settings)
+    assert label.tolist() == [2.0, 2.0]  # rows (0, 1) and (-1, 0)
+    assert commitment_loss(patches, MEMORY, y, batch, memories="all", **settings).tolist() == [0, 0]
+
+
 def test_commitment_moves_patches_and_never_the_memory():
     memory = MEMORY.clone().requires_grad_()
     patches = tensor([[0.6, 0.8]], requires_grad=True)
@@ -99,6 +108,19 @@ def test_orthogonality_both_forms_by_hand():
     assert mean.tolist() == pytest.approx([10 / 4 * 1.0, 0.0], abs=1e-5)
     both = orthogonality_loss(memory, y, reduction="sum", memories="all")
     assert both.tolist() == pytest.approx([1.0, 1.0], abs=1e-6)
+
+
+def test_printed_sums_are_128_and_25_6_times_the_means_at_the_paper_s_sizes():
+    random = torch.Generator().manual_seed(0)
+    patches, rows = (
+        torch.nn.functional.normalize(torch.randn(shape, generator=random), dim=-1)
+        for shape in ((9, 128), (2, 16, 128))
+    )
+    y, batch = tensor([0, 1]), tensor([0] * 5 + [1] * 4)
+    commitment = [commitment_loss(patches, rows, y, batch, reduction=r) for r in ("sum", "mean")]
+    orthogonality = [orthogonality_loss(rows, y, reduction=r) for r in ("sum", "mean")]
+    torch.testing.assert_close(commitment[0], 128 * commitment[1])
+    torch.testing.assert_close(orthogonality[0], 25.6 * orthogonality[1], rtol=1e-4, atol=1e-4)
 
 
 def test_orthogonality_label_memory_leaves_the_other_alone():

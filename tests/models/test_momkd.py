@@ -7,7 +7,7 @@ import torch
 from reference import fill_role, filled, hash_values
 from torch import nn
 
-from sk_momkd.losses.momkd import momkd_terms
+from sk_momkd.losses.momkd import commitment_loss, momkd_terms, orthogonality_loss
 from sk_momkd.models.momkd import MoMKD
 from sk_momkd.nn.initialization import initialise
 from sk_momkd.training.config import weighted_total
@@ -111,6 +111,14 @@ def test_terms_reference_fill_match_original(model, y, memory, omics, wsi, ce, t
     close(terms["ce"][0], ce)
     close(terms["mse"][0], 0.4900108)
     close(weighted_total(terms, RELEASE), total, 1e-4)
+
+
+def test_printed_memory_loss_reference_fill_matches_recoding(model):
+    output, _ = run(model, 1)
+    y, settings = torch.tensor([1]), {"assignment": "euclidean", "reduction": "sum"}
+    commitment = commitment_loss(output.projection, output.memory, y, output.batch, **settings)
+    close(commitment[0], 1.06341124)
+    close(orthogonality_loss(output.memory, y, reduction="sum")[0], 0.74736118)
 
 
 def test_inference_reference_fill_equals_training_without_dropout(model):
