@@ -16,6 +16,8 @@ from ..nn.kronecker import GatedOuterProduct
 from ..nn.segment import paired_instances
 from ..output import MILOutput
 
+_PRODUCT_DIM = 256  # width of the compressed outer product, which does not follow `dim`
+
 
 @dataclass(frozen=True)
 class MKDOutput(MILOutput):
@@ -239,18 +241,18 @@ class JointTeacher(nn.Module):
 
 
 class KroneckerFusion(nn.Module):
-    """K(p, g): gated outer product, compressed and joined with both vectors."""
+    """K(p, g): gated outer product, compressed to 256 values and joined with both vectors."""
 
     def __init__(self, dim: int, gate_dim: int, out_dim: int, dropout: float) -> None:
         super().__init__()
         self.product = GatedOuterProduct(dim, gate_dim, dropout)
-        self.compress = nn.Linear((gate_dim + 1) ** 2, out_dim)
-        self.join = nn.Linear(out_dim + 2 * dim, out_dim)
+        self.compress = nn.Linear((gate_dim + 1) ** 2, _PRODUCT_DIM)
+        self.join = nn.Linear(_PRODUCT_DIM + 2 * dim, out_dim)
         self.dropout = Dropout(dropout)
 
     def forward(self, p: Tensor, g: Tensor) -> Tensor:
         """(P, d), (P, d) -> (P, out_dim), never negative."""
-        product = self.dropout(F.relu(self.compress(self.product(p, g))))  # (P, out_dim)
+        product = self.dropout(F.relu(self.compress(self.product(p, g))))  # (P, 256)
         return self.dropout(F.relu(self.join(torch.cat([product, p, g], dim=1))))
 
 

@@ -2,7 +2,8 @@
 
 import pytest
 import torch
-from mkd_reference import WEIGHTS, close, f64, reference_model, run
+from mkd_reference import WEIGHTS, close, f64, numbered, reference_model, run
+from reference import fill_role
 
 from sk_momkd.losses.mkd import mkd_terms
 from sk_momkd.models.mkd import MKD, ConcatFusion, KroneckerFusion
@@ -55,6 +56,15 @@ def test_six_tokens_of_128_reference_fill_match_recoding():
     close(output.joint_logits[0], [-0.1314475940, 0.1025402335])
 
 
+def test_kronecker_fusion_reference_fill_matches_original_whatever_the_width():
+    fusion = KroneckerFusion(16, 2, 12, 0.0).double()
+    assert fusion.compress.out_features == 256
+    for role, parameter in numbered(fusion):
+        fill_role(parameter, role)
+    first = [0, 0.22299107, 0.1479192, 0.02715478, 0, 0, 0, 0.02577001, 0.09519929, 0.0714362]
+    close(fusion(f64((3, 16), 201), f64((3, 16), 202))[0], [*first, 0, 0.25808919], 5e-9)
+
+
 def test_kronecker_fusion_by_hand_appends_one_and_keeps_both_vectors():
     fusion = KroneckerFusion(2, 1, 3, 0.0)
     for parameter in fusion.parameters():
@@ -66,7 +76,7 @@ def test_kronecker_fusion_by_hand_appends_one_and_keeps_both_vectors():
         first.out.weight.fill_(1.0)
         second.out.weight.fill_(1.0)
         product = fusion.product(torch.ones(1, 2), torch.ones(1, 2))
-        fusion.join.weight.copy_(torch.eye(3, 7, dtype=torch.float32).roll(3, dims=1))
+        fusion.join.weight.copy_(torch.eye(3, 260, dtype=torch.float32).roll(256, dims=1))
     assert product.tolist() == [[3.0, 1.0, 3.0, 1.0]]  # (1, 1) x (3, 1), row-major
     joined = fusion(torch.tensor([[5.0, 6.0]]), torch.tensor([[7.0, 8.0]]))
     assert joined.tolist() == [[5.0, 6.0, 7.0]]
