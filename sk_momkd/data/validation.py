@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -15,6 +15,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_consistent_length, validate_data
 
 from .bag import Bag
+from .positive_class import positive_class
 from .sequence import BagSequence, as_bags, is_bag_list
 
 
@@ -51,13 +52,47 @@ def _plain(y: Any) -> Any:
     return np.array(list(y))
 
 
-def encode_labels(estimator: BaseEstimator, y: Any, bags: BagSequence) -> tuple[NDArray, NDArray]:
-    """Return the sorted classes, and the class number of each bag.
+class EncodedLabels(NamedTuple):
+    """Labels as class numbers of the network.
+
+    Attributes
+    ----------
+    classes : ndarray of shape (n_classes,)
+        Sorted labels.
+    pos_label : label or None
+        Of two classes the positive one.
+    numbers : int ndarray of shape (n_bags,)
+        Class number of each bag, see :func:`network_order`.
+    """
+
+    classes: NDArray
+    pos_label: Any
+    numbers: NDArray
+
+
+def network_order(classes: NDArray, pos_label: Any) -> NDArray:
+    """Positions in the sorted `classes` by class number of the network.
+
+    Of two classes, the positive one is number 1 inside a network, wherever it sorts.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> network_order(np.array(["HER2+", "HER2-"]), "HER2+")
+    array([1, 0])
+    """
+    order = np.arange(len(classes))
+    return order[::-1].copy() if len(classes) == 2 and classes[0] == pos_label else order
+
+
+def encode_labels(estimator: BaseEstimator, y: Any, bags: BagSequence) -> EncodedLabels:
+    """Encode `y`; the positive class is the estimator's `pos_label`.
 
     Raises
     ------
     ValueError
-        If labels are absent, missing (naming the bag), continuous, or of one class.
+        If labels are absent, missing (naming the bag), continuous, or of one class, or if
+        `pos_label` is none of two classes.
     """
     name = type(estimator).__name__
     if y is None:
@@ -74,8 +109,9 @@ def encode_labels(estimator: BaseEstimator, y: Any, bags: BagSequence) -> tuple[
         assert_all_finite(y, input_name="y")
     check_classification_targets(y)
     encoder = LabelEncoder().fit(y)
-    if len(encoder.classes_) < 2:
-        raise ValueError(
-            f"{name} needs at least two classes in y; got one class, {encoder.classes_[0]!r}."
-        )
-    return encoder.classes_, encoder.transform(y)
+    classes = encoder.classes_
+    if len(classes) < 2:
+        raise ValueError(f"{name} needs at least two classes in y; got one class, {classes[0]!r}.")
+    pos_label = positive_class(classes.tolist(), estimator.pos_label, stacklevel=5)
+    number = np.argsort(network_order(classes, pos_label))
+    return EncodedLabels(classes, pos_label, number[encoder.transform(y)])

@@ -21,7 +21,7 @@ from .. import training as engine
 from ..data.omics import OmicsTable, join_omics
 from ..data.patient import patients_and_groups
 from ..data.sequence import BagSequence
-from ..data.validation import check_bags, encode_labels
+from ..data.validation import check_bags, encode_labels, network_order
 from ..exceptions import BagError
 from ..model_selection.split import inner_split
 from ..nn.blocks import materialize
@@ -51,7 +51,7 @@ _BLOCK_SIZE = 8192  # instances of a large slide that are in memory at once, in 
 
 @dataclass(frozen=True)
 class LabelledBags:
-    """Bags with the class number and the group (patient or site) of each."""
+    """Bags with the class number in the network and the group (patient or site) of each."""
 
     bags: BagSequence
     labels: NDArray
@@ -139,11 +139,15 @@ class BaseMILClassifier(ClassifierMixin, WithOptions):
         the same number of threads.
     verbose : int, default=0
         1 shows a progress bar.
+    pos_label : label or None, default=None
+        The positive one of two classes. None takes the label that sorts last.
 
     Attributes
     ----------
     classes_ : ndarray of shape (n_classes,)
         Class labels in sorted order.
+    pos_label_ : label or None
+        The positive one of two classes; None for more classes.
     n_features_in_ : int
         Number of features of a patch.
     module_ : torch module
@@ -181,6 +185,7 @@ class BaseMILClassifier(ClassifierMixin, WithOptions):
     precision: str = parameter("float32", StrOptions({"float32", "bfloat16", "auto"}))
     random_state: Any = parameter(None, "random_state")
     verbose: int = parameter(0, "verbose")
+    pos_label: Any = parameter(None, str, Real, "boolean", None)
 
     _options: ClassVar[dict[str, type[Parameters]]] = {"training": TrainingOptions}
     _auto_training: ClassVar[dict[str, Any]] = AUTO_TRAINING
@@ -260,7 +265,7 @@ class BaseMILClassifier(ClassifierMixin, WithOptions):
         ndarray of shape (n_bags, n_classes), or (n_bags,) for two classes
             Of two classes, the logit of the second minus that of the first.
         """
-        logits = torch.cat([out.logits for out in self._forward(X)]).double().numpy()
+        logits = self._in_class_order(torch.cat([out.logits for out in self._forward(X)]).double())
         return logits[:, 1] - logits[:, 0] if logits.shape[1] == 2 else logits
 
     def predict_proba(self, X: Any) -> NDArray:
@@ -277,7 +282,7 @@ class BaseMILClassifier(ClassifierMixin, WithOptions):
             bags.
         """
         logits = torch.cat([out.logits for out in self._forward(X)])
-        return logits.double().softmax(dim=1).numpy()
+        return self._in_class_order(logits.double().softmax(dim=1))
 
     def predict(self, X: Any) -> NDArray:
         """Most probable class of each bag.
@@ -292,6 +297,18 @@ class BaseMILClassifier(ClassifierMixin, WithOptions):
         """
         check_is_fitted(self)
         return self.classes_[self.predict_proba(X).argmax(axis=1)]
+
+    @property
+    def _network_classes(self) -> NDArray:
+        """Label of each class number of the network; of two, number 1 is the positive class.
+
+        Everything that a network returns by class is in this order.
+        """
+        return self.classes_[network_order(self.classes_, self.pos_label_)]
+
+    def _in_class_order(self, values: torch.Tensor) -> NDArray:
+        """Columns by class number of the network, put into the order of ``classes_``."""
+        return values.numpy()[:, np.argsort(network_order(self.classes_, self.pos_label_))]
 
     @abstractmethod
     def _make_module(self, n_features: int, n_genes: int, n_classes: int) -> nn.Module:
@@ -317,7 +334,7 @@ class BaseMILClassifier(ClassifierMixin, WithOptions):
         self.precision_ = resolve_precision(self.precision, self.device_)
         self.callbacks_ = engine.fresh_callbacks(self._option("training").callbacks)
         bags = check_bags(self, X, reset=True)
-        self.classes_, labels = encode_labels(self, y, bags)
+        self.classes_, self.pos_label_, labels = encode_labels(self, y, bags)
         check_consistent_length(bags, groups)
         _, group_of_bag = patients_and_groups(bags, bags, groups)
         generators = RandomGenerators(self.random_state, self.device_)
@@ -450,7 +467,7 @@ class BaseMILClassifier(ClassifierMixin, WithOptions):
         known = {
             "bag_id": [bag.bag_id for bag in part.bags],
             "patient_id": [bag.patient_id for bag in part.bags],
-            "y": self.classes_[part.labels],
+            "y": self._network_classes[part.labels],
         }
         return pd.DataFrame(
             known | {f"p_{c}": p for c, p in zip(self.classes_, proba, strict=True)}

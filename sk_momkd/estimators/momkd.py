@@ -20,6 +20,7 @@ from torch import nn
 from .. import training as engine
 from ..data.graph import GRAPHS
 from ..data.omics import OmicsTable
+from ..data.positive_class import positive_class
 from ..losses.momkd import momkd_terms
 from ..models.momkd import MoMKD, slide_affinity
 from ..nn.memory import ClassMemory
@@ -175,6 +176,8 @@ class MoMKDClassifier(TransformerMixin, PrivilegedMILClassifier):
         the same number of threads.
     verbose : int, default=0
         1 shows a progress bar.
+    pos_label : label or None, default=None
+        The positive one of two classes. None takes the label that sorts last.
 
     Attributes
     ----------
@@ -186,6 +189,8 @@ class MoMKDClassifier(TransformerMixin, PrivilegedMILClassifier):
         Number of training bags with omics, without the validation part.
     classes_ : ndarray of shape (n_classes,)
         Class labels in sorted order.
+    pos_label_ : label or None
+        The positive one of two classes; None for more classes.
     n_features_in_ : int
         Number of features of a patch.
     module_ : torch module
@@ -329,7 +334,7 @@ class MoMKDClassifier(TransformerMixin, PrivilegedMILClassifier):
         CheckpointError
             If the file is missing, unreadable, or holds the weights of another model.
         ValueError
-            If `classes` are not two different labels.
+            If `classes` are not two different labels, or `pos_label` is the first of them.
 
         Examples
         --------
@@ -339,9 +344,15 @@ class MoMKDClassifier(TransformerMixin, PrivilegedMILClassifier):
         """
         if len(set(classes)) != 2:
             raise ValueError(f"classes must be two different labels, got {classes!r}.")
+        if parameters.setdefault("pos_label", classes[1]) != classes[1]:
+            raise ValueError(
+                f"pos_label={parameters['pos_label']!r}, but classes={classes!r} are the negative "
+                "and the positive label, in this order."
+            )
         checkpoint = read_official_checkpoint(path)
         clf = cls.preset("release", **(checkpoint.parameters() | parameters))
-        clf.classes_, clf.n_features_in_ = np.asarray(classes), checkpoint.in_features
+        clf.classes_, clf.n_features_in_ = np.unique(np.asarray(classes)), checkpoint.in_features
+        clf.pos_label_ = positive_class(clf.classes_.tolist(), classes[1])
         clf.device_ = resolve_device(clf.device)
         clf.precision_ = resolve_precision(clf.precision, clf.device_)
         module = clf._make_module(checkpoint.in_features, checkpoint.n_genes, 2)
@@ -391,7 +402,7 @@ class MoMKDClassifier(TransformerMixin, PrivilegedMILClassifier):
         """
         check_is_fitted(self)
         n_components = self._memory().rows.shape[1]
-        names = [f"memory_{c}_{j}" for c in self.classes_ for j in range(n_components)]
+        names = [f"memory_{c}_{j}" for c in self._network_classes for j in range(n_components)]
         if len(self.modules_) > 1:
             names = [f"model{i}_{name}" for i in range(len(self.modules_)) for name in names]
         return np.array(names, dtype=object)
@@ -464,7 +475,7 @@ class MoMKDClassifier(TransformerMixin, PrivilegedMILClassifier):
             known.groups,
             temperature=self._option("loss").teacher_temperature,
             random_state=generators.seeds["soft_labels"],
-            classes=self.classes_.tolist(),
+            classes=self._network_classes.tolist(),
         )
 
     def _make_callbacks(self, generator: torch.Generator) -> list[Any]:
@@ -475,5 +486,6 @@ class MoMKDClassifier(TransformerMixin, PrivilegedMILClassifier):
         moving = engine.MovingMemory(
             memory.momentum if memory.update == "ema" else None, memory.renormalize
         )
-        usage = engine.MemoryUsage([str(c) for c in self.classes_], memory.reseed_unused, generator)
+        names = [str(c) for c in self._network_classes]
+        usage = engine.MemoryUsage(names, memory.reseed_unused, generator)
         return [start, moving, usage]

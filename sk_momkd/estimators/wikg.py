@@ -76,11 +76,15 @@ class WiKGClassifier(BaseMILClassifier):
         the same number of threads.
     verbose : int, default=0
         1 shows a progress bar.
+    pos_label : label or None, default=None
+        The positive one of two classes. None takes the label that sorts last.
 
     Attributes
     ----------
     classes_ : ndarray of shape (n_classes,)
         Class labels in sorted order.
+    pos_label_ : label or None
+        The positive one of two classes; None for more classes.
     n_features_in_ : int
         Number of features of a patch.
     module_ : torch module

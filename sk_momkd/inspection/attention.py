@@ -43,9 +43,9 @@ def patch_attention(clf: Any, bags: Any) -> pd.DataFrame:
             Attention weight; the weights of a bag sum to one.
         ``score``
             Value before the softmax, comparable between slides. For MoMKD it is Eq. 6: the best
-            match with class 1 minus that with class 0, in [-2, 2]. For other classifiers, and for
-            an ensemble (whose attention is the mean over its models), it is the logarithm of the
-            attention over 1/n: 0 for a patch of average weight.
+            match with the positive class minus that with the other, in [-2, 2]. For other
+            classifiers, and for an ensemble (whose attention is the mean over its models), it is
+            the logarithm of the attention over 1/n: 0 for a patch of average weight.
 
         A classifier with several maps has both columns for each map: ``attention_<class>``, or
         ``attention_group_<group>`` for groups of genes.

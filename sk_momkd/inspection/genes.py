@@ -186,7 +186,7 @@ def gene_attributions(
 class _Target(nn.Module):
     """Map expression to Delta of each class (Eq. 4), or to the cosine with each component.
 
-    Of two classes only Delta of the second is computed: Delta of the first is its negative.
+    Of two classes only Delta of the positive one is computed: Delta of the other is its negative.
     """
 
     def __init__(self, branch: OmicsBranch, model: MoMKDClassifier, by: str) -> None:
@@ -292,13 +292,13 @@ def _as_anndata(
 
 def _target_names(model: MoMKDClassifier, by: str) -> Sequence[str]:
     if by == "class":
-        return [f"toward_{c}" for c in model.classes_]
+        return [f"toward_{c}" for c in model._network_classes]
     return [str(name) for name in model.get_feature_names_out()]
 
 
 def _by_class(model: MoMKDClassifier, inputs: NDArray, found: NDArray) -> pd.DataFrame:
     genes = pd.DataFrame({"gene": model.genes_, "mean_abs": np.abs(found).mean(axis=(0, 2))})
-    for k, c in enumerate(model.classes_):
+    for k, c in enumerate(model._network_classes):
         genes[f"toward_{c}"] = found[:, :, k].mean(axis=0)
         genes[f"direction_{c}"] = _correlation(inputs, found[:, :, k])
     return genes.sort_values("mean_abs", ascending=False, kind="stable", ignore_index=True)

@@ -132,7 +132,7 @@ def map_suffixes(model: BaseMILClassifier, n_maps: int) -> list[str]:
     if hasattr(model, "gene_groups"):
         names = groups if isinstance(groups, dict) else range(n_maps)
         return [f"_group_{name}" for name in names]
-    return [f"_{c}" for c in model.classes_]
+    return [f"_{c}" for c in model._network_classes]
 
 
 class _CachedSource:

@@ -28,7 +28,7 @@ def component_table(model: MoMKDClassifier) -> pd.DataFrame:
     n = model._memory().rows.shape[1]
     return pd.DataFrame(
         {
-            "class": np.repeat(model.classes_, n),
+            "class": np.repeat(model._network_classes, n),
             "component": np.tile(np.arange(n), len(model.classes_)),
         },
         index=pd.Index(model.get_feature_names_out(), name=None),
@@ -81,7 +81,7 @@ def memory_prototypes(clf: Any) -> AnnData:
     prototypes.obsp["cosine"] = cosine
     prototypes.uns["cosine"] = {
         f"within_{c}": _size(cosine[other & (obs["class"].to_numpy() == c)[:, None]])
-        for c in model.classes_
+        for c in model._network_classes
     } | {"across": _size(cosine[~own])}
     return prototypes
 
@@ -195,7 +195,7 @@ def memory_usage(clf: Any, bags: Any, y: Any = None) -> ComponentUsage:
     components = component_table(model)
     for name in VARIANTS:
         components[name] = usage[name].flatten().numpy()
-    names = [str(c) for c in model.classes_]
+    names = [str(c) for c in model._network_classes]
     summary = pd.DataFrame.from_dict(
         {name: _summary(usage[name], names) for name in VARIANTS}, orient="index"
     )
@@ -210,7 +210,7 @@ def _label_numbers(model: MoMKDClassifier, y: Any, n_bags: int) -> NDArray | Non
     y = column_or_1d(y)
     if len(y) != n_bags:
         raise ValueError(f"y has {len(y)} labels, but there are {n_bags} bags.")
-    place = {c: k for k, c in enumerate(model.classes_.tolist())}
+    place = {c: k for k, c in enumerate(model._network_classes.tolist())}
     unknown = [label for label in y.tolist() if label not in place]
     if unknown:
         raise ValueError(

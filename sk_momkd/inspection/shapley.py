@@ -91,8 +91,8 @@ def explain_prediction(
         Of an ensemble, the first model is used.
     bags : bags in any form that `fit` accepts
     target : class label, optional
-        Class whose probability is explained. The default is the second of two classes, and the
-        predicted class of each slide where there are more.
+        Class whose probability is explained. The default is the positive one of two classes, and
+        the predicted class of each slide where there are more.
     n_permutations : int, default=5
         Number of random orders in which components are added, each used forward and backward.
         More orders reduce the variance of the attributions; their sum is exact in any case.
@@ -132,7 +132,7 @@ def explain_prediction(
     if n_permutations < 1:
         raise ValueError(f"n_permutations must be at least 1, got {n_permutations}.")
     model = fitted_momkd(clf)
-    classes = model.classes_.tolist()
+    classes = model._network_classes.tolist()
     if target is not None and target not in classes:
         raise ValueError(f"target must be one of the classes {classes}, got {target!r}.")
     random = check_random_state(random_state)

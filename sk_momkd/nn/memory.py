@@ -54,7 +54,7 @@ class ClassMemory(nn.Module):
 def attention_scores(affinity: Tensor) -> Tensor:
     """Best match with a class minus best match with the other classes (Eq. 6).
 
-    (n, n_classes, n_components) -> (n, 1) for two classes, class 1 against class 0;
+    (n, n_classes, n_components) -> (n, 1) for two classes, class 1 (C+) against class 0;
     (n, n_classes) for more.
     """
     best = affinity.amax(dim=2)  # (n, K)

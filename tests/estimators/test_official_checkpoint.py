@@ -74,17 +74,21 @@ def slides(n=4, n_features=N_FEATURES):
     )
 
 
-def test_checkpoint_predicts_as_the_network_it_was_saved_from(checkpoint):
-    clf = MoMKDClassifier.from_official_checkpoint(checkpoint, classes=("low", "high"))
+@pytest.mark.parametrize("classes", [("low", "high"), ("neg", "pos"), (0, 1), (1, 0)])
+def test_checkpoint_predicts_as_the_network_it_was_saved_from(checkpoint, classes):
+    clf = MoMKDClassifier.from_official_checkpoint(checkpoint, classes=classes)
+    assert clf.classes_.tolist() == sorted(classes)
+    columns = [sorted(classes).index(c) for c in classes]  # of the negative, the positive label
     module, bags = network(), slides()
-    for bag, proba in zip(bags, clf.predict_proba(bags), strict=True):
+    for bag, proba in zip(bags, clf.predict_proba(bags)[:, columns], strict=True):
         arrays = bag.load()
         edges = nearest_neighbour_edges(arrays.coords)
         x = torch.tensor(arrays.features)
         out = module(x, torch.tensor(edges), torch.zeros(len(x), dtype=torch.int64), 1)
         expected = out.logits.softmax(dim=1)[0].detach()
         np.testing.assert_allclose(proba, expected, atol=1e-5)
-    assert clf.classes_.tolist() == ["low", "high"]
+    assert clf.pos_label_ == clf.pos_label == classes[1]
+    assert clf.get_feature_names_out()[-1] == f"memory_{classes[1]}_{N_COMPONENTS - 1}"
     assert clf.transform(bags).shape == (4, 2 * N_COMPONENTS)
     assert clf.get_params()["network__head_hidden_dim"] == 5
 
