@@ -77,7 +77,9 @@ class MKDClassifier(PrivilegedMILClassifier):
         Set a validation part of the training data aside, keep the weights of the epoch that is
         best on it, and stop when it no longer improves.
     validation_fraction : float, default=0.125
-        Share of the training patients that form the validation part, stratified by class.
+        Share of the training patients that form the validation part: a random part of whole
+        patients (or `groups`), stratified by class. It depends on `random_state`; a warning says
+        where it cannot have this size.
     patience : int, default=5
         Number of epochs without improvement after which training stops.
     input_dropout : float, default=0.0
@@ -90,7 +92,8 @@ class MKDClassifier(PrivilegedMILClassifier):
     training : TrainingOptions or None, default=None
         Rarely changed settings of the training loop, also set as ``training__<name>``. Here "auto"
         is optimizer="adamw", betas=(0.9, 0.999), lr_schedule="cosine", accumulation_steps=1,
-        max_grad_norm=None, clip="global", monitor="auc", min_epochs=7, best_after=0.0.
+        max_grad_norm=None, clip="global", monitor="auc", tie_break="loss", min_epochs=7,
+        best_after=0.0.
     device : str, default="auto"
         Device of torch; "auto" is CUDA where there is one, else the CPU.
     precision : {"float32", "bfloat16", "auto"}, default="float32"
@@ -147,9 +150,9 @@ class MKDClassifier(PrivilegedMILClassifier):
     Genes are chosen in the fold by Welch's t and cut into 6 tokens in the order of the omics table;
     the original takes genes by Cox models fitted outside of the fold, 16 tokens, in order of rank.
     Bags without omics train the student alone. The epoch is chosen by the student's AUC, in the
-    original by the mean AUC of the three networks; ties count as progress; training ends after 50
-    epochs, where the cosine of the original ends; the last, smaller batch of an epoch counts. Both
-    teachers are dropped after `fit`.
+    original by the mean AUC of the three networks; ties count as no progress; training ends after
+    50 epochs, where the cosine of the original ends; the last, smaller batch of an epoch counts.
+    Both teachers are dropped after `fit`.
 
     References
     ----------

@@ -115,6 +115,10 @@ class TrainingOptions(Parameters):
         `validation_fraction`.
     monitor : {"auto", "auc", "loss"}, default="auto"
         Score of the validation part by which the best epoch is chosen.
+    tie_break : {"auto", "loss", "latest"}, default="auto"
+        Which of two epochs with the same score is better: "loss" is the one with the lower loss on
+        the validation part, the earlier one if that is the same too; "latest" is the later one, as
+        in the authors' code of MoMKD, and resets the patience.
     min_epochs : int or "auto", default="auto"
         Number of epochs before which training does not stop early.
     best_after : float or "auto", default="auto"
@@ -147,6 +151,7 @@ class TrainingOptions(Parameters):
     clip: str = parameter("auto", StrOptions({"auto", "global", "branch"}))
     validation_split: Any = parameter(None, "cv_object", None)
     monitor: str = parameter("auto", StrOptions({"auto", "auc", "loss"}))
+    tie_break: str = parameter("auto", StrOptions({"auto", "loss", "latest"}))
     min_epochs: Any = parameter("auto", AUTO, AT_LEAST_ONE)
     best_after: Any = parameter("auto", AUTO, BELOW_ONE)
     average_after: float | None = parameter(None, BELOW_ONE, None)
@@ -169,6 +174,7 @@ AUTO_TRAINING: dict[str, Any] = {
     "max_grad_norm": 16.0,
     "clip": "global",
     "monitor": "auc",
+    "tie_break": "loss",
     "min_epochs": 10,
     "best_after": 0.0,
 }

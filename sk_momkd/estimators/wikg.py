@@ -52,7 +52,9 @@ class WiKGClassifier(BaseMILClassifier):
         Set a validation part of the training data aside, keep the weights of the epoch that is
         best on it, and stop when it no longer improves.
     validation_fraction : float, default=0.125
-        Share of the training patients that form the validation part, stratified by class.
+        Share of the training patients that form the validation part: a random part of whole
+        patients (or `groups`), stratified by class. It depends on `random_state`; a warning says
+        where it cannot have this size.
     patience : int, default=100
         Number of epochs without improvement after which training stops.
     input_dropout : float, default=0.0
@@ -65,7 +67,8 @@ class WiKGClassifier(BaseMILClassifier):
     training : TrainingOptions or None, default=None
         Rarely changed settings of the training loop, also set as ``training__<name>``. Here "auto"
         is optimizer="adam", betas=(0.9, 0.999), lr_schedule=None, accumulation_steps=1,
-        max_grad_norm=None, clip="global", monitor="auc", min_epochs=10, best_after=0.0.
+        max_grad_norm=None, clip="global", monitor="auc", tie_break="loss", min_epochs=10,
+        best_after=0.0.
     device : str, default="auto"
         Device of torch; "auto" is CUDA where there is one, else the CPU.
     precision : {"float32", "bfloat16", "auto"}, default="float32"

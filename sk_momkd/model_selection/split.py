@@ -21,6 +21,7 @@ from ..data.patient import Patients, patients_of, require_patients
 from ..data.sequence import BagSequence, as_bags
 from ..exceptions import LeakageError
 from ..messages import first_few
+from .validation_part import stratified_group_split
 
 MOST_SHUFFLES = 20
 _VALIDATION_FRACTION = 1 / 8  # of the training part: 7:1:2 with five folds
@@ -103,44 +104,6 @@ def shuffled_folds(
     """
     for splitter in splitters:
         yield list(splitter.split(y, y, groups))
-
-
-def stratified_group_split(
-    y: NDArray, groups: NDArray, *, fraction: float, random_state: np.random.RandomState
-) -> tuple[NDArray, NDArray]:
-    """Positions of a training and a validation part, every class on both sides.
-
-    The validation part is one fold of a stratified, grouped K-fold with ``K = 1 / fraction``;
-    fewer folds where the rarest class has fewer groups.
-
-    Raises
-    ------
-    ValueError
-        If a class has a single group, so that it cannot be on both sides.
-    """
-    classes = np.unique(y)
-    n_groups = {c: len(np.unique(groups[y == c])) for c in classes}
-    rarest = min(n_groups, key=n_groups.__getitem__)
-    if n_groups[rarest] < 2:
-        raise ValueError(
-            f"Class number {rarest} has a single patient or group (n_samples = {len(y)}), so no "
-            "validation part with every class can be set apart. Add patients or groups, use "
-            "early_stopping=False, or pass no groups (evaluate takes folds of two sites as "
-            "cv=[(train, test), ...])."
-        )
-    n_splits = max(2, min(round(1 / fraction), n_groups[rarest]))
-    grouped = len(np.unique(groups)) < len(groups)
-    folds = (StratifiedGroupKFold if grouped else StratifiedKFold)(
-        n_splits, shuffle=True, random_state=random_state
-    )
-    for shuffle in shuffled_folds([folds] * MOST_SHUFFLES, y, groups if grouped else None):
-        for train, valid in shuffle:
-            if len(np.unique(y[train])) == len(np.unique(y[valid])) == len(classes):
-                return train, valid
-    raise ValueError(
-        "No grouped split has every class on both sides. Use smaller groups, another "
-        "validation_fraction, or early_stopping=False."
-    )
 
 
 class PatientStratifiedKFold(BaseCrossValidator):
@@ -264,9 +227,9 @@ class PatientStratifiedKFold(BaseCrossValidator):
     ) -> Iterator[tuple[NDArray, NDArray, NDArray]]:
         """Positions of the training, validation and test bags: 7:1:2 with five folds.
 
-        The test parts are those of :meth:`split`. The validation part is an eighth of the other
-        patients, or of the groups where `groups` is given, stratified by class. It is larger where
-        a class has fewer than eight of them.
+        The test parts are those of :meth:`split`. The validation part is a random one of about
+        an eighth of the other patients, stratified by class, with a warning where whole groups
+        cannot have that size.
 
         Parameters
         ----------
@@ -345,7 +308,9 @@ def inner_split(
         If a class would be absent from a side.
     """
     if splitter is None:
-        return stratified_group_split(labels, groups, fraction=fraction, random_state=random_state)
+        return stratified_group_split(
+            labels, groups, fraction=fraction, random_state=random_state, patients=bags.groups()
+        )
     folds = check_cv(splitter, labels, classifier=True)
     with warnings.catch_warnings():  # groups are checked below
         warnings.filterwarnings("ignore", "The groups parameter is ignored")

@@ -59,14 +59,14 @@ class ValidationScores(Callback):
 class BestEpoch(Callback):
     """Keep the weights of the best epoch, stop without progress, restore them at the end.
 
-    A tie counts as progress, as in the authors' code.
-
     Parameters
     ----------
     monitor : str
         Column of the history.
     sign : {1, -1}
         1 where more is better.
+    tie_break : {"loss", "latest"}
+        An epoch that equals the best is progress if its validation loss is lower, or always.
     patience : int
         Stop after this many epochs without progress.
     min_epochs : int
@@ -79,27 +79,30 @@ class BestEpoch(Callback):
         self,
         monitor: str,
         sign: int,
+        tie_break: str,
         patience: int,
         min_epochs: int,
         first_best: int = 1,
     ) -> None:
-        self.monitor, self.sign = monitor, sign
+        self.monitor, self.sign, self.tie_break = monitor, sign, tie_break
         self.patience, self.min_epochs = patience, min_epochs
         self.first_best = first_best
 
     def on_train_begin(self, net: NeuralNet, **kwargs: Any) -> None:
-        self.best_ = -np.inf
+        self.best_, self.loss_ = -np.inf, np.inf
         self.waited_ = 0
         self.weights_: dict[str, Tensor] | None = None
 
     def on_epoch_end(self, net: NeuralNet, **kwargs: Any) -> None:
         score = self.sign * net.history[-1, self.monitor]
         eligible = len(net.history) >= self.first_best
-        progress = eligible and score >= self.best_
+        loss = net.history[-1, "valid_loss"]
+        tie = score == self.best_ and (self.tie_break == "latest" or loss < self.loss_)
+        progress = eligible and (score > self.best_ or tie)
         net.history.record("best_so_far", bool(progress))
         net.history.record(f"{self.monitor}_best", bool(progress))  # read by skorch's Checkpoint
         if progress:
-            self.best_, self.waited_ = score, 0
+            self.best_, self.loss_, self.waited_ = score, loss, 0
             self.weights_ = copy.deepcopy(net.module_.state_dict())
         elif eligible:
             self.waited_ += 1

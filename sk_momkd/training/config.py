@@ -52,6 +52,7 @@ class TrainingConfig:
     sampler: str
     max_grad_norm: float | None
     monitor: str
+    tie_break: str
     patience: int
     min_epochs: int
     device: str

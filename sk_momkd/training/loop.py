@@ -215,7 +215,8 @@ def _callbacks(
     monitored, sign = "train_loss", -1
     if has_validation:
         monitored, sign = ("valid_auc", 1) if config.monitor == "auc" else ("valid_loss", -1)
-        best = BestEpoch(monitored, sign, config.patience, config.min_epochs, config.first_best)
+        stopping = (config.tie_break, config.patience, config.min_epochs, config.first_best)
+        best = BestEpoch(monitored, sign, *stopping)
         callbacks += [ValidationScores(), best]
         last = [("stop_early", StopEarly(best))]
     if config.first_averaged is not None:

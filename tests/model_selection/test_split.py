@@ -25,7 +25,6 @@ from sk_momkd import (
     check_leakage,
 )
 from sk_momkd.exceptions import LeakageError
-from sk_momkd.model_selection.split import stratified_group_split
 
 PATIENTS = np.repeat(np.arange(20), 3)
 LABELS = PATIENTS % 2
@@ -33,12 +32,6 @@ LABELS = PATIENTS % 2
 
 def bags_of_patients(patients):
     return BagSequence(Bag(np.ones((1, 2)), patient_id=p) for p in patients)
-
-
-def split(y, groups, fraction=0.2, seed=0):
-    random = np.random.RandomState(seed)
-    y, groups = np.asarray(y), np.asarray(groups)
-    return stratified_group_split(y, groups, fraction=fraction, random_state=random)
 
 
 @pytest.mark.parametrize(
@@ -84,58 +77,6 @@ def test_check_leakage_of_splitters_finds_the_ungrouped_one():
     assert check_leakage(grouped, bags) is None
     with pytest.raises(LeakageError, match="Split 0"):
         check_leakage(KFold(4, shuffle=True, random_state=0).split(LABELS), bags)
-
-
-@pytest.mark.parametrize("seed", range(5))
-@pytest.mark.parametrize("fraction", [0.1, 0.25, 0.5])
-def test_stratified_group_split_keeps_groups_whole_and_classes_on_both_sides(seed, fraction):
-    train, valid = split(LABELS, PATIENTS, fraction, seed)
-    assert sorted(np.concatenate([train, valid])) == list(range(60))
-    assert not set(PATIENTS[train]) & set(PATIENTS[valid])
-    assert set(LABELS[train]) == set(LABELS[valid]) == {0, 1}
-    assert len(valid) == pytest.approx(60 * fraction, abs=3)
-
-
-def test_stratified_group_split_without_repeated_groups_is_stratified():
-    y = np.array([0] * 40 + [1] * 10)
-    _, valid = split(y, np.arange(50))
-    assert np.bincount(y[valid]).tolist() == [8, 2]
-
-
-@pytest.mark.parametrize("groups", [PATIENTS, np.arange(60)], ids=["grouped", "single"])
-def test_stratified_group_split_is_seeded(groups):
-    first, again, other = (split(LABELS, groups, seed=seed)[1] for seed in (3, 3, 4))
-    assert first.tolist() == again.tolist() != other.tolist()
-
-
-def test_stratified_group_split_rare_class_gets_fewer_folds():
-    y = np.array([0] * 30 + [1, 1, 1])
-    train, valid = split(y, np.arange(33), fraction=0.05)
-    assert np.bincount(y[valid]).tolist() == [10, 1]
-    assert np.bincount(y[train]).tolist() == [20, 2]
-
-
-def test_stratified_group_split_patients_of_several_classes_stay_whole():
-    groups, y = np.repeat(np.arange(10), 2), np.tile([0, 1], 10)
-    train, valid = split(y, groups)
-    assert not set(groups[train]) & set(groups[valid])
-
-
-@pytest.mark.parametrize(
-    ("y", "groups"),
-    [([0, 0, 0, 1], [0, 1, 2, 3]), ([0, 0, 0, 1, 1, 1], [0, 1, 2, 3, 3, 3])],
-    ids=["one_bag", "one_patient"],
-)
-def test_stratified_group_split_class_of_a_single_patient_raises_naming_the_remedy(y, groups):
-    said = rf"Class number 1 has a single patient.*n_samples = {len(y)}.*early_stopping=False"
-    with pytest.raises(ValueError, match=said):
-        split(y, groups)
-
-
-def test_stratified_group_split_that_cannot_hold_every_class_raises_naming_the_remedy():
-    y = [0, 1, 1, 2, 0, 2]  # three patients, each of two of three classes
-    with pytest.raises(ValueError, match=r"every class on both sides.*early_stopping=False"):
-        split(y, [0, 0, 1, 1, 2, 2])
 
 
 @pytest.mark.parametrize(

@@ -36,13 +36,14 @@ class History(list):
         list.__getitem__(self, -1)[name] = value
 
 
-def replay(scores, patience, min_epochs, **options):
+def replay(scores, patience, min_epochs, *, tie_break="latest", losses=None, **options):
     """Epochs run, and the weight that is restored when epoch e ends with weight e."""
-    net, best = FakeNet(), BestEpoch("valid_auc", 1, patience, min_epochs, **options)
+    net, best = FakeNet(), BestEpoch("valid_auc", 1, tie_break, patience, min_epochs, **options)
+    losses = [1.0] * len(scores) if losses is None else losses
     stop = StopEarly(best)
     best.on_train_begin(net)
-    for epoch, score in enumerate(scores):
-        net.history.append({"valid_auc": score})
+    for epoch, (score, loss) in enumerate(zip(scores, losses, strict=True)):
+        net.history.append({"valid_auc": score, "valid_loss": loss})
         with torch.no_grad():
             net.module_.weight.fill_(epoch)
         best.on_epoch_end(net)
@@ -59,12 +60,22 @@ def replay(scores, patience, min_epochs, **options):
     [
         ([0.6, 0.7, 0.65, 0.9], 1, 3, 3, 1),  # release: first drop from epoch index 2
         ([0.6, 0.5, 0.7, 0.6], 1, 3, 4, 2),  # a drop at index 1 does not stop
-        ([0.6, 0.6, 0.6, 0.5, 0.5], 2, 1, 5, 2),  # a tie counts as progress
+        ([0.6, 0.6, 0.6, 0.5, 0.5], 2, 1, 5, 2),  # the latest of a tie
         ([0.9, 0.1, 0.1, 0.1], 2, 4, 4, 0),  # not before min_epochs
     ],
 )
 def test_stopper_follows_patience_and_restores_best(scores, patience, min_epochs, n_run, restored):
     assert replay(scores, patience, min_epochs) == (n_run, restored)
+
+
+def test_tie_is_progress_only_if_the_loss_improves():
+    saturated = [0.75] * 8
+    assert replay(saturated, 3, 1, tie_break="loss") == (4, 0)
+    assert replay(saturated, 3, 1, tie_break="latest") == (8, 7)
+    losses = [0.9, 0.8, 0.85, 0.7, 0.7, 0.8, 0.9, 0.1]
+    assert replay(saturated, 3, 1, tie_break="loss", losses=losses) == (7, 3)
+    # a better score is progress whatever its loss, and its loss is the one to improve on
+    assert replay([0.7, 0.8, 0.8], 3, 1, tie_break="loss", losses=[0.1, 0.9, 0.5]) == (3, 2)
 
 
 def test_epochs_before_the_first_that_may_be_best_are_passed_over():
@@ -75,6 +86,7 @@ def test_epochs_before_the_first_that_may_be_best_are_passed_over():
 def test_release_preset_stops_like_the_published_script():
     release = quick_classifier().preset("release")
     assert (release.patience, release.training.min_epochs) == (1, 3)
+    assert release.training.tie_break == "latest"
 
 
 @pytest.mark.parametrize(

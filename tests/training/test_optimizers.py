@@ -24,6 +24,7 @@ def config(**settings):
         "max_grad_norm": None,
         "monitor": "auc",
         "patience": 1,
+        "tie_break": "loss",
         "min_epochs": 1,
         "device": "cpu",
         "verbose": 0,
