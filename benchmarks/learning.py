@@ -34,8 +34,8 @@ from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from sk_momkd import Bag, BagPooling, BagSequence, InstanceTransformer, all_estimators, load_cohort
 
 RESULTS = Path(__file__).parents[1] / "docs" / "results"
-CLASSIC = ("musk1", "elephant", "fox", "tiger")
-COHORTS = ("ucsb_breast", *CLASSIC)
+CLASSIC = ("musk1", "musk2", "elephant", "fox", "tiger")
+COHORTS = ("ucsb_breast", *(name for name in CLASSIC if name != "musk2"))
 POOLINGS = {"pooled mean+std": "mean+std", "pooled mean+max": "mean+max"}
 METHODS = {
     name.removesuffix("Classifier"): cls

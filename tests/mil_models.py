@@ -13,8 +13,10 @@ from sk_momkd.nn.initialization import initialise
 BUILD = {
     "abmil": lambda k: ABMIL(5, k, dim=8, attention_dim=6),
     "abmil_plain": lambda k: ABMIL(5, k, dim=8, attention_dim=6, gated=False),
+    "abmil_deep": lambda k: ABMIL(5, k, dim=8, hidden_dims=(7, 6), attention_dim=6),
     "dsmil": lambda k: DSMIL(5, k, query_dim=6),
     "dsmil_value": lambda k: DSMIL(5, k, query_dim=6, value_layer=True, dropout=0.2),
+    "dsmil_linear": lambda k: DSMIL(5, k, query_dim=6, value_layer=True, nonlinear=False),
     "dsmil_average": lambda k: DSMIL(5, k, query_dim=6, average_streams=True),
     "transmil": lambda k: TransMIL(5, k, dim=8, n_heads=2),
     "dtfd": lambda k: DTFD(5, k, dim=8, attention_dim=6, n_chunks=4),

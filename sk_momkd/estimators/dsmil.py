@@ -27,6 +27,9 @@ class DSMILClassifier(BaseMILClassifier):
         Width of the queries that are compared.
     value_layer : bool, default=False
         Pass the values through dropout, a linear layer and ReLU; else the features are the values.
+    nonlinear : bool, default=True
+        The query is two layers with ReLU and tanh, as in the authors' program since 2022; else it
+        is one linear layer, and the value layer has no ReLU, as the paper prints it.
     dropout : float, default=0.0
         Dropout in the value layer.
     average_streams : bool, default=False
@@ -110,7 +113,9 @@ class DSMILClassifier(BaseMILClassifier):
     -----
     Each class has an output with a sigmoid, trained against one-hot labels; probabilities are the
     sigmoids divided by their sum. In the original the negative class has no output, the learning
-    rate ends at 5e-6 instead of 0, and the validation part is not separate from the test part.
+    rate ends at 5e-6 instead of 0, and the validation part is not separate from the test part. The
+    paper prints a linear query and a linear value layer, ``nonlinear=False, value_layer=True``; the
+    defaults are those of the authors' program.
 
     References
     ----------
@@ -131,6 +136,7 @@ class DSMILClassifier(BaseMILClassifier):
 
     query_dim: int = parameter(128, AT_LEAST_ONE)
     value_layer: bool = parameter(False, "boolean")
+    nonlinear: bool = parameter(True, "boolean")
     dropout: float = parameter(0.0, BELOW_ONE)
     average_streams: bool = parameter(False, "boolean")
     max_epochs: int = 50
@@ -153,6 +159,7 @@ class DSMILClassifier(BaseMILClassifier):
             n_classes,
             query_dim=self.query_dim,
             value_layer=self.value_layer,
+            nonlinear=self.nonlinear,
             dropout=self.dropout,
             average_streams=self.average_streams,
         )

@@ -95,10 +95,12 @@ class TrainingOptions(Parameters):
 
     Parameters
     ----------
-    optimizer : {"auto", "adamw", "adam", "lookahead_radam"}, default="auto"
-        The weight decay of "adam" is part of the gradient, that of the others is not.
+    optimizer : {"auto", "adamw", "adam", "lookahead_radam", "sgd"}, default="auto"
+        The weight decay of "adam" and "sgd" is part of the gradient, that of the others is not.
     betas : (float, float) or "auto", default="auto"
         Decay of the moving averages of Adam and AdamW.
+    momentum : float, default=0.9
+        Momentum of "sgd"; the others do not use it.
     lr_schedule : {"auto", "plateau", "cosine", "linear", "step", None}, default="auto"
         "plateau" multiplies the learning rate by 0.2 after 5 epochs without progress, "cosine" and
         "linear" lower it to 0 over `max_epochs`, "step" multiplies it by 0.2 at half of
@@ -145,6 +147,7 @@ class TrainingOptions(Parameters):
 
     optimizer: str = parameter("auto", StrOptions({"auto", *OPTIMIZERS}))
     betas: Any = parameter("auto", AUTO, tuple, list)
+    momentum: float = parameter(0.9, BELOW_ONE)
     lr_schedule: str | None = parameter("auto", StrOptions({"auto", *SCHEDULES}), None)
     accumulation_steps: Any = parameter("auto", AUTO, AT_LEAST_ONE)
     max_grad_norm: Any = parameter("auto", AUTO, POSITIVE, None)

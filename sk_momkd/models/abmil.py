@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import pairwise, starmap
+
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -22,11 +25,15 @@ class ABMIL(nn.Module):
     n_classes : int
     dim : int, default=512
         Width M of the patch embedding.
+    hidden_dims : sequence of int, default=()
+        Widths of the layers between the features and the last layer of the embedding.
     attention_dim : int, default=128
         Width L of the two arms of the attention.
     gated : bool, default=True
     dropout : float, default=0.25
-        After the embedding and on both arms of the attention.
+        After each layer of the embedding.
+    attention_dropout : float, optional
+        On both arms of the attention, by default `dropout`.
 
     Notes
     -----
@@ -45,13 +52,18 @@ class ABMIL(nn.Module):
         n_classes: int,
         *,
         dim: int = 512,
+        hidden_dims: Sequence[int] = (),
         attention_dim: int = 128,
         gated: bool = True,
         dropout: float = 0.25,
+        attention_dropout: float | None = None,
     ) -> None:
         super().__init__()
-        self.embedding = nn.Linear(in_features, dim)
-        self.attention = GatedAttention(dim, attention_dim, gated=gated, dropout=dropout)
+        in_attention = dropout if attention_dropout is None else attention_dropout
+        first, *others = (*hidden_dims, dim)
+        self.embedding = nn.Linear(in_features, first)
+        self.deeper = nn.ModuleList(starmap(nn.Linear, pairwise((first, *others))))
+        self.attention = GatedAttention(dim, attention_dim, gated=gated, dropout=in_attention)
         self.head = nn.Linear(dim, n_classes)
         self.dropout = Dropout(dropout)
 
@@ -66,7 +78,9 @@ class ABMIL(nn.Module):
         omics: Tensor | None = None,
         paired: Tensor | None = None,
     ) -> MILOutput:
-        embedding = self.dropout(F.relu(embed(x, self.embedding)))  # h (n, M)
+        embedding = self.dropout(F.relu(embed(x, self.embedding)))
+        for layer in self.deeper:
+            embedding = self.dropout(F.relu(layer(embedding)))  # h (n, M)
         scores = self.attention(embedding)  # s (n, 1)
         attention = segment_softmax(scores, batch, n_bags)  # a (n, 1)
         slide = segment_pool(attention, embedding, batch, n_bags)[:, 0]  # z (B, M)

@@ -48,6 +48,9 @@ class DSMIL(nn.Module):
     query_dim : int, default=128
     value_layer : bool, default=False
         Pass the values through dropout, a linear layer and ReLU; if False, they are the features.
+    nonlinear : bool, default=True
+        The query is two layers with ReLU and tanh; if False, it is one linear layer, and the value
+        layer has no ReLU, as in the paper's equations.
     dropout : float, default=0
         In the value layer.
     average_streams : bool, default=False
@@ -73,18 +76,19 @@ class DSMIL(nn.Module):
         *,
         query_dim: int = 128,
         value_layer: bool = False,
+        nonlinear: bool = True,
         dropout: float = 0.0,
         average_streams: bool = False,
     ) -> None:
         super().__init__()
         self.average_streams = average_streams
         self.instance = nn.Linear(in_features, n_classes)
-        self.query = PatchEmbedding(
-            nn.Linear(in_features, query_dim), nn.ReLU(), nn.Linear(query_dim, query_dim), nn.Tanh()
-        )
+        second = [nn.ReLU(), nn.Linear(query_dim, query_dim), nn.Tanh()] if nonlinear else []
+        self.query = PatchEmbedding(nn.Linear(in_features, query_dim), *second)
         self.value: nn.Module = nn.Identity()
         if value_layer:
-            layer = PatchEmbedding(nn.Linear(in_features, in_features), nn.ReLU())
+            relu = [nn.ReLU()] if nonlinear else []
+            layer = PatchEmbedding(nn.Linear(in_features, in_features), *relu)
             self.value = nn.Sequential(Dropout(dropout), layer)
         self.head = nn.Conv1d(n_classes, n_classes, kernel_size=in_features)
 

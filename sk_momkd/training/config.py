@@ -62,6 +62,7 @@ class TrainingConfig:
     average_after: float | None = None
     clip: str = "global"
     betas: tuple[float, float] = (0.9, 0.999)
+    momentum: float = 0.9
     best_after: float = 0.0
 
     @property

@@ -14,7 +14,7 @@ from .config import TrainingConfig
 if TYPE_CHECKING:
     from skorch.callbacks import Callback
 
-OPTIMIZERS = ("adamw", "adam", "lookahead_radam")
+OPTIMIZERS = ("adamw", "adam", "lookahead_radam", "sgd")
 SCHEDULES = ("plateau", "cosine", "linear", "step")
 
 
@@ -50,11 +50,14 @@ class LookaheadRAdam(torch.optim.RAdam):
 
 def optimizer_settings(config: TrainingConfig) -> dict[str, Any]:
     """Class and arguments of the optimiser, as arguments of `skorch.NeuralNet`."""
-    settings = {
+    settings: dict[str, Any] = {
         "lr": config.learning_rate,
         "optimizer__weight_decay": config.weight_decay,
-        "optimizer__betas": tuple(config.betas),
     }
+    if config.optimizer == "sgd":
+        momentum = {"optimizer__momentum": config.momentum, "optimizer__fused": True}
+        return settings | momentum | {"optimizer": torch.optim.SGD}
+    settings["optimizer__betas"] = tuple(config.betas)
     if config.optimizer == "lookahead_radam":
         return settings | {"optimizer": LookaheadRAdam}
     kind = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam

@@ -82,6 +82,13 @@ def test_fit_bad_option_names_it(cohort):
         clf.fit(bags, y)
 
 
+@pytest.mark.parametrize("widths", [(0,), (256, 1.5)])
+def test_fit_bad_widths_of_the_embedding_are_named(cohort, widths):
+    bags, y, _ = cohort
+    with pytest.raises(ValueError, match=r"hidden_dims must be whole numbers of at least 1"):
+        ABMILClassifier(hidden_dims=widths).fit(bags, y)
+
+
 def test_grid_search_over_options(cohort):
     bags, y, omics = cohort
     clf = MoMKDClassifier(hidden_dim=8, projection_dim=4, max_epochs=1, random_state=0)

@@ -63,6 +63,23 @@ def test_parameter_count_at_1536_features(settings, count):
     assert n_parameters(ABMIL(1536, 2, **settings)) == count
 
 
+def test_hidden_layers_stand_before_the_last_layer_of_the_embedding():
+    model = ABMIL(9, 2, dim=4, hidden_dims=(7, 5), dropout=0).double()
+    widths = [layer.weight.shape for layer in (model.embedding, *model.deeper)]
+    assert widths == [(7, 9), (5, 7), (4, 5)]
+    h = x = features(6, 9)
+    for layer in (model.embedding, *model.deeper):
+        h = layer(h).clamp(min=0)
+    output, weights = call(model, x), model.attention(h).softmax(dim=0)
+    close(output.logits, model.head((weights * h).sum(dim=0, keepdim=True)), 1e-12)
+
+
+@pytest.mark.parametrize(("given", "expected"), [(None, 0.5), (0.0, 0.0)])
+def test_attention_dropout_is_that_of_the_embedding_unless_given(given, expected):
+    model = ABMIL(5, 2, dim=4, dropout=0.5, attention_dropout=given)
+    assert (model.dropout.p, model.attention.dropout.p) == (0.5, expected)
+
+
 def test_attention_dropout_arms_have_masks_of_their_own():
     model = ABMIL(5, 2, dim=4, attention_dim=50, dropout=0.5).double().train()
     attention = model.attention

@@ -63,6 +63,19 @@ def test_gradient_reaches_the_query_of_the_critical_instance():
     torch.testing.assert_close(x.grad, again.grad, atol=1e-12, rtol=1e-10)
 
 
+def test_linear_form_is_the_paper_as_printed():
+    model, x = build("dsmil_linear"), features(7)
+    output = call(model, x)
+    scores = model.instance(x)
+    query, value = model.query[0](x), model.value[1][0](x)
+    bags = []
+    for c in range(2):
+        key = query[scores[:, c].argmax()]
+        weights = (query @ key / math.sqrt(6)).softmax(dim=0)
+        bags.append(weights @ value)
+    close(output.bag_logits, model.head(torch.stack(bags)[None]).squeeze(2), 1e-12)
+
+
 def test_critical_of_a_batch_are_rows_of_the_batch():
     model, bags = build("dsmil", 3), [features(4), features(7, seed=5)]
     output = call(model, *bags)

@@ -52,6 +52,17 @@ def test_weight_decay_is_coupled_in_adam_alone():
     assert first_step("lookahead_radam") == pytest.approx(1 - 0.1 * 0.5 - 0.1 * 1e-3, abs=1e-6)
 
 
+def test_sgd_has_momentum_and_coupled_weight_decay():
+    assert first_step("sgd") == pytest.approx(1 - 0.1 * (1e-3 + 0.5), abs=1e-6)
+    settings = optimizer_settings(config(optimizer="sgd", weight_decay=0.0, momentum=0.5))
+    weight = torch.nn.Parameter(torch.ones(1))
+    optimizer = torch.optim.SGD([weight], lr=0.1, momentum=settings["optimizer__momentum"])
+    for _ in range(2):
+        weight.grad = torch.ones(1)
+        optimizer.step()
+    assert weight.item() == pytest.approx(1 - 0.1 - 0.1 * 1.5)
+
+
 def test_lookahead_goes_half_of_the_way_every_sixth_step():
     def run(kind, n_steps, **settings):
         weight = torch.nn.Parameter(torch.ones(3))
