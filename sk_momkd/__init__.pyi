@@ -53,6 +53,7 @@ from .exceptions import (
     CheckpointError as CheckpointError,
     CohortError as CohortError,
     CohortWarning as CohortWarning,
+    EmptyInstancesWarning as EmptyInstancesWarning,
     ExpressionScaleWarning as ExpressionScaleWarning,
     LeakageError as LeakageError,
     OmicsError as OmicsError,

@@ -60,6 +60,13 @@ class CohortWarning(UserWarning):
     """
 
 
+class EmptyInstancesWarning(UserWarning):
+    """Instances of a bag have no content: all their features are zero.
+
+    A part of the file may never have been written. Extract its features again.
+    """
+
+
 class ExpressionScaleWarning(UserWarning):
     """Expression looks neither like counts nor like a log scale.
 

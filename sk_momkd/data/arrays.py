@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..exceptions import BagError
+from ..exceptions import BagError, EmptyInstancesWarning
+
+_WIDE = 8  # features; an instance of fewer may be zero by chance
 
 
 class BagArrays(NamedTuple):
@@ -54,6 +57,8 @@ def check_features(features: Any, name: str) -> NDArray:
         )
     if features.dtype.kind not in "fiub":
         raise BagError(f"{name}: features must be numbers, got dtype {features.dtype}.")
+    if features.dtype.kind in "iu":
+        _refuse_bit_patterns(features, name)
     with np.errstate(over="ignore", invalid="ignore"):
         features = np.ascontiguousarray(features, dtype=np.float32)
         total = features.sum(dtype=np.float64)
@@ -66,6 +71,77 @@ def check_features(features: Any, name: str) -> NDArray:
             f"{bad[0][0]}, feature {bad[0][1]}. Extract the features again or remove the slide."
         )
     return features
+
+
+_FLOAT_OF_SIZE = {2: ("float16", "bfloat16"), 4: ("float32",), 8: ("float64",)}
+_PLAUSIBLE = (2.0**-13, 2.0**12)  # magnitude of features
+_SAMPLE = 4096
+
+
+def _as_float(bits: NDArray, kind: str) -> NDArray:
+    if kind != "bfloat16":
+        return bits.view(kind).astype(np.float64)
+    return (bits.astype(np.uint32) << 16).view(np.float32).astype(np.float64)
+
+
+def _refuse_bit_patterns(features: NDArray, name: str) -> None:
+    """Raise if integers are the bits of floats, as tools store bfloat16 for want of a dtype.
+
+    As floats nearly all have the magnitude of features; as integers nearly all are large.
+    """
+    kinds = _FLOAT_OF_SIZE.get(features.dtype.itemsize, ())
+    sample = features[: max(1, _SAMPLE // features.shape[1])].ravel()
+    sample = np.ascontiguousarray(sample[sample != 0])
+    if not len(sample):
+        return
+    bits = sample.view(f"u{sample.dtype.itemsize}") if kinds else sample
+    for kind in kinds:
+        with np.errstate(invalid="ignore"):
+            size = np.abs(_as_float(bits, kind))
+        in_range = ((size >= _PLAUSIBLE[0]) & (size <= _PLAUSIBLE[1])).mean()
+        if in_range > 0.95 and np.median(np.abs(sample.astype(np.float64))) > 2**13:
+            raise BagError(
+                f"{name}: features are integers of dtype {features.dtype} from {sample.min()} to "
+                f"{sample.max()}, which are the bits of {kind} numbers (up to {size.max():.3g}). "
+                "Convert them when they are written, e.g. tensor.float() before saving."
+            )
+
+
+def empty_instances(features: NDArray, fill: float = 0.0) -> NDArray:
+    """Positions of instances whose features all equal `fill`, as HDF5 reads what is not there."""
+    empty = np.arange(len(features))
+    for column in (0, features.shape[1] // 2, features.shape[1] - 1):  # most instances end here
+        empty = empty[features[empty, column] == fill]
+    return empty[(features[empty] == fill).all(axis=1)]
+
+
+def report_empty(empty: NDArray, shape: tuple[int, int], name: str, fill: float = 0.0) -> None:
+    """Raise if all instances of a bag are empty; warn with their share if some are.
+
+    Parameters
+    ----------
+    empty : ndarray
+        Positions as of `empty_instances`.
+    shape : (n_instances, n_features)
+    name : str
+        How messages call the bag.
+    fill : float, default=0.0
+    """
+    n, width = shape
+    if len(empty) == n:
+        raise BagError(
+            f"{name}: all {n * width} feature values are {fill:g}, as in a file whose content was "
+            "never written. Extract its features again, remove the slide, or allow it with "
+            "allow_constant=True."
+        )
+    if len(empty) and width >= _WIDE:
+        warnings.warn(
+            f"{name}: {len(empty)} of {n} instances ({len(empty) / n:.1%}) have no feature but "
+            f"{fill:g}, the first is instance {empty[0]}. A part of the file may never have been "
+            "written; if it is meant so, allow_constant=True.",
+            EmptyInstancesWarning,
+            stacklevel=2,
+        )
 
 
 def check_n_features(

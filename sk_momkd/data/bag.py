@@ -18,8 +18,10 @@ from .arrays import (
     check_coords,
     check_edges,
     check_features,
+    empty_instances,
     keep_instances,
     map_features,
+    report_empty,
     to_numpy,
 )
 
@@ -31,7 +33,8 @@ class BagInfo:
     Attributes
     ----------
     format : str
-        "trident", "momkd", "clam", "stamp", "pt", "slideflow", "pyg", "anndata", or "memory".
+        "trident", "momkd", "clam", "stamp", "hest", "pt", "slideflow", "pyg", "anndata", "npy",
+        "npz", "safetensors", "parquet", "zarr", or "memory".
     keys : tuple of str
         Datasets from which it is read, and by which its format was recognised.
     unit : str or None
@@ -42,6 +45,12 @@ class BagInfo:
         Width of a patch in `unit`.
     encoder : str or None
         Name of the encoder, where the file has it.
+    magnification : float or None
+        Magnification at which the patches were encoded.
+    patch_pixels : float or None
+        Width of a patch in pixels, as it was encoded.
+    feature_type : str or None
+        What a row describes, such as "tile" or "slide".
 
     Examples
     --------
@@ -56,6 +65,9 @@ class BagInfo:
     anchor: str = "top-left"
     patch_size: float | None = None
     encoder: str | None = None
+    magnification: float | None = None
+    patch_pixels: float | None = None
+    feature_type: str | None = None
 
     @property
     def patch_size_level0(self) -> float | None:
@@ -67,6 +79,7 @@ class BagInfo:
         if self.unit is not None:
             size = "" if self.patch_size is None else f", patches of {self.patch_size:g}"
             parts.append(f"{self.anchor} in {self.unit}{size}")
+        parts += [f"{self.magnification:g}x"] if self.magnification else []
         parts += [self.encoder] if self.encoder else []
         return "; ".join(parts)
 
@@ -93,11 +106,17 @@ class BagBlocks(NamedTuple):
     read: Callable[[], Iterator[NDArray]]
 
 
-def _blocks(rows: Any, n: int, size: int, name: str) -> Iterator[NDArray]:
+def _blocks(rows: Any, n: int, size: int, name: str, *, constant: bool) -> Iterator[NDArray]:
+    empty = []
     for start in range(0, n, size):
         stop = min(start + size, n)
         part = name if n <= size else f"{name}, instances {start} to {stop - 1}"
-        yield check_features(rows[start:stop], part)
+        block = check_features(rows[start:stop], part)
+        if not constant:
+            empty.append(start + empty_instances(block))
+        yield block
+    if not constant:
+        report_empty(np.concatenate(empty), rows.shape, name)
 
 
 class Bag:
@@ -113,11 +132,14 @@ class Bag:
         Stored graph: row 0 holds the sending instances, row 1 the receiving ones.
     bag_id, patient_id : str, optional
         Ids of slide and patient. Omics is joined by them, and splits are grouped by patient.
+    allow_constant : bool, default=False
+        Whether features may all be zero. Otherwise such a bag raises, and zero instances warn.
 
     Raises
     ------
     BagError
-        On :meth:`load`, when the bag is empty, not finite, or its parts disagree in length.
+        On :meth:`load`, when the bag is empty, not finite, or all zero, or its parts disagree in
+        length.
 
     Examples
     --------
@@ -127,7 +149,10 @@ class Bag:
     Bag('S1', patient='P1', 3 instances x 4 features, coords)
     """
 
-    __slots__ = ("_coords", "_edge_index", "_source", "_steps", "bag_id", "patient_id")
+    __slots__ = (
+        *("_allow_constant", "_coords", "_edge_index", "_source", "_steps"),
+        *("bag_id", "patient_id"),
+    )
 
     def __init__(
         self,
@@ -137,7 +162,9 @@ class Bag:
         edge_index: Any = None,
         bag_id: str | None = None,
         patient_id: str | None = None,
+        allow_constant: bool = False,
     ) -> None:
+        self._allow_constant = allow_constant
         self._source = features if _is_source(features) else to_numpy(features)
         self._coords = None if coords is None else to_numpy(coords)
         self._edge_index = None if edge_index is None else to_numpy(edge_index)
@@ -237,6 +264,8 @@ class Bag:
         coords = coords if self._coords is None else self._coords
         edges = edges if self._edge_index is None else self._edge_index
         features = check_features(features, name)
+        if not self._may_be_constant(len(features)):
+            report_empty(empty_instances(features), features.shape, name)
         n = len(features)
         coords, edges = check_coords(coords, n, name), check_edges(edges, n, name)
         arrays = BagArrays(features, coords, edges, slides)
@@ -273,7 +302,21 @@ class Bag:
             coords = check_coords(coords if self._coords is None else self._coords, n, name)
             edges = edges if self._edge_index is None else self._edge_index
             frame = BagArrays(np.empty((n, 0)), coords, check_edges(edges, n, name), slides)
-            yield BagBlocks(frame, rows.shape, partial(_blocks, rows, n, size, name))
+            constant = self._may_be_constant(n)
+            read = partial(_blocks, rows, n, size, name, constant=constant)
+            yield BagBlocks(frame, rows.shape, read)
+
+    def _may_be_constant(self, n_instances: int) -> bool:
+        """Whether zero features are no sign of missing content.
+
+        A row of a table, a bag of one instance in memory, may be zero; slides of a patient are
+        checked one by one.
+        """
+        if self._allow_constant or hasattr(self._source, "slides"):
+            return True
+        if not self.is_lazy:
+            return n_instances == 1
+        return getattr(self._source, "allow_constant", False)
 
     def _described(self) -> str:
         try:

@@ -111,9 +111,14 @@ def _tissue_map(
 def _write_bag(path: Path, features: NDArray, coords: NDArray, planted: NDArray) -> None:
     with h5py.File(path, "w") as file:
         file.create_dataset(
-            "features", data=features.astype(np.float32), chunks=(1, features.shape[1])
+            "features",
+            data=features.astype(np.float32),
+            chunks=(1, features.shape[1]),
+            fletcher32=True,
         )
-        stored = file.create_dataset("coords", data=coords.astype(np.int64), chunks=(1, 2))
+        stored = file.create_dataset(
+            "coords", data=coords.astype(np.int64), chunks=(1, 2), fletcher32=True
+        )
         stored.attrs.update(
             patch_size=256,
             patch_size_level0=_PATCH_LEVEL0,

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeGuard
 
 import numpy as np
@@ -16,6 +19,7 @@ from ..exceptions import OmicsError, PairingWarning
 from ..messages import first_few, repeated
 from .arrays import to_numpy
 from .sequence import BagSequence, as_bags
+from .stored_sparse import check_stored_sparse
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -25,6 +29,44 @@ def is_anndata(values: Any) -> TypeGuard[AnnData]:
     """Whether `values` is an AnnData; does not import anndata, which takes seconds."""
     anndata = sys.modules.get("anndata")
     return anndata is not None and isinstance(values, anndata.AnnData)
+
+
+@contextmanager
+def left_as_found(adata: AnnData) -> Iterator[None]:
+    """Use the file of a backed AnnData, and leave it open or closed as the caller had it."""
+    was_open = adata.file.is_open
+    if not was_open:
+        adata.file.open()
+    try:
+        yield
+    finally:
+        if not was_open:
+            adata.file.close()
+
+
+_CHECKED: dict[str, tuple[int, int]] = {}  # size and time of files with a sound sparse X
+
+
+def _check_once(group: Any) -> None:
+    found = os.stat(group.file.filename)
+    state = (found.st_size, found.st_mtime_ns)
+    if _CHECKED.get(group.file.filename) != state:
+        check_stored_sparse(group)
+        _CHECKED[group.file.filename] = state
+
+
+def backed_rows(adata: AnnData, positions: NDArray) -> Any:
+    """Rows of X of a backed AnnData or of a view of one, dense or sparse, in memory."""
+    base = adata._adata_ref if adata.is_view else adata
+    rows = np.arange(base.n_obs)[adata._oidx][positions] if adata.is_view else positions
+    order, back = np.unique(rows, return_inverse=True)  # files need sorted rows
+    with left_as_found(base):
+        values = base.X
+        if hasattr(values, "group"):
+            _check_once(values.group)
+        block = values[order]
+    columns = adata._vidx if adata.is_view else slice(None)
+    return block[back][:, columns]
 
 
 class OmicsTable:
@@ -107,8 +149,7 @@ class OmicsTable:
     def _block(self, positions: NDArray) -> Any:
         if not is_anndata(self._values):
             return self._values[positions]
-        order, back = np.unique(positions, return_inverse=True)  # files need sorted rows
-        return self._values[order].to_memory().X[back]
+        return backed_rows(self._values, positions)
 
     def match(self, bags: BagSequence) -> NDArray:
         """Row of each bag, by patient id and then by bag id.
@@ -142,6 +183,36 @@ class OmicsTable:
 
     def __repr__(self) -> str:
         return f"OmicsTable({len(self.ids)} patients x {len(self.genes)} genes)"
+
+
+def _has_stored_x(adata: AnnData) -> bool:
+    with left_as_found(adata):
+        return "X" in adata.file
+
+
+def _without_x(adata: AnnData) -> str:
+    layers, raw = sorted(adata.layers), adata.raw is not None
+    found = [f"the layers {first_few(layers, 8)}"] if layers else []
+    found += ["raw"] if raw else []
+    remedy = "adata.X = adata.layers[name], or layer=name in load_cohort" if layers else ""
+    remedy = "adata = adata.raw.to_adata()" if raw and not layers else remedy
+    return (
+        f"The AnnData has no X; it has {' and '.join(found)}. Choose one: {remedy}."
+        if found
+        else "The AnnData has no X; put the expression there."
+    )
+
+
+def check_sparse(values: Any) -> None:
+    """Raise if the indices of a sparse matrix are outside it; scipy takes them as they are."""
+    if not hasattr(values, "check_format"):
+        return
+    try:
+        values.check_format(full_check=True)
+    except ValueError as error:
+        raise OmicsError(
+            f"X of the AnnData is a damaged sparse matrix: {error}. Write the file again."
+        ) from error
 
 
 def _numbers(frame: pd.DataFrame) -> NDArray:
@@ -193,11 +264,11 @@ def as_omics(omics: Any) -> OmicsTable:
     if isinstance(omics, OmicsTable):
         return omics
     if is_anndata(omics):
-        if omics.isbacked and omics.is_view:  # a view of a file cannot be sliced
-            omics = omics.to_memory()
         values = omics if omics.isbacked else omics.X
-        if values is None or (omics.isbacked and "X" not in omics.file):
-            raise OmicsError("The AnnData has no X; put the expression there.")
+        if values is None or (omics.isbacked and not _has_stored_x(omics)):
+            raise OmicsError(_without_x(omics))
+        if values is not omics and sparse.issparse(values):
+            check_sparse(values)
         if values is not omics and not np.can_cast(values.dtype, np.float64, "same_kind"):
             raise OmicsError(f"X of the AnnData must be numbers, got dtype {values.dtype}.")
         ids, genes = omics.obs_names, omics.var_names

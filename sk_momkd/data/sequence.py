@@ -13,6 +13,9 @@ from ..messages import first_few, repeated
 from .arrays import BagArrays, to_numpy
 from .bag import Bag
 
+CENTRES = ("centroid", "centroids", "centers", "centres")  # of patches; the rest are corners
+POSITIONS = ("pos", "coords", "coordinates", "positions", "coord", "xy", *CENTRES)
+
 
 def _objects(values: Iterable[Any]) -> NDArray:
     return np.fromiter(values, dtype=object)
@@ -210,12 +213,21 @@ class BagSequence:
         return f"BagSequence of {len(self)} bags{first}"
 
 
-def _is_graph(item: Any) -> bool:
+def is_graph(item: Any) -> bool:
+    """Whether `item` is a torch-geometric ``Data`` or alike."""
     return hasattr(item, "x") and hasattr(item, "edge_index") and hasattr(item, "keys")
 
 
+def positions_of(graph: Any) -> tuple[str | None, Any]:
+    """Name and values of the positions of a ``Data``, which tools name in several ways."""
+    for name in POSITIONS:
+        if (values := getattr(graph, name, None)) is not None:
+            return name, values
+    return None, None
+
+
 def _is_bag_like(item: Any) -> bool:
-    if isinstance(item, Bag) or _is_graph(item):
+    if isinstance(item, Bag) or is_graph(item):
         return True
     if isinstance(item, tuple):
         return len(item) == 2 and np.ndim(item[0]) == 2
@@ -242,9 +254,9 @@ def _read(values: Any, name: str) -> NDArray:
 def _as_bag(item: Any, position: int) -> Bag:
     if isinstance(item, Bag):
         return item
-    if _is_graph(item):
+    if is_graph(item):
         ids = {k: item[k] for k in ("bag_id", "patient_id") if k in item}
-        return Bag(item.x, item.pos, edge_index=item.edge_index, **ids)
+        return Bag(item.x, positions_of(item)[1], edge_index=item.edge_index, **ids)
     if isinstance(item, tuple):
         if len(item) != 2:
             raise BagError(
@@ -279,7 +291,7 @@ shape (n_bags, n_instances, n_features); array of shape (n_bags, n_features) (ba
     """
     if isinstance(X, BagSequence):
         return X
-    if isinstance(X, Bag) or _is_graph(X):
+    if isinstance(X, Bag) or is_graph(X):
         raise BagError(f"X is a single {type(X).__name__}, expected a sequence: pass [bag].")
     if is_bag_list(X):
         return BagSequence(_as_bag(item, i) for i, item in enumerate(X))

@@ -10,21 +10,23 @@ from scipy import sparse
 
 from ..data.arrays import BagArrays
 from ..data.bag import BagInfo
-from ..exceptions import BagFileError
-from .hdf5 import number
-from .read_errors import errors_that_name
+from ..exceptions import BagFileError, OmicsError
+from .hdf5_checks import check_h5ad
+from .named_arrays import number, stated
+from .read_errors import errors_that_name, h5ad_errors
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
-GEOMETRY = ("unit", "anchor", "patch_size", "encoder")  # fields of BagInfo in ``uns["bag"]``
+NUMBERS = ("patch_size", "magnification", "patch_pixels")
+GEOMETRY = ("unit", "anchor", "encoder", "feature_type", *NUMBERS)  # of BagInfo in ``uns["bag"]``
 
 
 class AnnDataBag:
     """A ``.h5ad`` of one slide as LazySlide writes it: X, ``obsm["spatial"]``, tile spec."""
 
-    def __init__(self, path: str, format: str = "auto") -> None:
-        self.path, self.format = path, format
+    def __init__(self, path: str, format: str = "auto", *, allow_external: bool = False) -> None:
+        self.path, self.format, self.allow_external = path, format, allow_external
 
     def shape(self) -> tuple[int, ...]:
         """(n_instances, n_features)."""
@@ -54,20 +56,34 @@ class AnnDataBag:
         slide = self._load()
         keys = ["X"] + ["spatial"] * ("spatial" in slide.obsm)
         keys += ["spatial_connectivities"] * ("spatial_connectivities" in slide.obsp)
-        spec = slide.uns.get("tile_spec", {})
-        size = spec.get("base_width") if isinstance(spec, dict) else None
-        unit = "level-0 px" if "spatial" in slide.obsm else None
+        known = stated(slide.uns.get, has_coords="spatial" in slide.obsm) | _of_lazyslide(slide)
         stored = slide.uns.get("bag", {})  # as slide_anndata stores it
-        known = {k: stored[k] for k in GEOMETRY if k in stored} if isinstance(stored, dict) else {}
-        if "patch_size" in known:
-            known["patch_size"] = number(known["patch_size"])
-        return BagInfo("anndata", tuple(keys), **{"unit": unit, "patch_size": number(size)} | known)
+        stored = {k: stored[k] for k in GEOMETRY if k in stored} if isinstance(stored, dict) else {}
+        numbers = {k: number(v) for k, v in stored.items() if k in NUMBERS}
+        return BagInfo("anndata", tuple(keys), **(known | stored | numbers))
 
     def _load(self) -> AnnData:
         import anndata
 
-        with errors_that_name(self.path, ".h5ad file"):
+        try:
+            check_h5ad(self.path, allow_external=self.allow_external)
+        except OmicsError as error:  # a damaged sparse matrix
+            raise BagFileError(str(error)) from error
+        with errors_that_name(self.path, ".h5ad file", h5ad_errors()):
             slide = anndata.read_h5ad(self.path)
         if slide.X is None:
             raise BagFileError(f"{self.path} has no X; put the patch features there.")
         return slide
+
+
+def _of_lazyslide(slide: AnnData) -> dict[str, float]:
+    """Width and magnification of patches from LazySlide's tile specification."""
+    spec = slide.uns.get("tile_spec", {})
+    if not isinstance(spec, dict):
+        return {}
+    known = {
+        "patch_size": number(spec.get("base_width")),
+        "patch_pixels": number(spec.get("width")),
+        "magnification": number(spec.get("magnification")),
+    }
+    return {name: value for name, value in known.items() if value is not None}

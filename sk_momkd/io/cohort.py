@@ -231,6 +231,8 @@ def load_cohort(
     layer: str | None = None,
     barcodes: str | None = None,
     sample_type: str | None = PRIMARY_TUMOUR,
+    allow_external: bool = False,
+    allow_constant: bool = False,
 ) -> Cohort:
     """Read a cohort from a slide table, feature files and omics.
 
@@ -269,6 +271,9 @@ def load_cohort(
     sample_type : str or None, default="01"
         With `barcodes`, the type of the slides and samples to keep: "01" primary tumour, "06"
         metastasis, "11" normal tissue; None keeps all.
+    allow_external, allow_constant : bool, default=False
+        Whether content outside the named files is read, and whether features may all be zero, as
+        in :func:`read_bags`.
 
     Returns
     -------
@@ -309,11 +314,16 @@ def load_cohort(
     _require_usable(frame, files, Path(features))
     used = frame[frame["status"] == "used"]
     bags = BagSequence(
-        Bag(SlideFile(f), bag_id=s, patient_id=p)
+        Bag(SlideFile(f, "auto", allow_external, allow_constant), bag_id=s, patient_id=p)
         for f, s, p in zip(used["file"], used["slide_id"], used["patient_id"], strict=True)
     )
     joined = join_cohort_omics(
-        omics, bags, layer=layer, tcga=barcodes is not None, sample_type=sample_type
+        omics,
+        bags,
+        layer=layer,
+        tcga=barcodes is not None,
+        sample_type=sample_type,
+        allow_external=allow_external,
     )
     frame["has_omics"] = False
     frame.loc[used.index, "has_omics"] = joined.has_omics

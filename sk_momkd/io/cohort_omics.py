@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from os import PathLike
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from ..data.omics import OmicsTable, as_omics, check_names, is_anndata
+from ..data.omics import OmicsTable, as_omics, backed_rows, check_names, is_anndata
 from ..data.sequence import BagSequence
-from ..exceptions import CohortError, OmicsError
+from ..exceptions import BagFileError, CohortError, OmicsError
 from ..messages import first_few
-from .read_errors import h5ad_errors
+from .hdf5_checks import check_h5ad
+from .read_errors import errors_that_name, h5ad_errors, is_out_of_memory
 from .tables import is_table, is_text_table, read_table
 from .tcga import choose_aliquots, patient_of
 
@@ -101,26 +104,30 @@ def patients_by_genes(
     return frame if in_rows > in_columns else frame.T
 
 
-def _open_h5ad(path: str | PathLike) -> AnnData:
+def _open_h5ad(path: str | PathLike, *, allow_external: bool) -> AnnData:
     import anndata
 
+    if not Path(path).exists() and not os.path.islink(path):
+        raise FileNotFoundError(f"{path} does not exist.")
     try:
-        adata = anndata.read_h5ad(path, backed="r")
-        if "X" in adata.file:
-            return adata
-        adata.file.close()  # layers alone cannot be sliced on disk
-        return anndata.read_h5ad(path)
-    except FileNotFoundError:
-        raise
-    except h5ad_errors() as error:
-        raise OmicsError(f"{path} is not a readable .h5ad file: {error}") from error
+        check_h5ad(path, allow_external=allow_external)
+        with errors_that_name(path, ".h5ad file", h5ad_errors()):
+            adata = anndata.read_h5ad(path, backed="r")
+            if "X" in adata.file:
+                return adata
+            adata.file.close()  # layers alone cannot be sliced on disk
+            return anndata.read_h5ad(path)
+    except BagFileError as error:
+        raise OmicsError(str(error)) from error
 
 
-def _as_anndata(omics: Any, bags: BagSequence, name_of: Callable[[str], str]) -> AnnData:
+def _as_anndata(
+    omics: Any, bags: BagSequence, name_of: Callable[[str], str], *, allow_external: bool
+) -> AnnData:
     if is_anndata(omics):
         return omics
     if not isinstance(omics, pd.DataFrame) and not is_table(omics):
-        return _open_h5ad(omics)
+        return _open_h5ad(omics, allow_external=allow_external)
     from anndata import AnnData
 
     frame = omics
@@ -132,10 +139,14 @@ def _as_anndata(omics: Any, bags: BagSequence, name_of: Callable[[str], str]) ->
 
 @contextmanager
 def _opened(
-    omics: str | PathLike | AnnData | pd.DataFrame, bags: BagSequence, name_of: Callable[[str], str]
+    omics: str | PathLike | AnnData | pd.DataFrame,
+    bags: BagSequence,
+    name_of: Callable[[str], str],
+    *,
+    allow_external: bool,
 ) -> Iterator[AnnData]:
     """Yield `omics` as an AnnData; a file is opened backed, and closed afterwards."""
-    adata = _as_anndata(omics, bags, name_of)
+    adata = _as_anndata(omics, bags, name_of, allow_external=allow_external)
     try:
         yield adata
     finally:
@@ -152,16 +163,28 @@ def _rows_to_join(ids: NDArray, *, tcga: bool, sample_type: str | None) -> pd.Da
 
 
 def _in_memory(adata: AnnData, rows: NDArray, layer: str | None) -> AnnData:
-    """The `rows` of `adata`, in their order."""
-    order = np.argsort(rows)  # a backed file can only be read in ascending rows
-    block = adata[rows[order]]
+    """The `rows` of `adata`, in their order; a file is left open or closed as it was."""
     try:
-        block = block.to_memory() if adata.isbacked else block.copy()
+        block = _read_rows(adata, rows) if adata.isbacked else adata[rows].copy()
     except h5ad_errors() as error:
+        if is_out_of_memory(error):
+            raise MemoryError(f"{adata.filename}: not enough memory to read its X.") from error
         raise OmicsError(f"omics cannot be read from {adata.filename}: {error}") from error
     if layer is not None:
         block.X = block.layers[layer]
-    return block[np.argsort(order)].copy()
+    return block
+
+
+def _read_rows(adata: AnnData, rows: NDArray) -> AnnData:
+    """Rows of a backed AnnData, of which X alone is on disk; `to_memory` would close the file."""
+    from anndata import AnnData
+
+    base = adata._adata_ref if adata.is_view else adata  # a view of a view cannot be made
+    own = np.arange(base.n_obs)[adata._oidx][rows] if adata.is_view else rows
+    block = base[own, adata._vidx] if adata.is_view else base[own]
+    rest = ("obs", "var", "uns", "obsm", "varm", "obsp", "varp", "layers")
+    parts = {name: getattr(block, name).copy() for name in rest}
+    return AnnData(backed_rows(adata, rows), **parts)
 
 
 def join_cohort_omics(
@@ -171,6 +194,7 @@ def join_cohort_omics(
     layer: str | None = None,
     tcga: bool = False,
     sample_type: str | None = None,
+    allow_external: bool = False,
 ) -> CohortOmics:
     """Join `omics` to `bags` by id; with `tcga` by the patient in the barcode of the row.
 
@@ -185,7 +209,8 @@ def join_cohort_omics(
     if omics is None:
         nothing = pd.DataFrame(columns=["id", "status"], dtype=object)
         return CohortOmics(None, np.zeros(len(bags), dtype=bool), [], nothing)
-    with _opened(omics, bags, patient_of if tcga else str) as adata:
+    name_of = patient_of if tcga else str
+    with _opened(omics, bags, name_of, allow_external=allow_external) as adata:
         if layer is not None and layer not in adata.layers:
             raise OmicsError(f"omics has no layer {layer!r}; it has {sorted(adata.layers)}.")
         if layer is None:

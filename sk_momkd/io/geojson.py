@@ -14,15 +14,17 @@ from numpy.typing import NDArray
 from pandas.api.types import is_numeric_dtype
 
 from ..data.bag import Bag
-from ..exceptions import BagError
+from ..exceptions import BagError, BagFileError
 from ..messages import first_few
 from .atomic import atomic_write
+from .local_files import require_regular
 from .read_errors import errors_that_name
 
 if TYPE_CHECKING:
     from shapely import Polygon
 
 _IDS = ("bag_id", "patient_id", "patch", "x", "y")
+_LARGEST_FILE = 2**30  # bytes
 _OBJECT_TYPES = ("tile", "detection", "annotation")
 
 
@@ -63,7 +65,7 @@ def _polygon(coordinates: list[Any]) -> Polygon:
     return Polygon(outline, [hole for hole in holes if len(np.unique(hole, axis=0)) > 2])
 
 
-def read_polygons(path: str | PathLike) -> list[Polygon]:
+def read_polygons(path: str | PathLike, *, allow_external: bool = False) -> list[Polygon]:
     """Polygons of a GeoJSON file, as TRIDENT's ``contours_geojson`` and QuPath store them.
 
     Parameters
@@ -71,6 +73,8 @@ def read_polygons(path: str | PathLike) -> list[Polygon]:
     path : path
         A FeatureCollection, a feature, a geometry, or a list of these. Points and lines enclose
         nothing and are ignored.
+    allow_external : bool, default=False
+        Whether the file may be a link to a file outside its folder.
 
     Returns
     -------
@@ -82,6 +86,9 @@ def read_polygons(path: str | PathLike) -> list[Polygon]:
     BagFileError
         If the file is missing or not GeoJSON.
     """
+    state = require_regular(path, allow_external=allow_external)
+    if state[0] > _LARGEST_FILE:
+        raise BagFileError(f"{path} has {state[0]:,} bytes; at most {_LARGEST_FILE:,} are read.")
     with errors_that_name(path, "GeoJSON file"):
         content = json.loads(Path(path).read_text(encoding="utf-8"))
         return [_polygon(coordinates) for coordinates in _coordinates(content)]

@@ -1,10 +1,11 @@
-"""HDF5 bags: TRIDENT, the MoMKD release, CLAM and STAMP."""
+"""HDF5 bags: TRIDENT, the MoMKD release, CLAM, STAMP and HEST."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,15 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from ..data.arrays import BagArrays
+from ..data.arrays import BagArrays, empty_instances, report_empty
 from ..data.bag import BagInfo
 from ..exceptions import BagFileError
-from .read_errors import READ_ERRORS, errors_that_name
+from .hdf5_checks import attribute, check_dataset, external_files, find, open_hdf5
+from .local_files import file_state, require_unchanged
+from .named_arrays import number, squeezed, text
+from .read_errors import OR_MEMORY, errors_that_name, is_out_of_memory
+
+_MOST_NAMES = 50  # of the objects of a file, in messages
 
 
 @dataclass(frozen=True)
@@ -27,87 +33,107 @@ class Hdf5Layout:
     format : str
     features : str
         Dataset (N, D), or (1, N, D) in public feature sets.
-    matches : callable
-        Whether an open file has this layout; the layouts are tried in the order of `LAYOUTS`.
     edges : str, optional
         Dataset (2, n_edges), row 0 a patch and row 1 one of its nearest patches.
+    mark : str, optional
+        Attribute of the coordinates by which the format is recognised.
     """
 
     format: str
     features: str
-    matches: Callable[[h5py.File], bool]
     edges: str | None = None
+    mark: str | None = None
 
 
-def _has_trident_geometry(file: h5py.File) -> bool:
-    return "coords" in file and "patch_size_level0" in file["coords"].attrs
-
-
-LAYOUTS = (
-    Hdf5Layout(
-        "momkd", "features", lambda f: "features" in f and "edge_index_k8" in f, "edge_index_k8"
-    ),
-    Hdf5Layout("trident", "features", lambda f: "features" in f and _has_trident_geometry(f)),
-    Hdf5Layout("clam", "features", lambda f: "features" in f),
-    Hdf5Layout("stamp", "feats", lambda f: "feats" in f),
-    Hdf5Layout("stamp", "patch_embeddings", lambda f: "patch_embeddings" in f),
+LAYOUTS = (  # in this order
+    Hdf5Layout("momkd", "features", edges="edge_index_k8"),
+    Hdf5Layout("trident", "features", mark="patch_size_level0"),
+    Hdf5Layout("clam", "features"),
+    Hdf5Layout("stamp", "feats"),
+    Hdf5Layout("stamp", "patch_embeddings"),
+    Hdf5Layout("hest", "embeddings"),
 )
 
 
-def text(value: Any) -> str | None:
-    """An attribute as text, None where it is absent."""
-    if value is None:
-        return None
-    return value.decode() if isinstance(value, bytes) else str(value)
-
-
-def number(value: Any) -> float | None:
-    """An attribute as a number, None where it is absent or not a number."""
-    try:
-        return None if value is None else float(value)
-    except (TypeError, ValueError):
-        return None
-
-
-def _squeezed(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """`shape` without the leading 1 of (1, N, D); a bag of one patch, (1, D), is unchanged."""
-    return shape[1:] if len(shape) == 3 and shape[0] == 1 else shape
+def _unreadable(path: str, key: str, error: Exception) -> Exception:
+    """The error of a dataset that cannot be read, which is not the file's where memory lacks."""
+    if is_out_of_memory(error):
+        return MemoryError(f"{path}: there is not enough memory to read {key!r}: {error}")
+    return BagFileError(f"{path}: dataset {key!r} cannot be read: {error}")
 
 
 class _Rows:
     """Features in an open file; rows are read when they are sliced."""
 
     def __init__(self, bag: Hdf5Bag, file: h5py.File, key: str) -> None:
-        self._path, self._key = bag.path, key
+        self._path, self._key, self._state = bag.path, key, file_state(bag.path)
         self._dataset = bag._dataset(file, key)
-        self.shape = _squeezed(self._dataset.shape)
+        self.shape = squeezed(self._dataset.shape)
+        self.value_of_fill = number(
+            self._dataset.fillvalue
+        )  # what HDF5 reads where nothing was written
 
     def __getitem__(self, rows: slice) -> NDArray:
         try:
             if self.shape == self._dataset.shape:
-                return self._dataset[rows] if self.shape else self._dataset[()]
-            return self._dataset[0, rows]
-        except READ_ERRORS as error:
-            problem = f"{self._path}: dataset {self._key!r} cannot be read: {error}"
-            raise BagFileError(problem) from error
+                values = self._dataset[rows] if self.shape else self._dataset[()]
+            else:
+                values = self._dataset[0, rows]
+        except OR_MEMORY as error:
+            raise _unreadable(self._path, self._key, error) from error
+        require_unchanged(self._path, self._state)  # HDF5 reads zeros beyond a new end
+        return values
 
 
-def _clam_patch_size(path: Path) -> float | None:
-    """Patch width in level-0 pixels, from ``patches/<slide>.h5`` beside CLAM's ``h5_files``.
+def _level0_width(attributes: dict[str, Any]) -> float | None:
+    """Patch width in level-0 pixels, from the width at a level and its downsample per axis.
 
-    CLAM gives the width in pixels of the level it reads, and that level's downsample per axis.
+    Without level, downsample and magnifications the width is taken to be that of level 0.
     """
-    patches = path.absolute().parent.parent / "patches" / path.name
-    if path.absolute().parent.name != "h5_files" or not patches.is_file():
-        return None
-    with Hdf5Bag(str(patches))._open() as file:
-        stored = file.get("coords")
-        attrs = {} if stored is None else dict(stored.attrs)
-    size, level = number(attrs.get("patch_size")), number(attrs.get("patch_level"))
-    downsample = np.ravel(attrs.get("downsample", 1.0 if level == 0 else np.nan))
-    factor = number(downsample[0]) if len(downsample) else None
+    size, level = number(attributes["patch_size"]), number(attributes["patch_level"])
+    downsample = attributes["downsample"]
+    if downsample is None:
+        downsample = _ratio(attributes["level0_magnification"], attributes["target_magnification"])
+    if downsample is None:
+        downsample = 1.0 if not level else np.nan
+    first = np.ravel(downsample)
+    factor = number(first[0]) if len(first) else None
     width = np.nan if size is None or factor is None else size * factor
     return float(round(width)) if np.isfinite(width) and width > 0 else None
+
+
+def _ratio(one: Any, other: Any) -> float | None:
+    top, bottom = number(one), number(other)
+    return top / bottom if top and bottom else None
+
+
+def _clam_attributes(path: Path, bag: Hdf5Bag) -> dict[str, Any]:
+    """Attributes of the coordinates in ``patches/<slide>.h5``, beside CLAM's ``h5_files``."""
+    patches = path.absolute().parent.parent / "patches" / path.name
+    if path.absolute().parent.name != "h5_files" or not patches.is_file():
+        return {}
+    with Hdf5Bag(str(patches), allow_external=bag.allow_external)._open() as file:
+        stored = find(file, "coords", allow_external=bag.allow_external)
+        known = {} if stored is None else _attributes(stored)
+    if known.get("patch_level") is None:
+        known["patch_level"] = -1  # CLAM always states the level; without it the width is unknown
+    return known
+
+
+_OF_COORDS = (
+    *("patch_size", "patch_level", "downsample", "patch_size_level0"),
+    *("level0_magnification", "target_magnification", "magnification"),
+)
+_ENCODER_KEYS = ("extractor", "encoder", "model_name", "patch_encoder", "feature_extractor")
+
+
+def _attributes(owner: Any) -> dict[str, Any]:
+    return {name: attribute(owner, name) for name in _OF_COORDS}
+
+
+def _first_text(owners: list[Any], names: tuple[str, ...]) -> str | None:
+    found = (text(attribute(owner, name)) for owner in owners for name in names)
+    return next((value for value in found if value), None)
 
 
 class Hdf5Bag:
@@ -118,20 +144,25 @@ class Hdf5Bag:
     path : str
     format : str
         "auto", or one of the formats in `LAYOUTS`.
+    allow_external : bool, default=False
+        Whether content of other files that the file names is read.
     """
 
-    def __init__(self, path: str, format: str = "auto") -> None:
-        self.path, self.format = path, format
+    def __init__(self, path: str, format: str = "auto", *, allow_external: bool = False) -> None:
+        self.path, self.format, self.allow_external = path, format, allow_external
 
     def shape(self) -> tuple[int, ...]:
         """(n_instances, n_features), from the header alone."""
         with self._open() as file:
-            return _squeezed(self._dataset(file, self._layout(file).features).shape)
+            return squeezed(self._dataset(file, self._layout(file).features).shape)
 
     def read(self) -> BagArrays:
         """Read features, coordinates and stored graph; None for what is absent."""
         with self.opened() as arrays:
-            return arrays._replace(features=arrays.features[:])
+            features, fill = arrays.features[:], getattr(arrays.features, "value_of_fill", None)
+        if fill not in (None, 0) and features.ndim == 2 and features.size:
+            report_empty(empty_instances(features, fill), features.shape, self.path, fill)
+        return arrays._replace(features=features)
 
     @contextmanager
     def opened(self) -> Iterator[BagArrays]:
@@ -139,7 +170,7 @@ class Hdf5Bag:
         with self._file() as file:
             with errors_that_name(self.path, "HDF5 file"):  # but not the caller's errors
                 layout = self._layout(file)
-                coords = self._values(file, "coords") if "coords" in file else None
+                coords = self._values(file, "coords") if self._has(file, "coords") else None
                 edges = None if layout.edges is None else self._values(file, layout.edges)
                 # Reversed, so that a patch receives from its nearest patches, as in built graphs.
                 edges = edges if edges is None or not edges.ndim else edges[::-1]
@@ -149,32 +180,43 @@ class Hdf5Bag:
     def coords(self) -> NDArray | None:
         """Coordinates alone; None where the file has none."""
         with self._open() as file:
-            return self._values(file, "coords") if "coords" in file else None
+            return self._values(file, "coords") if self._has(file, "coords") else None
 
     @property
     def parts(self) -> list[str]:
-        """The file."""
-        return [self.path]
-
-    def info(self) -> BagInfo:
-        """Keys, unit, patch size and encoder; CLAM keeps the patch size in a separate file."""
+        """The file, and where they are allowed the files that hold its content."""
+        if not self.allow_external:
+            return [self.path]
         with self._open() as file:
             layout = self._layout(file)
-            has_coords = isinstance(file.get("coords"), h5py.Dataset)
-            attrs = dict(file["coords"].attrs) if has_coords else {}
-            keys = [layout.features, *(["coords"] if has_coords else [])]
-            encoder = text(file.attrs.get("extractor", file[layout.features].attrs.get("encoder")))
-            stamp = layout.format == "stamp"
-            stated = file.attrs.get("tile_size_um") if stamp else attrs.get("patch_size_level0")
-            size = number(stated)
-        if size is None and layout.format == "clam":
-            size = _clam_patch_size(Path(self.path))
+        keys = [key for key in (layout.features, "coords", layout.edges) if key]
+        others = {other for key in keys for other in external_files(self.path, key)}
+        return [self.path, *sorted(others)]
+
+    def info(self) -> BagInfo:
+        """Keys, unit, patch size and what else the file states; CLAM keeps it in another file."""
+        with self._open() as file:
+            layout = self._layout(file)
+            coords, features = self._find(file, "coords"), self._find(file, layout.features)
+            has_coords = isinstance(coords, h5py.Dataset)
+            attrs = dict.fromkeys(_OF_COORDS) | (_attributes(coords) if has_coords else {})
+            if layout.format == "clam" and attrs["patch_size"] is None:
+                attrs |= _clam_attributes(Path(self.path), self)
+            keys = (layout.features, *(["coords"] if has_coords else []))
+            encoder = _first_text([file, features], _ENCODER_KEYS)
+            kind = _first_text([file, features], ("feat_type", "feature_type"))
+            if layout.format == "stamp":
+                return _stamp_info(file, keys, has_coords, encoder, kind)
+        size = number(attrs["patch_size_level0"])
         return BagInfo(
             layout.format,
-            tuple(keys + ([layout.edges] if layout.edges else [])),
-            unit=("um" if stamp else "level-0 px") if has_coords else None,
-            patch_size=size,
+            keys + ((layout.edges,) if layout.edges else ()),
+            unit="level-0 px" if has_coords else None,
+            patch_size=_level0_width(attrs) if size is None else size,
             encoder=encoder,
+            magnification=number(attrs["target_magnification"]) or number(attrs["magnification"]),
+            patch_pixels=number(attrs["patch_size"]),
+            feature_type=kind,
         )
 
     @contextmanager
@@ -182,33 +224,72 @@ class Hdf5Bag:
         with self._file() as file, errors_that_name(self.path, "HDF5 file"):
             yield file
 
-    def _file(self) -> h5py.File:
-        with errors_that_name(self.path, "HDF5 file (truncated, or another format)"):
-            return h5py.File(self.path, "r")
+    def _file(self) -> AbstractContextManager[h5py.File]:
+        return open_hdf5(self.path, allow_external=self.allow_external)
+
+    def _find(self, file: h5py.File, key: str) -> Any:
+        return find(file, key, allow_external=self.allow_external)
+
+    def _has(self, file: h5py.File, key: str) -> bool:
+        return file.id.links.exists(key.encode())
 
     def _layout(self, file: h5py.File) -> Hdf5Layout:
         wanted = [x for x in LAYOUTS if self.format in ("auto", x.format)]
         for layout in wanted:
-            if layout.matches(file) or (self.format != "auto" and layout.features in file):
+            if not self._has(file, layout.features):
+                continue
+            if self.format != "auto" or self._matches(file, layout):
                 return layout
         known = ", ".join(sorted({repr(layout.features) for layout in wanted}))
         raise BagFileError(
-            f"{self.path} has no dataset {known}; it holds {sorted(file.keys())}. "
+            f"{self.path} has no dataset {known}; it holds {_names(file)}. "
             f"Read as format={self.format!r}."
         )
 
+    def _matches(self, file: h5py.File, layout: Hdf5Layout) -> bool:
+        if layout.edges is not None and not self._has(file, layout.edges):
+            return False
+        if layout.mark is None:
+            return True
+        coords = self._find(file, "coords") if self._has(file, "coords") else None
+        return coords is not None and attribute(coords, layout.mark) is not None
+
     def _dataset(self, file: h5py.File, key: str) -> h5py.Dataset:
-        found = file.get(key)
+        found = self._find(file, key)
         if not isinstance(found, h5py.Dataset) or found.shape is None:
-            raise BagFileError(
-                f"{self.path} has no dataset {key!r}; it holds {sorted(file.keys())}."
-            )
+            dangling = found is None and self._has(file, key)
+            why = f"; {key!r} is a link that leads nowhere" if dangling else ""
+            raise BagFileError(f"{self.path} has no dataset {key!r}{why}; it holds {_names(file)}.")
+        check_dataset(found, allow_external=self.allow_external)
         return found
 
     def _values(self, file: h5py.File, key: str) -> NDArray:
         dataset = self._dataset(file, key)
         try:
             values = np.asarray(dataset)
-        except READ_ERRORS as error:
-            raise BagFileError(f"{self.path}: dataset {key!r} cannot be read: {error}") from error
-        return values.reshape(_squeezed(values.shape))
+        except OR_MEMORY as error:
+            raise _unreadable(self.path, key, error) from error
+        return values.reshape(squeezed(values.shape))
+
+
+def _names(file: h5py.File) -> list[str]:
+    return sorted(islice((name.decode(errors="replace") for name in file.id), _MOST_NAMES))
+
+
+def _stamp_info(
+    file: h5py.File, keys: tuple[str, ...], has_coords: bool, encoder: str | None, kind: str | None
+) -> BagInfo:
+    """STAMP states its unit, "um", and the width of a patch in it and in pixels."""
+    unit = text(attribute(file, "unit")) or "um"
+    in_um = unit.casefold() in ("um", "µm", "μm", "micron", "microns", "micrometre")
+    pixels = number(attribute(file, "tile_size_px"))
+    size = number(attribute(file, "tile_size_um")) if in_um else pixels
+    return BagInfo(
+        "stamp",
+        keys,
+        unit=("um" if in_um else "level-0 px") if has_coords else None,
+        patch_size=size,
+        encoder=encoder,
+        patch_pixels=pixels,
+        feature_type=kind,
+    )

@@ -45,6 +45,10 @@ class SlideFile:
     path : str
     format : str, default="auto"
         How to read it; "auto" decides by the suffix and the keys.
+    allow_external : bool, default=False
+        Whether content of other files is read, as in :func:`read_bags`.
+    allow_constant : bool, default=False
+        Whether features may all be zero, as in :func:`read_bags`.
 
     Attributes
     ----------
@@ -65,6 +69,8 @@ class SlideFile:
 
     path: str
     format: str = "auto"
+    allow_external: bool = False
+    allow_constant: bool = False
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -125,11 +131,15 @@ class SlideFile:
                 f"{self.path}: format={self.format!r} is not for this suffix; it takes "
                 f"{sorted(_FORMATS_OF[reader])}."
             )
-        return reader(self.path, self.format)
+        return reader(self.path, self.format, allow_external=self.allow_external)
 
 
 def read_bags(
-    source: str | PathLike | Iterable[str | PathLike], *, format: str = "auto"
+    source: str | PathLike | Iterable[str | PathLike],
+    *,
+    format: str = "auto",
+    allow_external: bool = False,
+    allow_constant: bool = False,
 ) -> BagSequence:
     """Bags of a folder, a file or a list of files, which are opened when needed.
 
@@ -144,6 +154,14 @@ def read_bags(
         In a folder, every file with a known suffix is a bag.
     format : str, default="auto"
         One of ``FORMATS``; files of another format are refused.
+    allow_external : bool, default=False
+        Whether content outside the named files is read: links to files outside the folder, and
+        HDF5 files whose datasets are in other files (external links, external storage, virtual
+        datasets). By default such files are refused, because a file from elsewhere could name any
+        file that you can read.
+    allow_constant : bool, default=False
+        Whether the features of a slide may all be zero. By default reading such a slide raises,
+        and zero instances warn, because HDF5 reads zeros where content is missing.
 
     Returns
     -------
@@ -179,6 +197,6 @@ def read_bags(
         if not path.is_file():
             raise BagFileError(f"{path} does not exist, or is not a file.")
     return BagSequence(
-        Bag(SlideFile(fspath(path), format), bag_id=slide)
+        Bag(SlideFile(fspath(path), format, allow_external, allow_constant), bag_id=slide)
         for slide, path in files_by_slide(paths, BagFileError).items()
     )

@@ -12,6 +12,7 @@ import pandas as pd
 
 from ..exceptions import CohortError, CohortWarning
 from ..messages import first_few, repeated
+from .local_files import check_zip, require_local
 from .slide_files import slide_stem
 
 _SEPARATORS = {".csv": ",", ".tsv": "\t", ".txt": "\t"}
@@ -53,8 +54,10 @@ def read_table(path: str | PathLike, **options: Any) -> pd.DataFrame:
     FileNotFoundError
     """
     suffix = _suffix(path)
+    require_local(path, CohortError)
     try:
         if suffix in _EXCEL:
+            check_zip(path)
             return pd.read_excel(path, **options)
         if suffix in _SEPARATORS:
             return pd.read_csv(path, sep=_SEPARATORS[suffix], low_memory=False, **options)
@@ -62,7 +65,7 @@ def read_table(path: str | PathLike, **options: Any) -> pd.DataFrame:
         raise
     except ImportError as error:
         raise CohortError(f"{path}: reading Excel needs openpyxl, pip install openpyxl.") from error
-    except (OSError, ValueError, KeyError, BadZipFile) as error:
+    except (OSError, ValueError, KeyError, BadZipFile, SyntaxError, EOFError) as error:
         raise CohortError(f"{path} is not a readable {suffix} table: {error}") from error
     if not Path(path).exists():
         raise FileNotFoundError(f"{path} does not exist.")

@@ -47,6 +47,12 @@ def _corners(bag: Bag, arrays: BagArrays, patch_size: int) -> NDArray:
     return np.rint(arrays.coords - shift).astype(np.int64)
 
 
+def _rows_per_chunk(values: NDArray) -> tuple[int, int]:
+    """Chunks of about a mebibyte."""
+    rows = max(1, 2**20 // max(1, values[:1].nbytes))
+    return min(len(values), rows), values.shape[1]
+
+
 def write_trident(
     path: str | PathLike,
     bag: Bag,
@@ -104,8 +110,9 @@ def write_trident(
         "level0_height": int(coords[:, 1].max()) + patch_size_level0,
     }
     with atomic_write(Path(path)) as part, h5py.File(part, "w") as file:
-        file["features"] = features
-        file["coords"] = coords
+        for name, values in (("features", features), ("coords", coords)):
+            # Checksums reveal bytes that change later; HDF5 has them for chunks.
+            file.create_dataset(name, data=values, chunks=_rows_per_chunk(values), fletcher32=True)
         file["coords"].attrs.update(attributes)
 
 

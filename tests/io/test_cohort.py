@@ -19,7 +19,7 @@ def write_files(folder, names):
     folder.mkdir(exist_ok=True)
     for i, name in enumerate(names):
         with h5py.File(folder / name, "w") as file:
-            file["features"] = np.full((2, 3), i)
+            file["features"] = np.full((2, 3), i + 1)
             file["coords"] = np.zeros((2, 2), int)
     return folder
 
@@ -51,7 +51,7 @@ def test_load_csv_leading_zeros_of_ids_survive(table, features, tmp_path):
     assert y.tolist() == ["+", "-", "-", "+"]
     assert omics is None
     assert report.left_out.empty
-    assert [bag.features[0, 0] for bag in bags] == [0, 1, 2, 3]
+    assert [bag.features[0, 0] for bag in bags] == [1, 2, 3, 4]
 
 
 def test_load_other_column_names_are_taken(table, features):
@@ -73,7 +73,7 @@ def test_load_slide_suffix_in_the_table_is_ignored(table, features, suffix):
     table["slide_id"] += suffix
     bags = load_cohort(table, features, label="her2").bags
     assert bags.ids.tolist() == [s + suffix for s in SLIDES]
-    assert bags[3].features[0, 0] == 3
+    assert bags[3].features[0, 0] == 4
 
 
 def test_load_other_suffixes_of_files_and_dots_in_ids_are_kept_apart(table, tmp_path):
@@ -81,7 +81,7 @@ def test_load_other_suffixes_of_files_and_dots_in_ids_are_kept_apart(table, tmp_
     names = ["T-01.4F2A.h5", "T-01.4F2B.svs.h5", "T-02.hdf5", "T-03.h5", "notes.txt"]
     folder = write_files(tmp_path / "uuid", names)
     cohort = load_cohort(table.assign(slide_id=slides), folder, label="her2")
-    assert [bag.features[0, 0] for bag in cohort.bags] == [0, 1, 2, 3]
+    assert [bag.features[0, 0] for bag in cohort.bags] == [1, 2, 3, 4]
     assert len(cohort.report.slides) == 4
 
 

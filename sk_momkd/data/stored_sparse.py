@@ -1,0 +1,47 @@
+"""Checks of sparse matrices in HDF5 files, whose indices scipy and anndata take as they are."""
+
+from __future__ import annotations
+
+import h5py
+import numpy as np
+
+from ..exceptions import OmicsError
+
+SPARSE = ("csr_matrix", "csc_matrix")  # values of the attribute "encoding-type"
+_BLOCK = 2**22  # indices that are read at once
+
+
+def check_stored_sparse(group: h5py.Group) -> None:
+    """Raise if the parts of a stored sparse matrix do not fit; reading it would leave its arrays.
+
+    Raises
+    ------
+    OmicsError
+        Naming the file and the matrix.
+    """
+    where = f"{group.file.filename}: the sparse matrix {group.name!r}"
+    shape = np.ravel(group.attrs.get("shape", ()))
+    parts = [group.get(key) for key in ("data", "indices", "indptr")]
+    if not all(isinstance(part, h5py.Dataset) and part.ndim == 1 for part in parts):
+        raise OmicsError(f"{where} is incomplete. Write the file again.")
+    data, indices, indptr = parts
+    if len(shape) != 2 or {shape.dtype.kind, indices.dtype.kind, indptr.dtype.kind} - {*"iu"}:
+        raise OmicsError(f"{where} has indices that are no integers. Write the file again.")
+    major, minor = shape if group.attrs["encoding-type"] == "csr_matrix" else shape[::-1]
+    starts = indptr[:]
+    lengths = (len(starts) == major + 1, len(data) == len(indices))
+    if not all(lengths) or starts[0] != 0 or starts[-1] != len(indices):
+        raise OmicsError(f"{where} has rows that do not fit its values. Write the file again.")
+    if (starts[1:] < starts[:-1]).any():
+        raise OmicsError(f"{where} has rows that overlap. Write the file again.")
+    _check_indices(indices, int(minor), where)
+
+
+def _check_indices(indices: h5py.Dataset, n: int, where: str) -> None:
+    for start in range(0, len(indices), _BLOCK):
+        found = indices[start : start + _BLOCK]
+        if found.min() < 0 or found.max() >= n:
+            raise OmicsError(
+                f"{where} has indices from {found.min()} to {found.max()}, expected 0 to {n - 1}. "
+                "The file is damaged; write it again."
+            )

@@ -1,0 +1,176 @@
+"""Which files are opened: regular ones of their own folder, with content that can be there."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+import struct
+import zipfile
+from os import PathLike
+
+from ..exceptions import BagFileError
+
+# Limits of one array, stated in the documentation: no file makes the package reserve more.
+LARGEST_ARRAY = 64 * 2**30  # bytes
+LARGEST_EXPANSION = 200  # times the bytes of its file
+_ALWAYS_ALLOWED = 64 * 2**20  # bytes, for small files that compress well
+_POINTERS = (
+    (b"version https://git-lfs", "git-lfs", "git lfs pull"),
+    (b"/annex/objects/", "git-annex", "git annex get"),
+    (b"../.git/annex/objects/", "git-annex", "git annex get"),
+)
+_LARGEST_POINTER = 1024
+_SIGNATURES: tuple[tuple[bytes, str, tuple[str, ...]], ...] = (  # (start, name, kinds of it)
+    (b"\x89HDF", "an HDF5 file", ("HDF5", "h5ad")),
+    (b"PK\x03\x04", "a zip archive, as of torch, numpy or Excel", ("torch", "npz", "slideflow")),
+    (b"\x1f\x8b", "a gzip file", ("GeoJSON",)),
+    (b"\x93NUMPY", "a numpy array", ("npy",)),
+    (b"PAR1", "a parquet file", ("parquet",)),
+    (b"\x80", "a pickle", ("torch",)),
+    (b"<", "text in HTML or XML, as a server sends it instead of a file", ()),
+)
+
+FileState = tuple[int, int, int]
+
+
+def file_state(path: str | PathLike) -> FileState:
+    """Size, time of change and inode: they tell whether a file is still the same."""
+    found = os.stat(path)
+    return found.st_size, found.st_mtime_ns, found.st_ino
+
+
+def _missing(path: str | PathLike) -> BagFileError:
+    if os.path.islink(path):
+        return BagFileError(
+            f"{path} is a link to {os.readlink(os.fspath(path))}, which does not exist. Mount or "
+            "restore the target, or remove the link."
+        )
+    return BagFileError(f"{path} does not exist.")
+
+
+def _leaves_its_folder(path: str | PathLike) -> bool:
+    folder = os.path.realpath(os.path.dirname(os.path.abspath(path)))
+    return not os.path.realpath(path).startswith(os.path.join(folder, ""))
+
+
+def require_regular(path: str | PathLike, *, allow_external: bool = False) -> FileState:
+    """Return the state of a regular file that may be read.
+
+    Raises
+    ------
+    BagFileError
+        If the file is missing, not readable, a folder, a pipe or a device, or, unless
+        `allow_external`, a link to a file outside its folder.
+    """
+    try:
+        found = os.stat(path)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise _missing(path) from error
+    except OSError as error:
+        raise BagFileError(f"{path} cannot be opened: {error}.") from error
+    if not stat.S_ISREG(found.st_mode):
+        what = "a folder" if stat.S_ISDIR(found.st_mode) else "a pipe, a socket or a device"
+        raise BagFileError(f"{path} is {what}, not a file.")
+    if not allow_external and os.path.islink(path) and _leaves_its_folder(path):
+        raise BagFileError(
+            f"{path} is a link to {os.path.realpath(path)}, outside its folder. If you trust it, "
+            "allow it with allow_external=True, or copy the file."
+        )
+    return found.st_size, found.st_mtime_ns, found.st_ino
+
+
+def require_unchanged(path: str | PathLike, before: FileState) -> None:
+    """Raise if the file is no longer what it was at its `before` state."""
+    try:
+        same = file_state(path) == before
+    except OSError as error:
+        raise BagFileError(f"{path} vanished while it was read: {error}") from error
+    if not same:
+        raise BagFileError(
+            f"{path} changed while it was in use. Read it again when the program that writes it "
+            "is done."
+        )
+
+
+def require_plausible_size(
+    what: str, n_bytes: int, size_of_file: int, *, compressed: bool = True
+) -> None:
+    """Raise before memory is taken if an array is larger than its file can make it.
+
+    Parameters
+    ----------
+    what : str
+        File and array, for the message.
+    n_bytes : int
+        Bytes of the array in memory, as the file declares them.
+    size_of_file : int
+        Bytes of the file.
+    compressed : bool, default=True
+        Whether the file may hold the array compressed.
+    """
+    limit = LARGEST_EXPANSION * size_of_file if compressed else size_of_file
+    limit = min(LARGEST_ARRAY, max(limit, _ALWAYS_ALLOWED if compressed else 0))
+    if n_bytes > limit:
+        raise BagFileError(
+            f"{what} declares {n_bytes:,} bytes in a file of {size_of_file:,} bytes; at most "
+            f"{limit:,} are read. The file is damaged, or made to fill the memory."
+        )
+
+
+def check_zip(path: str | PathLike) -> bool:
+    """Whether a file is a zip archive; one whose parts declare more than they hold raises."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            parts = archive.infolist()
+    except FileNotFoundError:
+        raise
+    except (
+        OSError,
+        ValueError,
+        LookupError,
+        zipfile.BadZipFile,
+        RuntimeError,
+        struct.error,
+    ):  # another format, or damaged: its reader says so
+        return False
+    size = os.path.getsize(path)
+    for part in parts:
+        what = f"{path}: its part {part.filename!r}"
+        compressed = part.compress_type != zipfile.ZIP_STORED
+        require_plausible_size(what, part.file_size, size, compressed=compressed)
+    total = sum(part.file_size for part in parts)
+    require_plausible_size(f"{path}: all its parts", total, size)
+    return True
+
+
+def require_local(path: str | PathLike, error: type[ValueError]) -> None:
+    """Raise `error` for an address, which pandas would fetch, and for a pipe, which would wait."""
+    if isinstance(path, str) and re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", path):
+        raise error(f"{path} is an address, not a file. Download it first, and give its path.")
+    try:
+        mode = os.stat(path).st_mode
+    except OSError:  # missing: the reader says so
+        return
+    if not stat.S_ISREG(mode):
+        raise error(f"{path} is not a file, but a folder, a pipe or a device.")
+
+
+def describe_content(path: str | PathLike, kind: str) -> str:
+    """What a file that is not the `kind` it should be seems to be; "" where unknown."""
+    try:
+        with open(path, "rb") as file:
+            start = file.read(_LARGEST_POINTER)
+    except OSError:
+        return ""
+    if not start:
+        return " It is empty."
+    for mark, tool, command in _POINTERS:
+        if mark in start[:128]:
+            return f" It is a pointer of {tool}, not the data: get them with `{command}`."
+    if not start.strip(b"\0"):
+        return " It begins with zeros, as after a copy that was cut short."
+    found = [(name, kinds) for mark, name, kinds in _SIGNATURES if start.startswith(mark)]
+    if not found or any(word in kind for word in found[0][1]):
+        return ""
+    return f" By its first bytes it is {found[0][0]}."
