@@ -26,11 +26,11 @@ class Patients(NamedTuple):
     of_bag : ndarray of shape (n_bags,)
         Patient of each bag.
     labels : ndarray of shape (n_patients,)
-        Class number: the label of most bags of the patient, on a tie the class that sorts first.
+        Class number: the label of most bags of the patient, on a tie the lower number.
     groups : ndarray of shape (n_patients,)
         Group that a split keeps on one side, such as the site; by default the patient itself.
     classes : list
-        Name of each class number.
+        Name of each class number, sorted; of two classes, a chosen positive one is number 1.
     """
 
     of_bag: NDArray
@@ -83,8 +83,10 @@ def patients_and_groups(X: Any, bags: BagSequence | None, groups: Any) -> tuple[
     return of_bag, codes
 
 
-def patients_of(X: Any, y: Any, groups: Any) -> Patients:
+def patients_of(X: Any, y: Any, groups: Any, *, pos_label: Any = None) -> Patients:
     """Patients of the bags `X`, with their labels and groups.
+
+    One of two classes, `pos_label`, becomes class number 1, also where it sorts first.
 
     Raises
     ------
@@ -101,6 +103,8 @@ def patients_of(X: Any, y: Any, groups: Any) -> Patients:
     if len(y) == 0:
         raise ValueError("X holds no bags.")
     labels, classes = _encode(y, "labels", bags)
+    if pos_label is not None and len(classes) == 2 and classes[0] == pos_label:
+        labels, classes = 1 - labels, classes[::-1]
     if y.dtype.kind == "f":
         check_classification_targets(y)
     of_bag, group_of_bag = patients_and_groups(X, bags, groups)

@@ -22,7 +22,7 @@ from .results import (
     mean_fold_auroc,
     resampled_weights,
 )
-from .routing import accepts
+from .routing import accepts, agreed_pos_label
 from .statistics import Bootstrap, delong_test, holm
 from .study import Plan, Study, as_study, make_plan
 
@@ -78,7 +78,7 @@ class Comparison(TableResult):
 
     @property
     def headline(self) -> str:
-        """Methods, patients and reference."""
+        """Methods, reference, patients and positive class."""
         one = next(iter(self.evaluations.values())).headline.partition(": ")[2]
         return f"{len(self.evaluations)} methods, reference {self.reference!r}: {one}"
 
@@ -124,7 +124,8 @@ def compare(
     random_state : int, default=0
         Source of all seeds.
     pos_label : label, optional
-        The positive one of two classes; by default the one that sorts last.
+        The positive one of two classes; by default that of the estimators, else the one that sorts
+        last. Each `pos_label` inside the estimators that is None is set to it.
     n_bootstrap : int, default=2000
         Number of bootstrap samples.
     confidence_level : float, default=0.95
@@ -184,6 +185,7 @@ def compare(
     if omics is not None and not any(accepts(e, "omics") for e in estimators.values()):
         raise TypeError(f"The fit of none of {first_few(estimators)} takes omics.")
     bootstrap = Bootstrap(n_bootstrap, confidence_level, random_state)
+    pos_label = agreed_pos_label(estimators.values(), pos_label)
     study = as_study(bags, y, omics=omics, groups=groups, pos_label=pos_label)
     plan = make_plan(study, cv, n_repeats, random_state)
     methods = {

@@ -22,9 +22,11 @@ from .metrics import best_threshold
 from .peak_memory import PeakMemory
 from .results import Evaluation, FoldResult, build_evaluation
 from .routing import (
+    agreed_pos_label,
     final_estimator,
     fit_arguments,
     require_omics,
+    set_pos_label,
     set_seeds,
     warn_if_patients_are_split,
 )
@@ -74,7 +76,8 @@ def evaluate(
     random_state : int, default=0
         Source of all seeds: folds, estimators and bootstrap.
     pos_label : label, optional
-        The positive one of two classes; by default the one that sorts last.
+        The positive one of two classes; by default that of the estimator, else the one that sorts
+        last. Each `pos_label` inside the estimator that is None is set to it.
     n_bootstrap : int, default=2000
         Number of bootstrap samples.
     confidence_level : float, default=0.95
@@ -139,11 +142,12 @@ def evaluate(
     ... )
     >>> result = evaluate(make_pipeline(BagPooling(), LogisticRegression()), bags, y)
     >>> result.headline
-    'LogisticRegression: 40 patients (20 x 0, 20 x 1), 5 folds'
+    'LogisticRegression: 40 patients (20 x 0, 20 x 1), positive class 1, 5 folds'
     >>> bool(result.summary.loc["auroc", "low"] > 0.8)
     True
     """
     bootstrap = Bootstrap(n_bootstrap, confidence_level, random_state)
+    pos_label = agreed_pos_label([estimator], pos_label)
     study = as_study(bags, y, omics=omics, groups=groups, pos_label=pos_label)
     plan = make_plan(study, cv, n_repeats, random_state)
     folds = fit_folds(
@@ -218,7 +222,7 @@ def _fit_and_predict(
     study: Study, estimator: Any, fold: _Fold, *, keep_model: bool, measure_memory: bool
 ) -> FoldResult:
     train, test = fold.split
-    model = set_seeds(clone(estimator), fold.seed)
+    model = set_seeds(set_pos_label(clone(estimator), study.classes), fold.seed)
     groups = None if study.groups is None else study.groups[train]
     arguments = fit_arguments(model, fold.omics, groups, study.patient_of[train])
     memory = PeakMemory() if measure_memory else nullcontext()

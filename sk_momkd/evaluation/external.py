@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from ..exceptions import LeakageError
 from ..messages import first_few
 from .cross_validation import bag_probabilities, estimator_name, tuned_threshold
-from .results import Evaluation, PatientPredictions, TableResult, count_classes
+from .results import Evaluation, PatientPredictions, TableResult, count_classes, positive_text
+from .routing import agreed_pos_label, final_estimator
 from .statistics import Bootstrap
 from .study import Study, as_study
 
@@ -27,9 +28,9 @@ class ExternalEvaluation(TableResult):
     name : str
         Class of the models.
     summary : DataFrame, index metric
-        Columns ``value`` (mean over the models) with interval ``low``, ``high`` and ``std`` over
-        models; ``ensemble`` (metric of the mean probability) with ``ensemble_low``,
-        ``ensemble_high``; with groups also the intervals with the suffix ``_sites``.
+        Columns ``ensemble`` (metric of the mean probability, the result to report) with interval
+        ``ensemble_low``, ``ensemble_high``; ``value`` (mean over the models) with ``low``, ``high``
+        and ``std`` over models; with groups also the intervals with the suffix ``_sites``.
     by_model : DataFrame, index model
         Columns ``threshold`` and each metric.
     predictions : DataFrame
@@ -69,10 +70,14 @@ class ExternalEvaluation(TableResult):
 
     @property
     def headline(self) -> str:
-        """Models and patients."""
+        """Models, patients, positive class, and the AUROC of the ensemble and of its models."""
+        auroc = self.summary.loc["auroc"]
+        found = "AUROC {ensemble:.3f} [{ensemble_low:.3f}, {ensemble_high:.3f}]".format(**auroc)
+        if len(self.by_model) > 1:
+            found = f"{found} of the ensemble, {auroc['value']:.3f} of its models on average"
         return (
             f"{len(self.by_model)} fitted {self.name} on {len(self._y)} external patients "
-            f"({count_classes(self.classes, self._y)})"
+            f"({count_classes(self.classes, self._y)}){positive_text(self.classes)}: {found}"
         )
 
 
@@ -100,8 +105,8 @@ def evaluate_external(
     groups : array-like of shape (n_bags,), optional
         Sites. They add a second interval for which whole sites are drawn.
     pos_label : label, optional
-        The positive one of two classes; by default that of the `Evaluation`, else the one that
-        sorts last.
+        The positive one of two classes; by default that of the `Evaluation` or of the models, else
+        the one that sorts last.
     n_bootstrap : int, default=2000
         Number of bootstrap samples.
     confidence_level : float, default=0.95
@@ -118,7 +123,7 @@ def evaluate_external(
     LeakageError
         If a patient of the external cohort was in training.
     ValueError
-        If there is no model, or labels are unusable.
+        If there is no model, labels are unusable, or `pos_label` contradicts the models.
 
     Notes
     -----
@@ -138,17 +143,19 @@ def evaluate_external(
     ...     return BagSequence(Bag(x, patient_id=f"{name}{i}") for i, x in enumerate(patches)), y
     >>> pooled = make_pipeline(BagPooling(), LogisticRegression())
     >>> here = evaluate(pooled, *cohort("A", 0), keep_models=True)
-    >>> evaluate_external(here, *cohort("B", 1)).headline
-    '5 fitted LogisticRegression on 40 external patients (20 x 0, 20 x 1)'
+    >>> evaluate_external(here, *cohort("B", 1)).headline.partition(": AUROC")[0]
+    '5 fitted LogisticRegression on 40 external patients (20 x 0, 20 x 1), positive class 1'
     """
     bootstrap = Bootstrap(n_bootstrap, confidence_level, random_state)
     trained: frozenset[Any] = frozenset()
     models: Sequence[Any] = fitted_models
     if isinstance(fitted_models, Evaluation):
         models, trained = fitted_models.models, fitted_models.trained_patients
-        pos_label = _positive_of(fitted_models) if pos_label is None else pos_label
     if not models:
         raise ValueError("There is no fitted model. Use evaluate(..., keep_models=True).")
+    pos_label = agreed_pos_label(models, pos_label)
+    if pos_label is None:
+        pos_label = _positive_of(fitted_models, models)
     study = as_study(bags, y, groups=groups, pos_label=pos_label)
     check_no_overlap(study, trained)
     parts = [_predict(study, model) for model in models]
@@ -168,8 +175,12 @@ def evaluate_external(
     )
 
 
-def _positive_of(evaluation: Evaluation) -> Any:
-    return evaluation.classes[1] if len(evaluation.classes) == 2 else None
+def _positive_of(fitted_models: Any, models: Sequence[Any]) -> Any:
+    """Positive class of the evaluation, or the one that all models were fitted with."""
+    if isinstance(fitted_models, Evaluation):
+        return fitted_models.classes[1] if len(fitted_models.classes) == 2 else None
+    fitted_with = {getattr(final_estimator(model), "pos_label_", None) for model in models}
+    return fitted_with.pop() if len(fitted_with) == 1 else None
 
 
 def check_no_overlap(study: Study, trained: frozenset[Any]) -> None:
@@ -231,7 +242,8 @@ def _summary(
             low, high = bootstrap.interval(draws[-1][m])
             row |= {f"ensemble_low{kind}": low, f"ensemble_high{kind}": high}
     table = pd.DataFrame.from_dict(rows, orient="index")
-    return table[sorted(table, key=lambda c: str(c).startswith("ensemble"))].rename_axis("metric")
+    ensemble_first = sorted(table, key=lambda c: not str(c).startswith("ensemble"))
+    return table[ensemble_first].rename_axis("metric")
 
 
 def _by_model(study: Study, parts: Sequence[PatientPredictions]) -> pd.DataFrame:

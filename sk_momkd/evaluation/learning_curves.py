@@ -11,7 +11,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from .cross_validation import estimator_name, fit_folds
-from .results import TableResult, build_evaluation, two_aurocs
+from .results import TableResult, build_evaluation, positive_text, two_aurocs
+from .routing import agreed_pos_label
 from .statistics import Bootstrap
 from .study import Plan, Study, as_study, make_plan
 
@@ -28,6 +29,8 @@ class LearningCurve(TableResult):
         Columns ``n_train`` (patients, mean over folds), ``auroc`` (pooled) with interval ``low``,
         ``high``, ``fold_auroc`` (mean within folds) with ``fold_low``, ``fold_high``, and
         ``fold_std``.
+    classes : tuple
+        Of two classes, the last is the positive one.
 
     Examples
     --------
@@ -42,13 +45,14 @@ class LearningCurve(TableResult):
 
     name: str
     points: pd.DataFrame
+    classes: tuple[Any, ...]
 
     _displayed = ("points",)
 
     @property
     def headline(self) -> str:
-        """Estimator."""
-        return f"{self.name}: AUROC against training patients"
+        """Estimator and positive class."""
+        return f"{self.name}: AUROC against training patients{positive_text(self.classes)}"
 
 
 def learning_curve(
@@ -91,7 +95,8 @@ def learning_curve(
     random_state : int, default=0
         Source of all seeds.
     pos_label : label, optional
-        The positive one of two classes; by default the one that sorts last.
+        The positive one of two classes; by default that of the estimator, else the one that sorts
+        last. Each `pos_label` inside the estimator that is None is set to it.
     n_bootstrap : int, default=2000
         Number of bootstrap samples.
     confidence_level : float, default=0.95
@@ -122,6 +127,7 @@ def learning_curve(
     if not fractions or not 0 < fractions[0] <= fractions[-1] <= 1:
         raise ValueError(f"fractions must be above 0 and at most 1, got {fractions}.")
     bootstrap = Bootstrap(n_bootstrap, confidence_level, random_state)
+    pos_label = agreed_pos_label([estimator], pos_label)
     study = as_study(bags, y, omics=omics, groups=groups, pos_label=pos_label)
     plan = make_plan(study, cv, n_repeats, random_state)
     name, rows = estimator_name(estimator), []
@@ -137,7 +143,8 @@ def learning_curve(
             raise
         result = build_evaluation(name, study, folds, bootstrap)
         rows.append({"n_train": result.folds["n_train"].mean()} | two_aurocs(result))
-    return LearningCurve(name, pd.DataFrame(rows, index=pd.Index(fractions, name="fraction")))
+    points = pd.DataFrame(rows, index=pd.Index(fractions, name="fraction"))
+    return LearningCurve(name, points, tuple(study.classes))
 
 
 def subsample_training(plan: Plan, study: Study, fraction: float) -> Plan:

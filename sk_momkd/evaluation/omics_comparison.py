@@ -13,7 +13,7 @@ from ..data.omics import OmicsTable
 from .comparison import Method, difference_table, evaluate_methods, stack_tables
 from .cross_validation import estimator_name
 from .results import Evaluation, TableResult, two_aurocs
-from .routing import require_omics
+from .routing import agreed_pos_label, require_omics
 from .statistics import Bootstrap, detectable_difference
 from .study import Study, as_study, make_plan, permutation_generator
 
@@ -125,7 +125,8 @@ def compare_omics(
     random_state : int, default=0
         Source of all seeds.
     pos_label : label, optional
-        The positive one of two classes; by default the one that sorts last.
+        The positive one of two classes; by default that of the estimator, else the one that sorts
+        last. Each `pos_label` inside the estimator that is None is set to it.
     n_bootstrap : int, default=2000
         Number of bootstrap samples.
     confidence_level : float, default=0.95
@@ -166,6 +167,7 @@ def compare_omics(
     """
     require_omics(estimator)
     bootstrap = Bootstrap(n_bootstrap, confidence_level, random_state)
+    pos_label = agreed_pos_label([estimator], pos_label)
     study = as_study(bags, y, omics=omics, groups=groups, pos_label=pos_label)
     plan = make_plan(study, cv, n_repeats, random_state)
     permuted = [

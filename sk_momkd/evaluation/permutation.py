@@ -17,7 +17,9 @@ from .results import (
     mean_fold_auroc,
     mean_metrics,
     pool_folds,
+    positive_text,
 )
+from .routing import agreed_pos_label
 from .study import Study, as_study, derive_seed, make_plan, permutation_generator
 
 _SEED_SPREAD = 99  # random stream of seed_spread
@@ -36,6 +38,8 @@ class PermutationCheck(TableResult):
         ``permuted_mean``, ``permuted_high`` (the largest), ``p_value``.
     permuted : DataFrame, index permutation
         Columns ``auroc``, ``fold_auroc``.
+    classes : tuple
+        Of two classes, the last is the positive one.
 
     Examples
     --------
@@ -51,13 +55,17 @@ class PermutationCheck(TableResult):
     name: str
     summary: pd.DataFrame
     permuted: pd.DataFrame
+    classes: tuple[Any, ...]
 
     _displayed = ("summary",)
 
     @property
     def headline(self) -> str:
-        """Estimator and number of permutations."""
-        return f"{self.name} against {len(self.permuted)} permutations of the patients' labels"
+        """Estimator, number of permutations and positive class."""
+        return (
+            f"{self.name} against {len(self.permuted)} permutations of the patients' labels"
+            f"{positive_text(self.classes)}"
+        )
 
 
 @dataclass(frozen=True, repr=False)
@@ -72,6 +80,8 @@ class SeedSpread(TableResult):
         Columns ``mean``, ``std``, ``min``, ``max`` over seeds.
     seeds : DataFrame, index seed
         One column per metric.
+    classes : tuple
+        Of two classes, the last is the positive one.
 
     Examples
     --------
@@ -86,13 +96,15 @@ class SeedSpread(TableResult):
     name: str
     summary: pd.DataFrame
     seeds: pd.DataFrame
+    classes: tuple[Any, ...]
 
     _displayed = ("summary",)
 
     @property
     def headline(self) -> str:
-        """Estimator and number of seeds."""
-        return f"{self.name} with {len(self.seeds)} seeds on the same folds"
+        """Estimator, number of seeds and positive class."""
+        seeds = f"{len(self.seeds)} seeds on the same folds"
+        return f"{self.name} with {seeds}{positive_text(self.classes)}"
 
 
 def permutation_check(
@@ -129,7 +141,8 @@ def permutation_check(
     random_state : int, default=0
         Source of all seeds.
     pos_label : label, optional
-        The positive one of two classes; by default the one that sorts last.
+        The positive one of two classes; by default that of the estimator, else the one that sorts
+        last. Each `pos_label` inside the estimator that is None is set to it.
     n_jobs : int, optional
         Number of folds that joblib fits at the same time.
 
@@ -161,6 +174,7 @@ def permutation_check(
     [1.0, 1.0]
     """
     _check_at_least_one("n_permutations", n_permutations)
+    pos_label = agreed_pos_label([estimator], pos_label)
     study = as_study(bags, y, omics=omics, groups=groups, pos_label=pos_label)
     rows = []
     for number in range(n_permutations + 1):  # the first has the labels as given
@@ -182,7 +196,8 @@ def permutation_check(
             "p_value": (1 + as_good) / (1 + n_permutations),
         }
     )
-    return PermutationCheck(estimator_name(estimator), summary.rename_axis("metric"), chance)
+    summary = summary.rename_axis("metric")
+    return PermutationCheck(estimator_name(estimator), summary, chance, tuple(study.classes))
 
 
 def seed_spread(
@@ -219,7 +234,8 @@ def seed_spread(
     random_state : int, default=0
         Source of all seeds.
     pos_label : label, optional
-        The positive one of two classes; by default the one that sorts last.
+        The positive one of two classes; by default that of the estimator, else the one that sorts
+        last. Each `pos_label` inside the estimator that is None is set to it.
     n_jobs : int, optional
         Number of folds that joblib fits at the same time.
 
@@ -247,6 +263,7 @@ def seed_spread(
     np.float64(0.0)
     """
     _check_at_least_one("n_seeds", n_seeds)
+    pos_label = agreed_pos_label([estimator], pos_label)
     study = as_study(bags, y, omics=omics, groups=groups, pos_label=pos_label)
     plan = make_plan(study, cv, 1, random_state)
     seeds = [derive_seed(random_state, _SEED_SPREAD, i) for i in range(n_seeds)]
@@ -258,7 +275,7 @@ def seed_spread(
         rows.append(_two_aurocs(study, repeats) | metrics)
     table = pd.DataFrame(rows, index=pd.Index(seeds, name="seed"))
     summary = table.agg(["mean", "std", "min", "max"]).T.rename_axis("metric")
-    return SeedSpread(estimator_name(estimator), summary, table)
+    return SeedSpread(estimator_name(estimator), summary, table, tuple(study.classes))
 
 
 def _two_aurocs(study: Study, repeats: Sequence[PatientPredictions]) -> dict[str, float]:

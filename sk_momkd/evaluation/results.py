@@ -162,13 +162,13 @@ class Evaluation(TableResult):
 
     @property
     def headline(self) -> str:
-        """Estimator, patients and folds."""
+        """Estimator, patients, positive class and folds."""
         first = self.repeats[0]
         repeats = f" x {len(self.repeats)} repeats" if len(self.repeats) > 1 else ""
         sites = "" if self.sites is None else f", {len(self.sites)} groups"
         return (
-            f"{self.name}: {len(first.y)} patients ({count_classes(self.classes, first.y)}){sites},"
-            f" {len(np.unique(first.fold))} folds{repeats}"
+            f"{self.name}: {len(first.y)} patients ({count_classes(self.classes, first.y)})"
+            f"{positive_text(self.classes)}{sites}, {len(np.unique(first.fold))} folds{repeats}"
         )
 
 
@@ -184,6 +184,17 @@ def two_aurocs(evaluation: Evaluation) -> dict[str, Any]:
         "fold_high": within["high"],
         "fold_std": within["fold_std"],
     }
+
+
+def positive_text(classes: Sequence[Any]) -> str:
+    """Positive one of two classes, as a part of a headline; empty for more classes.
+
+    Examples
+    --------
+    >>> positive_text(["HER2-", "HER2+"])
+    ", positive class 'HER2+'"
+    """
+    return f", positive class {classes[1]!r}" if len(classes) == 2 else ""
 
 
 def count_classes(classes: Sequence[Any], y: NDArray) -> str:

@@ -6,11 +6,14 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import brentq
 from scipy.stats import norm
 
 from ..data.patient import patients_of
+from ..data.positive_class import positive_class
+from ..messages import first_few
 from .metrics import placements
 from .study import bootstrap_generator
 
@@ -44,16 +47,20 @@ class DeLong(NamedTuple):
     correlation: float
 
 
-def delong_test(y: ArrayLike, first: ArrayLike, second: ArrayLike) -> DeLong:
+def delong_test(
+    y: ArrayLike, first: ArrayLike, second: ArrayLike, *, pos_label: Any = None
+) -> DeLong:
     """Test whether two AUROCs of the same patients differ, by DeLong's method [1]_.
 
     Parameters
     ----------
     y : array-like of shape (n_patients,)
-        True or 1 for the positive class.
+        Labels of two classes of any kind.
     first, second : array-like of shape (n_patients,) or (n_repeats, n_patients)
         Scores of the two methods. With repeats the test compares the mean AUROCs: their structural
         components are the means of those of the repeats.
+    pos_label : label, optional
+        The class that high scores stand for; by default the one that sorts last.
 
     Returns
     -------
@@ -63,7 +70,8 @@ def delong_test(y: ArrayLike, first: ArrayLike, second: ArrayLike) -> DeLong:
     Raises
     ------
     ValueError
-        If a class has fewer than two patients, or shapes differ.
+        If a label or a score is missing (NaN), there are not two classes, a class has fewer than
+        two patients, or shapes differ.
 
     See Also
     --------
@@ -87,21 +95,45 @@ def delong_test(y: ArrayLike, first: ArrayLike, second: ArrayLike) -> DeLong:
     >>> delong_test(y, [1, 2, 3, 4, 5, 6], [1, 5, 3, 4, 2, 6]).difference.round(3)
     np.float64(0.333)
     """
-    positive = np.asarray(y).astype(bool)
+    labels = np.asarray(y)
     scores = [np.atleast_2d(np.asarray(s, dtype=float)) for s in (first, second)]
-    if positive.ndim != 1 or any(s.shape[-1] != len(positive) or s.ndim != 2 for s in scores):
+    if labels.ndim != 1 or any(s.shape[-1] != len(labels) or s.ndim != 2 for s in scores):
         raise ValueError(
-            f"y has shape {positive.shape}, the scores {scores[0].shape} and {scores[1].shape}: "
+            f"y has shape {labels.shape}, the scores {scores[0].shape} and {scores[1].shape}: "
             "expected one label and one score per patient (and repeat)."
         )
-    if min(positive.sum(), (~positive).sum()) < 2:
-        raise ValueError("DeLong's test needs at least two patients of each class.")
+    positive = _is_positive(labels, pos_label)
+    for name, values in zip(("first", "second"), scores, strict=True):
+        _require_known(np.isnan(values).any(axis=0), f"scores of the {name} method")
     pairs = [[placements(positive, s) for s in each] for each in scores]
     above, below = (
         np.stack([np.mean([pair[side] for pair in each], axis=0) for each in pairs])
         for side in (0, 1)
     )
     return _test_components(above, below)
+
+
+def _is_positive(labels: NDArray, pos_label: Any) -> NDArray:
+    """Whether each patient is of the positive class."""
+    _require_known(pd.isna(labels), "labels")
+    classes = pd.unique(labels).tolist()
+    if len(classes) > 2:
+        raise ValueError(
+            f"DeLong's test compares AUROCs of two classes, but y holds {len(classes)}: "
+            f"{first_few(sorted(classes, key=str))}. Test one class against the rest, y == label."
+        )
+    counts = pd.Series(labels).value_counts().to_dict()
+    if len(classes) < 2 or min(counts.values()) < 2:
+        raise ValueError(f"DeLong's test needs at least two patients of each class, got {counts}.")
+    return labels == positive_class(sorted(classes), pos_label, stacklevel=4)
+
+
+def _require_known(missing: NDArray, what: str) -> None:
+    if missing.any():
+        raise ValueError(
+            f"{missing.sum()} {what} are missing (NaN), the first at position "
+            f"{int(missing.argmax())}. Leave these patients out of y and of both scores."
+        )
 
 
 def _test_components(above: NDArray, below: NDArray) -> DeLong:
@@ -400,8 +432,8 @@ def _patients_per_class(y: Any, bags: Any, pos_label: Any) -> tuple[int, int]:
     else:
         patients = patients_of(bags, y, None)
         names, labels = patients.classes, patients.labels
-    if len(names) != 2 or (pos_label is not None and pos_label not in names):
-        raise ValueError(f"Expected two classes (and pos_label among them), got {names}.")
+    if len(names) != 2:
+        raise ValueError(f"Expected two classes, got {len(names)}: {first_few(names)}.")
     counts = np.bincount(labels, minlength=2)
-    positive = 1 if pos_label is None else names.index(pos_label)
+    positive = names.index(positive_class(names, pos_label, stacklevel=4))
     return int(counts[positive]), int(counts[1 - positive])

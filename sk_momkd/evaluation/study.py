@@ -16,6 +16,7 @@ from sklearn.utils import check_consistent_length, column_or_1d
 
 from ..data.omics import OmicsTable, align_omics
 from ..data.patient import Patients, patients_of
+from ..data.positive_class import positive_class
 from ..data.sequence import BagSequence, as_bags
 from ..messages import first_few
 from ..model_selection.split import PatientStratifiedKFold, check_parts, positions
@@ -42,8 +43,6 @@ class Study:
         Patient ids; bag names where the patient is unknown.
     labels : int ndarray of shape (n_patients,)
         Class number (position in `classes`) of most of the patient's bags.
-    classes : list
-        Of two classes, the last is the positive one.
     omics : OmicsTable or None
     """
 
@@ -54,8 +53,17 @@ class Study:
     patients: Patients
     names: NDArray
     labels: NDArray
-    classes: list[Any]
     omics: OmicsTable | None = None
+
+    @property
+    def classes(self) -> list[Any]:
+        """Name of each class number; of two classes, the last is the positive one."""
+        return self.patients.classes
+
+    @property
+    def pos_label(self) -> Any:
+        """Positive one of two classes; None where there are more."""
+        return self.classes[1] if len(self.classes) == 2 else None
 
     @property
     def patient_of(self) -> NDArray:
@@ -81,9 +89,7 @@ class Study:
     def with_labels(self, labels: NDArray) -> Study:
         """The same study with another class number for each patient."""
         y = np.array(self.classes)[labels][self.patient_of]
-        sorted_number = np.array([self.patients.classes.index(c) for c in self.classes])
-        patients = self.patients._replace(labels=sorted_number[labels])
-        return replace(self, labels=labels, y=y, patients=patients)
+        return replace(self, labels=labels, y=y, patients=self.patients._replace(labels=labels))
 
     def mean_over_bags(self, positions: NDArray, values: NDArray) -> NDArray:
         """Mean of the bags' `values` (n_positions, ...) for each of :meth:`patients_at`."""
@@ -107,8 +113,8 @@ def as_study(
     OmicsError
         If no omics row belongs to any bag.
     ValueError
-        If labels or groups are missing, there is a single class, `pos_label` is no class, or
-        groups are given for bags without patient ids.
+        If labels or groups are missing, there is a single class, `pos_label` is none of two
+        classes, or groups are given for bags without patient ids.
     """
     given, y = as_bags(bags), column_or_1d(y, warn=True)
     check_consistent_length(given, y, groups)
@@ -119,11 +125,10 @@ def as_study(
     if groups is not None:
         groups = np.asarray(groups)[order]
         _check_patient_ids(sequence, groups)
-    patients = patients_of(sequence, y, groups)
-    classes, labels = _positive_last(patients.classes, patients.labels, pos_label)
+    patients = patients_of(sequence, y, groups, pos_label=_positive_of(y, pos_label))
     _, first = np.unique(patients.of_bag, return_index=True)
     names = np.array([sequence[i].patient_id or sequence.name(i) for i in first], dtype=object)
-    return Study(sequence, y, groups, order, patients, names, labels, classes, omics)
+    return Study(sequence, y, groups, order, patients, names, patients.labels, omics)
 
 
 def _join_by_id(omics: Any, bags: BagSequence) -> OmicsTable:
@@ -150,16 +155,12 @@ def _check_patient_ids(bags: BagSequence, groups: NDArray) -> None:
         )
 
 
-def _positive_last(classes: list[Any], labels: NDArray, pos_label: Any) -> tuple[list, NDArray]:
-    if len(classes) < 2:
+def _positive_of(y: NDArray, pos_label: Any) -> Any:
+    """Positive one of two classes of bags; missing labels are left to others."""
+    classes = pd.factorize(y, sort=True)[1].tolist()
+    if len(classes) == 1:
         raise ValueError(f"Evaluation needs two classes of patients; all are {classes[0]!r}.")
-    if pos_label is None:
-        return classes, labels
-    if pos_label not in classes or len(classes) > 2:
-        raise ValueError(f"pos_label={pos_label!r} is none of two classes; y has {classes}.")
-    if pos_label == classes[1]:
-        return classes, labels
-    return classes[::-1], 1 - labels
+    return positive_class(classes, pos_label, stacklevel=5) if classes else None
 
 
 @dataclass(frozen=True)

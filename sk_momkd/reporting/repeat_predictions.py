@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+
+from .displays.style import shortened
 
 
 @dataclass(frozen=True)
@@ -81,6 +84,23 @@ def with_interval(result: Any, metric: str) -> tuple[float, float, float]:
         names = ("ensemble", "ensemble_low", "ensemble_high")
     value, low, high = (float(row[name]) for name in names)
     return value, low, high
+
+
+def positive_title(classes: Sequence[Any]) -> str:
+    """Positive one of two classes as the title of a figure; empty for more classes."""
+    return f"positive class: {shortened(str(classes[1]))}" if len(classes) == 2 else ""
+
+
+def positive_note(classes: Sequence[Any]) -> str:
+    """Positive one of two classes, to be put after a caption; empty for more classes."""
+    title = positive_title(classes)
+    return f" ({title})" if title else ""
+
+
+def ensemble_note(result: Any) -> str:
+    """Say that the numbers are those of an ensemble, where they are; to be put after a caption."""
+    models = getattr(result, "by_model", ())
+    return f" of the ensemble of {len(models)} models" if len(models) > 1 else ""
 
 
 def interval_text(low: float, high: float) -> str:

@@ -63,6 +63,6 @@ def noisy_cohort():
         for slide in range(1 + i % 2):
             features = random.normal(size=(4, 5)) + 0.2 * (i % 4 < 2)
             bags.append(Bag(features, bag_id=f"P{i:02d}-{slide}", patient_id=f"P{i:02d}"))
-            y.append("mut" if i % 4 < 2 else "wt")
+            y.append("basal" if i % 4 < 2 else "luminal")
             sites.append(f"site{i // 5}")
     return BagSequence(bags), np.array(y), np.array(sites)

@@ -45,8 +45,8 @@ def test_p_values_are_delong_and_holm(noisy_cohort, pooled_lr, recorder):
     bags, y, _ = noisy_cohort
     methods = {"lr": pooled_lr, "guess": DummyClassifier(), "same": recorder}
     result = compare(methods, bags, y, **FEW)
-    wide = result.predictions.pivot(index="patient_id", columns="method", values="p_wt")
-    truth = result.predictions.groupby("patient_id")["y"].first() == "wt"
+    wide = result.predictions.pivot(index="patient_id", columns="method", values="p_luminal")
+    truth = result.predictions.groupby("patient_id")["y"].first() == "luminal"
     test = delong_test(truth, wide["guess"], wide["lr"])
     assert result.differences["p_delong"]["guess"] == pytest.approx(test.p_value)
     corrected = holm(result.differences["p_delong"])

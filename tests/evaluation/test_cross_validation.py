@@ -28,11 +28,13 @@ def test_summary_equals_sklearn_on_the_predictions(pooled_lr, noisy_cohort):
     result = evaluate(pooled_lr, bags, y, **FEW)
     table = result.predictions
     assert table["patient_id"].tolist() == [f"P{i:02d}" for i in range(40)]
-    truth, p = table["y"] == "wt", table["p_wt"]
+    truth, p = table["y"] == "luminal", table["p_luminal"]
     assert result.summary["value"]["auroc"] == pytest.approx(metrics.roc_auc_score(truth, p))
     value = metrics.f1_score(table["y"], table["predicted"], average="macro")
     assert result.summary["value"]["f1_macro"] == pytest.approx(value)
-    inside = [metrics.roc_auc_score(f["y"] == "wt", f["p_wt"]) for _, f in table.groupby("fold")]
+    inside = [
+        metrics.roc_auc_score(f["y"] == "luminal", f["p_luminal"]) for _, f in table.groupby("fold")
+    ]
     assert result.summary["value"]["fold_auroc"] == pytest.approx(np.mean(inside))
     assert result.summary["fold_std"]["auroc"] == pytest.approx(np.std(inside, ddof=1))
     np.testing.assert_allclose(result.folds["auroc"], inside)
@@ -43,7 +45,7 @@ def test_summary_equals_sklearn_on_the_predictions(pooled_lr, noisy_cohort):
 def test_positive_class_turns_sensitivity_into_specificity(pooled_lr, noisy_cohort):
     bags, y, _ = noisy_cohort
     one = evaluate(pooled_lr, bags, y, **FEW).summary["value"]
-    other = evaluate(pooled_lr, bags, y, pos_label="mut", **FEW).summary["value"]
+    other = evaluate(pooled_lr, bags, y, pos_label="basal", **FEW).summary["value"]
     assert one["sensitivity"] == pytest.approx(other["specificity"])
     assert one["auroc"] == pytest.approx(other["auroc"])
 
@@ -63,7 +65,7 @@ def test_repeats_have_seeds_and_folds_of_their_own(noisy_cohort, pooled_lr):
     result = evaluate(pooled_lr, bags, y, n_repeats=2, **FEW)
     first, second = (t for _, t in result.predictions.groupby("repeat"))
     assert first["fold"].tolist() != second["fold"].tolist()
-    values = [metrics.roc_auc_score(t["y"] == "wt", t["p_wt"]) for t in (first, second)]
+    values = [metrics.roc_auc_score(t["y"] == "luminal", t["p_luminal"]) for t in (first, second)]
     assert result.summary["value"]["auroc"] == pytest.approx(np.mean(values))
     assert result.summary["repeat_std"]["auroc"] == pytest.approx(np.std(values, ddof=1))
     same_numbers(result, evaluate(pooled_lr, bags, y, n_repeats=2, **FEW))
@@ -73,7 +75,7 @@ def test_tuned_metrics_use_the_threshold_of_the_validation_part(noisy_cohort, re
     bags, y, _ = noisy_cohort
     result = evaluate(recorder.set_params(threshold=0.3), bags, y, **FEW)
     assert (result.predictions["threshold"] == 0.3).all()
-    called = np.where(result.predictions["p_wt"] >= 0.3, "wt", "mut")
+    called = np.where(result.predictions["p_luminal"] >= 0.3, "luminal", "basal")
     np.testing.assert_array_equal(result.predictions["predicted_tuned"], called)
     value = metrics.accuracy_score(result.predictions["y"], called)
     assert result.summary["value"]["accuracy_tuned"] == pytest.approx(value)
@@ -91,7 +93,7 @@ def test_sites_get_a_table_and_an_interval(noisy_cohort, pooled_lr):
     result = evaluate(pooled_lr, bags, y, groups=sites, **FEW)
     assert result.sites.index.tolist() == sorted(set(sites))
     assert (result.sites["n_patients"] == 5).all()
-    assert result.sites[["n_mut", "n_wt"]].sum().tolist() == [20, 20]
+    assert result.sites[["n_basal", "n_luminal"]].sum().tolist() == [20, 20]
     assert {"low_sites", "high_sites"} <= set(result.summary)
     one = result.predictions.query("group == 'site0'")
     value = metrics.accuracy_score(one["y"], one["predicted"])
@@ -101,14 +103,14 @@ def test_sites_get_a_table_and_an_interval(noisy_cohort, pooled_lr):
 def test_fold_of_one_class_is_named_and_left_out(noisy_cohort, pooled_lr):
     bags, y, _ = noisy_cohort
     first = np.array([int(p[1:]) for p in bags.patient_ids])
-    only = np.flatnonzero((y == "mut") & (first < 20))
+    only = np.flatnonzero((y == "basal") & (first < 20))
     rest = np.flatnonzero(first >= 20)
-    other = np.flatnonzero((y == "wt") & (first < 20))
+    other = np.flatnonzero((y == "luminal") & (first < 20))
     splits = [
         (np.r_[other, rest], only),
         (np.r_[only, other], rest),
     ]
-    with pytest.warns(UserWarning, match=r"fold 0 \(repeat 0\) has no patient of class 'wt'"):
+    with pytest.warns(UserWarning, match=r"fold 0 \(repeat 0\) has no patient of class 'luminal'"):
         result = evaluate(pooled_lr, bags, y, cv=splits, n_bootstrap=50)
     assert np.isnan(result.folds["auroc"][0])
     assert result.summary["n_folds"]["auroc"] == 1

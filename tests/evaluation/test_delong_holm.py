@@ -73,11 +73,49 @@ def test_delong_holds_its_level():
     [
         ([0, 1, 1], [1, 2, 3], [1, 2, 3], "two patients of each class"),
         ([0, 0, 1, 1], [1, 2, 3], [1, 2, 3, 4], "one label and one score"),
+        ([], [], [], "two patients of each class"),
+        ([1, 1, 1], [1, 2, 3], [1, 2, 3], r"two patients of each class, got {1: 3}"),
+        ([0, 0, 1, np.nan], [1, 2, 3, 4], [1, 2, 3, 4], "1 labels .* first at position 3"),
+        (["a", "a", None, "b"], [1, 2, 3, 4], [1, 2, 3, 4], "1 labels .* first at position 2"),
+        ([0, 0, 1, 1], [1, 2, 3, 4], [1, np.nan, 3, np.nan], "2 scores of the second method"),
+        ([0, 0, 1, 1], [[1, 2, 3, 4], [1, 2, np.nan, 4]], [1, 2, 3, 4], "first method .*n 2"),
+        ([0, 0, 1, 1, 2, 2], range(6), range(6), "two classes, but y holds 3: '0', '1', '2'"),
     ],
 )
 def test_delong_of_unusable_input_says_why(y, first, second, said):
     with pytest.raises(ValueError, match=said):
         delong_test(y, first, second)
+
+
+@pytest.mark.parametrize(
+    ("names", "pos_label"),
+    [
+        ([1, 2], None),
+        ([-1, 1], None),
+        ([False, True], None),
+        ([0.0, 1.0], None),
+        (["neg", "pos"], None),
+        (["HER2-", "HER2+"], "HER2+"),
+        ([2, 1], 1),
+    ],
+)
+def test_delong_takes_labels_of_any_kind(names, pos_label):
+    random = np.random.default_rng(0)
+    y = np.arange(40) % 2
+    first, second = random.normal(size=(2, 40)) + y
+    expected = delong_test(y, first, second)
+    labels = np.array(names)[y]
+    assert delong_test(labels, first, second, pos_label=pos_label) == expected
+    assert delong_test(labels.tolist(), first, second, pos_label=pos_label) == expected
+    assert delong_test(labels.astype(object), first, second, pos_label=pos_label) == expected
+
+
+def test_delong_of_an_unknown_positive_class_lists_the_classes():
+    with pytest.raises(ValueError, match=r"pos_label='1' is no class of y\. The classes are 0, 1"):
+        delong_test([0, 0, 1, 1], [1, 2, 3, 4], [1, 2, 3, 4], pos_label="1")
+    with pytest.warns(UserWarning, match="'wt' is the positive class") as caught:
+        delong_test(["mut", "mut", "wt", "wt"], [1, 2, 3, 4], [4, 2, 3, 4])
+    assert caught[0].filename == __file__
 
 
 def test_holm_by_hand():

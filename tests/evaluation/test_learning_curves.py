@@ -44,7 +44,7 @@ def test_shares_hold_as_large_a_part_of_those_with_omics(noisy_cohort):
     paired = study.omics.match(study.bags) >= 0
     whole = make_plan(study, 4, 1, 0)
     for (train, _), (everyone, _) in zip(plan.splits[0], whole.splits[0], strict=True):
-        for label in ("mut", "wt"):
+        for label in ("basal", "luminal"):
             here, there = (part[study.y[part] == label] for part in (train, everyone))
             few, many = (len(study.patients_at(part[paired[part]])) for part in (here, there))
             assert few == np.ceil(many / 2)

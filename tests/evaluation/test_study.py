@@ -36,9 +36,9 @@ def test_bags_without_patient_are_their_own():
 
 def test_positive_class_is_the_last_or_the_one_asked_for(noisy_cohort):
     bags, y, _ = noisy_cohort
-    assert as_study(bags, y).classes == ["mut", "wt"]
-    study = as_study(bags, y, pos_label="mut")
-    assert study.classes == ["wt", "mut"]
+    assert as_study(bags, y).classes == ["basal", "luminal"]
+    study = as_study(bags, y, pos_label="basal")
+    assert study.classes == ["luminal", "basal"]
     assert study.labels[0] == 1
 
 

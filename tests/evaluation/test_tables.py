@@ -16,7 +16,8 @@ def result(noisy_cohort, pooled_lr):
 
 def test_text_has_headline_and_tables(result):
     text = str(result)
-    assert text.startswith("LogisticRegression: 40 patients (20 x 'mut', 20 x 'wt'), 8 groups")
+    patients = "40 patients (20 x 'basal', 20 x 'luminal'), positive class 'luminal', 8 groups"
+    assert text.startswith(f"LogisticRegression: {patients}")
     assert "calibration_error" in text
     assert "site7" in text
     assert repr(result) == f"<{result.headline}>"

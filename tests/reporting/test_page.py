@@ -1,5 +1,6 @@
 """The page: its contents, escaping of names, reasons for sections that are not filled."""
 
+import html
 import re
 import sys
 
@@ -107,6 +108,11 @@ def test_page_of_an_external_evaluation_shows_the_ensemble(demo, tmp_path):
     external = evaluate_external(demo.result, bags, demo.y, n_bootstrap=50)
     page = report(external, tmp_path / "r.html", bags=bags).read_text(encoding="utf-8")
     assert f"<b>{external.summary.loc['auroc', 'ensemble']:.3f}</b>" in page
+    assert "AUROC of the ensemble of" in page
+    assert external.headline in html.unescape(page)
+    assert f"AUROC {external.summary.loc['auroc', 'ensemble']:.3f}" in external.headline
+    for metric in ("sensitivity", "specificity"):
+        assert f"{metric} (positive class: {external.classes[1]})" in html.unescape(page)
     assert "percentiles (95% of 50 draws, seed 0)" in page
     assert "model=" in why_missing(page)["Attention maps"]
 

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from sklearn.calibration import CalibrationDisplay
 
 from ...evaluation.metrics import N_BINS, calibration_bin, calibration_pairs
-from ..repeat_predictions import predictions_by_repeat, with_interval
-from .style import GREY, axes, colour, styled
+from ..repeat_predictions import positive_title, predictions_by_repeat, with_interval
+from .style import GREY, axes, colour, literal, styled
 
 
 @dataclass
@@ -80,8 +80,9 @@ class ReliabilityDisplay:
         error = "calibration error {:.3f} [{:.3f}, {:.3f}]".format(
             *with_interval(result, "calibration_error")
         )
+        note = "\n".join(part for part in (positive_title(result.classes), error) if part)
         means = [s / total[used] for s in sums]
-        return cls(means[0], means[1], total[used] / len(repeats), error).plot(ax)
+        return cls(means[0], means[1], total[used] / len(repeats), note).plot(ax)
 
     def plot(self, ax: Any = None) -> Self:
         """Draw into `ax`, or into a new figure.
@@ -111,7 +112,7 @@ class ReliabilityDisplay:
                 xlabel="predicted probability", ylabel="observed frequency", aspect="equal"
             )
             self.ax_.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01))
-            self.ax_.set_title(self.note, fontsize=9)
+            self.ax_.set_title(literal(self.note), fontsize=9)
             self.ax_.get_legend().remove()
         return self
 

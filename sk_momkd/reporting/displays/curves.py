@@ -13,7 +13,12 @@ from sklearn.metrics import (
     roc_curve,
 )
 
-from ..repeat_predictions import RepeatPredictions, predictions_by_repeat, with_interval
+from ..repeat_predictions import (
+    RepeatPredictions,
+    positive_title,
+    predictions_by_repeat,
+    with_interval,
+)
 from .style import GREY, axes, colour, literal, styled
 
 _SIZE = (4.0, 4.0)
@@ -45,10 +50,13 @@ class _CurveDisplay:
     ----------
     curves : dict of str to list of Curve
         Curves by label of the legend.
+    note : str, default=""
+        Title of the axes.
     figure_, ax_ : matplotlib Figure and Axes
     """
 
     curves: dict[str, list[Curve]]
+    note: str = ""
     figure_: Any = field(init=False, default=None, repr=False)
     ax_: Any = field(init=False, default=None, repr=False)
 
@@ -80,7 +88,7 @@ class _CurveDisplay:
             drawn = [curve for p in repeats if (curve := cls._curve(p, k)) is not None]
             if drawn:
                 curves[cls._label(result, k, drawn)] = drawn
-        return cls(curves).plot(ax)
+        return cls(curves, positive_title(classes)).plot(ax)
 
     @classmethod
     def _curve(cls, part: RepeatPredictions, k: int) -> Curve | None:
@@ -118,6 +126,7 @@ class _CurveDisplay:
                         drawstyle=self._steps,
                     )
             self._finish(self.ax_)
+            self.ax_.set_title(literal(self.note), fontsize=9)
             self.ax_.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal")
         return self
 
@@ -129,6 +138,8 @@ class ROCDisplay(_CurveDisplay):
     ----------
     curves : dict of str to list of Curve
         Curves by label of the legend, as :meth:`from_result` computes them.
+    note : str, default=""
+        Title of the axes.
 
     Attributes
     ----------
@@ -178,6 +189,8 @@ class PRDisplay(_CurveDisplay):
     ----------
     curves : dict of str to list of Curve
         Curves by label of the legend, as :meth:`from_result` computes them.
+    note : str, default=""
+        Title of the axes.
 
     Attributes
     ----------

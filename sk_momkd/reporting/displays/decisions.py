@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import ConfusionMatrixDisplay, confusion_matrix
 
-from ..repeat_predictions import predictions_by_repeat, require_two_classes
+from ..repeat_predictions import positive_title, predictions_by_repeat, require_two_classes
 from .style import COLOURS, GREY, axes, colour, literal, shortened, styled
 
 _THRESHOLDS = np.arange(0.01, 1.0, 0.01)
@@ -32,6 +32,8 @@ class DecisionCurveDisplay:
         Net benefit of treating all patients.
     chosen : ndarray, default=array([])
         Thresholds that the models of the folds chose; they are marked on the axis.
+    note : str, default=""
+        Title of the axes.
 
     Attributes
     ----------
@@ -55,6 +57,7 @@ class DecisionCurveDisplay:
     model: NDArray
     everyone: NDArray
     chosen: NDArray = field(default_factory=lambda: np.array([]))
+    note: str = ""
     figure_: Any = field(init=False, default=None, repr=False)
     ax_: Any = field(init=False, default=None, repr=False)
 
@@ -85,7 +88,8 @@ class DecisionCurveDisplay:
         share = np.mean(repeats[0].y == 1)
         everyone = share - (1 - share) * _THRESHOLDS / (1 - _THRESHOLDS)
         chosen = np.unique(np.concatenate([p.thresholds for p in repeats]))
-        return cls(_THRESHOLDS, np.mean(model, axis=0), everyone, chosen).plot(ax)
+        benefit, note = np.mean(model, axis=0), positive_title(result.classes)
+        return cls(_THRESHOLDS, benefit, everyone, chosen, note).plot(ax)
 
     def plot(self, ax: Any = None) -> Self:
         """Draw into `ax`, or into a new figure.
@@ -124,6 +128,7 @@ class DecisionCurveDisplay:
                 )
             self.ax_.set(xlabel="threshold probability", ylabel="net benefit")
             self.ax_.set(xlim=(0, 1), ylim=(-0.25 * top, 1.1 * top))
+            self.ax_.set_title(literal(self.note), fontsize=9)
             self.ax_.legend(loc="upper right")
         return self
 
@@ -154,6 +159,8 @@ class ConfusionDisplay:
         Names of the classes.
     note : str, default=""
         How the predicted class was chosen.
+    title : str, default=""
+        Title of the axes.
 
     Attributes
     ----------
@@ -171,6 +178,7 @@ class ConfusionDisplay:
     counts: NDArray
     classes: tuple[Any, ...]
     note: str = ""
+    title: str = ""
     figure_: Any = field(init=False, default=None, repr=False)
     ax_: Any = field(init=False, default=None, repr=False)
 
@@ -198,7 +206,8 @@ class ConfusionDisplay:
         counts = [confusion_matrix(p.y, p.decided, labels=labels) for p in repeats]
         tuned = repeats[0].tuned is not None
         note = "at the chosen thresholds" if tuned else "most probable class"
-        return cls(np.mean(counts, axis=0), tuple(result.classes), note).plot(ax)
+        classes = tuple(result.classes)
+        return cls(np.mean(counts, axis=0), classes, note, positive_title(classes)).plot(ax)
 
     def plot(self, ax: Any = None) -> Self:
         """Draw into `ax`, or into a new figure.
@@ -238,6 +247,7 @@ class ConfusionDisplay:
                 )
             self.ax_.set(xlabel=f"predicted, {self.note}" if self.note else "predicted")
             self.ax_.set(ylabel="true")
+            self.ax_.set_title(literal(self.title), fontsize=9)
             for spine in self.ax_.spines.values():
                 spine.set_visible(False)
         return self

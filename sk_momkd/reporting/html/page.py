@@ -16,7 +16,7 @@ from ...io.atomic import atomic_write
 from ...io.join_report import JoinReport
 from ...versions import facts
 from ..displays.style import matplotlib
-from ..repeat_predictions import interval_text, with_interval
+from ..repeat_predictions import ensemble_note, interval_text, positive_note, with_interval
 from .blocks import Section
 from .checklist_section import checklist_section
 from .cohort_section import cohort_section
@@ -227,9 +227,10 @@ def _cards(context: ReportContext) -> list[tuple[str, str]]:
         return []
     result, summary = context.result, context.result.summary
     cards = [(str(len(context.patient_confidence())), "patients")]
-    wanted = [("auroc", "AUROC")]
+    wanted = [("auroc", f"AUROC{ensemble_note(result)}")]
     suffix = "_tuned" if summary["value"].notna().get("sensitivity_tuned", False) else ""
-    wanted += [(f"{name}{suffix}", name) for name in ("sensitivity", "specificity")]
+    note = positive_note(result.classes)
+    wanted += [(f"{name}{suffix}", f"{name}{note}") for name in ("sensitivity", "specificity")]
     for metric, words in [*wanted, ("calibration_error", "calibration error")]:
         if metric in summary.index:
             value, low, high = with_interval(result, metric)

@@ -10,7 +10,7 @@ import pandas as pd
 from ..displays.calibration import ReliabilityDisplay
 from ..displays.curves import PRDisplay, ROCDisplay
 from ..displays.decisions import ConfusionDisplay, DecisionCurveDisplay
-from ..repeat_predictions import interval_text, with_interval
+from ..repeat_predictions import ensemble_note, interval_text, positive_note, with_interval
 from .blocks import Block, Paragraph, Picture, Pictures, Section, chart, table
 from .context import ReportContext
 
@@ -27,6 +27,7 @@ METRICS = {
     "calibration_error": "calibration error (lower is better)",
 }
 _TUNED = "_tuned"
+_OF_THE_POSITIVE = ("auprc", "sensitivity", "specificity")
 NO_RESULT = (
     "A fitted estimator has no test result, and the bags may be those it was trained on. Pass the "
     "result of evaluate(...) or evaluate_external(...) to fill this section."
@@ -42,6 +43,7 @@ def results_section(context: ReportContext) -> Section:
     blocks: list[Block] = []
     if context.comparison is not None:
         blocks += _comparison(context.comparison, result)
+    note = positive_note(result.classes)
     blocks.append(
         Paragraph(
             f"Intervals are percentiles ({result.bootstrap}) of a bootstrap over patients. "
@@ -50,7 +52,8 @@ def results_section(context: ReportContext) -> Section:
             "note",
         )
     )
-    blocks.append(table(summary_table(result), f"Metrics of {result.name}", index=False))
+    caption = f"Metrics{ensemble_note(result) or ' of'} {result.name}{note}"
+    blocks.append(table(summary_table(result), caption, index=False))
     blocks.append(_curves(result))
     for attribute, caption in (
         ("folds", "By fold"),
@@ -59,20 +62,20 @@ def results_section(context: ReportContext) -> Section:
     ):
         frame = getattr(result, attribute, None)
         if frame is not None:
-            blocks.append(table(_known(frame), caption, index=attribute != "folds", closed=True))
+            index = attribute != "folds"
+            blocks.append(table(_known(frame), f"{caption}{note}", index=index, closed=True))
     return Section(name, title, blocks)
 
 
 def _curves(result: Any) -> Pictures:
-    roc = chart(
-        lambda: ROCDisplay.from_result(result),
-        "ROC curve",
-        "ROC curve of the out-of-fold predictions, one line per repeat.",
-    )
+    note = positive_note(result.classes)
+    of_folds = " of the out-of-fold predictions, one line per repeat"
+    drawn = ensemble_note(result) if hasattr(result, "by_model") else of_folds
+    roc = chart(lambda: ROCDisplay.from_result(result), "ROC curve", f"ROC curve{drawn}{note}.")
     precision_recall = chart(
         lambda: PRDisplay.from_result(result),
         "Precision-recall curve",
-        "Precision-recall curve; the dotted line is the prevalence of the positive class.",
+        f"Precision-recall curve{note}; the dotted line is the prevalence of the class.",
     )
     return Pictures([roc, precision_recall])
 
@@ -82,7 +85,8 @@ def _comparison(comparison: Any, result: Any) -> list[Block]:
     verdict = getattr(comparison, "verdict", "")
     if verdict:
         blocks.append(Paragraph(verdict, "warning"))
-    blocks.append(table(_known(comparison.summary), "Methods, compared on the same folds"))
+    note = positive_note(result.classes)
+    blocks.append(table(_known(comparison.summary), f"Methods, compared on the same folds{note}"))
     blocks.append(table(_known(comparison.differences), "Paired differences"))
     blocks.append(Paragraph(f"The rest of this page describes {result.name!r}."))
     return blocks
@@ -90,22 +94,23 @@ def _comparison(comparison: Any, result: Any) -> list[Block]:
 
 def summary_table(result: Any) -> pd.DataFrame:
     """Table ``metric, value, interval`` with means and deviations over folds or models."""
-    rows = []
+    rows, external = [], hasattr(result, "by_model")
     for metric, row in result.summary.iterrows():
         value, low, high = with_interval(result, str(metric))
         if value != value:  # no threshold was chosen
             continue
         base = str(metric).removesuffix(_TUNED)
-        words = METRICS.get(base, base)
+        words = "AUROC" if external and base == "auroc" else METRICS.get(base, base)
         words += ", at the chosen thresholds" if base != metric else ""
+        words += positive_note(result.classes) if base in _OF_THE_POSITIVE else ""
         cells = {"metric": words, "value": value, "interval": interval_text(low, high)}
-        if "low_sites" in row and "ensemble" not in row:
+        if "low_sites" in row and not external:
             cells["interval, bootstrap over sites"] = interval_text(
                 row["low_sites"], row["high_sites"]
             )
-        if "ensemble" in row:
+        if external and len(result.by_model) > 1:
             cells["mean over models ± SD"] = f"{row['value']:.3f} ± {row['std']:.3f}"
-        else:
+        if not external:
             cells["mean over folds ± SD"] = f"{row['fold_mean']:.3f} ± {row['fold_std']:.3f}"
         if "repeat_std" in row:
             cells["SD over repeats"] = row["repeat_std"]
@@ -123,18 +128,18 @@ def calibration_section(context: ReportContext) -> Section:
     result = context.result
     if result is None:
         return Section(name, title, missing=NO_RESULT)
+    note = positive_note(result.classes)
     drawn: list[tuple[Callable[[], Any], str, str]] = [
         (
             lambda: ReliabilityDisplay.from_result(result),
             "Calibration",
             "Observed frequency by predicted probability, with 95% Wilson intervals. Grey bars "
-            "show "
-            "the number of patients per bin.",
+            f"show the number of patients per bin{note}.",
         ),
         (
             lambda: ConfusionDisplay.from_result(result),
             "Confusion matrix",
-            "Number of patients, and fraction of the true class.",
+            f"Number of patients, and fraction of the true class{note}.",
         ),
     ]
     blocks: list[Block] = []
@@ -143,8 +148,8 @@ def calibration_section(context: ReportContext) -> Section:
             (
                 lambda: DecisionCurveDisplay.from_result(result),
                 "Decision curve",
-                "Net benefit of treating by the model. Marks show the thresholds chosen in the "
-                "folds.",
+                f"Net benefit of treating by the model{note}. Marks show the thresholds chosen in "
+                "the folds.",
             )
         )
         blocks.append(Paragraph(_threshold_line(result)))
@@ -177,8 +182,5 @@ def predictions_section(context: ReportContext) -> Section:
     if context.result is None:
         return Section(name, title, missing=NO_RESULT)
     frame = _known(context.result.predictions)
-    return Section(
-        name,
-        title,
-        [table(frame, "Predictions, a row per patient and repeat", index=False, closed=True)],
-    )
+    caption = "Predictions, a row per patient and repeat" + positive_note(context.result.classes)
+    return Section(name, title, [table(frame, caption, index=False, closed=True)])
