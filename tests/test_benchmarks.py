@@ -2,6 +2,7 @@
 
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import h5py
 import numpy as np
@@ -15,6 +16,7 @@ from sk_momkd.exceptions import LeakageError
 sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
 import paper
 import paper_methods
+import presets
 import when_omics_helps
 
 CALL = [
@@ -345,3 +347,33 @@ def test_when_omics_helps_has_a_line_per_cell_and_counts_claims(tmp_path, monkey
         assert f"| {cell} | 2 | {mean:.3f}".replace("0.", ".") in page
     assert claims["outcome"].tolist() == ["gain"]
     assert "| 1 | 300 | 1 | 0 | 0 | 0 | 100% [21%, 100%] |" in page
+
+
+def test_presets_page_counts_epochs_in_which_a_term_is_above_the_cross_entropy(tmp_path):
+    shared = {"cohort": "c", "label": "x", "seed": 0, "batch_size": 1, "max_epochs": 2}
+    shared |= {"patches": 9, "train": 7, "validation": 1, "test": 2, "positive_test": 1}
+    shared |= {"epochs": 2, "best_epoch": 1, "cpu_seconds": 30.0, "machine": "m"}
+    terms = {"ce": "0.4 0.2", "align_wsi": "0.5 0.1", "align_omics": "0.1 0.1", "mse": "0 0"}
+    rows = [
+        shared | terms | {"preset": "paper", "auc": 0.5, "memory": "0.8 0.6"},
+        shared | terms | {"preset": "paper", "auc": 0.7, "memory": "0.8 0.6", "seed": 1},
+        shared | terms | {"preset": "default", "auc": 0.6, "memory": "0.1 0.1"},
+    ]
+    path = tmp_path / "presets.csv"
+    pd.DataFrame(rows).to_csv(path, index=False)
+    presets.write(pd.read_csv(path), path)
+    page = path.with_suffix(".md").read_text()
+    assert "| c | x | paper | 2 | .600 (.141) | 2.0 | 1.0 | 30 |" in page
+    assert "| c | paper | first | 0.4 | 0.8 | 0.5 | 0.1 | 0 | 2 |" in page
+    # L_mem, L_wsi, L_omics, L_mse, any of them, their sum
+    assert "| paper | 4 | 100 % | 50 % | 0 % | 0 % | 100 % | 100 % |" in page
+    assert "| default | 2 | 0 % | 50 % | 0 % | 0 % | 50 % | 100 % |" in page
+    assert "3 fits, 2 processor minutes" in page
+
+
+def test_presets_keep_the_learning_rate_at_one_slide_and_scale_it_with_the_batch():
+    for batch_size, factor in ((1, 1), (16, 4)):
+        options = SimpleNamespace(batch_size=batch_size, max_epochs=3)
+        clf = presets.classifier("release, stopped as default", 5, options)
+        assert clf.learning_rate == pytest.approx(factor * 2e-4)
+        assert (clf.hidden_dim, clf.patience, clf.max_epochs, clf.random_state) == (512, 15, 3, 5)

@@ -349,6 +349,8 @@ SCRIPT = {
     "max_grad_norm": 16.0,
     "clip": "global",
     "monitor": "auc",
+    "tie_break": "latest",
+    "patience": 1,
     "min_epochs": 3,
     "average_after": None,
     "best_after": 0.0,
