@@ -39,6 +39,9 @@ def to_numpy(values: Any) -> NDArray:
     if hasattr(values, "detach"):
         values = values.detach().cpu()
         values = values.float() if values.is_floating_point() else values
+    if isinstance(values, np.ma.MaskedArray) and np.ma.is_masked(values):
+        missing = np.ma.getmaskarray(values)
+        return np.where(missing, np.nan, values.data)  # else the fill value would be read
     return np.asarray(values)
 
 

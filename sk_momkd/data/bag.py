@@ -24,6 +24,7 @@ from .arrays import (
     report_empty,
     to_numpy,
 )
+from .ids import normalise_id
 
 
 @dataclass(frozen=True)
@@ -131,7 +132,8 @@ class Bag:
     edge_index : array-like of shape (2, n_edges), optional
         Stored graph: row 0 holds the sending instances, row 1 the receiving ones.
     bag_id, patient_id : str, optional
-        Ids of slide and patient. Omics is joined by them, and splits are grouped by patient.
+        Ids of slide and patient. Omics is joined by them, and splits are grouped by patient. They
+        are kept in one form: without outer spaces, folders, file suffixes, and the .0 of numbers.
     allow_constant : bool, default=False
         Whether features may all be zero. Otherwise such a bag raises, and zero instances warn.
 
@@ -150,7 +152,7 @@ class Bag:
     """
 
     __slots__ = (
-        *("_allow_constant", "_coords", "_edge_index", "_source", "_steps"),
+        *("_allow_constant", "_coords", "_edge_index", "_given", "_source", "_steps"),
         *("bag_id", "patient_id"),
     )
 
@@ -170,13 +172,19 @@ class Bag:
         self._edge_index = None if edge_index is None else to_numpy(edge_index)
         self._steps: tuple[Callable[[BagArrays, str], BagArrays], ...] = ()
         # A missing id stays missing; as the text "nan" it would be shared by all such patients.
-        self.bag_id = None if pd.isna(bag_id) else str(bag_id)
-        self.patient_id = None if pd.isna(patient_id) else str(patient_id)
+        self.bag_id = None if pd.isna(bag_id) else normalise_id(bag_id)
+        self.patient_id = None if pd.isna(patient_id) else normalise_id(patient_id)
+        self._given = (str(bag_id), str(patient_id))
 
     @property
     def name(self) -> str:
         """How error messages call the bag."""
         return "a bag without id" if self.bag_id is None else f"bag {self.bag_id!r}"
+
+    @property
+    def given_ids(self) -> tuple[str, str]:
+        """Ids of slide and patient as they were given, as text."""
+        return self._given
 
     @property
     def is_lazy(self) -> bool:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeGuard
 
@@ -15,14 +16,28 @@ from numpy.typing import NDArray
 from pandas.api.types import is_numeric_dtype
 from scipy import sparse
 
-from ..exceptions import OmicsError, PairingWarning
+from ..exceptions import CohortWarning, OmicsError, PairingWarning
 from ..messages import first_few, repeated
 from .arrays import to_numpy
+from .ids import (
+    column_of_ids,
+    counts_rows,
+    is_numeric_index,
+    normalise_id,
+    normalise_ids,
+    samples_as_patients,
+)
 from .sequence import BagSequence, as_bags
 from .stored_sparse import check_stored_sparse
 
 if TYPE_CHECKING:
     from anndata import AnnData
+
+_NO_GENE = re.compile(  # summaries of STAR, and of HTSeq with and without underscores
+    r"N_(unmapped|multimapping|noFeature|ambiguous)|__\w+"
+    r"|no_feature|ambiguous|too_low_aQual|not_aligned|alignment_not_unique",
+    re.IGNORECASE,
+)
 
 
 def is_anndata(values: Any) -> TypeGuard[AnnData]:
@@ -102,15 +117,18 @@ class OmicsTable:
 
     def __init__(self, values: Any, ids: NDArray, genes: NDArray) -> None:
         self._values = values
-        self.ids = ids
+        self._columns: NDArray | slice = slice(None)  # of `values`, if some are no genes
+        self.ids = np.array([normalise_id(name) for name in ids], dtype=object)
         self.genes = genes
 
-    def rows(self, positions: NDArray) -> pd.DataFrame:
+    def rows(self, positions: NDArray, *, finite: bool = True) -> pd.DataFrame:
         """Rows at `positions`, dense float32, with ids and gene names.
 
         Parameters
         ----------
         positions : int ndarray of shape (n,)
+        finite : bool, default=True
+            Whether values that are NaN or infinite raise.
 
         Returns
         -------
@@ -119,12 +137,12 @@ class OmicsTable:
         Raises
         ------
         OmicsError
-            If a value is NaN or infinite; names the patient and the gene.
+            If a value is NaN or infinite and `finite`; names the patient and the gene.
         """
         block = self._block(positions)
         dense = block.toarray() if sparse.issparse(block) else np.asarray(block)
         frame = pd.DataFrame(dense.astype(np.float32), self.ids[positions], self.genes)
-        bad = np.argwhere(~np.isfinite(frame.to_numpy()))
+        bad = np.argwhere(finite & ~np.isfinite(frame.to_numpy()))
         if len(bad):
             raise OmicsError(
                 f"{len(bad)} NaN or infinite omics values, the first for patient "
@@ -147,9 +165,9 @@ class OmicsTable:
         return OmicsTable(self._block(positions), self.ids[positions], self.genes)
 
     def _block(self, positions: NDArray) -> Any:
-        if not is_anndata(self._values):
-            return self._values[positions]
-        return backed_rows(self._values, positions)
+        if is_anndata(self._values):
+            return backed_rows(self._values, positions)[:, self._columns]
+        return self._values[positions][:, self._columns]
 
     def match(self, bags: BagSequence) -> NDArray:
         """Row of each bag, by patient id and then by bag id.
@@ -237,77 +255,177 @@ def _refuse_duplicates(names: NDArray, what: str, remedy: str) -> None:
 
 
 def check_names(patients: pd.Index, names: pd.Index) -> tuple[NDArray, NDArray]:
-    """Return ids and gene names as text; raises as :func:`as_omics` does."""
+    """Return normalised ids, and gene names as text; raises as :func:`as_omics` does."""
     if patients.nlevels > 1 or names.nlevels > 1:
         raise OmicsError("omics has a MultiIndex; give it one level of ids and one of genes.")
-    ids = np.array(patients.astype(str), dtype=object)
+    if len(patients) == 0 or len(names) == 0:
+        raise OmicsError(f"omics is empty: {len(patients)} patients x {len(names)} genes.")
+    if lacking := int(np.sum(patients.isna())):
+        raise OmicsError(f"{lacking} rows of omics have no id. Name them, or leave them out.")
+    ids = np.array(normalise_ids(patients, "ids of omics", OmicsError), dtype=object)
     genes = np.array(names.astype(str), dtype=object)
-    if len(ids) == 0 or len(genes) == 0:
-        raise OmicsError(f"omics is empty: {len(ids)} patients x {len(genes)} genes.")
     _refuse_duplicates(ids, "patients", "Keep one row per patient.")
     _refuse_duplicates(genes, "genes", "Sum or drop them, e.g. adata.var_names_make_unique().")
     return ids, genes
 
 
-def as_omics(omics: Any) -> OmicsTable:
+def known_ids(bags: BagSequence | None) -> set[str]:
+    """Ids of the patients and slides of `bags`."""
+    return {i for bag in bags or () for i in (bag.patient_id, bag.bag_id) if i is not None}
+
+
+def ids_of_rows(
+    index: pd.Index, columns: pd.DataFrame, id_column: str | None, bags: BagSequence | None
+) -> pd.Index:
+    """The ids of omics rows: the index, or the column that the caller names.
+
+    Raises
+    ------
+    OmicsError
+        If there is no such column; or if the index counts the rows: integers that nobody named,
+        or any numbers while a column holds the ids of the bags.
+    """
+    if id_column is not None:
+        if id_column not in columns:
+            raise OmicsError(
+                f"omics has no column {id_column!r} of ids; it has {first_few(columns, 8)}."
+            )
+        return pd.Index(columns[id_column])
+    if not counts_rows(index):
+        return index
+    fitting = column_of_ids(columns, known_ids(bags), index)
+    if fitting is None and not is_numeric_index(index):
+        return index
+    shown = f"{first_few(index, 4)}, {len(index)} rows"
+    texts = [c for c in columns if not is_numeric_dtype(columns[c])] if fitting is None else []
+    column = texts[0] if texts else "case_id" if fitting is None else fitting
+    held = "" if fitting is None else f", while column {fitting!r} holds ids of the bags"
+    raise OmicsError(
+        f"The index of omics counts the rows ({shown}), so it holds no ids{held}. Move the ids "
+        f"into it, e.g. omics.set_index({column!r}) or adata.obs_names = adata.obs[{column!r}], "
+        f"or pass id_column={column!r} to align_omics or load_cohort. If the numbers are the ids, "
+        "name the index: omics.rename_axis('case_id')."
+    )
+
+
+def genes_only(names: Iterable[str]) -> NDArray:
+    """Which names are genes; warns of rows that count reads instead, as STAR and HTSeq write."""
+    names = [str(name) for name in names]
+    genes = np.array([not _NO_GENE.fullmatch(name) for name in names], dtype=bool)
+    if not genes.all():
+        dropped = [name for name, is_gene in zip(names, genes, strict=True) if not is_gene]
+        warnings.warn(
+            f"{len(dropped)} columns of omics are no genes and are left out: "
+            f"{first_few(dropped, 8)}.",
+            CohortWarning,
+            stacklevel=3,
+        )
+    return genes
+
+
+def as_omics(
+    omics: Any, *, bags: BagSequence | None = None, id_column: str | None = None
+) -> OmicsTable:
     """Return `omics` as an `OmicsTable` with checked ids and gene names.
 
     Parameters
     ----------
     omics : AnnData (in memory or backed), DataFrame with ids as index, or OmicsTable
+    bags : BagSequence, optional
+        By their ids a column is recognised that holds ids while the index counts rows.
+    id_column : str, optional
+        Column with the ids, if the index does not hold them.
 
     Raises
     ------
     OmicsError
-        If ids or genes are duplicated, or the table is empty.
+        If ids or genes are duplicated, the index counts the rows, or the table is empty.
     """
     if isinstance(omics, OmicsTable):
         return omics
     if is_anndata(omics):
-        values = omics if omics.isbacked else omics.X
-        if values is None or (omics.isbacked and not _has_stored_x(omics)):
-            raise OmicsError(_without_x(omics))
-        if values is not omics and sparse.issparse(values):
-            check_sparse(values)
-        if values is not omics and not np.can_cast(values.dtype, np.float64, "same_kind"):
-            raise OmicsError(f"X of the AnnData must be numbers, got dtype {values.dtype}.")
-        ids, genes = omics.obs_names, omics.var_names
-    elif isinstance(omics, pd.DataFrame):
-        if isinstance(omics.index, pd.RangeIndex):
-            raise OmicsError(
-                "The index of omics counts the rows, so it holds no ids. Move the ids into it, "
-                "e.g. omics.set_index('case_id')."
-            )
-        values, ids, genes = _numbers(omics), omics.index, omics.columns
-    else:
+        return _of_anndata(omics, bags, id_column)
+    if not isinstance(omics, pd.DataFrame):
         raise OmicsError(
             "omics must be an AnnData or a DataFrame with ids as index, got "
             f"{type(omics).__name__}."
+            + (" Convert it: omics.to_pandas()." if hasattr(omics, "to_pandas") else "")
         )
-    return OmicsTable(values, *check_names(ids, genes))
+    index = ids_of_rows(omics.index, omics, id_column, bags)
+    if id_column is not None:
+        omics = omics.drop(columns=id_column)
+    ids, genes = check_names(index, omics.columns)
+    keep = genes_only(genes)
+    return OmicsTable(_numbers(omics.loc[:, keep]), ids, genes[keep])
 
 
-def _require_match(table: OmicsTable, bags: BagSequence, rows: NDArray) -> None:
+def _of_anndata(adata: AnnData, bags: BagSequence | None, id_column: str | None) -> OmicsTable:
+    index = ids_of_rows(adata.obs_names, adata.obs, id_column, bags)
+    require_expression(adata)
+    ids, genes = check_names(index, adata.var_names)
+    keep = genes_only(genes)
+    table = OmicsTable(adata if adata.isbacked else adata.X, ids, genes[keep])
+    table._columns = slice(None) if keep.all() else np.flatnonzero(keep)
+    return table
+
+
+def require_expression(adata: AnnData) -> None:
+    """Raise unless the AnnData has numbers in its X."""
+    if not _has_stored_x(adata) if adata.isbacked else adata.X is None:
+        raise OmicsError(_without_x(adata))
+    if adata.isbacked:
+        return
+    if sparse.issparse(adata.X):
+        check_sparse(adata.X)
+    if not np.can_cast(adata.X.dtype, np.float64, "same_kind"):
+        raise OmicsError(f"X of the AnnData must be numbers, got dtype {adata.X.dtype}.")
+
+
+def hint_on_ids(ids: Iterable[str], columns: Any, known: set[str]) -> str:
+    """Why no id of omics is one of the `known`, if the reason shows; for messages."""
+    if isinstance(columns, pd.DataFrame):
+        column = column_of_ids(columns, known, columns.index)
+        if column is not None:
+            return f" Column {column!r} holds ids of the bags: pass id_column={column!r}."
+    ids = list(ids)
+    if any(own in known for own in samples_as_patients(ids)):
+        return (
+            " The rows are TCGA samples or aliquots of the patients: use omics_by_patient(adata), "
+            "or load_cohort(..., barcodes='tcga')."
+        )
+    if any(i.startswith("X") and i[1:] in known for i in ids):
+        return " R has put an X before ids that begin with a digit: check.names=FALSE keeps them."
+    if any(i.casefold() in {k.casefold() for k in known} for i in ids):
+        return " They differ in letter case."
+    if any(i.lstrip("0") in {k.lstrip("0") for k in known} - {""} for i in ids):
+        return " They differ in leading zeros."
+    return ""
+
+
+def _require_match(table: OmicsTable, bags: BagSequence, rows: NDArray, omics: Any) -> None:
     if (rows >= 0).any():
         return
     known = [i for b in bags for i in (b.patient_id, b.bag_id) if i is not None]
     if not known:
         raise OmicsError(
             "The bags have no ids, so omics cannot be joined. Give them some, "
-            "Bag(..., bag_id=..., patient_id=...), or pass omics as an array in bag order."
+            "Bag(..., bag_id=..., patient_id=...) or as_bags(X, patient_ids=...), or pass omics as "
+            "an array in bag order."
         )
+    columns = omics.obs if is_anndata(omics) else omics
+    hint = hint_on_ids(table.ids, columns, set(known))
     cut = (
         " If scikit-learn cut both, as in cross-validation, pass omics=align_omics(omics, bags), "
         "made from all bags of the cohort."
     )
     raise OmicsError(
         f"No omics row belongs to any bag. Omics has {first_few(table.ids)}; the bags have "
-        f"{first_few(known)}. Use the same ids, or omics=None for histology alone."
+        f"{first_few(known)}.{hint} Use the same ids, or omics=None for histology alone."
         + (cut if len(table.ids) == len(bags) else "")
     )
 
 
-def align_omics(omics: Any, bags: Any) -> OmicsTable:
+def align_omics(omics: Any, bags: Any, *, id_column: str | None = None) -> OmicsTable:
     """Join `omics` to `bags` by id, before scikit-learn slices the bags.
 
     Pass the result as ``omics=`` to cross-validation or a grid search, nested or not: it is never
@@ -316,8 +434,10 @@ def align_omics(omics: Any, bags: Any) -> OmicsTable:
     Parameters
     ----------
     omics : AnnData or DataFrame
-        obs_names (index) are patient ids or bag ids.
+        obs_names (index) are patient ids or bag ids; row numbers are refused.
     bags : BagSequence or list of Bag
+    id_column : str, optional
+        Column of `omics` (of ``obs`` of an AnnData) with the ids, if its index holds none.
 
     Returns
     -------
@@ -327,7 +447,7 @@ def align_omics(omics: Any, bags: Any) -> OmicsTable:
     Raises
     ------
     OmicsError
-        If no row belongs to any bag.
+        If no row belongs to any bag, or the index counts the rows.
 
     Examples
     --------
@@ -338,9 +458,10 @@ def align_omics(omics: Any, bags: Any) -> OmicsTable:
     >>> align_omics(rna, bags).ids
     array(['P0', 'P2'], dtype=object)
     """
-    table, bags = as_omics(omics), as_bags(bags)
+    bags = as_bags(bags)
+    table = as_omics(omics, bags=bags, id_column=id_column)
     rows = table.match(bags)
-    _require_match(table, bags, rows)
+    _require_match(table, bags, rows, omics)
     return table.take(pd.unique(rows[rows >= 0]))
 
 
@@ -369,9 +490,9 @@ def join_omics(omics: Any, bags: BagSequence) -> tuple[OmicsTable, NDArray]:
     """
     if not is_anndata(omics) and not isinstance(omics, pd.DataFrame | OmicsTable):
         return _in_bag_order(omics, bags)
-    table = as_omics(omics)
+    table = as_omics(omics, bags=bags)
     rows = table.match(bags)
-    _require_match(table, bags, rows)
+    _require_match(table, bags, rows, omics)
     lacking = np.flatnonzero(rows < 0)
     idle = np.setdiff1d(np.arange(len(table.ids)), rows)
     sliceable = not isinstance(omics, OmicsTable)

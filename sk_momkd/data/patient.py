@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,10 +13,12 @@ from sklearn.utils import column_or_1d
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_consistent_length
 
-from ..exceptions import BagError, CohortError, LeakageError
+from ..exceptions import BagError, CohortError, CohortWarning, LeakageError
 from ..messages import first_few
 from .arrays import BagArrays, check_n_features
 from .bag import Bag, BagInfo
+from .bag_order import in_bag_order
+from .ids import normalise_ids, samples_as_patients
 from .sequence import BagSequence, as_bags, is_bag_list
 
 
@@ -59,6 +63,23 @@ def _encode(values: NDArray, what: str, bags: BagSequence | None) -> tuple[NDArr
     return codes, np.asarray(names).tolist()
 
 
+def warn_of_samples(patient_ids: Iterable[Any]) -> None:
+    """Warn if patient ids are TCGA sample barcodes, of which a patient may have several."""
+    samples = samples_as_patients(patient_ids)
+    if not samples:
+        return
+    several = {patient: own for patient, own in samples.items() if len(own) > 1}
+    first = next(iter((several or samples).values()))
+    warnings.warn(
+        f"{sum(map(len, samples.values()))} patient ids are barcodes of TCGA samples, not of "
+        f"patients: {first_few(first)}. {len(several)} patients have several, which splits would "
+        "separate: their slides would be in training and in test. Cut the ids to 12 characters, or "
+        "use load_cohort(..., barcodes='tcga').",
+        CohortWarning,
+        stacklevel=3,
+    )
+
+
 def patients_and_groups(X: Any, bags: BagSequence | None, groups: Any) -> tuple[NDArray, NDArray]:
     """Patient and group of each bag; the groups are the patients where no bag has one."""
     if groups is None:
@@ -68,7 +89,9 @@ def patients_and_groups(X: Any, bags: BagSequence | None, groups: Any) -> tuple[
                 "or groups=patient_ids."
             )
         return bags.groups(), bags.groups()
-    codes, _ = _encode(column_or_1d(groups), "groups", bags)
+    groups = column_or_1d(in_bag_order(groups, bags, "groups"))
+    normalise_ids((g for g in groups if isinstance(g, str)), "groups", ValueError)
+    codes, _ = _encode(groups, "groups", bags)
     if bags is None or not any(bag.patient_id is not None for bag in bags):
         return codes, codes
     of_bag = bags.groups()
@@ -98,7 +121,7 @@ def patients_of(X: Any, y: Any, groups: Any, *, pos_label: Any = None) -> Patien
     if y is None:
         raise ValueError("Folds are stratified by label, but y is None.")
     bags = as_bags(X) if isinstance(X, BagSequence) or is_bag_list(X) else None
-    y = column_or_1d(y, warn=True)
+    y = column_or_1d(in_bag_order(y, bags, "y"), warn=True)
     check_consistent_length(X, y, groups)
     if len(y) == 0:
         raise ValueError("X holds no bags.")
@@ -108,6 +131,8 @@ def patients_of(X: Any, y: Any, groups: Any, *, pos_label: Any = None) -> Patien
     if y.dtype.kind == "f":
         check_classification_targets(y)
     of_bag, group_of_bag = patients_and_groups(X, bags, groups)
+    if bags is not None and groups is None:
+        warn_of_samples(bags.patient_ids)
     numbers, first = np.unique(of_bag, return_index=True)
     counts = np.zeros((len(numbers), len(classes)), dtype=int)
     np.add.at(counts, (of_bag, labels), 1)
@@ -258,7 +283,8 @@ def patient_labels(bags: Any, y: Any) -> NDArray:
     >>> patient_labels(slides, ["low", "high", "low"]).tolist()
     ['low', 'high']
     """
-    bags, y = as_bags(bags), np.asarray(y)
+    bags = as_bags(bags)
+    y = np.asarray(in_bag_order(y, bags, "y"))
     _, first, group = np.unique(bags.groups(), return_index=True, return_inverse=True)
     inconsistent = np.unique(group[y != y[first][group]])
     if len(inconsistent):

@@ -12,6 +12,7 @@ from ..exceptions import BagError
 from ..messages import first_few, repeated
 from .arrays import BagArrays, to_numpy
 from .bag import Bag
+from .ids import RULES, both, collisions
 
 CENTRES = ("centroid", "centroids", "centers", "centres")  # of patches; the rest are corners
 POSITIONS = ("pos", "coords", "coordinates", "positions", "coord", "xy", *CENTRES)
@@ -69,6 +70,17 @@ class BagSequence:
                 raise BagError(
                     f"Element {position} is a {type(bag).__name__}, expected a Bag. Use "
                     "as_bags(...) to convert arrays."
+                )
+        self._check_ids()
+
+    def _check_ids(self) -> None:
+        """Raise if two bags have one id, or a patient is written in two ways."""
+        for what, place in (("bag", 0), ("patient", 1)):
+            given = [b.given_ids[place] for b in self._bags if (b.bag_id, b.patient_id)[place]]
+            if collided := collisions(given):
+                raise BagError(
+                    f"{len(collided)} {what} ids are written in several ways: {both(collided)}. "
+                    f"{RULES}"
                 )
         twice = repeated(bag.bag_id for bag in self._bags if bag.bag_id is not None)
         if twice:

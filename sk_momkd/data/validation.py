@@ -15,6 +15,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_consistent_length, validate_data
 
 from .bag import Bag
+from .bag_order import in_bag_order
 from .positive_class import positive_class
 from .sequence import BagSequence, as_bags, is_bag_list
 
@@ -97,7 +98,7 @@ def encode_labels(estimator: BaseEstimator, y: Any, bags: BagSequence) -> Encode
     name = type(estimator).__name__
     if y is None:
         raise ValueError(f"{name} requires y to be passed, but the target y is None.")
-    y = column_or_1d(_plain(y), warn=True)
+    y = column_or_1d(_plain(in_bag_order(y, bags, "y")), warn=True)
     check_consistent_length(bags, y)
     missing = np.flatnonzero(pd.isna(y))
     if len(missing):

@@ -14,6 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from sklearn.utils import check_consistent_length, column_or_1d
 
+from ..data.bag_order import in_bag_order
 from ..data.omics import OmicsTable, align_omics
 from ..data.patient import Patients, patients_of
 from ..data.positive_class import positive_class
@@ -116,7 +117,9 @@ def as_study(
         If labels or groups are missing, there is a single class, `pos_label` is none of two
         classes, or groups are given for bags without patient ids.
     """
-    given, y = as_bags(bags), column_or_1d(y, warn=True)
+    given = as_bags(bags)
+    y = column_or_1d(in_bag_order(y, given, "y"), warn=True)
+    groups = in_bag_order(groups, given, "groups")
     check_consistent_length(given, y, groups)
     if omics is not None and not isinstance(omics, OmicsTable):
         omics = _join_by_id(omics, given)

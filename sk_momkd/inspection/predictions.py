@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -11,15 +12,17 @@ import pandas as pd
 from numpy.typing import NDArray
 from sklearn.utils.validation import check_consistent_length
 
-from ..data.sequence import as_bags
+from ..data.bag_order import in_bag_order
+from ..data.patient import patient_labels
+from ..data.sequence import BagSequence, as_bags
 from ..io.atomic import atomic_write
 from ..messages import first_few
 
 _STAMP_COLUMNS = ("PATIENT", "pred", "loss")
 
 
-def prediction_table(clf: Any, bags: Any, y: Any = None) -> pd.DataFrame:
-    """Return ids, labels and probabilities of bags as a table.
+def prediction_table(clf: Any, bags: Any, y: Any = None, *, unit: str = "bag") -> pd.DataFrame:
+    """Return ids, labels and probabilities of bags or patients as a table.
 
     Parameters
     ----------
@@ -27,19 +30,25 @@ def prediction_table(clf: Any, bags: Any, y: Any = None) -> pd.DataFrame:
     bags : bags in any form that `fit` accepts
     y : array-like of shape (n_bags,), optional
         Labels, which become a column of the table.
+    unit : {"bag", "patient"}, default="bag"
+        Whether a row is a bag or a patient, whose probabilities are the means over his or her bags.
+        A bag without a patient id is a patient of its own.
 
     Returns
     -------
     DataFrame
         A row per bag: ``bag_id, patient_id``, ``y`` if it is given, ``p_<class>`` for each class,
-        and ``predicted``, the most probable class.
+        and ``predicted``, the most probable class. A row per patient has ``n_bags`` instead of
+        ``bag_id``; patients are in the order of their first bags.
 
     Raises
     ------
     BagError
         If a bag is unusable; names it.
+    CohortError
+        With ``unit="patient"``, if bags of a patient have different labels; names the patient.
     ValueError
-        If `y` has another length than `bags`.
+        If `y` has another length than `bags`, or `unit` is unknown.
 
     Examples
     --------
@@ -51,21 +60,45 @@ def prediction_table(clf: Any, bags: Any, y: Any = None) -> pd.DataFrame:
     >>> prediction_table(clf, bags[:2]).columns.to_list()
     ['bag_id', 'patient_id', 'p_0', 'p_1', 'predicted']
     """
+    if unit not in ("bag", "patient"):
+        raise ValueError(f"unit must be 'bag' or 'patient', got {unit!r}.")
     bags = as_bags(bags)
+    y = in_bag_order(y, bags, "y")
+    check_consistent_length(bags, y)
+    labels = None if y is None or unit == "bag" else patient_labels(bags, y)
     proba = np.asarray(clf.predict_proba(bags))
+    if unit == "patient":
+        return _by_patient(bags, labels, proba, clf.classes_)
     table = pd.DataFrame(
         {
             "bag_id": [bags.name(i) if b.bag_id is None else b.bag_id for i, b in enumerate(bags)],
             "patient_id": [bag.patient_id for bag in bags],
         }
     )
+    return _with_predictions(table, y, proba, clf.classes_)
+
+
+def _with_predictions(
+    table: pd.DataFrame, y: Any, proba: NDArray, classes: Iterable[Any]
+) -> pd.DataFrame:
     if y is not None:
-        check_consistent_length(bags, y)
         table["y"] = np.asarray(y)
-    for c, column in zip(clf.classes_, proba.T, strict=True):
+    for c, column in zip(classes, proba.T, strict=True):
         table[f"p_{c}"] = column
-    table["predicted"] = np.asarray(clf.classes_)[proba.argmax(axis=1)]
+    table["predicted"] = np.asarray(classes)[proba.argmax(axis=1)]
     return table
+
+
+def _by_patient(
+    bags: BagSequence, labels: NDArray | None, proba: NDArray, classes: Iterable[Any]
+) -> pd.DataFrame:
+    """Means over the bags of each patient, in the order of the first bags."""
+    groups = bags.groups()
+    _, first, n_bags = np.unique(groups, return_index=True, return_counts=True)
+    mean = pd.DataFrame(proba).groupby(groups).mean().to_numpy()
+    names = [bags[int(i)].patient_id or bags.name(int(i)) for i in first]
+    table = pd.DataFrame({"patient_id": names, "n_bags": n_bags})
+    return _with_predictions(table, labels, mean, classes)
 
 
 def to_stamp(predictions: pd.DataFrame, path: str | PathLike, *, label: str) -> pd.DataFrame:

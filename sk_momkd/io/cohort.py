@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Collection, Mapping
 from os import PathLike
@@ -13,24 +14,23 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ..data.bag import Bag
-from ..data.patient import patient_bags, patient_labels
+from ..data.ids import normalise_ids
+from ..data.patient import patient_bags, patient_labels, warn_of_samples
 from ..data.sequence import BagSequence
 from ..exceptions import CohortError, CohortWarning
 from ..messages import first_few, repeated
 from .cohort_omics import CohortOmics, join_cohort_omics
 from .join_report import JoinReport
+from .labels import map_labels, parse_text
 from .readers import SlideFile
-from .slide_files import BAG_SUFFIXES, files_by_slide, match_files, visible_files
-from .tables import integers_where_possible, read_table
+from .slide_files import BAG_SUFFIXES, feature_folder, files_by_slide, match_files, visible_files
+from .tables import as_text, is_missing, named_columns, read_table, warn_of_long_numbers
 from .tcga import PRIMARY_TUMOUR, check_barcode_options, read_slide_barcodes
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
-_UNKNOWN = (  # values that are never a negative
-    *("?", "na", "n/a", "nan", "missing", "unknown", "equivocal", "indeterminate"),
-    *("not available", "not evaluated", "not performed", "not done"),
-)
+_ROUNDED = re.compile(r"\d(\.\d+)?E\+\d+", re.IGNORECASE)
 
 
 class Cohort(NamedTuple):
@@ -40,8 +40,8 @@ class Cohort(NamedTuple):
     ----------
     bags : BagSequence
         Slides, or patients with ``unit="patient"``; features are read when they are needed.
-    y : ndarray of shape (n_bags,)
-        Labels.
+    y : ndarray of shape (n_bags,), or None
+        Labels; None for a cohort that was loaded with ``label=None``.
     omics : AnnData or None
         The rows of the bags in use, in their order.
     report : JoinReport
@@ -58,130 +58,86 @@ class Cohort(NamedTuple):
     """
 
     bags: BagSequence
-    y: NDArray
+    y: NDArray | None
     omics: AnnData | None
     report: JoinReport
 
 
-def _id_text(ids: pd.Series, name: str) -> pd.Series:
-    text = integers_where_possible(ids).astype(str)
-    empty = np.flatnonzero(ids.isna() | (text.str.strip() == ""))
-    if len(empty):
+def _id_text(ids: pd.Series, name: str, *, complete: bool = True) -> pd.Series:
+    """Ids as text, as the table writes them; None where one is missing and may be."""
+    missing = is_missing(ids)
+    empty = np.flatnonzero(missing)
+    if len(empty) and complete:
         raise CohortError(f"{len(empty)} rows have no {name}, the first is row {empty[0]}.")
-    spaced = pd.unique(text[text != text.str.strip()])
-    if len(spaced):
+    if pd.api.types.is_numeric_dtype(ids):
+        warn_of_long_numbers(ids.dropna(), f"Column {name}")
+    text = as_text(ids)
+    rounded = text[~missing & text.map(lambda v: bool(_ROUNDED.fullmatch(str(v).strip())))]
+    if len(rounded):
         raise CohortError(
-            f"{len(spaced)} values of {name} have spaces around them: {first_few(spaced)}. They "
-            "would count as other ids than without; remove the spaces in the table."
+            f"{len(rounded)} values of {name} are rounded numbers, as a spreadsheet writes long "
+            f"ones: {first_few(rounded)}. Write the ids as text where the table was made."
         )
-    return text
+    return text.where(~missing, None)
 
 
 def _slide_table(
     table: str | PathLike | pd.DataFrame, columns: Mapping[str, str], *, optional: Collection[str]
-) -> pd.DataFrame:
-    """The `columns` under the names that are their keys, ids as text with leading zeros."""
-    frame = table
-    if not isinstance(frame, pd.DataFrame):
-        ids = [column for name, column in columns.items() if name != "label"]
-        frame = read_table(frame, dtype=dict.fromkeys(ids, str))
-    missing = [c for name, c in columns.items() if c not in frame and name not in optional]
-    if missing:
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The `columns` under the names that are their keys, ids in one form; and changed ids."""
+    given = table if isinstance(table, pd.DataFrame) else read_table(table)
+    wanted = {name: c for name, c in columns.items() if c in given or name not in optional}
+    hint = " Name yours with slide_id=, patient_id= and label=."
+    frame = named_columns(given, wanted.values(), "table", hint)
+    frame = pd.DataFrame({n: frame[c] for n, c in wanted.items()}).reset_index(drop=True)
+    if given is not table and "label" in frame:
+        frame["label"] = parse_text(frame["label"])
+    changed = []
+    for name in [name for name in ("slide_id", "patient_id", "site") if name in frame]:
+        complete = name != "site" and name not in optional
+        text = _id_text(frame[name], name, complete=complete)
+        known = text.dropna()
+        if twice := repeated(known if name == "slide_id" else ()):
+            raise CohortError(
+                f"{len(twice)} slide ids occur more than once in the table: {first_few(twice)}."
+            )
+        ids = pd.Series(normalise_ids(known, f"values of {name}"), index=known.index, dtype=object)
+        frame[name] = ids.reindex(frame.index).astype(object).where(text.notna(), None)
+        other = (ids != known) & ~known.duplicated()
+        changed.append(pd.DataFrame({"column": name, "given": known[other], "id": ids[other]}))
+    return frame, pd.concat(changed, ignore_index=True)
+
+
+def _require_one_site(frame: pd.DataFrame) -> None:
+    """Raise if a patient has slides at several sites, which may number their patients alike."""
+    if "site" not in frame:
+        return
+    sites = frame.dropna(subset=["site"]).groupby("patient_id")["site"].unique()
+    several = sites[sites.map(len) > 1]
+    if len(several):
+        shown = [f"{patient} ({', '.join(own)})" for patient, own in several.items()]
         raise CohortError(
-            f"The table has no column {first_few(missing)}; it has {first_few(frame.columns, 12)}. "
-            "Name yours with slide_id=, patient_id= and label=."
+            f"{len(several)} patients have slides at several sites: {first_few(shown)}. If the "
+            "sites number their patients alike, make the ids distinct first: table['case_id'] = "
+            "table['site'] + '-' + table['case_id'] (in omics too). If they are the same patients, "
+            "give each one site."
         )
-    doubled = [c for c in columns.values() if c in frame and frame[c].ndim > 1]
-    if doubled:
-        raise CohortError(f"The table has several columns of the name {first_few(doubled)}.")
-    present = {name: frame[column] for name, column in columns.items() if column in frame}
-    frame = pd.DataFrame(present).reset_index(drop=True)
-    for name in [name for name in ("slide_id", "patient_id") if name not in optional]:
-        frame[name] = _id_text(frame[name], name)
-    if twice := repeated(frame["slide_id"]):
-        raise CohortError(
-            f"{len(twice)} slide ids occur more than once in the table: {first_few(twice)}."
-        )
-    return frame
 
 
 def _feature_files(folder: Path) -> dict[str, Path]:
     """File of each slide in `folder`."""
     if not folder.is_dir():
         raise CohortError(f"{folder} is not a folder with feature files (<slide_id>.h5).")
-    return files_by_slide(visible_files(folder, BAG_SUFFIXES))
+    return files_by_slide(visible_files(feature_folder(folder), BAG_SUFFIXES))
 
 
-def _require_distinct(found: list[Any], column: str) -> None:
-    """Raise if two values differ only in letter case or in the spaces around them."""
-    first: dict[str, Any] = {}
-    for value in found:
-        other = first.setdefault(str(value).strip().casefold(), value)
-        if other is not value:
-            raise CohortError(
-                f"Column {column!r} holds both {other!r} and {value!r}, which would be two "
-                f"classes. Map each value, e.g. positive={{{other!r}: 1, {value!r}: 1, ...}}."
-            )
-
-
-def _binary(found: list[Any], positive: Any, column: str) -> dict[Any, int]:
-    """1 for the positive one of two values, 0 for the other, which must not mean "unknown"."""
-    hits = [value for value in found if value == positive or str(value) == str(positive)]
-    if len(hits) != 1 or len(found) != 2:
-        raise CohortError(
-            f"Column {column!r} holds {first_few(found, 8)}; with positive={positive!r} it must "
-            "hold that value and one other. Map each value instead, None to leave it out: "
-            "positive={'Positive': 1, 'Negative': 0, 'Equivocal': None}."
-        )
-    other = next(value for value in found if value != hits[0])
-    if str(other).strip(" []()").casefold() in _UNKNOWN:
-        raise CohortError(
-            f"Column {column!r} holds {hits[0]!r} and {other!r}, which is no negative. Map each "
-            f"value, None to leave it out: positive={{{hits[0]!r}: 1, {other!r}: None, ...}}."
-        )
-    return {hits[0]: 1, other: 0}
-
-
-def _map_labels(values: pd.Series, positive: Any, column: str) -> pd.Series:
-    """Label of each slide, None where it is to be left out.
-
-    Parameters
-    ----------
-    values : Series
-    positive : scalar, mapping or None
-        As in :func:`load_cohort`.
-    column : str
-        Name of the column, for messages.
-
-    Raises
-    ------
-    CohortError
-        If `positive` does not fit the values, or two values differ only in case or spaces.
-    """
-    known = integers_where_possible(values.dropna())
-    found = list(pd.unique(known))
-    if not isinstance(positive, Mapping):
-        _require_distinct(found, column)
-    if positive is None:
-        return known.astype(object).reindex(values.index)
-    if not isinstance(positive, Mapping):
-        positive = _binary(found, positive, column)
-    uncovered = [value for value in found if value not in positive]
-    if uncovered:
-        raise CohortError(
-            f"Column {column!r} holds values that `positive` does not map: {first_few(uncovered)}. "
-            "Give each a label, or None to leave its slides out."
-        )
-    labels = [positive[value] for value in known]  # map() would turn 1, 0, None into floats
-    return pd.Series(labels, index=known.index, dtype=object).reindex(values.index)
-
-
-def _status(frame: pd.DataFrame, label: str) -> NDArray:
+def _status(frame: pd.DataFrame) -> NDArray:
     """For each slide "used" or why it is left out."""
-    of_type = frame.get("type_status", pd.Series("used", frame.index))
+    used = pd.Series("used", frame.index)
+    of_type, of_label = frame.get("type_status", used), frame.get("label_status", used)
     return np.select(
-        [of_type != "used", frame["file"].isna(), frame["label"].isna()],
-        [of_type, "no feature file", f"no label in {label!r}"],
+        [of_type != "used", frame["file"].isna(), of_label != "used"],
+        [of_type, "no feature file", of_label],
         "used",
     )
 
@@ -196,13 +152,18 @@ def _require_usable(frame: pd.DataFrame, files: Collection[str], folder: Path) -
 
 
 def _report(
-    frame: pd.DataFrame, files: Collection[str], omics: CohortOmics, bags: BagSequence
+    frame: pd.DataFrame,
+    files: Collection[str],
+    omics: CohortOmics,
+    bags: BagSequence,
+    changed: pd.DataFrame,
 ) -> JoinReport:
     extra = sorted(set(files) - set(frame["stem"]))
     rest = pd.DataFrame({"slide_id": extra, "status": "not in the table", "has_omics": False})
-    frame = frame.drop(columns=["file", "stem", "type_status"], errors="ignore")
+    frame = frame.drop(columns=["file", "stem", "type_status", "label_status"], errors="ignore")
     slides = pd.concat([frame, rest]) if extra else frame
-    return JoinReport(slides.reset_index(drop=True), omics.unmatched, omics.left_out, bags)
+    ids = pd.concat([changed, omics.changed_ids], ignore_index=True)
+    return JoinReport(slides.reset_index(drop=True), omics.unmatched, omics.left_out, ids, bags)
 
 
 def _warn_if_left_out(report: JoinReport) -> None:
@@ -222,13 +183,15 @@ def load_cohort(
     features: str | PathLike,
     omics: str | PathLike | AnnData | pd.DataFrame | None = None,
     *,
-    label: str,
+    label: str | None,
     slide_id: str = "slide_id",
     patient_id: str = "case_id",
     positive: Any = None,
+    negative: Any = None,
     unit: str = "slide",
     site: str | None = None,
     layer: str | None = None,
+    id_column: str | None = None,
     barcodes: str | None = None,
     sample_type: str | None = PRIMARY_TUMOUR,
     allow_external: bool = False,
@@ -236,34 +199,50 @@ def load_cohort(
 ) -> Cohort:
     """Read a cohort from a slide table, feature files and omics.
 
-    Everything is joined by id. Slides without a label or without a file are left out with a
-    `CohortWarning`, and the report names them. Feature files are opened only when features are
+    Everything is joined by id. Ids are compared in one form: Unicode NFC, without outer spaces,
+    folders, suffixes of slide files, and the .0 of whole numbers, and with dashes for the dots that
+    R puts into TCGA barcodes. The report lists ids that were changed; different ids that become one
+    raise. Slides without a label or without a file are left out with a `CohortWarning`, and the
+    report names them. Feature files are opened only when features are
     needed; ``report.check_geometry()`` opens them to compare patch size and stride.
 
     Parameters
     ----------
     table : path of a CSV, TSV or Excel file, or DataFrame
-        One row per slide.
+        One row per slide. A file is read as text: "NA" and "None" are words, empty cells are
+        missing.
     features : path
-        Folder with ``<slide_id>.h5``, or another format of :func:`read_bags`. A slide suffix such
-        as ``.svs`` in the table is ignored. Without a file of that name, the one whose name differs
-        by a UUID is taken, as in ``TCGA-A2-A04P-01Z-00-DX1.<UUID>.h5``, if there is only one.
+        Folder with ``<slide_id>.h5``, or another format of :func:`read_bags`; or a folder above
+        the only one with such files, as TRIDENT makes it. Without a file of that name, the one
+        whose name differs by a UUID is taken, as in ``TCGA-A2-A04P-01Z-00-DX1.<UUID>.h5``, if there
+        is only one.
     omics : path of an .h5ad, CSV or TSV file, AnnData, or DataFrame, optional
-        obs_names (index) are patient ids or slide ids. An ``.h5ad`` is opened backed; a CSV or
-        TSV may hold patients or genes in its rows, found by the ids.
-    label, slide_id, patient_id : str
+        obs_names (index) are patient ids or slide ids; row numbers are refused. An ``.h5ad`` is
+        opened backed; a CSV or TSV may hold patients or genes in its rows, found by the ids.
+    label : str or None
+        Column of `table` with labels; None loads a cohort without labels, for predictions. The
+        words "NA", "N/A", "NaN" and "null" count as missing unless `positive` or `negative` names
+        them.
+    slide_id, patient_id : str
         Columns of `table`.
-    positive : scalar or mapping, optional
-        A scalar names the positive value of a column with two values: `y` is then 1 and 0; the
-        other value may not mean "unknown". A mapping gives the label of each value, None for
-        values to leave out. By default the values themselves are the labels.
+    positive : scalar, list or mapping, optional
+        A scalar or list names the positive values: `y` is then 1 and 0. All others must be one
+        value, which may not mean "unknown", or `negative` names the negative ones. A mapping gives
+        the label of each value, None for values to leave out. By default the values themselves are
+        the labels.
+    negative : scalar or list, optional
+        The negative values, with a `positive` that is no mapping. Slides with any other value are
+        left out.
     unit : {"slide", "patient"}, default="slide"
         Whether a bag is a slide or a patient. A patient's bag holds all its slides, each with its
         own graph; the slides of a patient must then have the same label.
     site : str, optional
-        Column of `table` with the centre that a slide is from, for ``report.by_site()``.
+        Column of `table` with the centre that a slide is from, for ``report.by_site()``. A patient
+        at several sites raises, because sites may number their patients alike.
     layer : str, optional
         Layer of the AnnData to use instead of ``X``, e.g. "counts".
+    id_column : str, optional
+        Column of `omics` (of ``obs`` of an AnnData) with the ids, if its index holds none.
     barcodes : {"tcga"}, optional
         Read patient, site and sample type from the slide ids, TCGA barcodes; `patient_id` need
         not be a column then. Omics of samples or aliquots becomes one row per patient, as with
@@ -283,11 +262,19 @@ def load_cohort(
     Raises
     ------
     CohortError
-        If a column is missing or occurs twice; if ids repeat, are empty or have spaces around
-        them; if no slide has a file, or one has several possible files; if `positive` does not
-        cover a value of the label column; or if with `barcodes` a slide id is not a barcode.
+        If a column is missing or occurs twice; if ids repeat, are empty or are written in two
+        ways; if a patient is at several sites; if no slide has a file, or one has several possible
+        files; if `positive` and `negative` do not cover a value of the label column; or if with
+        `barcodes` a slide id is not a barcode.
     OmicsError
-        If the omics cannot be read, or has duplicate ids or genes.
+        If the omics cannot be read, has duplicate ids or genes, or counts its rows instead of
+        holding ids.
+
+    Warns
+    -----
+    CohortWarning
+        If slides are left out, rows of omics are no genes, patient ids are TCGA sample barcodes, or
+        ids are numbers of more digits than Excel keeps.
 
     Examples
     --------
@@ -304,13 +291,19 @@ def load_cohort(
     check_barcode_options(barcodes, sample_type)
     names = {"slide_id": slide_id, "patient_id": patient_id, "label": label, "site": site}
     columns = {name: column for name, column in names.items() if column is not None}
-    frame = _slide_table(table, columns, optional=["patient_id"] if barcodes else [])
-    if barcodes is not None:
+    frame, changed = _slide_table(table, columns, optional=["patient_id"] if barcodes else [])
+    if barcodes is None:
+        warn_of_samples(frame["patient_id"])
+    else:
         frame = read_slide_barcodes(frame, sample_type)
+    _require_one_site(frame)
     files = _feature_files(Path(features))
     frame = frame.join(match_files(frame["slide_id"], files))
-    frame["label"] = _map_labels(frame["label"], positive, label)
-    frame["status"] = _status(frame, label)
+    if label is not None:
+        frame["label"], frame["label_status"] = map_labels(
+            frame["label"], positive, negative, label
+        )
+    frame["status"] = _status(frame)
     _require_usable(frame, files, Path(features))
     used = frame[frame["status"] == "used"]
     bags = BagSequence(
@@ -321,15 +314,17 @@ def load_cohort(
         omics,
         bags,
         layer=layer,
+        id_column=id_column,
         tcga=barcodes is not None,
         sample_type=sample_type,
         allow_external=allow_external,
     )
     frame["has_omics"] = False
     frame.loc[used.index, "has_omics"] = joined.has_omics
-    report = _report(frame, files, joined, bags)
+    report = _report(frame, files, joined, bags, changed)
     _warn_if_left_out(report)
-    y = used["label"].infer_objects().to_numpy()
+    y = None if label is None else used["label"].infer_objects().to_numpy()
     if unit == "patient":
-        bags, y = patient_bags(bags), patient_labels(bags, y)
+        y = None if y is None else patient_labels(bags, y)
+        bags = patient_bags(bags)
     return Cohort(bags, y, joined.adata, report)

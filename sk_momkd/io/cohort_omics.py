@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
@@ -13,23 +14,35 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from ..data.omics import OmicsTable, as_omics, backed_rows, check_names, is_anndata
+from ..data.ids import counts_rows, is_row_number_name, normalise_id
+from ..data.omics import (
+    OmicsTable,
+    as_omics,
+    backed_rows,
+    check_names,
+    genes_only,
+    hint_on_ids,
+    ids_of_rows,
+    is_anndata,
+    known_ids,
+    require_expression,
+)
 from ..data.sequence import BagSequence
 from ..exceptions import BagFileError, CohortError, OmicsError
 from ..messages import first_few
 from .hdf5_checks import check_h5ad
 from .read_errors import errors_that_name, h5ad_errors, is_out_of_memory
-from .tables import is_table, is_text_table, read_table
+from .tables import is_table, is_text_table, open_text, read_header, require_file, separator_of
 from .tcga import choose_aliquots, patient_of
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
-_NO_NAME = "Unnamed: 0"  # pandas' own
+_MISSING = ["", "NA", "N/A", "#N/A", "NaN", "nan", "-nan", "<NA>", "null", "NULL", "None"]
 
 
 class CohortOmics(NamedTuple):
-    """Omics of the bags in use, and the rows that are not used.
+    """Omics of the bags in use, the rows that are not used, and ids that were changed.
 
     Attributes
     ----------
@@ -40,59 +53,104 @@ class CohortOmics(NamedTuple):
         Rows that belong to no bag.
     left_out : DataFrame
         ``id`` and ``status`` of the rows that were left out before the join.
+    changed_ids : DataFrame
+        ``column`` ("omics"), ``given`` and ``id`` of ids that were normalised.
     """
 
     adata: AnnData | None
     has_omics: NDArray
     unmatched: list[str]
     left_out: pd.DataFrame
+    changed_ids: pd.DataFrame
 
 
-def _header(path: str | PathLike) -> list[str]:
-    """The first line as it is; an empty first cell, as of a row index, becomes "Unnamed: 0"."""
-    first = read_table(path, header=None, nrows=1, dtype=str).iloc[0]
-    corner = _NO_NAME if pd.isna(first.iloc[0]) else str(first.iloc[0])
-    return [corner, *first.iloc[1:].astype(str)]
+def _with_row_names(path: str | PathLike, id_column: str | None) -> pd.DataFrame:
+    """The table with its first column, the ids of its rows, or `id_column` as index."""
+    require_file(path)
+    header = read_header(path)
+    frame = _values(path, len(header))
+    place = 0
+    if id_column is not None:
+        if header.count(id_column) != 1:
+            raise OmicsError(
+                f"{path} has {header.count(id_column)} columns of the name {id_column!r}; it has "
+                f"{first_few(header, 8)}."
+            )
+        place = header.index(id_column)
+    names = pd.Index(frame[place].astype(str).to_numpy(), name=header[place] or None)
+    _refuse_row_numbers(path, header, names, id_column)
+    others = [i for i in range(len(header)) if i != place]
+    if id_column is not None and is_row_number_name(header[0]) and place:
+        others.remove(0)  # row numbers beside the ids
+    return frame[others].set_axis([header[i] for i in others], axis=1).set_axis(names)
 
 
-def _with_row_names(path: str | PathLike) -> pd.DataFrame:
-    """The table with its first column, the ids of its rows, as index."""
-    header = _header(path)
-    frame = read_table(path, dtype={header[0]: str})
-    if not isinstance(frame.index, pd.RangeIndex):
+def _values(path: str | PathLike, width: int) -> pd.DataFrame:
+    """The cells below the header: the first column as text, numbers where the others are."""
+    options: dict[str, Any] = {"dtype": {0: str}, "keep_default_na": False}
+    options["na_values"] = dict.fromkeys(range(1, width), _MISSING)
+    with open_text(path) as file:
+        next(csv.reader(file, delimiter=separator_of(path)))
+        try:
+            frame = pd.read_csv(
+                file, sep=separator_of(path), header=None, low_memory=False, **options
+            )
+        except pd.errors.EmptyDataError as error:
+            raise OmicsError(f"{path} has a header, but no rows below it.") from error
+        except pd.errors.ParserError as error:
+            raise OmicsError(f"{path} has rows of different length: {error}.") from error
+    if frame.shape[1] == width + 1 and not frame[width].isna().all():
         raise OmicsError(
             f"{path}: its rows have one cell more than its header, as R's write.table writes them. "
             "Give the column of ids a name; in R write.table(..., col.names=NA)."
         )
-    frame = frame.set_index(header[0])
-    frame.index = frame.index.astype(str)
-    frame.columns = header[1:]  # pandas would rename the second of two equal genes
-    if header[0] == _NO_NAME and frame.index.tolist() == [str(i) for i in range(len(frame))]:
-        raise OmicsError(
-            f"{path}: the first column has no name and counts the rows from 0, so it holds no ids. "
-            "Write the table without it, frame.to_csv(path, index=False)."
-        )
-    return frame
+    if frame.shape[1] < width:
+        raise OmicsError(f"{path}: its rows have {frame.shape[1]} cells, its header {width}.")
+    return frame[range(width)]
+
+
+def _refuse_row_numbers(
+    path: str | PathLike, header: list[str], names: pd.Index, id_column: str | None
+) -> None:
+    if id_column is not None or not counts_rows(names):
+        return
+    called = f"is called {header[0]!r}" if header[0] else "has no name"
+    raise OmicsError(
+        f"{path}: the first column {called} and counts the rows ({first_few(names, 4)}), so it "
+        "holds no ids. Name the column that does, id_column=..., or write the table without row "
+        "numbers, frame.to_csv(path, index=False)."
+    )
 
 
 def patients_by_genes(
-    path: str | PathLike, bags: BagSequence, *, name_of: Callable[[str], str] = str
+    path: str | PathLike,
+    bags: BagSequence,
+    *,
+    name_of: Callable[[str], str] = normalise_id,
+    id_column: str | None = None,
 ) -> pd.DataFrame:
     """Expression in a CSV or TSV file, transposed if the file has patients in its columns.
 
     The patients are on the side that has more ids of `bags`; `name_of` gives the id in a name of
-    the file, such as the patient in a barcode.
+    the file, such as the patient in a barcode. With `id_column` they are in the rows.
 
     Raises
     ------
     OmicsError
-        If the file is no text table, its first column counts the rows or is missing in the
-        header, or both sides have equally many ids of the bags.
+        If the file is no text table, its first column counts the rows, is missing in the header
+        or holds a patient's values, or both sides have equally many ids of the bags.
     """
     if not is_text_table(path):
         raise OmicsError(f"{path}: expression is read from .h5ad, .csv or .tsv.")
-    frame = _with_row_names(path)
-    ids = {i for bag in bags for i in (bag.patient_id, bag.bag_id) if i is not None}
+    frame = _with_row_names(path, id_column)
+    if id_column is not None:
+        return frame
+    ids = known_ids(bags)
+    if name_of(str(frame.index.name)) in ids:
+        raise OmicsError(
+            f"{path}: its first column is called {frame.index.name!r}, an id of the cohort, so it "
+            "holds values and not the names of the rows. Write the table with its row names."
+        )
     in_rows = len(ids.intersection(map(name_of, frame.index)))
     in_columns = len(ids.intersection(map(name_of, frame.columns)))
     if in_rows == in_columns:
@@ -122,19 +180,28 @@ def _open_h5ad(path: str | PathLike, *, allow_external: bool) -> AnnData:
 
 
 def _as_anndata(
-    omics: Any, bags: BagSequence, name_of: Callable[[str], str], *, allow_external: bool
-) -> AnnData:
-    if is_anndata(omics):
-        return omics
-    if not isinstance(omics, pd.DataFrame) and not is_table(omics):
-        return _open_h5ad(omics, allow_external=allow_external)
+    omics: Any,
+    bags: BagSequence,
+    name_of: Callable[[str], str],
+    id_column: str | None,
+    *,
+    allow_external: bool,
+) -> tuple[AnnData, pd.Index]:
+    """`omics` as an AnnData, and the ids of its rows as they are given."""
+    if is_anndata(omics) or not (isinstance(omics, pd.DataFrame) or is_table(omics)):
+        adata = omics
+        if not is_anndata(omics):
+            adata = _open_h5ad(omics, allow_external=allow_external)
+        return adata, ids_of_rows(adata.obs_names, adata.obs, id_column, bags)
     from anndata import AnnData
 
     frame = omics
     if not isinstance(omics, pd.DataFrame):
-        frame = patients_by_genes(omics, bags, name_of=name_of)
-    as_omics(frame)  # raises on text and duplicates, with messages of this package
-    return AnnData(frame.astype(np.float32))
+        frame = patients_by_genes(omics, bags, name_of=name_of, id_column=id_column)
+        id_column = None  # is the index now
+    given = ids_of_rows(frame.index, frame, id_column, bags)
+    table = as_omics(frame, bags=bags, id_column=id_column)  # raises on text and duplicates
+    return AnnData(table.rows(np.arange(len(table.ids)), finite=False)), given
 
 
 @contextmanager
@@ -142,13 +209,14 @@ def _opened(
     omics: str | PathLike | AnnData | pd.DataFrame,
     bags: BagSequence,
     name_of: Callable[[str], str],
+    id_column: str | None,
     *,
     allow_external: bool,
-) -> Iterator[AnnData]:
-    """Yield `omics` as an AnnData; a file is opened backed, and closed afterwards."""
-    adata = _as_anndata(omics, bags, name_of, allow_external=allow_external)
+) -> Iterator[tuple[AnnData, pd.Index]]:
+    """Yield `omics` as an AnnData, with its ids; a file is opened backed, and closed afterwards."""
+    adata, ids = _as_anndata(omics, bags, name_of, id_column, allow_external=allow_external)
     try:
-        yield adata
+        yield adata, ids
     finally:
         if adata is not omics and adata.isbacked:
             adata.file.close()
@@ -192,6 +260,7 @@ def join_cohort_omics(
     bags: BagSequence,
     *,
     layer: str | None = None,
+    id_column: str | None = None,
     tcga: bool = False,
     sample_type: str | None = None,
     allow_external: bool = False,
@@ -208,14 +277,15 @@ def join_cohort_omics(
     """
     if omics is None:
         nothing = pd.DataFrame(columns=["id", "status"], dtype=object)
-        return CohortOmics(None, np.zeros(len(bags), dtype=bool), [], nothing)
-    name_of = patient_of if tcga else str
-    with _opened(omics, bags, name_of, allow_external=allow_external) as adata:
+        return CohortOmics(None, np.zeros(len(bags), dtype=bool), [], nothing, _changed([], []))
+    name_of = patient_of if tcga else normalise_id
+    opened = _opened(omics, bags, name_of, id_column, allow_external=allow_external)
+    with opened as (adata, given):
         if layer is not None and layer not in adata.layers:
             raise OmicsError(f"omics has no layer {layer!r}; it has {sorted(adata.layers)}.")
         if layer is None:
-            as_omics(adata)  # raises without X, with the message of this package
-        ids, genes = check_names(adata.obs_names, adata.var_names)
+            require_expression(adata)
+        ids, genes = check_names(given, adata.var_names)
         rows = _rows_to_join(ids, tcga=tcga, sample_type=sample_type)
         used = rows[rows["status"] == "used"]
         matched = OmicsTable(None, used["joins"].to_numpy(), genes).match(bags)
@@ -224,12 +294,28 @@ def join_cohort_omics(
             raise CohortError(
                 f"No omics row belongs to any slide: omics has {first_few(used['id'])}, the table "
                 f"has patients {first_few(pd.unique(bags.patient_ids))} and slides "
-                f"{first_few(bags.ids)}."
+                f"{first_few(bags.ids)}.{hint_on_ids(used['id'], adata.obs, known_ids(bags))}"
             )
         block = _in_memory(adata, kept.index.to_numpy(), layer)
-    if tcga:
-        block.obs["barcode"] = kept["id"].to_numpy(dtype=object)
-        block.obs_names = kept["joins"].to_numpy(dtype=object)
     unmatched = [str(i) for i in used["id"].drop(kept.index)]
     left_out = rows.loc[rows["status"] != "used", ["id", "status"]].reset_index(drop=True)
-    return CohortOmics(block, matched >= 0, unmatched, left_out)
+    if tcga:
+        block.obs["barcode"] = kept["id"].to_numpy(dtype=object)
+    block = _named(block, kept["joins"].to_numpy(dtype=object))
+    return CohortOmics(block, matched >= 0, unmatched, left_out, _changed(given, ids))
+
+
+def _named(block: AnnData, ids: NDArray) -> AnnData:
+    """The genes of `block` with the `ids` as obs_names, which a name marks as ids."""
+    genes = genes_only(block.var_names)
+    block = block if genes.all() else block[:, genes].copy()
+    name = block.obs_names.name
+    block.obs_names = ids
+    block.obs_names.name = name or (None if "id" in block.obs else "id")
+    return block
+
+
+def _changed(given: Iterable[Any], ids: Iterable[str]) -> pd.DataFrame:
+    """Ids that were normalised."""
+    pairs = [("omics", str(g), i) for g, i in zip(given, ids, strict=True) if str(g) != i]
+    return pd.DataFrame(pairs, columns=["column", "given", "id"], dtype=object)

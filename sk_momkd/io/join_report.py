@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -16,6 +17,10 @@ from .slide_files import WITHOUT_UUID
 _MOST_SITES = 12  # in the printed report; a TCGA cohort has forty
 
 
+_FROZEN = re.compile(r"TCGA-.{2}-.{4}-\d{2}[A-Z]-\d{2}-(TS|BS|MS)", re.IGNORECASE)
+_DIAGNOSTIC = re.compile(r"TCGA-.{2}-.{4}-\d{2}[A-Z]-\d{2}-DX", re.IGNORECASE)
+
+
 @dataclass(frozen=True)
 class JoinReport:
     """How slides, feature files and omics were joined, and what was left out.
@@ -24,13 +29,17 @@ class JoinReport:
     ----------
     slides : DataFrame
         One row per slide that occurs in the table or in the folder, with ``patient_id``,
-        ``label``, ``has_omics``, ``matched_by`` (how its file was found) and ``status``
-        (``"used"`` or why not); with TCGA barcodes also ``site`` and ``sample_type``.
+        ``label`` (if it was asked for), ``has_omics``, ``matched_by`` (how its file was found)
+        and ``status`` (``"used"`` or why not); with TCGA barcodes also ``site`` and
+        ``sample_type``.
     unmatched_omics : list of str
         Omics rows that belong to no slide in use.
     omics_left_out : DataFrame
         ``id`` and ``status`` of omics rows that were left out before the join: other sample
         types and further aliquots of TCGA barcodes.
+    changed_ids : DataFrame
+        Ids that are written otherwise in the table or in omics: ``column``, ``given`` and ``id``,
+        the form in which they are compared.
 
     Examples
     --------
@@ -47,6 +56,7 @@ class JoinReport:
     slides: pd.DataFrame
     unmatched_omics: list[str]
     omics_left_out: pd.DataFrame
+    changed_ids: pd.DataFrame
     _bags: BagSequence = field(repr=False, compare=False)
 
     @property
@@ -74,7 +84,8 @@ class JoinReport:
     def by_site(self) -> pd.DataFrame:
         """Slides in use per site and label; for cohorts read with ``site=`` or barcodes.
 
-        A site that is missing in the table counts as "unknown".
+        Without labels, all slides are in one column. A site that is missing in the table counts as
+        "unknown".
 
         Returns
         -------
@@ -89,14 +100,18 @@ class JoinReport:
         if "site" not in self.slides:
             raise CohortError("The cohort was read without sites; name their column, site=.")
         used = self.slides[self.slides["status"] == "used"]
-        return pd.crosstab(used["site"].fillna("unknown"), used["label"])
+        labels = used["label"] if "label" in used else pd.Series("all", used.index, name="label")
+        return pd.crosstab(used["site"].fillna("unknown"), labels)
 
     def __str__(self) -> str:
         used = self.slides[self.slides["status"] == "used"]
-        labels = ", ".join(f"{k}: {n}" for k, n in used["label"].value_counts().items())
+        labels = "no labels"
+        if "label" in used:
+            counts = used["label"].value_counts().items()
+            labels = "labels {" + ", ".join(f"{k}: {n}" for k, n in counts) + "}"
         lines = [
             f"{len(used)} of {len(self.slides)} slides in use, "
-            f"{used['patient_id'].nunique()} patients, labels {{{labels}}}",
+            f"{used['patient_id'].nunique()} patients, {labels}",
             f"{int(used['has_omics'].sum())} slides with omics, "
             f"{int((~used['has_omics']).sum())} histology only, "
             f"{len(self.unmatched_omics)} omics rows without a slide in use"
@@ -109,9 +124,18 @@ class JoinReport:
             lines.append(f"{len(by_name)} by name without UUID: {first_few(by_name['slide_id'])}")
         for status, rows in self.left_out.groupby("status"):
             lines.append(f"{len(rows)} left out, {status}: {first_few(rows['slide_id'])}")
+        lines += self._id_lines() + _preparation_lines(used["slide_id"])
         lines += self._site_lines() if "site" in self.slides else []
         lines += geometry_lines(self._geometry) if "_geometry" in self.__dict__ else []
         return "\n".join(lines)
+
+    def _id_lines(self) -> list[str]:
+        lines = []
+        for column, rows in self.changed_ids.groupby("column", sort=False):
+            pairs = zip(rows["given"], rows["id"], strict=True)
+            shown = first_few([f"{given!r} -> {name!r}" for given, name in pairs]).replace('"', "")
+            lines.append(f"{len(rows)} ids of {column} are written otherwise: {shown}")
+        return lines
 
     def _site_lines(self) -> list[str]:
         counts = self.by_site()
@@ -121,3 +145,15 @@ class JoinReport:
         if len(shown) < len(counts):
             lines.append(f"and {len(counts) - len(shown)} smaller sites, see report.by_site()")
         return lines
+
+
+def _preparation_lines(slides: pd.Series) -> list[str]:
+    """A line if frozen sections and diagnostic slides of TCGA are mixed."""
+    frozen = slides[slides.map(lambda name: bool(_FROZEN.match(name)))]
+    diagnostic = slides[slides.map(lambda name: bool(_DIAGNOSTIC.match(name)))]
+    if not len(frozen) or not len(diagnostic):
+        return []
+    return [
+        f"{len(diagnostic)} diagnostic slides (DX) and {len(frozen)} frozen sections (TS, MS, BS), "
+        f"which look different: {first_few(diagnostic, 1)} and {first_few(frozen, 1)}"
+    ]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 import re
-import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from os import PathLike
@@ -11,34 +11,16 @@ from pathlib import Path
 
 import pandas as pd
 
+from ..data.ids import normalise_id
 from ..exceptions import CohortError
 from ..messages import first_few
 
 BAG_SUFFIXES = (".h5", ".hdf5", ".pt", ".pth", ".h5ad")
 MASK_SUFFIXES = (".geojson", ".json")
 WITHOUT_UUID = "name without UUID"
-_SUFFIXES = (
-    *(*BAG_SUFFIXES, *MASK_SUFFIXES),
-    *(".svs", ".tif", ".tiff", ".ndpi", ".mrxs", ".scn"),
-)
+_NO_FEATURES = ("patches", "contours", "contours_geojson", "visualization", "masks")  # of TRIDENT
+_DEPTH = 3  # of folders below the one that is named
 _UUID = re.compile(r"\.[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$", re.IGNORECASE)
-
-
-def slide_stem(name: str) -> str:
-    """Slide id in a file name: the name without file suffixes.
-
-    Other dots, as before a UUID, belong to the id. Accents are written as one character, because
-    some file systems store them apart from their letters.
-
-    Examples
-    --------
-    >>> slide_stem("TCGA-A2-A04P-01Z-00-DX1.svs.h5")
-    'TCGA-A2-A04P-01Z-00-DX1'
-    """
-    stem = unicodedata.normalize("NFC", name)
-    while stem.lower().endswith(_SUFFIXES):
-        stem = stem[: stem.rindex(".")]
-    return stem
 
 
 def visible_files(folder: str | PathLike, suffixes: Iterable[str]) -> list[Path]:
@@ -48,11 +30,39 @@ def visible_files(folder: str | PathLike, suffixes: Iterable[str]) -> list[Path]
     return sorted(path for path in named if not path.name.startswith(".") and not path.is_dir())
 
 
+def feature_folder(folder: str | PathLike, error: type[ValueError] = CohortError) -> Path:
+    """The folder with bag files: `folder`, or the only one below it, as in a folder of TRIDENT.
+
+    Raises
+    ------
+    CohortError, or `error`
+        If several folders below hold bag files; lists them with the numbers of their files.
+    """
+    root = Path(folder)
+    if visible_files(root, BAG_SUFFIXES):
+        return root
+    found = {}
+    for path, names, _ in os.walk(root):
+        place = Path(path)
+        names[:] = sorted(n for n in names if not n.startswith(".") and n not in _NO_FEATURES)
+        if len(place.relative_to(root).parts) >= _DEPTH:
+            names.clear()
+        if n_files := len(visible_files(place, BAG_SUFFIXES)):
+            found[place] = n_files
+    if len(found) > 1:
+        listed = [f"{place.relative_to(root)} ({n} files)" for place, n in found.items()]
+        raise error(
+            f"{folder} holds no feature files itself, and {len(found)} folders below it do: "
+            f"{first_few(listed, 8)}. Name the one to read."
+        )
+    return next(iter(found), root)
+
+
 def files_by_slide(paths: Iterable[Path], error: type[ValueError] = CohortError) -> dict[str, Path]:
     """Path of each slide id; raises `error` if two files are of one slide."""
     files: dict[str, Path] = {}
     for path in paths:
-        slide = slide_stem(path.name)
+        slide = normalise_id(path.name)
         if slide in files:
             raise error(f"Two files are of slide {slide!r}: {files[slide]} and {path}. Keep one.")
         files[slide] = path
@@ -88,7 +98,9 @@ def match_files(slide_ids: Iterable[str], files: Mapping[str, Path]) -> pd.DataF
             with_uuid[bare].append(stem)
     rows: list[tuple[str | None, ...]] = []
     for slide in slide_ids:
-        stem, how = slide_stem(slide), "id"
+        stem, how = normalise_id(slide), "id"
+        if stem not in files and "/" in stem:  # a folder, as in "train/S1"
+            stem = stem.rsplit("/", 1)[1]
         if stem not in files:
             bare, how = _UUID.sub("", stem), WITHOUT_UUID
             found = with_uuid[stem] if bare == stem else [bare] if bare in files else []

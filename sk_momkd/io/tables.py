@@ -1,23 +1,42 @@
-"""Tables in CSV, TSV and Excel files, and STAMP's two tables as one table of slides."""
+"""Tables in CSV, TSV and Excel files as text, and STAMP's two tables as one table of slides.
+
+No cell is interpreted while it is read: "NA" and "None" stay words, "007" and "1.0" stay as they
+are written, and a header that occurs twice is not renamed. What a cell means is decided where the
+column is used.
+"""
 
 from __future__ import annotations
 
+import bz2
+import csv
+import gzip
+import lzma
 import warnings
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from datetime import date
+from io import TextIOWrapper
+from lzma import LZMAError
 from os import PathLike
 from pathlib import Path
-from typing import Any
-from zipfile import BadZipFile
+from typing import IO, Any, Literal
+from zipfile import BadZipFile, ZipFile
+from zlib import error as ZlibError
 
+import numpy as np
 import pandas as pd
 
+from ..data.ids import normalise_id, normalise_ids
 from ..exceptions import CohortError, CohortWarning
 from ..messages import first_few, repeated
 from .local_files import check_zip, require_local
-from .slide_files import slide_stem
 
 _SEPARATORS = {".csv": ",", ".tsv": "\t", ".txt": "\t"}
+_NAMES = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "bars"}
 _EXCEL = (".xlsx", ".xls")
 _COMPRESSED = (".gz", ".bz2", ".xz", ".zip")
+_EXCEL_DIGITS = 15  # a number in Excel keeps no more
 
 
 def _suffix(path: str | PathLike) -> str:
@@ -37,40 +56,203 @@ def is_table(path: str | PathLike) -> bool:
     return is_text_table(path) or _suffix(path) in _EXCEL
 
 
-def read_table(path: str | PathLike, **options: Any) -> pd.DataFrame:
-    """Read a CSV, TSV (also compressed) or Excel file, by its suffix.
+def separator_of(path: str | PathLike) -> str:
+    """What separates the cells of a text table, by its suffix."""
+    return _SEPARATORS[_suffix(path)]
+
+
+def read_table(path: str | PathLike) -> pd.DataFrame:
+    """Read a CSV, TSV (also compressed) or Excel file, by its suffix, as text.
 
     Parameters
     ----------
     path : path
-    **options
-        For ``pandas.read_csv`` or ``pandas.read_excel``, such as ``dtype={"slide_id": str}``, with
-        which ids keep their leading zeros.
+
+    Returns
+    -------
+    DataFrame of str
+        Cells as they are written, "" for an empty one; rows without any text are left out. The
+        names of the columns are those of the first row, also if one occurs twice.
 
     Raises
     ------
     CohortError
-        If the suffix is unknown, the file is not such a table, or openpyxl is missing for Excel.
+        If the suffix is unknown, the file is not such a table, is separated by another character,
+        begins with comments, or a package that reads it is missing.
     FileNotFoundError
+
+    Warns
+    -----
+    CohortWarning
+        If Excel holds numbers of more than 15 digits, whose last digits it has changed.
     """
-    suffix = _suffix(path)
+    require_file(path)
+    cells = _excel_cells(path) if _suffix(path) in _EXCEL else _text_cells(path)
+    if not len(cells):
+        raise CohortError(f"{path} is empty; expected a first row with the names of the columns.")
+    frame = cells.iloc[1:].set_axis([str(name).strip() for name in cells.iloc[0]], axis=1)
+    return frame[(frame != "").any(axis=1)].reset_index(drop=True)
+
+
+def require_file(path: str | PathLike) -> None:
+    """Raise unless `path` is a file whose suffix is that of a table."""
     require_local(path, CohortError)
-    try:
-        if suffix in _EXCEL:
-            check_zip(path)
-            return pd.read_excel(path, **options)
-        if suffix in _SEPARATORS:
-            return pd.read_csv(path, sep=_SEPARATORS[suffix], low_memory=False, **options)
-    except FileNotFoundError:
-        raise
-    except ImportError as error:
-        raise CohortError(f"{path}: reading Excel needs openpyxl, pip install openpyxl.") from error
-    except (OSError, ValueError, KeyError, BadZipFile, SyntaxError, EOFError) as error:
-        raise CohortError(f"{path} is not a readable {suffix} table: {error}") from error
     if not Path(path).exists():
         raise FileNotFoundError(f"{path} does not exist.")
-    known = ", ".join((*_SEPARATORS, *_EXCEL))
-    raise CohortError(f"{path}: the suffix must be one of {known}.")
+    if not is_table(path):
+        known = ", ".join((*_SEPARATORS, *_EXCEL))
+        raise CohortError(f"{path}: the suffix must be one of {known}.")
+
+
+@contextmanager
+def open_text(path: str | PathLike) -> Iterator[IO[str]]:
+    """Open a text table, compressed or not; errors on its content name it."""
+    opener = _OPENERS.get(Path(path).suffix.lower(), open)
+    try:
+        with opener(path, "rt", encoding="utf-8-sig", newline="") as file:
+            yield file
+    except UnicodeError as error:
+        raise CohortError(f"{path} is not a readable table: it is not UTF-8 text.") from error
+    except (OSError, EOFError, csv.Error, BadZipFile, ZlibError, LZMAError) as error:
+        raise CohortError(f"{path} is not a readable {_suffix(path)} table: {error}") from error
+
+
+def _open_zip(path: str | PathLike, mode: str, **options: Any) -> IO[str]:
+    archive = ZipFile(path)
+    names = archive.namelist()
+    if len(names) != 1:
+        raise BadZipFile(f"it holds {len(names)} files, expected one")
+    return TextIOWrapper(archive.open(names[0]), **options)
+
+
+_OPENERS: dict[str, Callable[..., Any]] = {
+    ".gz": gzip.open,
+    ".bz2": bz2.open,
+    ".xz": lzma.open,
+    ".zip": _open_zip,
+}
+
+
+def _text_cells(path: str | PathLike) -> pd.DataFrame:
+    header = read_header(path)
+    with open_text(path) as file:
+        reader = csv.reader(file, delimiter=separator_of(path))
+        rows = [row for row in reader if any(row)]
+    longer = next((i for i, row in enumerate(rows) if any(row[len(header) :])), None)
+    if longer is not None:
+        raise CohortError(
+            f"{path}: row {longer} has {len(rows[longer])} cells, the header {len(header)}: "
+            f"{first_few(rows[longer], 8)}. Put cells that hold a separator into quotes, and give "
+            "each column a name."
+        )
+    width = len(header)
+    return pd.DataFrame([(row + [""] * width)[:width] for row in rows], dtype=object)
+
+
+def read_header(path: str | PathLike) -> list[str]:
+    """The cells of the first row of a text table.
+
+    Raises
+    ------
+    CohortError
+        If the file is empty, begins with comments, or is separated by another character than its
+        suffix says.
+    """
+    separator = separator_of(path)
+    with open_text(path) as file:
+        lines = [line for _, line in zip(range(2), filter(str.strip, file), strict=False)]
+    if not lines:
+        raise CohortError(f"{path} is empty; expected a first row with the names of the columns.")
+    _check_first_lines(path, lines, separator)
+    with open_text(path) as file:
+        return next(row for row in csv.reader(file, delimiter=separator) if any(row))
+
+
+def _check_first_lines(path: str | PathLike, lines: list[str], separator: str) -> None:
+    head, remedy = lines[0].strip(), "or pass a DataFrame: pd.read_csv(path, dtype=str, "
+    if head.startswith("#"):
+        kind, rows = ("the header of a GCT file", 2) if head[:3] == "#1." else ("a comment", 1)
+        raise CohortError(
+            f"{path} begins with {kind}, {head[:40]!r}; expected the names of the columns. Remove "
+            f"the lines above them, {remedy}keep_default_na=False, sep={separator!r}, "
+            f"skiprows={rows})."
+        )
+    for other in [s for s in _NAMES if s != separator and separator not in head and s in head]:
+        if len(lines) > 1 and lines[1].count(other) == head.count(other):
+            raise CohortError(
+                f"{path} is separated by {_NAMES[other]} ({other!r}), but {_suffix(path)} is read "
+                f"with {_NAMES[separator]}: {head[:60]!r}. Save it with {_NAMES[separator]}, "
+                f"{remedy}keep_default_na=False, sep={other!r})."
+            )
+
+
+def _excel_cells(path: str | PathLike) -> pd.DataFrame:
+    suffix = _suffix(path)
+    package: Literal["xlrd", "openpyxl"] = "xlrd" if suffix == ".xls" else "openpyxl"
+    try:
+        check_zip(path)
+        cells = pd.read_excel(
+            Path(path),
+            header=None,
+            dtype=object,
+            na_filter=False,
+            engine=package,
+        )
+    except ImportError as error:
+        other = " Or save the file as .xlsx or .csv." if package == "xlrd" else ""
+        raise CohortError(
+            f"{path}: reading {suffix} needs {package}, pip install {package}.{other}"
+        ) from error
+    except (OSError, ValueError, KeyError, BadZipFile, TypeError, SyntaxError, EOFError) as error:
+        raise CohortError(f"{path} is not a readable {suffix} table: {error}") from error
+    for header, *values in cells.T.to_numpy():
+        numbers = [v for v in values if isinstance(v, int | float)]
+        warn_of_long_numbers(numbers, f"{path}, column {header!r}")
+    return cells.map(_cell_text)
+
+
+def _cell_text(value: Any) -> str:
+    """A cell of Excel as text; whole numbers have no decimal point."""
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    if isinstance(value, date):
+        return value.isoformat()
+    return "" if value is None else str(value)
+
+
+def warn_of_long_numbers(numbers: Iterable[float], where: str) -> None:
+    """Warn of numbers of more than 15 digits, which Excel and floats hold inexactly."""
+    long = [_cell_text(value) for value in numbers if abs(value) >= 10**_EXCEL_DIGITS]
+    if long:
+        warnings.warn(
+            f"{where} holds {len(long)} numbers of more than {_EXCEL_DIGITS} digits, the first is "
+            f"{long[0]}. Excel and floats keep no more digits, so different ids may have become "
+            "one. Write such ids as text where the table was made.",
+            CohortWarning,
+            stacklevel=4,
+        )
+
+
+def named_columns(
+    table: str | PathLike | pd.DataFrame, columns: Iterable[str], what: str, hint: str = ""
+) -> pd.DataFrame:
+    """The table, read if it is a file; raises if one of `columns` is missing or there twice."""
+    frame = table if isinstance(table, pd.DataFrame) else read_table(table)
+    missing = [column for column in columns if column not in frame]
+    if missing:
+        raise CohortError(
+            f"The {what} has no column {first_few(missing)}; it has "
+            f"{first_few(frame.columns, 12)}.{hint}"
+        )
+    doubled = [column for column in columns if frame[column].ndim > 1]
+    if doubled:
+        raise CohortError(f"The {what} has several columns of the name {first_few(doubled)}.")
+    return frame
+
+
+def is_missing(values: pd.Series) -> pd.Series:
+    """Which cells are empty: None, NaN, or text without a visible character."""
+    return values.isna() | values.map(lambda value: isinstance(value, str) and not value.strip())
 
 
 def integers_where_possible(values: pd.Series) -> pd.Series:
@@ -82,28 +264,25 @@ def integers_where_possible(values: pd.Series) -> pd.Series:
     return known.astype(int).astype(object).reindex(values.index) if exact else values
 
 
+def as_text(values: pd.Series) -> pd.Series:
+    """Cells as text, whole floats without a point; missing ones stay so."""
+    values = integers_where_possible(values)
+    return values.astype(object).where(values.isna(), values.astype(str))
+
+
 def _complete_rows(
     table: str | PathLike | pd.DataFrame, name: str, columns: list[str]
 ) -> pd.DataFrame:
     """The rows in which no cell of `columns` is empty, these columns as text."""
-    frame = table
-    if not isinstance(frame, pd.DataFrame):
-        frame = read_table(frame, dtype=dict.fromkeys(columns, str))
-    missing = [column for column in columns if column not in frame]
-    if missing:
-        raise CohortError(
-            f"The {name} table has no column {first_few(missing)}; it has "
-            f"{first_few(frame.columns, 12)}."
-        )
-    empty = frame[columns].isna().any(axis=1)
+    frame = named_columns(table, columns, f"{name} table")
+    empty = np.logical_or.reduce([is_missing(frame[column]) for column in columns])
     if empty.any():
-        known = frame.loc[empty, columns].stack().astype(str)
+        known = [v for c in columns for v in frame.loc[empty & ~is_missing(frame[c]), c]]
         message = f"{empty.sum()} rows of the {name} table have no {' or '.join(columns)}"
         named = f" ({first_few(known)})" if len(known) else ""
         warnings.warn(f"{message}{named}, they are left out.", CohortWarning, stacklevel=3)
     frame = frame[~empty]
-    texts = {column: integers_where_possible(frame[column]).astype(str) for column in columns}
-    return frame.assign(**texts)
+    return frame.assign(**{column: as_text(frame[column]) for column in columns})
 
 
 def stamp_table(
@@ -121,13 +300,14 @@ def stamp_table(
     Returns
     -------
     DataFrame
-        ``slide_id``, ``case_id``, and the other columns of `patients`; a column of that table with
-        one of these names, or ``FILENAME``, is dropped.
+        ``slide_id``, ``case_id``, and the other columns of `patients`, as text if they come from a
+        file; a column of that table with one of these names, or ``FILENAME``, is dropped.
 
     Raises
     ------
     CohortError
-        If a column is missing, a patient has two rows, or no patient has a slide.
+        If a column is missing or there twice, a patient has two rows, an id is written in two
+        ways, or no patient has a slide.
 
     Warns
     -----
@@ -146,7 +326,11 @@ def stamp_table(
     """
     labels = _complete_rows(patients, "patients", ["PATIENT"])
     labels = labels.drop(columns=["slide_id", "case_id", "FILENAME", "_merge"], errors="ignore")
+    if twice := repeated(labels.columns):
+        raise CohortError(f"The patients table has several columns of the name {first_few(twice)}.")
     files = _complete_rows(slides, "slides", ["PATIENT", "FILENAME"])
+    for frame in (labels, files):
+        frame["PATIENT"] = normalise_ids(frame["PATIENT"], "ids of PATIENT")
     if twice := repeated(labels["PATIENT"]):
         raise CohortError(f"Patients occur more than once: {first_few(twice)}.")
     merged = files[["PATIENT", "FILENAME"]].merge(labels, on="PATIENT", how="outer", indicator=True)
@@ -160,8 +344,22 @@ def stamp_table(
             warnings.warn(message, CohortWarning, stacklevel=2)
     both = merged[merged["_merge"] == "both"].drop(columns="_merge")
     if not len(both):
-        raise CohortError("The two tables have no PATIENT in common.")
-    slide_ids = both["FILENAME"].map(slide_stem)
+        raise CohortError(
+            f"The two tables have no PATIENT in common: the patients table has "
+            f"{first_few(labels['PATIENT'])}, the slides table {first_few(files['PATIENT'])}."
+        )
+    slide_ids = both["FILENAME"].map(normalise_id)
     table = both.drop(columns="FILENAME").rename(columns={"PATIENT": "case_id"})
     table.insert(0, "slide_id", slide_ids)
     return table.reset_index(drop=True)
+
+
+def value_counts(values: Iterable[Any], n: int = 12) -> str:
+    """List the values of a column with their types and counts, as in ``'HER2+' (12), 1 (3)``."""
+    counts = Counter((type(v).__name__, _plain(v)) for v in values)
+    listed = [f"{value!r} ({count})" for (_, value), count in counts.most_common(n)]
+    return ", ".join(listed) + (f" and {len(counts) - n} more" if len(counts) > n else "")
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if isinstance(value, np.generic) else value

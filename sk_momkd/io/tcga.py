@@ -10,16 +10,13 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from ..data.ids import TCGA_BARCODE
 from ..exceptions import CohortError, OmicsError
 from ..messages import first_few
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
-_BARCODE = re.compile(
-    r"TCGA-(?P<site>[A-Z0-9]{2})-[A-Z0-9]{4}(?![A-Z0-9])(-(?P<type>\d{2})[A-Z]?(?![A-Z0-9]))?",
-    re.IGNORECASE,
-)
 PRIMARY_TUMOUR = "01"
 _FURTHER = "another aliquot of the patient is used"
 
@@ -58,7 +55,7 @@ def tissue_source_site(patient_ids: Iterable[Any]) -> NDArray:
     """
     sites = []
     for position, barcode in enumerate(patient_ids):
-        match = _BARCODE.match(str(barcode))
+        match = TCGA_BARCODE.match(str(barcode))
         if match is None:
             raise ValueError(
                 f"Id {str(barcode)!r} at position {position} is no TCGA barcode such as "
@@ -89,18 +86,21 @@ def choose_aliquots(barcodes: Iterable[str], sample_type: str | None) -> pd.Data
         Naming the first ids that are no TCGA barcodes; or if no sample is of the type.
     """
     names = [str(barcode) for barcode in barcodes]
-    matches = [_BARCODE.match(name) for name in names]
+    matches = [TCGA_BARCODE.match(name) for name in names]
     wrong = [name for name, match in zip(names, matches, strict=True) if match is None]
     if wrong:
         raise OmicsError(f"{len(wrong)} obs_names are no TCGA barcodes: {first_few(wrong)}.")
-    types = [match["type"] for match in matches if match is not None]
-    frame = pd.DataFrame({"barcode": names, "type": types}, dtype=object)
+    parts = [(match["type"], match["vial"] or "") for match in matches if match is not None]
+    frame = pd.DataFrame(parts, columns=["type", "vial"], dtype=object)
+    frame.insert(0, "barcode", names)
     frame["patient"] = frame["barcode"].str[:12].str.upper()
     frame["status"] = _unwanted(frame["type"], sample_type)
     wanted = frame[frame["status"] == "used"].fillna({"type": "99"})
     if not len(wanted):
-        raise OmicsError(f"No sample is of type {sample_type!r}; there are {sorted(set(types))}.")
-    ranked = wanted.sort_values(["type", "barcode"], ascending=[False, True])
+        there = sorted(set(frame["type"].dropna()))
+        raise OmicsError(f"No sample is of type {sample_type!r}; there are {there}.")
+    wanted["vial"] = wanted["vial"].str.upper()
+    ranked = wanted.sort_values(["type", "vial", "barcode"], ascending=[False, False, True])
     further = ranked.index[ranked["patient"].duplicated(keep="last")]
     frame.loc[further, "status"] = _FURTHER
     return frame[["barcode", "patient", "status"]]
@@ -109,8 +109,9 @@ def choose_aliquots(barcodes: Iterable[str], sample_type: str | None) -> pd.Data
 def omics_by_patient(adata: AnnData, *, sample_type: str | None = PRIMARY_TUMOUR) -> AnnData:
     """Omics of TCGA samples or aliquots as one row per patient.
 
-    Only samples of `sample_type` are kept. If a patient has several aliquots, the one whose barcode
-    sorts last is taken: the latest vial, portion and plate, as is common for TCGA. If all types are
+    Only samples of `sample_type` are kept. If a patient has several aliquots, the first vial is
+    taken, because 01A is frozen where 01B is often fixed in formalin; of its aliquots the one whose
+    barcode sorts last: the latest portion and plate, as is common for TCGA. If all types are
     kept, the one with the lowest number is taken: tumour rather than normal tissue. `load_cohort`
     does this itself with ``barcodes="tcga"``.
 
@@ -160,7 +161,7 @@ def omics_by_patient(adata: AnnData, *, sample_type: str | None = PRIMARY_TUMOUR
 
 def patient_of(name: Any) -> str:
     """Patient in a TCGA barcode, upper case; another name is returned as it is."""
-    return str(name)[:12].upper() if _BARCODE.match(str(name)) else str(name)
+    return str(name)[:12].upper() if TCGA_BARCODE.match(str(name)) else str(name)
 
 
 def read_slide_barcodes(slides: pd.DataFrame, sample_type: str | None) -> pd.DataFrame:
@@ -185,7 +186,7 @@ def read_slide_barcodes(slides: pd.DataFrame, sample_type: str | None) -> pd.Dat
     CohortError
         If a slide id is no barcode, or is of another patient than in the table.
     """
-    matches = [_BARCODE.match(slide) for slide in slides["slide_id"]]
+    matches = [TCGA_BARCODE.match(slide) for slide in slides["slide_id"]]
     wrong = slides["slide_id"][[match is None for match in matches]]
     if len(wrong):
         raise CohortError(
@@ -195,7 +196,7 @@ def read_slide_barcodes(slides: pd.DataFrame, sample_type: str | None) -> pd.Dat
     patients = slides["slide_id"].str[:12].str.upper()
     if "patient_id" in slides:
         known = slides["patient_id"].map(
-            lambda name: _BARCODE.match(str(name)) and patient_of(name)
+            lambda name: TCGA_BARCODE.match(str(name)) and patient_of(name)
         )
         differing = slides[known.notna() & (known != patients)]
         if len(differing):

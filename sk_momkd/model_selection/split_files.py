@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from ..data.ids import normalise_id, normalise_ids
 from ..data.sequence import BagSequence, as_bags
 from ..exceptions import CohortError, CohortWarning, LeakageError
 from ..io.atomic import atomic_write
@@ -146,25 +147,29 @@ def _ids_by_flag(path: Path, frame: pd.DataFrame, parts: pd.DataFrame) -> list[l
     others = [column for column in frame if column not in _PARTS]
     if not others:
         raise CohortError(f"{path} holds True and False, but no first column of slide ids.")
-    ids = frame[others[0]]
+    ids = pd.Series(normalise_ids(frame[others[0]], f"slide ids of {path}"), index=frame.index)
     _require_once(path, "", ids)
     return [ids[parts[part].str.upper() == "TRUE"].tolist() for part in _PARTS]
 
 
 def _read_ids(path: Path) -> list[list[str]]:
     """Slide ids of the three parts, as text, also "NA" and "007"."""
-    frame = read_table(path, dtype=str, keep_default_na=False)
+    frame = read_table(path)
+    if twice := repeated(part for part in frame.columns if part in _PARTS):
+        raise CohortError(f"{path} has several columns of the name {first_few(twice)}.")
     missing = [part for part in _PARTS if part not in frame]
     if "train" in missing or len(missing) > 1:
         raise CohortError(
             f"{path} has no column {first_few(missing)}; it has {first_few(frame.columns, 12)}, "
             "expected train, val and test, or train and one of them."
         )
-    parts = frame.reindex(columns=_PARTS).fillna("")  # a short row leaves its last cells missing
+    parts = frame[[part for part in _PARTS if part in frame]].reindex(columns=_PARTS, fill_value="")
     values = set(parts.to_numpy().ravel()) - {""}
     if values and values <= _FLAGS:
         return _ids_by_flag(path, frame, parts)
-    return [[slide for slide in parts[part] if slide] for part in _PARTS]
+    ids = [[slide for slide in parts[part] if slide.strip()] for part in _PARTS]
+    normalise_ids((slide for part in ids for slide in part), f"slide ids of {path}")
+    return [[normalise_id(slide) for slide in part] for part in ids]
 
 
 def _check_ids(path: Path, ids: list[list[str]], known: dict[str, int]) -> None:

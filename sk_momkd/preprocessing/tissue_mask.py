@@ -16,10 +16,11 @@ from sklearn.utils._param_validation import Interval, StrOptions
 
 from ..data.arrays import BagArrays
 from ..data.bag import Bag
+from ..data.ids import normalise_id
 from ..data.sequence import BagSequence, as_bags
 from ..exceptions import BagError, CohortError
 from ..io.geojson import inside, read_polygons
-from ..io.slide_files import MASK_SUFFIXES, files_by_slide, slide_stem, visible_files
+from ..io.slide_files import MASK_SUFFIXES, files_by_slide, visible_files
 from ..messages import first_few
 from .bag_transformer import BagTransformer
 
@@ -166,7 +167,7 @@ def _mask_files(folder: Path) -> dict[str, Path]:
 
 
 def _mask_of(slide: Bag, files: dict[str, Path]) -> Path | None:
-    return None if slide.bag_id is None else files.get(slide_stem(slide.bag_id))
+    return None if slide.bag_id is None else files.get(normalise_id(slide.bag_id))
 
 
 @dataclass(frozen=True)

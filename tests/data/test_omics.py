@@ -117,7 +117,9 @@ def test_match_two_rows_for_a_bag_raise():
 
 
 def test_as_omics_index_that_counts_rows_raises():
-    with pytest.raises(OmicsError, match="counts the rows, so it holds no ids"):
+    with pytest.raises(
+        OmicsError, match=r"counts the rows \('0', '1', '2', 3 rows\), so it holds no ids"
+    ):
         as_omics(pd.DataFrame({"case_id": [1, 2, 3], "ERBB2": [1.0, 2.0, 3.0]}))
 
 
@@ -132,7 +134,7 @@ def test_as_omics_other_than_numbers_raises(values):
 
 def test_match_integer_ids_are_compared_as_text():
     frame = expression("P0", "P1")
-    frame.index = [10, 11]
+    frame.index = pd.Index([10, 11], name="patient")
     assert as_omics(frame).match(bags_of("11", 10)).tolist() == [1, 0]
 
 

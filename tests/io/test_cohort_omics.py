@@ -87,7 +87,7 @@ def test_load_expression_of_r_without_name_of_ids_raises(numbered_features, tmp_
 
 def test_load_expression_with_row_numbers_raises(numbered_features, tmp_path):
     pd.DataFrame({"case_id": [1, 2], "ERBB2": [1.0, 2.0]}).to_csv(tmp_path / "rna.csv")
-    with pytest.raises(OmicsError, match="counts the rows from 0"):
+    with pytest.raises(OmicsError, match=r"has no name and counts the rows \('0', '1'\)"):
         load_cohort(slides(case_id=["1", "2"]), numbered_features, tmp_path / "rna.csv", label="er")
 
 

@@ -97,3 +97,128 @@ def test_stamp_patients_with_columns_of_our_names():
         pd.DataFrame(columns), pd.DataFrame({"PATIENT": ["P1"], "FILENAME": ["a.h5"]})
     )
     assert table.iloc[0].to_dict() == {"slide_id": "a", "case_id": "P1", "er": 0}
+
+
+def test_table_is_text_untouched(tmp_path):
+    (tmp_path / "t.csv").write_text('\ufeffid,a,a\n007,NA,1.0\n\n"x,\n1",None,\n,,\nnan,null,NaN\n')
+    frame = read_table(tmp_path / "t.csv")
+    assert frame.columns.tolist() == ["id", "a", "a"]
+    assert frame.to_numpy().tolist() == [
+        ["007", "NA", "1.0"],
+        ["x,\n1", "None", ""],
+        ["nan", "null", "NaN"],
+    ]
+
+
+@pytest.mark.parametrize("name", ["t.csv.gz", "t.csv.bz2", "t.csv.xz", "t.csv.zip", "t.TSV"])
+def test_table_in_other_cases_and_compressions(tmp_path, name):
+    SLIDES.to_csv(tmp_path / name, index=False, sep="\t" if "TSV" in name else ",")
+    assert read_table(tmp_path / name).to_numpy().tolist() == SLIDES.to_numpy().tolist()
+
+
+@pytest.mark.parametrize("name", ["t.csv", "t.xlsx"])
+def test_header_that_is_there_twice_is_refused_where_it_is_used(tmp_path, features, name):
+    table = pd.concat([SLIDES, SLIDES["er"]], axis=1)
+    path = write(table, tmp_path / name, index=False)
+    with pytest.raises(CohortError, match="several columns of the name 'er'"):
+        load_cohort(path, features, label="er")
+    other = pd.concat([SLIDES, SLIDES["er"].rename("x"), SLIDES["er"].rename("x")], axis=1)
+    path = write(other, tmp_path / name, index=False)
+    assert load_cohort(path, features, label="er").y.tolist() == ["+", "-"]
+
+
+def test_ids_that_are_words_for_missing_are_ids(tmp_path):
+    for slide in ("NA", "None", "nan", "null"):
+        (tmp_path / f"{slide}.h5").touch()
+    rows = "".join(f"{slide},{slide},{i % 2}\n" for i, slide in enumerate(("NA", "None", "nan")))
+    (tmp_path / "slides.csv").write_text(f"slide_id,case_id,er\n{rows}")
+    bags = load_cohort(tmp_path / "slides.csv", tmp_path, label="er").bags
+    assert bags.ids.tolist() == bags.patient_ids.tolist() == ["NA", "None", "nan"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("t.csv", "a;b\n1;2\n", r"separated by semicolons \(';'\), but \.csv is read with commas"),
+        ("t.csv", "a\tb\n1\t2\n", r"separated by tabs.*pd\.read_csv\(path, dtype=str"),
+        ("t.tsv", "a,b\n1,2\n", r"separated by commas \(','\), but \.tsv is read with tabs"),
+        ("t.csv", "a|b\n1|2\n", "separated by bars"),
+        ("t.csv", "# made by x\na,b\n1,2\n", r"begins with a comment, '# made by x'.*skiprows=1"),
+        ("t.txt", "#1.2\n2\t1\nNAME\tDescription\n", r"header of a GCT file, '#1\.2'"),
+        ("t.csv", "a,b\n1,2\n1,2,3\n", "row 2 has 3 cells, the header 2: '1', '2', '3'"),
+        ("t.csv", "", "is empty"),
+        ("t.csv.gz", "a,b\n", r"not a readable \.csv table"),
+        ("t.xlsx", "a,b\n", r"not a readable \.xlsx table"),
+    ],
+)
+def test_table_of_another_form_names_the_cause(tmp_path, name, content, said):
+    (tmp_path / name).write_text(content)
+    with pytest.raises(CohortError, match=said):
+        read_table(tmp_path / name)
+
+
+def test_table_of_another_encoding_names_it(tmp_path):
+    (tmp_path / "t.csv").write_bytes("M\xfcller,b\n1,2\n".encode("latin-1"))
+    with pytest.raises(CohortError, match="not UTF-8 text"):
+        read_table(tmp_path / "t.csv")
+
+
+def test_old_excel_file_names_its_package(tmp_path):
+    (tmp_path / "t.xls").write_bytes(b"\xd0\xcf\x11\xe0")
+    with pytest.raises(CohortError, match=r"xlrd.*\.xlsx or \.csv|not a readable \.xls table"):
+        read_table(tmp_path / "t.xls")
+
+
+def test_address_is_not_fetched():
+    with pytest.raises(CohortError, match="is an address, not a file"):
+        read_table("http://localhost:1/t.csv")
+    with pytest.raises(FileNotFoundError, match=r"absent\.csv does not exist"):
+        read_table("absent.csv")
+
+
+def test_long_numbers_of_excel_are_named(tmp_path, recwarn):
+    openpyxl = pytest.importorskip("openpyxl")
+    book = openpyxl.Workbook()
+    for row in (["slide_id", "n"], [12345678901234567, 1.5], ["12345678901234567", 7.0]):
+        book.active.append(row)
+    book.save(tmp_path / "t.xlsx")
+    with pytest.warns(CohortWarning, match=r"'slide_id' holds 1 numbers of more than 15 digits"):
+        frame = read_table(tmp_path / "t.xlsx")
+    assert frame["n"].tolist() == ["1.5", "7"]
+    assert frame["slide_id"].tolist()[1] == "12345678901234567"
+
+
+def test_long_numbers_of_a_frame_are_named(features):
+    for slide in (12345678901234567, 12345678901234568):
+        (features / f"{slide}.h5").touch()
+    table = SLIDES.assign(slide_id=[12345678901234567, 12345678901234568])
+    with pytest.warns(CohortWarning, match="Column slide_id holds 2 numbers of more than 15"):
+        bags = load_cohort(table, features, label="er").bags
+    assert bags.ids.tolist() == ["12345678901234567", "12345678901234568"]
+
+
+@pytest.mark.parametrize("ids", [[12345678901234567.0, 1.0], ["1.23457E+16", "1.2E+16"]])
+def test_rounded_ids_raise(features, ids):
+    with pytest.raises(CohortError, match="values of slide_id are rounded numbers"):
+        load_cohort(SLIDES.assign(slide_id=[str(i) for i in ids]), features, label="er")
+
+
+def test_stamp_ids_are_normalised_and_twice_used_headers_refused():
+    patients = pd.DataFrame({"PATIENT": [1.0, 2.0], "er": [0, 1]})
+    files = pd.DataFrame({"PATIENT": ["1", " 2"], "FILENAME": ["a.svs.h5", "sub/b.H5"]})
+    table = stamp_table(patients, files)
+    assert table["case_id"].tolist() == ["1", "2"]
+    assert table["slide_id"].tolist() == ["a", "b"]
+    doubled = pd.concat([patients, patients["er"]], axis=1)
+    with pytest.raises(CohortError, match="several columns of the name 'er'"):
+        stamp_table(doubled, files)
+    said = r"in common: the patients table has '1', '2', the slides table '8', '9'"
+    with pytest.raises(CohortError, match=said), pytest.warns(CohortWarning):
+        stamp_table(patients, files.assign(PATIENT=["8", "9"]))
+
+
+def test_stamp_tables_of_files_keep_words(tmp_path):
+    (tmp_path / "p.csv").write_text("PATIENT,grade\nNA,None\nP2,High\n")
+    (tmp_path / "s.csv").write_text("PATIENT,FILENAME\nNA,a.h5\nP2,b.h5\n")
+    table = stamp_table(tmp_path / "p.csv", tmp_path / "s.csv")
+    assert dict(zip(table["case_id"], table["grade"], strict=True)) == {"NA": "None", "P2": "High"}

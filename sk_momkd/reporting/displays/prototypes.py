@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from os import PathLike
-from os.path import isfile
-from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -15,8 +13,10 @@ from numpy.typing import NDArray
 
 from ... import inspection
 from ...data.bag import Bag
+from ...data.ids import normalise_id
 from ...data.sequence import BagSequence, as_bags
 from ...exceptions import BagError
+from ...io.slide_files import visible_files
 from .attention_map import patch_width, require_one_slide
 from .slide_image import SlideImage, open_slide
 from .style import GREY, axes, literal, styled
@@ -194,10 +194,12 @@ def image_of(bag_id: str, images: Any) -> Any:
     """Return the image of a slide in a dict, or its file in a folder; None without one."""
     if images is None:
         return None
+    slide = normalise_id(bag_id)
     if isinstance(images, Mapping):
-        return images.get(bag_id)
-    files = [Path(images) / f"{bag_id}{suffix}" for suffix in _SUFFIXES]
-    return next((f for f in files if isfile(f)), None)  # False also for names that are too long
+        return next((image for name, image in images.items() if normalise_id(name) == slide), None)
+    # Files are listed, not named after the id, which could lead out of the folder.
+    own = [f for f in visible_files(images, _SUFFIXES) if normalise_id(f.name) == slide]
+    return min(own, key=lambda file: _SUFFIXES.index(file.suffix.lower()), default=None)
 
 
 def _outline(bag: Bag, width: float) -> tuple[NDArray, NDArray, float]:

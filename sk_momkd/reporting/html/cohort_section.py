@@ -44,7 +44,8 @@ def _flow(context: ReportContext, slides: pd.DataFrame) -> list[tuple[str, list[
         f"{len(rows)} excluded, {why}: {listed(rows['slide_id'].tolist())}"
         for why, rows in left.groupby("status")
     ]
-    labels = ", ".join(f"{n} x {k}" for k, n in used["label"].value_counts().items())
+    counts = used["label"].value_counts().items() if "label" in used else ()
+    labels = ", ".join(f"{n} x {k}" for k, n in counts) or "no labels"
     with_omics = int(used["has_omics"].sum())
     join = context.join
     unmatched = [] if join is None else join.unmatched_omics
