@@ -32,7 +32,7 @@ from torch.nn import functional as F
 from torch_geometric.nn import GATv2Conv
 
 import sk_momkd
-from sk_momkd.data.graph import nearest_patches
+from sk_momkd.data.neighbors import nearest_patches
 from sk_momkd.losses.momkd import momkd_terms
 from sk_momkd.models.abmil import ABMIL
 from sk_momkd.models.momkd import MoMKD

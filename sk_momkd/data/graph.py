@@ -2,29 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial import cKDTree
 from sklearn.neighbors import NearestNeighbors
 
 from ..exceptions import BagError
 from .arrays import BagArrays
+from .neighbors import most_similar_patches, nearest_patches, row_keys
 
 GRAPHS = ("auto", "spatial", "stored", "features", "none")
 EDGE_FLOWS = ("neighbors", "release", "symmetric")
 
 
-def _slide_by_slide(bag: BagArrays, **options: Any) -> NDArray:
+def _slide_by_slide(bag: BagArrays, keys: Callable[[], NDArray], **options: Any) -> NDArray:
     """Build the graph of each slide of a patient alone, because their coordinates overlap."""
+    keys = cache(keys)
     starts = np.flatnonzero(np.diff(np.asarray(bag.slide_index), prepend=-1))
     graphs = []
     for start, end in zip(starts, [*starts[1:], len(bag.features)], strict=True):
         coords = None if bag.coords is None else bag.coords[start:end]
         slide = BagArrays(bag.features[start:end], coords, None)
-        graphs.append(build_edges(slide, **options) + start)
+        own_keys = partial(_part_of, keys, slice(start, end))
+        graphs.append(build_edges(slide, keys=own_keys, **options) + start)
     return np.concatenate(graphs, axis=1)
+
+
+def _part_of(keys: Callable[[], NDArray], part: slice) -> NDArray:
+    return keys()[part]
 
 
 def _directed(neighbors: NDArray, edge_flow: str) -> NDArray:
@@ -38,8 +46,11 @@ def _directed(neighbors: NDArray, edge_flow: str) -> NDArray:
     return np.unique(pairs, axis=1)
 
 
-def _nearest_points(points: NDArray, n_neighbors: int) -> NDArray:
-    """The `n_neighbors` nearest other points by scikit-learn's search, (n, min(k, n - 1))."""
+def _nearest_of_release(points: NDArray, n_neighbors: int) -> NDArray:
+    """The `n_neighbors` nearest other points by scikit-learn's search, (n, min(k, n - 1)).
+
+    Among equally near points the order of the points decides, as in the authors' code.
+    """
     k = min(n_neighbors, len(points) - 1)
     if k == 0:
         return np.empty((len(points), 0), dtype=np.int64)
@@ -48,26 +59,17 @@ def _nearest_points(points: NDArray, n_neighbors: int) -> NDArray:
     return search.kneighbors(return_distance=False).astype(np.int64)
 
 
-def nearest_patches(coords: NDArray, n_neighbors: int) -> NDArray:
-    """The `n_neighbors` nearest other patches of each patch, (n, min(k, n - 1)).
-
-    Patches at identical coordinates are each other's neighbours; a patch is never its own.
-    """
-    n = len(coords)
-    k = min(n_neighbors, n - 1)
-    if k == 0:
-        return np.empty((n, 0), dtype=np.int64)
-    _, found = cKDTree(coords).query(coords, k=k + 1)
-    # Among duplicates the patch itself may be found at any position, or not at all.
-    itself = found == np.arange(n)[:, None]
-    itself[~itself.any(axis=1), -1] = True
-    return found[~itself].reshape(n, k).astype(np.int64)
-
-
 def build_edges(
-    bag: BagArrays, *, graph: str = "auto", n_neighbors: int = 8, edge_flow: str = "neighbors"
+    bag: BagArrays,
+    *,
+    graph: str = "auto",
+    n_neighbors: int = 8,
+    edge_flow: str = "neighbors",
+    keys: Callable[[], NDArray] | None = None,
 ) -> NDArray:
     """Edges of a bag as ``edge_index`` (row 0 sends to row 1), without self loops.
+
+    They follow the patches if these are permuted, unless `edge_flow` is ``"release"``.
 
     Parameters
     ----------
@@ -81,6 +83,9 @@ def build_edges(
         ``"neighbors"``: a patch receives from its own nearest neighbours. ``"release"``: it sends
         to them, and among equally near patches they are those that the authors' code takes.
         ``"symmetric"``: both. A stored graph is used as it is.
+    keys : callable, optional
+        Gives `row_keys` of the features, by which one of several patches at identical coordinates
+        is chosen; needed where `bag` holds no features.
 
     Returns
     -------
@@ -99,17 +104,21 @@ def build_edges(
     array([[1, 0, 1],
            [0, 1, 2]])
     """
+    keys = partial(row_keys, [bag.features]) if keys is None else keys
     if bag.slide_index is not None and bag.edge_index is None:
-        return _slide_by_slide(bag, graph=graph, n_neighbors=n_neighbors, edge_flow=edge_flow)
+        options = {"graph": graph, "n_neighbors": n_neighbors, "edge_flow": edge_flow}
+        return _slide_by_slide(bag, keys, **options)
     if graph == "stored" or (graph == "auto" and bag.edge_index is not None):
         if bag.edge_index is None:
             raise BagError("graph='stored', but the bag has no edge_index.")
         return bag.edge_index
     if graph == "features":
-        return _directed(_nearest_points(bag.features, n_neighbors), edge_flow)
+        similar = _nearest_of_release if edge_flow == "release" else most_similar_patches
+        return _directed(similar(bag.features, n_neighbors), edge_flow)
     if graph == "spatial" or (graph == "auto" and bag.coords is not None):
         if bag.coords is None:
             raise BagError("graph='spatial', but the bag has no coordinates.")
-        search = _nearest_points if edge_flow == "release" else nearest_patches
-        return _directed(search(bag.coords, n_neighbors), edge_flow)
+        if edge_flow == "release":
+            return _directed(_nearest_of_release(bag.coords, n_neighbors), edge_flow)
+        return _directed(nearest_patches(bag.coords, n_neighbors, keys), edge_flow)
     return np.empty((2, 0), dtype=np.int64)

@@ -6,7 +6,7 @@ that reads ahead, and the call of a module on a batch.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -28,6 +28,7 @@ from torch.utils.data import (
 from ..data.arrays import BagArrays, check_n_features
 from ..data.bag import Bag
 from ..data.graph import build_edges
+from ..data.neighbors import row_keys
 from ..data.sequence import BagSequence
 from ..exceptions import BagError
 from ..nn.blocks import Blocks, as_tensor, materialize
@@ -70,15 +71,21 @@ def open_graph(
             yield x.to(dtype), edges
         else:
             check_n_features(opened.shape[1], name, n_features)
-            edges = _connect(opened.frame, name, spec)
+            edges = _connect(opened.frame, name, spec, lambda: row_keys(opened.read()))
             blocks = Blocks(opened.shape, dtype, opened.read)
             yield blocks if len(blocks) > block_size else materialize(blocks), edges
 
 
-def _connect(arrays: BagArrays, name: str, spec: GraphSpec) -> Edges:
+def _connect(
+    arrays: BagArrays, name: str, spec: GraphSpec, keys: Callable[[], NDArray] | None = None
+) -> Edges:
     try:
         edges = build_edges(
-            arrays, graph=spec.graph, n_neighbors=spec.n_neighbors, edge_flow=spec.edge_flow
+            arrays,
+            graph=spec.graph,
+            n_neighbors=spec.n_neighbors,
+            edge_flow=spec.edge_flow,
+            keys=keys,
         )
     except BagError as error:
         raise BagError(f"{name}: {error}") from None

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from sk_momkd.data.bag import BagArrays
-from sk_momkd.data.graph import build_edges, nearest_patches
+from sk_momkd.data.graph import build_edges
 from sk_momkd.exceptions import BagError
 
 LINE = np.array([[0, 0], [1, 0], [3, 0], [7, 0]])
@@ -18,48 +18,6 @@ def bag(coords=None, edges=None, features=None):
 
 def pairs(edge_index):
     return set(map(tuple, edge_index.T.tolist()))
-
-
-def test_nearest_patches_on_a_line_are_the_ones_counted_by_hand():
-    assert nearest_patches(LINE, 1).tolist() == [[1], [0], [1], [2]]
-    assert nearest_patches(LINE, 2).tolist() == [[1, 2], [0, 2], [1, 0], [2, 1]]
-
-
-def test_nearest_patches_on_a_cross_are_its_centre():
-    cross = np.array([[5, 5], [5, 6], [5, 4], [6, 5], [4, 5]]) * 256
-    found = nearest_patches(cross, 1)
-    assert found[1:].tolist() == [[0]] * 4
-    assert found[0, 0] in {1, 2, 3, 4}
-
-
-def test_nearest_patches_of_random_coords_have_the_smallest_distances():
-    coords = np.random.default_rng(0).integers(0, 12, size=(80, 2)) * 512
-    found = nearest_patches(coords, 8)
-    distances = np.linalg.norm(coords[:, None] - coords, axis=2)
-    own = distances[np.arange(80)[:, None], found]
-    np.fill_diagonal(distances, np.inf)
-    np.testing.assert_allclose(own, np.sort(distances, axis=1)[:, :8])
-    assert not (found == np.arange(80)[:, None]).any()
-    assert all(len(set(row)) == 8 for row in found.tolist())
-
-
-@pytest.mark.parametrize("n_duplicates", [2, 3, 4, 5, 12, 40])
-def test_nearest_patches_of_duplicates_are_others_at_the_same_place(n_duplicates):
-    coords = np.concatenate([np.full((n_duplicates, 2), 256), LINE + 9999])
-    found = nearest_patches(coords, 3)
-    assert found.shape == (len(coords), 3)
-    assert not (found == np.arange(len(coords))[:, None]).any()
-    assert all(len(set(row)) == 3 for row in found.tolist())
-    close = (found[:n_duplicates] < n_duplicates).sum(axis=1)
-    assert (close == min(3, n_duplicates - 1)).all()
-
-
-@pytest.mark.parametrize(("n", "k", "expected"), [(1, 8, 0), (2, 8, 1), (4, 4, 3), (4, 3, 3)])
-def test_nearest_patches_of_few_are_all_the_others(n, k, expected):
-    found = nearest_patches(LINE[:n], k)
-    assert found.shape == (n, expected)
-    assert found.dtype == np.int64
-    assert [set(row) for row in found.tolist()] == [set(range(n)) - {i} for i in range(n)]
 
 
 @pytest.mark.parametrize("graph", ["spatial", "features"])
