@@ -50,6 +50,7 @@ from .evaluation import (
 from .exceptions import (
     BagError as BagError,
     BagFileError as BagFileError,
+    CacheWarning as CacheWarning,
     CheckpointError as CheckpointError,
     CohortError as CohortError,
     CohortWarning as CohortWarning,

@@ -53,6 +53,13 @@ class CheckpointError(ValueError):
     """A file of weights is missing, unreadable, or of another model."""
 
 
+class CacheWarning(UserWarning):
+    """Copies of bags cannot be written, or lose values.
+
+    Free or unlock the folder of copies, or cache in another number format.
+    """
+
+
 class CohortWarning(UserWarning):
     """Slides of a cohort are left out.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from os import PathLike
 from pathlib import Path
 from typing import NamedTuple
@@ -253,7 +254,6 @@ def simulate_cohort(
         values += 0.2 * random.normal(size=n_features)  # this slide's own staining
         _write_bag(features / f"{slide}.h5", values, coords, tissue == len(_TISSUES) - 1)
 
-    table.to_csv(folder / "slides.csv", index=False)
     has_omics = random.permutation(n_patients) < round(omics_fraction * n_patients)
     slope = omics_effect * slope
     adata = AnnData(sparse.csr_matrix(_counts(random, severity[has_omics], base, slope)))
@@ -261,4 +261,6 @@ def simulate_cohort(
     adata.var_names = [f"GENE{j:05d}" for j in range(n_genes)]
     adata.var["signature"] = slope != 0
     adata.write_h5ad(folder / "expression.h5ad")
+    table.to_csv(folder / "slides.csv.part", index=False)
+    os.replace(folder / "slides.csv.part", folder / "slides.csv")  # last: then all is complete
     return CohortPaths(folder / "slides.csv", features, folder / "expression.h5ad")

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from ..io.atomic import atomic_set
 from .metrics import patient_metrics, pooled_auroc
 from .statistics import Bootstrap
 from .study import Study
@@ -43,6 +44,8 @@ class TableResult:
     def to_csv(self, folder: str | PathLike) -> list[Path]:
         """Write each table, and the text of the result, into `folder`.
 
+        No file is replaced before all are written.
+
         Parameters
         ----------
         folder : path
@@ -55,12 +58,12 @@ class TableResult:
         """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        written = []
-        for name, table in self.tables().items():
-            written.append(folder / f"{name}.csv")
-            table.to_csv(written[-1], index=table.index.name is not None)
-        written.append(folder / "result.txt")
-        written[-1].write_text(f"{self}\n", encoding="utf-8")
+        tables = self.tables()
+        written = [*(folder / f"{name}.csv" for name in tables), folder / "result.txt"]
+        with atomic_set(written) as parts:
+            for table, part in zip(tables.values(), parts, strict=False):
+                table.to_csv(part, index=table.index.name is not None)
+            Path(parts[-1]).write_text(f"{self}\n", encoding="utf-8")
         return written
 
     def __str__(self) -> str:

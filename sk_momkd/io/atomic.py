@@ -1,12 +1,23 @@
-"""Atomic writing: a file is complete or absent."""
+"""Atomic writing: a file is complete or absent, and a set of files is known to be complete."""
 
 from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+_PREFIX, _SUFFIX = ".sk_momkd-", ".part"
+UNFINISHED = ".sk_momkd-unfinished"  # is in a folder while the files of a set are moved into it
+_MOST_HANDLES = 100
+_ORPHAN_AGE = 24 * 3600  # seconds, where a file system has no locks
 
 
 def _umask() -> int:
@@ -16,16 +27,83 @@ def _umask() -> int:
     return mask
 
 
+def _lock(handle: int) -> bool:
+    """Lock a part while it is written; False where that is impossible."""
+    if fcntl is None:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+@contextmanager
+def _part_of(path: Path, *, locked: bool = True) -> Iterator[str]:
+    """A new file beside `path`, locked by this process, which is removed in the end."""
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"There is no folder {path.parent} to write {path.name} into.")
+    handle, part = tempfile.mkstemp(_SUFFIX, _PREFIX, dir=path.parent)
+    try:
+        if not locked or not _lock(handle):
+            os.close(handle)
+            handle = -1
+        yield part
+    finally:
+        Path(part).unlink(missing_ok=True)
+        if handle >= 0:
+            os.close(handle)
+
+
+def _move(part: str, path: Path) -> None:
+    os.chmod(part, 0o666 & ~_umask())  # mkstemp gives rights to the owner alone
+    os.replace(part, path)
+
+
 @contextmanager
 def atomic_write(path: Path) -> Iterator[str]:
     """Yield the name of a file beside `path`, which is moved to `path` if nothing is raised."""
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"There is no folder {path.parent} to write {path.name} into.")
-    handle, part = tempfile.mkstemp(suffix=".part", dir=path.parent)
-    os.close(handle)
-    try:
+    with _part_of(path) as part:
         yield part
-        os.chmod(part, 0o666 & ~_umask())  # mkstemp gives rights to the owner alone
-        os.replace(part, path)
-    finally:
-        Path(part).unlink(missing_ok=True)
+        _move(part, path)
+
+
+@contextmanager
+def atomic_set(paths: Sequence[Path]) -> Iterator[list[str]]:
+    """Like `atomic_write` for several files of one folder, none of which is moved before all are.
+
+    If the process is killed while they are moved, the folder keeps the file `UNFINISHED`.
+    """
+    with ExitStack() as stack:
+        few = len(paths) < _MOST_HANDLES
+        parts = [stack.enter_context(_part_of(path, locked=few)) for path in paths]
+        yield parts
+        mark = paths[0].parent / UNFINISHED
+        was_unfinished, n_moved = mark.exists(), 0
+        mark.touch()
+        try:
+            for part, path in zip(parts, paths, strict=True):
+                _move(part, path)
+                n_moved += 1
+        finally:
+            if n_moved == len(paths) or (n_moved == 0 and not was_unfinished):
+                mark.unlink(missing_ok=True)
+
+
+def _is_orphan(path: Path) -> bool:
+    """Whether no process writes a part any more: a killed one has lost its lock."""
+    try:
+        with open(path, "r+b") as file:
+            if _lock(file.fileno()):
+                return True
+        return fcntl is None and time.time() - path.stat().st_mtime > _ORPHAN_AGE
+    except OSError:
+        return False
+
+
+def sweep_parts(folder: Path) -> int:
+    """Remove the parts that killed processes left in `folder`; return how many there were."""
+    orphans = [path for path in folder.glob(f"{_PREFIX}*{_SUFFIX}") if _is_orphan(path)]
+    for path in orphans:
+        path.unlink(missing_ok=True)
+    return len(orphans)

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import os
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import warnings
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from os import PathLike
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,63 +17,31 @@ from ..data.arrays import BagArrays, check_features
 from ..data.bag import Bag, BagInfo, BagSource
 from ..data.patient import PatientSource
 from ..data.sequence import BagSequence
-from ..exceptions import BagError, BagFileError
-from .atomic import atomic_write
-from .read_errors import READ_ERRORS
+from ..exceptions import BagError, BagFileError, CacheWarning
+from .atomic import atomic_write, sweep_parts
+from .read_errors import PARSER_ERRORS
 from .readers import SlideFile
+from .stored_copy import (
+    STORED_AS,
+    as_float32,
+    checksum,
+    is_at_rest,
+    open_copy,
+    to_bfloat16,
+    write_copy,
+)
 
-_STORED_AS = {"float16": "<f2", "bfloat16": "<u2", "float32": "<f4"}
-_AT_REST = 2 * 10**9  # ns; file systems note times to two seconds at worst
-
-
-def _as_numbers(arrays: BagArrays, dtype: str) -> BagArrays:
-    """Arrays with features as numpy floats; bfloat16 is the upper half of float32."""
-    if dtype != "bfloat16":
-        return arrays
-    bits = np.left_shift(arrays.features, np.uint32(16), dtype=np.uint32)
-    return arrays._replace(features=bits.view(np.float32))
-
-
-def _load(place: Path, dtype: str) -> BagArrays:
-    """Features memory-mapped, the small parts in memory."""
-    with np.load(f"{place}.npz", allow_pickle=False) as rest:
-        parts: dict[str, NDArray] = {name: rest[name] for name in rest.files}
-    shape = tuple(parts["shape"].tolist())
-    features = np.memmap(f"{place}.raw", _STORED_AS[dtype], "r", shape=shape)
-    if os.path.getsize(f"{place}.raw") != features.nbytes or set(parts) != {*parts["names"]}:
-        raise ValueError(f"{place} is incomplete.")
-    arrays = BagArrays(features, parts.get("coords"), parts.get("edge_index"))
-    return _as_numbers(arrays, dtype)
-
-
-def _replace(path: Path, write: Callable[[IO[bytes]], object]) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_write(path) as part, open(part, "wb") as file:
-            write(file)
-    except OSError as error:
-        raise BagFileError(
-            f"The copy {path} cannot be written: {error}. Free or unlock the folder, or read the "
-            "bags without cache_bags."
-        ) from error
-
-
-def _store(place: Path, arrays: BagArrays) -> None:
-    rest = {"coords": arrays.coords, "edge_index": arrays.edge_index}
-    parts = {name: values for name, values in rest.items() if values is not None}
-    parts["shape"] = np.array(arrays.features.shape)
-    parts["names"] = np.array([*parts, "names"])  # reveals a part that was lost
-    _replace(Path(f"{place}.npz"), lambda file: np.savez(file, **parts))  # type: ignore[arg-type]
-    _replace(Path(f"{place}.raw"), lambda file: file.write(arrays.features.tobytes()))
-
-
-def _hash(content: bytes) -> str:
-    return hashlib.blake2b(content, digest_size=16).hexdigest()
+_SCHEMA = 2  # raise it when copies are laid out otherwise, or a reader gives other arrays
+_PROBE = 2**16  # bytes at the start, the middle and the end of a file
+_IDENTITIES: dict[str, str] = {}  # of files at rest, by their states
+_DIGESTS: dict[str, str] = {}  # as noted in the folder, for folders that cannot be written
+_LOST = 1e-5  # share of features that become zero; of normal ones 5e-8 do
+_WARNED: set[tuple[str, str]] = set()
 
 
 def _noted(digest: str, key: str) -> str:
     """Content of a note: the digest, and a checksum that reveals damage or a mix-up of notes."""
-    return f"{digest} {_hash(f'{digest} {key}'.encode())}\n"
+    return f"{digest} {checksum(f'{digest} {key}'.encode()).hex()}\n"
 
 
 def _hash_file(path: str) -> bytes:
@@ -85,10 +52,33 @@ def _hash_file(path: str) -> bytes:
         raise BagFileError(f"{path} cannot be read: {error}") from error
 
 
-def _to_bfloat16(features: NDArray) -> NDArray:
-    """The upper 16 bits of float32, rounded to nearest, ties to even."""
-    bits = features.view(np.uint32)
-    return ((bits + (0x7FFF + ((bits >> 16) & 1))) >> 16).astype("<u2")
+def _identity(paths: list[str]) -> str:
+    """Sizes and samples of the content of files, which a note in the folder cannot forge."""
+    samples = []
+    for path in paths:
+        try:
+            with open(path, "rb") as file:
+                size = file.seek(0, os.SEEK_END)
+                samples.append(size.to_bytes(8, "little"))
+                for start in (0, max(0, size // 2), max(0, size - _PROBE)):
+                    file.seek(start)
+                    samples.append(file.read(_PROBE))
+        except OSError as error:
+            raise BagFileError(f"{path} cannot be read: {error}") from error
+    return checksum(*samples).hex()
+
+
+def _warn_once(folder: Path, error: OSError) -> None:
+    """Tell once per folder and cause that copies cannot be written."""
+    what = error.strerror or str(error)
+    if (str(folder), what) not in _WARNED:
+        _WARNED.add((str(folder), what))
+        warnings.warn(
+            f"Copies of bags cannot be written to {folder}: {what}. Bags without a copy are read "
+            "from their own files, which is slower. Free or unlock the folder.",
+            CacheWarning,
+            stacklevel=2,
+        )
 
 
 class CachedFile:
@@ -96,8 +86,11 @@ class CachedFile:
 
     The copy is named by a hash of the file's content, its format and `dtype`: a moved or copied
     cohort finds its copies, a changed file gets a new one. The hash is stored under the file's
-    path, size, inode and times, so that a file is not hashed each time it is read. Every write is
-    atomic: if two processes write a copy at once, the later one replaces an equal copy.
+    path, size, inode and times, so that a file is not hashed each time it is read. A copy holds a
+    digest of its content and samples of the file's; both are verified when it is first read in a
+    process, and a copy that fails is made again. Every write is atomic: if two processes write a
+    copy at once, the later one replaces an equal copy. Where copies cannot be written, the file
+    itself is read.
     """
 
     def __init__(self, file: SlideFile, folder: str, dtype: str) -> None:
@@ -111,26 +104,57 @@ class CachedFile:
         """(n_instances, n_features)."""
         return self.file.shape
 
+    @property
+    def allow_constant(self) -> bool:
+        """Whether features may all be zero."""
+        return self.file.allow_constant
+
     def info(self) -> BagInfo:
         """Format, keys, unit and patch size of the file."""
         return self.file.info()
 
     def read(self) -> BagArrays:
         """Read the copy, which is written first if it is absent or damaged."""
-        states = self._states()
-        place = Path(self.folder) / f"{self._digest(states)}.{self.file.format}.{self.dtype}"
-        try:
-            return _load(place, self.dtype)
-        except READ_ERRORS:  # absent, or cut off by a full disk
-            arrays = self._convert(self.file.read())
-        if self._states() == states:  # otherwise the file may have changed since it was hashed
-            _store(place, arrays)
-        return _as_numbers(arrays, self.dtype)
+        with self.opened() as arrays:
+            try:
+                features = arrays.features[:]
+            except BagFileError:  # truncated since it was verified
+                features = as_float32(self._convert(self.file.read()).features, self.dtype)
+            return arrays._replace(features=features)
 
     @contextmanager
     def opened(self) -> Iterator[BagArrays]:
-        """Like `read`; float16 and float32 copies are memory-mapped and read as they are sliced."""
-        yield self.read()
+        """Like `read`, but the features of a copy are read as they are sliced."""
+        states = self._states()
+        key = f"{self._digest(states)}.{self.file.format}.{self.dtype}.{_SCHEMA}"
+        place = Path(self.folder) / f"{key}.bag"
+        with ExitStack() as stack:
+            identity = self._identity(states)
+            try:
+                copy = open_copy(place, self.dtype, key, identity)
+                arrays = stack.enter_context(copy)
+            except PARSER_ERRORS:  # absent, damaged, or of another file
+                arrays = self._convert(self.file.read())
+                if self._states() == states:  # otherwise it may have changed since it was hashed
+                    self._store(place, key, identity, arrays)
+                arrays = arrays._replace(features=as_float32(arrays.features, self.dtype))
+            yield arrays
+
+    def _identity(self, states: list[tuple]) -> str:
+        key = repr(states)
+        if key in _IDENTITIES:
+            return _IDENTITIES[key]
+        made = _identity(self.file.parts)
+        if is_at_rest(max(state[-1] for state in states)):
+            _IDENTITIES[key] = made
+        return made
+
+    def _store(self, place: Path, key: str, identity: str, arrays: BagArrays) -> None:
+        try:
+            place.parent.mkdir(parents=True, exist_ok=True)
+            write_copy(place, key, identity, arrays)
+        except OSError as error:
+            _warn_once(place.parent, error)
 
     def _states(self) -> list[tuple]:
         """Path, size, inode and times of each file; unlike mtime, ctime cannot be set back."""
@@ -146,36 +170,60 @@ class CachedFile:
 
     def _digest(self, states: list[tuple]) -> str:
         """Hash of the content, from a stored note if that is valid and the file unchanged."""
-        key = _hash(repr(states).encode())
+        key = checksum(repr(states).encode()).hex()
         note = Path(self.folder) / f"{key}.digest"
+        if key in _DIGESTS:
+            return _DIGESTS[key]
         try:
             noted = note.read_text("ascii")
             if noted == _noted(noted[:32], key):
                 return noted[:32]
         except (OSError, ValueError):  # absent or damaged
             pass
-        digest = _hash(b"".join(_hash_file(path) for path in self.file.parts))
+        digest = checksum(*(_hash_file(path) for path in self.file.parts)).hex()
         changed = max(state[-1] for state in states)
         # A file that has just changed may change again within one tick of its clock, unseen.
-        if self._states() == states and time.time_ns() - changed > _AT_REST:
-            _replace(note, lambda file: file.write(_noted(digest, key).encode()))
+        if self._states() == states and is_at_rest(changed):
+            self._note(note, digest, key)
         return digest
+
+    def _note(self, note: Path, digest: str, key: str) -> None:
+        try:
+            note.parent.mkdir(parents=True, exist_ok=True)
+            with atomic_write(note) as part:
+                Path(part).write_text(_noted(digest, key), "ascii")
+        except OSError as error:
+            _DIGESTS[key] = digest
+            _warn_once(note.parent, error)
 
     def _convert(self, arrays: BagArrays) -> BagArrays:
         features = check_features(arrays.features, str(self.file))
         if self.dtype == "bfloat16":
-            small = _to_bfloat16(features)
+            small = to_bfloat16(features)
             finite = (small & 0x7F80).max() < 0x7F80
         else:
-            with np.errstate(over="ignore"):
-                small = features.astype(_STORED_AS[self.dtype])
+            with np.errstate(over="ignore", under="ignore"):
+                small = features.astype(STORED_AS[self.dtype])
             finite = np.isfinite(small).all()
         if not finite:
             raise BagError(
                 f"{self.file}: features reach {np.abs(features).max():.4g}, too large for "
                 f"{self.dtype}. Cache with dtype='float32'."
             )
+        if self.dtype == "float16":
+            self._warn_of_lost_values(features, small)
         return arrays._replace(features=small)
+
+    def _warn_of_lost_values(self, features: NDArray, small: NDArray) -> None:
+        lost = (small == 0) & (features != 0)
+        if (share := lost.mean()) > _LOST:
+            warnings.warn(
+                f"{self.file}: {share:.2%} of its features are too small for float16 and become 0, "
+                f"the largest of them {np.abs(features[lost]).max():.3g}. Cache with "
+                "dtype='bfloat16' or 'float32'.",
+                CacheWarning,
+                stacklevel=2,
+            )
 
 
 def _cached(bag: Bag, name: str, folder: str | PathLike, dtype: str) -> Bag:
@@ -216,7 +264,13 @@ def cache_bags(bags: BagSequence, folder: str | PathLike, *, dtype: str = "float
     Raises
     ------
     BagError
-        If a bag is not read from a file, `dtype` is unknown, or `folder` cannot be written.
+        If a bag is not read from a file, `dtype` is unknown, or `folder` is a file.
+
+    Warns
+    -----
+    CacheWarning
+        If copies cannot be written, so that the files themselves are read; or if float16 turns
+        features into zeros.
 
     Examples
     --------
@@ -227,10 +281,13 @@ def cache_bags(bags: BagSequence, folder: str | PathLike, *, dtype: str = "float
     >>> bool((cached[0].features == bags[0].features).all())
     True
     """
-    if dtype not in _STORED_AS:
-        raise BagError(f"dtype must be one of {', '.join(map(repr, _STORED_AS))}, got {dtype!r}.")
+    if dtype not in STORED_AS:
+        raise BagError(f"dtype must be one of {', '.join(map(repr, STORED_AS))}, got {dtype!r}.")
     try:
         os.makedirs(folder, exist_ok=True)
-    except OSError as error:
+        sweep_parts(Path(folder))
+    except (FileExistsError, NotADirectoryError) as error:
         raise BagFileError(f"{folder} cannot be a folder of copies: {error}") from error
+    except OSError as error:  # a full or a read-only disk
+        _warn_once(Path(folder), error)
     return bags.replace(_cached(bag, bags.name(i), folder, dtype) for i, bag in enumerate(bags))

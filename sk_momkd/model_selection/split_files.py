@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from ..data.ids import normalise_id, normalise_ids
 from ..data.sequence import BagSequence, as_bags
 from ..exceptions import CohortError, CohortWarning, LeakageError
-from ..io.atomic import atomic_write
+from ..io.atomic import UNFINISHED, atomic_set
 from ..io.tables import read_table
 from ..messages import first_few, repeated
 from .split import check_leakage, check_parts, positions
@@ -61,14 +61,11 @@ def _numbered(folder: Path) -> list[tuple[int, Path]]:
     return [(int(match[1]), path) for match, path in matches]
 
 
-def _write(path: Path, frame: pd.DataFrame) -> None:
-    """Write a split file, which a reader never sees incomplete."""
-    with atomic_write(path) as part:
-        frame.to_csv(part, index=False, encoding="utf-8", lineterminator="\n")
-
-
 def write_splits(folder: str | PathLike, splits: Iterable[Sequence[Any]], bags: Any) -> list[Path]:
-    """Write ``splits_<k>.csv``, one file per split.
+    """Write ``splits_<k>.csv``, one file per split, as a set.
+
+    If the process is killed while files are replaced, :func:`read_splits` refuses the folder until
+    the splits are written again.
 
     Parameters
     ----------
@@ -118,8 +115,10 @@ def write_splits(folder: str | PathLike, splits: Iterable[Sequence[Any]], bags: 
         )
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"splits_{number}.csv" for number in range(len(frames))]
-    for path, frame in zip(paths, frames, strict=True):
-        _write(path, frame)
+    if paths:
+        with atomic_set(paths) as parts:
+            for part, frame in zip(parts, frames, strict=True):
+                frame.to_csv(part, index=False, encoding="utf-8", lineterminator="\n")
     return paths
 
 
@@ -135,6 +134,16 @@ def _files(folder_or_files: str | PathLike | Iterable[str | PathLike]) -> list[P
     if not found:
         raise CohortError(f"{path} has no file splits_<k>.csv or splits_<k>_bool.csv.")
     return [found[number] for number in sorted(found)]
+
+
+def _require_finished(files: Iterable[Path]) -> None:
+    """Raise if a process was killed while it replaced the split files of a folder."""
+    for folder in dict.fromkeys(path.parent for path in files):
+        if (folder / UNFINISHED).exists():
+            raise CohortError(
+                f"Writing the splits in {folder} was interrupted, so some files are older than "
+                f"others. Write them again, or, if you made them otherwise, remove {UNFINISHED}."
+            )
 
 
 def _require_once(path: Path, where: str, ids: Iterable[str]) -> None:
@@ -213,7 +222,8 @@ def read_splits(
     LeakageError
         If a slide or a patient is on two sides, naming the file.
     CohortError
-        If a file has other columns, names a slide that is not among the bags, or one twice.
+        If a file has other columns, names a slide that is not among the bags, or one twice, or if
+        the folder was left half written.
 
     Warns
     -----
@@ -233,7 +243,9 @@ def read_splits(
     bags = as_bags(bags)
     position_of, groups = _positions_by_id(bags), bags.groups()
     splits: list[Split] = []
-    for path in _files(folder_or_files):
+    files = _files(folder_or_files)
+    _require_finished(files)
+    for path in files:
         ids = _read_ids(path)
         _check_ids(path, ids, position_of)
         train, valid, test = (np.array([position_of[s] for s in p], dtype=int) for p in ids)

@@ -47,3 +47,17 @@ def test_text_hides_what_has_no_value_and_files_keep_it(result, tmp_path):
     assert "accuracy_tuned" not in str(result)
     result.to_csv(tmp_path)
     assert "accuracy_tuned" in (tmp_path / "summary.csv").read_text()
+
+
+def test_interrupted_writing_leaves_the_files_as_they_were(result, tmp_path, monkeypatch):
+    result.to_csv(tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+
+    def interrupt(self):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(type(result), "__str__", interrupt)
+    shorter = dataclasses.replace(result, predictions=result.predictions[:3])
+    with pytest.raises(KeyboardInterrupt):
+        shorter.to_csv(tmp_path)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before

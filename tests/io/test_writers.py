@@ -1,6 +1,7 @@
 """What the writers make of bags that are not slides with corners in level-0 pixels."""
 
 import os
+from pathlib import Path
 from stat import S_IMODE
 
 import anndata
@@ -9,8 +10,17 @@ import numpy as np
 import pytest
 import torch
 
-from sk_momkd import Bag, patient_bags, read_bags, slide_anndata, write_trident
-from sk_momkd.exceptions import BagError
+from sk_momkd import (
+    Bag,
+    patient_bags,
+    read_bags,
+    read_splits,
+    slide_anndata,
+    write_splits,
+    write_trident,
+)
+from sk_momkd.exceptions import BagError, CohortError
+from sk_momkd.io.atomic import atomic_set
 
 X = np.random.default_rng(0).normal(size=(12, 6)).astype(np.float32)
 GRID = np.stack(np.divmod(np.arange(12), 4)[::-1], axis=1)
@@ -105,3 +115,48 @@ def test_slide_anndata_round_trip_with_scores(tmp_path):
     assert set(map(tuple, again.edge_index.T)) == set(map(tuple, edges.T))
     with pytest.raises(BagError, match="'attention' has 3 rows"):
         slide_anndata(bag, {"attention": [1, 2, 3]})
+
+
+def kill_at_move(monkeypatch, number):
+    """Raise, as an interrupt does, when the file of this number is moved to its place."""
+    moved, plain = [], os.replace
+
+    def replace(part, path):
+        moved.append(path)
+        if len(moved) == number:
+            raise KeyboardInterrupt
+        plain(part, path)
+
+    monkeypatch.setattr("os.replace", replace)
+
+
+def test_set_of_files_is_not_begun_before_all_are_written(tmp_path):
+    (tmp_path / "a").write_text("old")
+
+    def write_half():
+        with atomic_set([tmp_path / "a", tmp_path / "b"]) as parts:
+            Path(parts[0]).write_text("new")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_half()
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+    assert (tmp_path / "a").read_text() == "old"
+
+
+def test_splits_whose_writing_was_interrupted_are_refused_until_written_again(
+    tmp_path, monkeypatch
+):
+    bags = [Bag(np.ones((1, 2)), bag_id=f"S{i}") for i in range(4)]
+    old, new = [([0, 1], [2, 3]), ([2, 3], [0, 1])], [([0, 2], [1, 3]), ([1, 3], [0, 2])]
+    write_splits(tmp_path, old, bags)
+    with monkeypatch.context() as patch:
+        kill_at_move(patch, 2)
+        with pytest.raises(KeyboardInterrupt):
+            write_splits(tmp_path, new, bags)
+    for where in (tmp_path, sorted(tmp_path.glob("splits_*.csv"))):
+        with pytest.raises(CohortError, match="was interrupted"):
+            read_splits(where, bags)
+    write_splits(tmp_path, new, bags)
+    assert [part.tolist() for part in read_splits(tmp_path, bags)[1]] == [[1, 3], [], [0, 2]]
+    assert not list(tmp_path.glob("*.part"))
