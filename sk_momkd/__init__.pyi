@@ -32,6 +32,7 @@ from .evaluation import (
     Evaluation as Evaluation,
     ExternalEvaluation as ExternalEvaluation,
     LearningCurve as LearningCurve,
+    MisclassifiedPatients as MisclassifiedPatients,
     OmicsComparison as OmicsComparison,
     PermutationCheck as PermutationCheck,
     PowerNote as PowerNote,
@@ -44,6 +45,7 @@ from .evaluation import (
     evaluate_external as evaluate_external,
     holm as holm,
     learning_curve as learning_curve,
+    misclassified_patients as misclassified_patients,
     permutation_check as permutation_check,
     seed_spread as seed_spread,
 )
@@ -67,6 +69,7 @@ from .inspection import (
     GeneAttributions as GeneAttributions,
     PredictionExplanation as PredictionExplanation,
     background_report as background_report,
+    choose_components as choose_components,
     cohort_scores as cohort_scores,
     explain_prediction as explain_prediction,
     gene_attributions as gene_attributions,
@@ -112,6 +115,7 @@ from .preprocessing import (
 )
 from .reporting import (
     AttentionMapDisplay as AttentionMapDisplay,
+    ComponentMapDisplay as ComponentMapDisplay,
     ConfusionDisplay as ConfusionDisplay,
     DecisionCurveDisplay as DecisionCurveDisplay,
     GeneAttributionDisplay as GeneAttributionDisplay,

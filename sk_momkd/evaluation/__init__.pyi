@@ -5,6 +5,10 @@ from .external import (
     evaluate_external as evaluate_external,
 )
 from .learning_curves import LearningCurve as LearningCurve, learning_curve as learning_curve
+from .misclassified import (
+    MisclassifiedPatients as MisclassifiedPatients,
+    misclassified_patients as misclassified_patients,
+)
 from .omics_comparison import OmicsComparison as OmicsComparison, compare_omics as compare_omics
 from .permutation import (
     PermutationCheck as PermutationCheck,

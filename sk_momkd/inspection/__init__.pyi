@@ -7,6 +7,7 @@ from .background_attention import (
 from .genes import GeneAttributions as GeneAttributions, gene_attributions as gene_attributions
 from .memory import (
     ComponentUsage as ComponentUsage,
+    choose_components as choose_components,
     memory_prototypes as memory_prototypes,
     memory_usage as memory_usage,
 )

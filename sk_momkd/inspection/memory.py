@@ -20,7 +20,8 @@ from ..nn.memory import active_ratio, perplexity
 from .fitted import fitted_momkd, momkd_output
 from .inspected_bags import InspectedBag, inspected_bags
 
-VARIANTS = ("slide", "patch", "attention", "own_class")
+VARIANTS = ("slide", "patch", "attention", "own_class", "other_classes")
+RULES = ("difference", *VARIANTS)
 
 
 def component_table(model: MoMKDClassifier) -> pd.DataFrame:
@@ -104,8 +105,8 @@ class ComponentUsage:
     Attributes
     ----------
     components : DataFrame, a row per memory component
-        ``class, component`` and the usage u by each variant, ``slide``, ``patch``, ``attention``
-        and ``own_class``. The usage of the n components of a class sums to one.
+        ``class, component`` and the usage u by each variant, ``slide``, ``patch``, ``attention``,
+        ``own_class`` and ``other_classes``. The usage of the n components of a class sums to one.
     summary : DataFrame, a row per variant
         ``active_ratio``, the fraction of components with u > 1/(10 n); ``ever_used``, the fraction
         with u > 0; ``perplexity_<class>`` in [1, n]; ``normalised_<class>``, the perplexity over
@@ -125,7 +126,7 @@ class ComponentUsage:
     >>> clf = MoMKDClassifier(hidden_dim=8, n_components=3, max_epochs=1, random_state=0)
     >>> usage = memory_usage(clf.fit(bags, np.arange(20) % 2), bags)
     >>> usage.summary.index.to_list()
-    ['slide', 'patch', 'attention', 'own_class']
+    ['slide', 'patch', 'attention', 'own_class', 'other_classes']
     """
 
     components: pd.DataFrame
@@ -151,16 +152,16 @@ def memory_usage(clf: Any, bags: Any, y: Any = None) -> ComponentUsage:
     bags : bags in any form that `fit` accepts
         Any cohort: training, validation or external.
     y : array-like of shape (n_bags,), optional
-        Labels for the variant ``own_class``.
+        Labels for the variants ``own_class`` and ``other_classes``.
 
     Returns
     -------
     ComponentUsage
-        The usage by four variants. ``slide`` gives each slide equal weight. ``patch`` gives each
+        The usage by five variants. ``slide`` gives each slide equal weight. ``patch`` gives each
         patch equal weight, so that large slides dominate. ``attention`` weights patches by their
         attention (with a map per class, by the map of the memory's class). ``own_class`` is
-        ``slide`` over the bags of the memory's class alone, as in the commitment loss; it is NaN
-        without `y`.
+        ``slide`` over the bags of the memory's class alone, as in the commitment loss, and
+        ``other_classes`` over the bags of the other classes; both are NaN without `y`.
 
     Raises
     ------
@@ -204,6 +205,66 @@ def memory_usage(clf: Any, bags: Any, y: Any = None) -> ComponentUsage:
     return ComponentUsage(components, summary.rename_axis("variant"), per_bag)
 
 
+def choose_components(usage: ComponentUsage, n: int = 1, *, by: str = "difference") -> pd.DataFrame:
+    """Choose the components of each class that are worth showing (Fig. 4).
+
+    Parameters
+    ----------
+    usage : ComponentUsage
+        Result of :func:`memory_usage`.
+    n : int, default=1
+        Number of components per class.
+    by : str, default="difference"
+        The components with the largest value are chosen: a variant of :func:`memory_usage`, such
+        as ``own_class``, or ``difference``, the usage by slides of the component's own class minus
+        that by slides of the other classes. A component that all tissue matches then comes last,
+        however much it is used.
+
+    Returns
+    -------
+    DataFrame
+        Up to `n` rows per class, the largest value first: ``class, component`` and ``value``.
+
+    Raises
+    ------
+    ValueError
+        If `n` is less than 1, `by` is unknown, or the usage was measured without labels that `by`
+        needs.
+
+    Notes
+    -----
+    The paper does not say how the components of its Figure 4 were chosen; the rule is our own.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sk_momkd import MoMKDClassifier, choose_components, memory_usage
+    >>> random, y = np.random.default_rng(0), np.arange(20) % 2
+    >>> bags = [random.normal(2 * label, size=(5, 4)) for label in y]
+    >>> clf = MoMKDClassifier(hidden_dim=8, n_components=3, max_epochs=1, random_state=0)
+    >>> choose_components(memory_usage(clf.fit(bags, y), bags, y))["class"].to_list()
+    [0, 1]
+    """
+    if n < 1:
+        raise ValueError(f"n must be at least 1, got {n!r}.")
+    if by not in RULES:
+        raise ValueError(f"by must be one of {RULES}, got {by!r}.")
+    table = usage.components
+    values = table["own_class"] - table["other_classes"] if by == "difference" else table[by]
+    if values.isna().any():
+        raise ValueError(
+            f"The usage was measured without bags of each class, which by={by!r} needs. Pass y to "
+            "memory_usage, or another rule."
+        )
+    ranked = table[["class", "component"]].assign(value=values)
+    ranked = ranked.sort_values("value", ascending=False, kind="stable")
+    chosen = ranked.groupby("class", sort=False).head(n)
+    order = {c: k for k, c in enumerate(table["class"].unique())}
+    return chosen.sort_values("class", key=lambda c: c.map(order), kind="stable").reset_index(
+        drop=True
+    )
+
+
 def _label_numbers(model: MoMKDClassifier, y: Any, n_bags: int) -> NDArray | None:
     if y is None:
         return None
@@ -233,14 +294,16 @@ def _count_usage(
         chosen = torch.nn.functional.one_hot(output.affinity.argmax(dim=2), shape[1]).double()
         count, n = chosen.sum(dim=0), len(chosen)  # (K, m)
         one = torch.ones(shape[0], 1, dtype=torch.float64)
-        own = torch.zeros_like(one)
+        own, other = torch.zeros_like(one), torch.zeros_like(one)
         if labels is not None:
             own[labels[i]] = 1
+            other = 1 - own
         for name, part, weight in (
             ("slide", count / n, one),
             ("patch", count, n * one),
             ("attention", (chosen * maps.unsqueeze(2)).sum(dim=0), one),
             ("own_class", own * count / n, own),
+            ("other_classes", other * count / n, other),
         ):
             sums[name] += part
             weights[name] += weight

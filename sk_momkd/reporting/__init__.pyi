@@ -1,5 +1,6 @@
 from .displays import (
     AttentionMapDisplay as AttentionMapDisplay,
+    ComponentMapDisplay as ComponentMapDisplay,
     ConfusionDisplay as ConfusionDisplay,
     DecisionCurveDisplay as DecisionCurveDisplay,
     GeneAttributionDisplay as GeneAttributionDisplay,

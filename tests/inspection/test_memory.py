@@ -1,18 +1,27 @@
 import copy
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from conftest import make_bags, make_omics, quick_classifier
 
-from sk_momkd import memory_prototypes, memory_usage, patch_affinities, patch_attention
+from sk_momkd import (
+    ComponentUsage,
+    choose_components,
+    memory_prototypes,
+    memory_usage,
+    patch_affinities,
+    patch_attention,
+)
 
 N = 4  # components per class
+VARIANTS = ("slide", "patch", "attention", "own_class", "other_classes")
 
 
 def test_usage_of_each_variant_sums_to_one_per_class(momkd, unseen):
     usage = memory_usage(momkd, unseen.bags, unseen.y)
-    sums = usage.components.groupby("class")[["slide", "patch", "attention", "own_class"]].sum()
+    sums = usage.components.groupby("class")[list(VARIANTS)].sum()
     np.testing.assert_allclose(sums, 1, atol=1e-6)
 
 
@@ -32,6 +41,7 @@ def test_usage_is_what_affinities_and_attention_say(momkd, unseen):
         np.testing.assert_allclose(own["patch"], one_hot.mean(axis=0))
         np.testing.assert_allclose(own["attention"], by_attention.mean(axis=0), atol=1e-6)
         np.testing.assert_allclose(own["own_class"], by_slide[y == k].mean(axis=0))
+        np.testing.assert_allclose(own["other_classes"], by_slide[y != k].mean(axis=0))
 
 
 def test_usage_of_a_cohort_is_the_mean_of_its_parts(momkd, unseen):
@@ -49,7 +59,7 @@ def test_summary_of_one_used_component_is_the_smallest_possible(momkd, unseen):
     with torch.no_grad():  # of equal rows the first is the best match
         alike.module_.memory.rows.copy_(alike.module_.memory.rows[:, :1].expand(-1, N, -1))
     summary = memory_usage(alike, unseen.bags, unseen.y).summary
-    assert list(summary.index) == ["slide", "patch", "attention", "own_class"]
+    assert list(summary.index) == list(VARIANTS)
     np.testing.assert_allclose(summary[["active_ratio", "ever_used"]], 1 / N)
     np.testing.assert_allclose(summary[["perplexity_0", "perplexity_1"]], 1)
     np.testing.assert_allclose(summary[["normalised_0", "normalised_1"]], 1 / N)
@@ -148,3 +158,30 @@ def test_three_classes_have_a_memory_and_a_column_each():
     np.testing.assert_allclose(usage.components.groupby("class")["attention"].sum(), 1, atol=1e-5)
     assert {"perplexity_2", "normalised_2"} <= set(usage.summary)
     assert 3 <= usage.summary.loc["slide", "effective_components"] <= 3 * N
+
+
+def test_chosen_components_are_those_that_their_own_class_uses_more_than_others():
+    components = pd.DataFrame(
+        {
+            "class": ["wt", "wt", "mut", "mut"],
+            "component": [0, 1, 0, 1],
+            "own_class": [0.9, 0.1, 0.5, 0.5],
+            "other_classes": [0.9, 0.0, 0.2, 0.8],
+        }
+    )
+    usage = ComponentUsage(components, pd.DataFrame(), pd.DataFrame())
+    chosen = choose_components(usage)
+    assert chosen[["class", "component"]].to_numpy().tolist() == [["wt", 1], ["mut", 0]]
+    np.testing.assert_allclose(chosen["value"], [0.1, 0.3])
+    assert choose_components(usage, n=9, by="own_class")["component"].to_list() == [0, 1, 0, 1]
+    with pytest.raises(ValueError, match="n must be at least 1"):
+        choose_components(usage, n=0)
+    with pytest.raises(ValueError, match="by must be one of"):
+        choose_components(usage, by="cosine")
+
+
+def test_components_cannot_be_chosen_by_what_was_not_measured(momkd, unseen):
+    usage = memory_usage(momkd, unseen.bags)
+    with pytest.raises(ValueError, match="Pass y to memory_usage"):
+        choose_components(usage)
+    assert len(choose_components(usage, by="slide")) == 2

@@ -12,11 +12,11 @@ from sk_momkd import (
 
 def test_memory_of_one_run_has_a_line_per_class(demo):
     model = demo.result.models[0]
-    active, perplexity = MemoryUsageDisplay.from_estimator(model).axes_
+    ever, active, perplexity = MemoryUsageDisplay.from_estimator(model).axes_
     history = model[-1].history_
-    np.testing.assert_array_equal(
-        active.lines[0].get_ydata(), history["memory_active_ratio"].to_numpy()
-    )
+    for panel, column in ((ever, "memory_ever_used"), (active, "memory_active_ratio")):
+        np.testing.assert_array_equal(panel.lines[0].get_ydata(), history[column].to_numpy())
+        assert "paper: more than 75 %" in panel.get_legend_handles_labels()[1]
     labels = perplexity.get_legend_handles_labels()[1]
     assert len([label for label in labels if label.startswith("class ")]) == 2
     assert labels[-1] == "validation part"
@@ -28,19 +28,19 @@ def test_memory_of_several_runs_has_their_geometric_mean(demo):
     history = demo.result.models[0][-1].history_
     columns = [c for c in history if c.startswith("memory_perplexity_")]
     expected = np.sqrt(history[columns[0]] * history[columns[1]])
-    np.testing.assert_allclose(display.axes_[1].lines[0].get_ydata(), expected)
-    labels = display.axes_[1].get_legend_handles_labels()[1]
+    np.testing.assert_allclose(display.axes_[2].lines[0].get_ydata(), expected)
+    labels = display.axes_[2].get_legend_handles_labels()[1]
     assert labels[:2] == ["fold 0", "fold 1"]
 
 
 def test_memory_of_an_ensemble_is_that_of_its_first_model():
     bags, y = make_bags()
     clf = quick_classifier(n_models=2, max_epochs=2, early_stopping=False).fit(bags, y)
-    active, _ = MemoryUsageDisplay.from_estimator(clf).axes_
+    _, active, _ = MemoryUsageDisplay.from_estimator(clf).axes_
     assert len(clf.history_) == 4
     assert active.lines[0].get_xdata().tolist() == [1, 2]
 
 
 def test_memory_in_one_axes_is_refused(demo):
-    with pytest.raises(ValueError, match="ax must hold 2 axes, got 1"):
+    with pytest.raises(ValueError, match="ax must hold 3 axes, got 1"):
         MemoryUsageDisplay.from_estimator(demo.result.models[0], ax=Figure().subplots())

@@ -22,7 +22,8 @@ def test_names_of_users_are_drawn_as_they_are_and_never_as_formulas(tmp_path):
         "direction__wt": [0.9, -0.4],
         f"direction_{hostile}": [-0.9, 0.4],
     }
-    history = pd.DataFrame({"epoch": [1], "memory_active_ratio": 1, "memory_perplexity_0": 1})
+    columns = ("memory_ever_used", "memory_active_ratio", "memory_perplexity_0")
+    history = pd.DataFrame({"epoch": [1], **dict.fromkeys(columns, 1)})
     history[f"memory_perplexity_{hostile}"] = 1
     patches = pd.DataFrame({"class": hostile, "component": [0], "rank": 1, "affinity": 0.5})
     cell = np.zeros((88, 88, 3), dtype=np.uint8)

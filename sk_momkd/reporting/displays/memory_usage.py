@@ -10,17 +10,24 @@ import pandas as pd
 
 from .style import GREY, axes, colour, literal, styled
 
+PAPER_SHARE = 0.75  # "more than 75 %" of the components in the paper's Figure 3
 _PERPLEXITY = "memory_perplexity_"
+_SHARES = {
+    "memory_ever_used": "ever used in the epoch",
+    "memory_active_ratio": "usage above 1/(10 n)",
+}
 
 
 @dataclass
 class MemoryUsageDisplay:
-    """Active ratio and perplexity of the memory per epoch.
+    """Fraction of the memory that is in use, by two definitions, and its perplexity per epoch.
 
-    A component is active if its usage exceeds a tenth of 1 / n, where n is the number of
-    components of its class. Perplexity is the effective number of components of a class, between 1
-    and n. Solid lines are for training batches (with dropout), dashed lines for the validation
-    part.
+    "Ever used": the fraction of components that at least one patch matched best in the epoch, in
+    the paper's words those utilised during training. "Usage above 1/(10 n)": the fraction of
+    components that more than 1/(10 n) of a slide's patches match best, on average over slides,
+    with n components per class. Perplexity is the effective number of components of a class,
+    between 1 and n. Solid lines are for training batches (with dropout), dashed lines for the
+    validation part. The dotted line is the 75 % that the paper reports to be exceeded.
 
     Parameters
     ----------
@@ -31,8 +38,8 @@ class MemoryUsageDisplay:
     Attributes
     ----------
     figure_ : matplotlib Figure
-    axes_ : list of two matplotlib Axes
-        Active ratio, perplexity.
+    axes_ : list of three matplotlib Axes
+        Ever used, usage above 1/(10 n), perplexity.
 
     Examples
     --------
@@ -41,13 +48,15 @@ class MemoryUsageDisplay:
     >>> history = pd.DataFrame(
     ...     {
     ...         "epoch": [1, 2],
+    ...         "memory_ever_used": [1.0, 1.0],
     ...         "memory_active_ratio": [0.9, 1.0],
     ...         "memory_perplexity_0": [3.1, 3.4],
     ...         "memory_perplexity_1": [2.8, 3.0],
     ...     }
     ... )
-    >>> [ax.get_ylabel() for ax in MemoryUsageDisplay({"run": history}).plot().axes_]
-    ['active components', 'perplexity']
+    >>> display = MemoryUsageDisplay({"run": history}).plot()
+    >>> [ax.get_title() for ax in display.axes_]
+    ['ever used in the epoch', 'usage above 1/(10 n)', 'perplexity']
     """
 
     histories: dict[str, pd.DataFrame]
@@ -62,7 +71,7 @@ class MemoryUsageDisplay:
         ----------
         clf : fitted MoMKDClassifier, pipeline that ends in one, or dict of these by name
             Of an ensemble, the first model is used.
-        ax : list or array of two matplotlib Axes, optional
+        ax : list or array of three matplotlib Axes, optional
 
         Returns
         -------
@@ -80,28 +89,29 @@ class MemoryUsageDisplay:
         return cls(histories).plot(ax)
 
     def plot(self, ax: Any = None) -> Self:
-        """Draw into two axes, or into a new figure.
+        """Draw into three axes, or into a new figure.
 
         Parameters
         ----------
-        ax : list or array of two matplotlib Axes, optional
+        ax : list or array of three matplotlib Axes, optional
 
         Returns
         -------
         self
         """
         with styled():
-            self.axes_ = axes(ax, (8.6, 3.4), 2)
+            self.axes_ = axes(ax, (11.4, 3.4), 3)
             self.figure_ = self.axes_[0].figure
             for number, (name, history) in enumerate(self.histories.items()):
                 label = name if len(self.histories) > 1 else "all classes"
-                _line(self.axes_[0], history, "memory_active_ratio", number, label)
+                for panel, column in zip(self.axes_, _SHARES, strict=False):
+                    _line(panel, history, column, number, label)
                 self._perplexity(history, number, name)
             self._finish()
         return self
 
     def _perplexity(self, history: pd.DataFrame, number: int, name: str) -> None:
-        ax = self.axes_[1]
+        ax = self.axes_[2]
         classes = [c for c in history.columns if str(c).startswith(_PERPLEXITY)]
         if len(self.histories) == 1:
             for k, column in enumerate(classes):
@@ -117,14 +127,17 @@ class MemoryUsageDisplay:
     def _finish(self) -> None:
         from matplotlib.ticker import MaxNLocator
 
-        active, perplexity = self.axes_
-        active.set(xlabel="epoch", ylabel="active components", ylim=(0, 1.05))
-        active.yaxis.set_major_formatter(lambda share, _: f"{share:.0%}")
-        perplexity.set(xlabel="epoch", ylabel="perplexity", ylim=(0, None))
+        for ax, title in zip(self.axes_, _SHARES.values(), strict=False):
+            ax.set(title=title, xlabel="epoch", ylabel="components", ylim=(0, 1.05))
+            ax.yaxis.set_major_formatter(lambda share, _: f"{share:.0%}")
+            ax.axhline(PAPER_SHARE, color=GREY, linestyle=":", linewidth=1.2, gid="paper", zorder=0)
+        self.axes_[2].set(title="perplexity", xlabel="epoch", ylim=(0, None))
         for ax in self.axes_:
             ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
             if any("validation" in str(line.get_gid()) for line in ax.lines):
                 ax.plot([], [], color=GREY, linestyle="--", label="validation part")
+            if any(line.get_gid() == "paper" for line in ax.lines):
+                ax.plot([], [], color=GREY, linestyle=":", label="paper: more than 75 %")
             ax.legend(loc="lower right")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from os import PathLike
 from typing import Any, Self
@@ -18,6 +18,7 @@ from ...data.sequence import BagSequence, as_bags
 from ...exceptions import BagError
 from ...io.slide_files import visible_files
 from .attention_map import patch_width, require_one_slide
+from .component_map import component_pairs
 from .slide_image import SlideImage, open_slide
 from .style import GREY, axes, literal, styled
 
@@ -71,6 +72,7 @@ class PrototypeDisplay:
         bags: Any,
         *,
         n: int = 3,
+        components: pd.DataFrame | Iterable[tuple[Any, int]] | None = None,
         images: Mapping[str, Any] | str | PathLike | None = None,
         mpp: float | None = None,
         ax: Any = None,
@@ -83,6 +85,9 @@ class PrototypeDisplay:
         bags : bags in any form that `fit` accepts
         n : int, default=3
             Number of patches per component.
+        components : DataFrame or list of (class, component), optional
+            The components to show, such as the result of :func:`sk_momkd.choose_components`. By
+            default all are shown.
         images : dict of slide id to path or open slide, or folder, optional
             Images of slides; in a folder, files are named by the slide id.
         mpp : float, optional
@@ -100,9 +105,13 @@ class PrototypeDisplay:
             If the classifier has no memory.
         BagError
             If patches have no coordinates or no known size, or a bag holds several slides.
+        ValueError
+            If there is no such component.
         """
         bags = as_bags(bags)
         patches = inspection.top_patches(clf, bags, n=n)
+        if components is not None:
+            patches = _of_components(patches, components)
         return cls(patches, patch_pictures(patches, bags, images, mpp)).plot(ax)
 
     def plot(self, ax: Any = None) -> Self:
@@ -118,7 +127,7 @@ class PrototypeDisplay:
         """
         patches = self.patches.reset_index(drop=True)
         blocks = dict(list(patches.groupby("class", sort=False)))
-        n_rows = patches["component"].nunique()
+        n_rows = max(part["component"].nunique() for part in blocks.values())
         n_columns = int(patches["rank"].max()) + (1 - int(patches["rank"].min()))
         step = _PIXELS + _GAP
         wide, high = (len(blocks) * (n_columns + 1) - 1) * step, n_rows * step
@@ -126,8 +135,8 @@ class PrototypeDisplay:
         with styled():
             self.ax_ = axes(ax, (wide / 80 + 0.8, high / 80 + 0.6))[0]
             self.figure_ = self.ax_.figure
-            rows = {c: i for i, c in enumerate(patches["component"].unique())}
             for number, (name, part) in enumerate(blocks.items()):
+                rows = {c: i for i, c in enumerate(part["component"].unique())}
                 left = number * (n_columns + 1) * step
                 self._label(part, str(name), left, left + n_columns * step, rows)
                 for place, patch in zip(part.index, part.to_dict("records"), strict=True):
@@ -151,6 +160,19 @@ class PrototypeDisplay:
 
     def _caption(self, x: int, y: int, affinity: float) -> None:
         self.ax_.text(x, y + _PIXELS + 2, f"{affinity:.2f}", fontsize=7, va="top", color=GREY)
+
+
+def _of_components(
+    patches: pd.DataFrame, components: pd.DataFrame | Iterable[tuple[Any, int]]
+) -> pd.DataFrame:
+    """Rows of the chosen components, in the order in which these are given."""
+    parts = []
+    for label, component in component_pairs(components):
+        part = patches[(patches["class"] == label) & (patches["component"] == component)]
+        if part.empty:
+            raise ValueError(f"There is no component {component!r} of class {label!r}.")
+        parts.append(part)
+    return pd.concat(parts, ignore_index=True)
 
 
 def patch_pictures(
