@@ -1,6 +1,6 @@
 """Usage of the memory over the epochs of training on a real cohort (the paper's Figure 3).
 
-    python benchmarks/memory_dynamics.py --data DATA [--labels her2 pr ror_high] [--epochs 25]
+    python benchmarks/memory_dynamics.py --data DATA [--labels her2 pr ror_high] [--epochs 15]
 
 `DATA` (or the environment variable SK_MOMKD_DATA) holds the folder `tcga_brca`. One fit of
 ``MoMKDClassifier.preset("default")`` for each label, on all its patients but a validation part of
@@ -81,7 +81,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, default=os.environ.get("SK_MOMKD_DATA", ""))
     parser.add_argument("--labels", nargs="+", default=["her2", "pr", "ror_high"])
-    parser.add_argument("--epochs", type=int, default=25)
+    parser.add_argument("--epochs", type=int, default=15)
     parser.add_argument("--write", type=Path, default=RESULTS)
     options = parser.parse_args()
     if not options.data.is_dir():

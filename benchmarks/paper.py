@@ -1,9 +1,9 @@
-"""The paper's experiments on any cohort: Tables 1 to 4, Fig. S1, the numbers of Fig. 3.
+"""The paper's experiments on any cohort: Tables 1 to 4, Fig. 3 and S1, misclassified patients.
 
     python benchmarks/paper.py --table slides.csv --features features/ --omics rna.h5ad \
         --labels her2 pr --groups site \
         [--external-table ... --external-features ... | --external-groups E2 D8] \
-        [--tables 1 2 3 4 s1 fig3] [--seeds 0 1 2] [--n-splits 5] [--batch-size 16] ...
+        [--tables 1 2 3 4 s1 fig3 s3] [--seeds 0 1 2] [--n-splits 5] [--batch-size 16] ...
     python benchmarks/paper.py --simulate [...]
 
 Each fit is a row of `paper_<name>_fits_<seed>.csv` under `docs/results` as soon as it is done, with
@@ -70,6 +70,7 @@ def one_fit(
     outcome = fit_folds(study, model, alone, omics=[omics], keep_models=True)[0]
     seconds = time.process_time() - start
     history = getattr(outcome.model[-1], "history_", None)
+    told = memory_history(outcome.model[-1], history) if method in TABLES["fig3"] else ""
     elsewhere = None if method == PRIVILEGED else task.external  # no omics is read of those
     external = [] if elsewhere is None else predict(outcome.model, elsewhere)
     row = {
@@ -87,7 +88,7 @@ def one_fit(
         "date": datetime.date.today().isoformat(),
         "p": numbers(outcome.proba[:, 1]),
         "p_external": numbers(external),
-        "history": memory_history(history) if method in TABLES["fig3"] else "",
+        "history": told,
     }
     append(fits_file(options, seed), row)
     print(method, task.name, f"seed {seed} fold {number}", row["cpu_seconds"], "s", flush=True)
@@ -103,11 +104,14 @@ def numbers(values: Any) -> str:
     return " ".join(f"{v:.6g}" for v in values)
 
 
-def memory_history(history: pd.DataFrame | None) -> str:
-    """What the epochs told of the memory, and the losses that shape it, as JSON by column."""
+def memory_history(clf: Any, history: pd.DataFrame | None) -> str:
+    """What the epochs told of the memory, and the weighted terms of the loss, as JSON by column."""
     if history is None or "memory_active_ratio" not in history:
         return ""
-    named = history.filter(regex="memory|align|^ce$|valid_auc")
+    named = history.filter(regex="memory|align|valid_auc").copy()
+    for term, weight in clf._make_loss().weights.items():
+        if f"train_{term}" in history:
+            named[f"weighted_{term}"] = weight * history[f"train_{term}"]
     return json.dumps({c: [float(f"{v:.4g}") for v in named[c]] for c in named})
 
 

@@ -158,6 +158,7 @@ class Method(NamedTuple):
 
 
 POOLED, PRIVILEGED, MOMKD = "LR on pooled bags", "LR on omics (privileged)", "MoMKD"
+PRINTED = "MoMKD as printed"
 SMALL, JOINED, SLIDE = "small", "LR on joined instances", "LR on slide features"
 METHODS: dict[str, Method] = {
     MOMKD: Method(MoMKDClassifier),
@@ -171,6 +172,7 @@ METHODS: dict[str, Method] = {
     "TDC": Method(TDCClassifier),
     POOLED: Method(LogisticRegression),
     PRIVILEGED: Method(OmicsRegression),
+    PRINTED: Method(MoMKDClassifier, preset="paper"),
     "WSI solely": Method(WSISolely, omics=False),
     "alpha_omics = 0": Method(MoMKDClassifier, {"alpha_omics": 0.0}),
     "alpha_wsi = 0": Method(MoMKDClassifier, {"alpha_wsi": 0.0}),
@@ -194,12 +196,13 @@ METHODS: dict[str, Method] = {
 _NINE = list(METHODS)[:9]
 # Of each table the rows in order; the first is what the others are compared with.
 TABLES: dict[str, list[str]] = {
-    "1": [*_NINE, POOLED, PRIVILEGED],
-    "2": [*_NINE, POOLED],
+    "1": [*_NINE, PRINTED, POOLED, PRIVILEGED],
+    "2": [*_NINE, PRINTED, POOLED],
     "3": ["WSI solely", "alpha_omics = 0", "alpha_wsi = 0", "without reconstruction", MOMKD],
     "4": ["fixed memory", MOMKD, "EMA memory"],
     "s1": [MOMKD, "4 components", "8 components", "32 components", "64 components"],
-    "fig3": [MOMKD],
+    "fig3": [MOMKD, PRINTED],
+    "s3": [MOMKD, POOLED, PRIVILEGED],
     "small": [
         SMALL,
         "small, no omics",
@@ -219,6 +222,7 @@ TITLES = {
     "4": "Table 4. What moves the memory (MoMKD: the gradient)",
     "s1": "Fig. S1. Memory components per class (MoMKD: 16)",
     "fig3": "Fig. 3. How much of the memory is used",
+    "s3": "S3. Misclassified patients",
     "small": "The preset for small cohorts",
 }
 

@@ -11,14 +11,23 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from sk_momkd.evaluation.results import (
+    Evaluation,
     FoldResult,
     PatientPredictions,
+    build_evaluation,
     mean_fold_auroc,
     nan_mean,
     pool_folds,
 )
 from sk_momkd.evaluation.statistics import Bootstrap
 from sk_momkd.evaluation.study import Plan
+
+DECISIONS = {
+    "accuracy": "acc",
+    "f1_macro": "f1",
+    "accuracy_tuned": "acc_tuned",
+    "f1_macro_tuned": "f1_tuned",
+}
 
 
 class Results:
@@ -42,11 +51,18 @@ class Results:
 
     def repeats(self, method: str, seeds: tuple[int, ...]) -> list[PatientPredictions]:
         """Out-of-fold predictions of each seed."""
-        outcomes = [
+        return pool_folds(self._outcomes(method, seeds), self.study.labels)
+
+    def evaluation(self, method: str, seeds: tuple[int, ...]) -> Evaluation:
+        """What `evaluate` returns, with a repeat per seed; its intervals are not used."""
+        bootstrap = Bootstrap(2, 0.95, 0)
+        return build_evaluation(method, self.study, self._outcomes(method, seeds), bootstrap)
+
+    def _outcomes(self, method: str, seeds: tuple[int, ...]) -> list[FoldResult]:
+        return [
             self._outcome(seeds.index(fit.seed), fit)
             for fit in self.fits(method, seeds).itertuples()
         ]
-        return pool_folds(outcomes, self.study.labels)
 
     def _outcome(self, repeat: int, fit: Any) -> FoldResult:
         train, test = self.plans[fit.seed].splits[0][fit.fold]
@@ -66,10 +82,22 @@ class Results:
     def spread(self, method: str, seeds: tuple[int, ...]) -> float:
         """SD of the AUROC over seeds and folds."""
         once = np.ones((1, len(self.study.names)))
-        found = [
-            fold.auroc(once)[0] for part in self.repeats(method, seeds) for fold in part.of_folds()
-        ]
+        found = [fold.auroc(once)[0] for fold in self.tested(method, seeds)]
         return float(pd.Series(found).std())
+
+    def tested(self, method: str, seeds: tuple[int, ...]) -> list[PatientPredictions]:
+        """What each model predicts of the patients that it is tested on."""
+        return [fold for part in self.repeats(method, seeds) for fold in part.of_folds()]
+
+    def decisions(self, method: str, seeds: tuple[int, ...]) -> dict[str, float]:
+        """ACC and macro F1 of the models, mean and SD, at argmax and at their own thresholds."""
+        once = np.ones((1, len(self.study.names)))
+        scores = [part.metrics(once) for part in self.tested(method, seeds)]
+        found = {}
+        for metric, name in DECISIONS.items():
+            values = pd.Series([s[metric][0] for s in scores])
+            found |= {name: values.mean(skipna=False), f"{name}_sd": values.std(skipna=False)}
+        return found
 
     def other_metrics(self, method: str, seeds: tuple[int, ...]) -> dict[str, float]:
         """Of the pooled predictions, mean over seeds."""
@@ -113,20 +141,22 @@ class ExternalResults(Results):
         weights = self.weights(drawn=drawn)
         return nan_mean([self._single(p).auroc(weights) for p in models])
 
-    def spread(self, method: str, seeds: tuple[int, ...]) -> float:
-        once, models = self.weights(drawn=False), self.models(method, seeds)
-        aucs = [self._single(p).auroc(once)[0] for p in models.reshape(-1, models.shape[2])]
-        return float(pd.Series(aucs).std())
+    def tested(self, method: str, seeds: tuple[int, ...]) -> list[PatientPredictions]:
+        fits = self.fits(method, seeds)
+        return [
+            self._single(as_numbers(p), threshold)
+            for p, threshold in zip(fits["p_external"], fits["threshold"], strict=True)
+        ]
 
     def other_metrics(self, method: str, seeds: tuple[int, ...]) -> dict[str, float]:
         return {}
 
-    def _single(self, positive: NDArray) -> PatientPredictions:
+    def _single(self, positive: NDArray, threshold: float = np.nan) -> PatientPredictions:
         n = len(self.study.names)
         proba, zeros = np.stack([1 - positive, positive], axis=1), np.zeros(n, dtype=int)
         n_bags = np.bincount(self.study.patient_of, minlength=n)
-        nowhere = np.full(n, np.nan)
-        return PatientPredictions(np.arange(n), zeros, self.study.labels, proba, nowhere, n_bags)
+        everywhere = np.full(n, float(threshold))
+        return PatientPredictions(np.arange(n), zeros, self.study.labels, proba, everywhere, n_bags)
 
 
 def as_numbers(text: str) -> NDArray:

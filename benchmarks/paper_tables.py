@@ -3,32 +3,26 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Mapping, Sequence
 from functools import cached_property
+from itertools import product
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import published
 from page import line, short, write_page
-from paper_methods import METHODS, POOLED, PRIVILEGED, TITLES
+from paper_figures import loss_page, memory_numbers, memory_page, misclassified, table_head
+from paper_methods import METHODS, POOLED, PRINTED, PRIVILEGED, TITLES
 from paper_numbers import ExternalResults, Results, share_draws
 
 from sk_momkd.evaluation.statistics import Bootstrap
 from sk_momkd.evaluation.study import Plan, Study
 
-_FIGURES = {"s1": "figs1", "fig3": "fig3"}  # in names of files; the others are tables
-_EPOCHS = (1, 2, 3, 5, 10, 15, 20, 30, 50, 100)  # of Fig. 3 on the page; all are in the CSV
-_FIG3 = {
-    "memory_active_ratio": "active ratio",
-    "memory_ever_used": "ever used",
-    "memory_effective_components": "effective components",
-    "valid_memory_active_ratio": "active ratio, validation",
-    "valid_memory_effective_components": "effective components, validation",
-    "memory_drift": "drift",
-    "train_align_omics": "omics alignment loss",
-    "train_align_wsi": "slide alignment loss",
-}
+_FIGURES = {"s1": "figs1", "fig3": "fig3", "s3": "s3"}  # in names of files; others are tables
+_DECIDED = {"acc": "ACC", "f1": "F1", "acc_tuned": "ACC, threshold", "f1_tuned": "F1, threshold"}
+_WITH_DECISIONS = ("1", "2")  # the tables that have ACC and F1 in the paper, too
 
 
 class Table:
@@ -55,7 +49,7 @@ class Table:
         row |= {"seeds": " ".join(map(str, seeds)), "fits": len(fits)}
         row |= {k: result.auc(k, method, seeds, drawn=False)[0] for k in result.kinds()}
         row |= {"sd": result.spread(method, seeds)} | self._differences([result], method)
-        row |= result.other_metrics(method, seeds)
+        row |= result.other_metrics(method, seeds) | result.decisions(method, seeds)
         row["epochs"] = fits["epochs"].mean()
         return row | {"cpu_seconds": fits["cpu_seconds"].mean()}
 
@@ -112,6 +106,28 @@ class Table:
             lines.append(line([method, *cells, "" if np.isnan(seconds) else f"{seconds:.1f}"]))
         return "\n".join(lines)
 
+    decisions_note = (
+        "ACC and macro F1 of the same predictions, mean (SD), of the most probable class (argmax) "
+        "and at the threshold that each model chose on its inner validation part (best F1 of the "
+        "positive class there); the paper does not say which of the two its tables have. Methods "
+        "without a validation part have no threshold."
+    )
+
+    def decisions(self) -> str:
+        """ACC and F1 of each method and task, and of always predicting the larger class."""
+        tasks = [r.task.name for r in self.results if r.task.name in set(self.rows["task"])]
+        by = self.rows.set_index(["task", "method"])
+        lines = table_head(["", *(f"{t}: {shown}" for t in tasks for shown in _DECIDED.values())])
+        for method in [m for m in self.methods if m in set(self.rows["method"])]:
+            cells = []
+            for task, kind in product(tasks, _DECIDED):
+                row = by.loc[(task, method)] if (task, method) in by.index else None
+                cells.append("" if row is None else with_sd(row[kind], row[f"{kind}_sd"]))
+            lines.append(line([method, *cells]))
+        larger = {r.task.name: majority(r.study) for r in self.results}
+        cells = [short(larger[t][k]) if k in larger[t] else "" for t, k in product(tasks, _DECIDED)]
+        return "\n".join([*lines, line(["always the larger class", *cells])])
+
 
 def cell(row: pd.Series, kind: str) -> str:
     """``.612 (.041) +.012 [-.003, +.027]``"""
@@ -125,32 +141,57 @@ def cell(row: pd.Series, kind: str) -> str:
     return text
 
 
-def memory_numbers(rows: pd.DataFrame, methods: Sequence[str]) -> pd.DataFrame:
-    """Mean over fits of what each epoch told; fits that had stopped by then are left out."""
-    kept = rows[rows["method"].isin(methods) & (rows["history"] != "")]
-    parts = []
-    for fit in kept.itertuples():
-        history = pd.DataFrame(json.loads(fit.history))
-        epoch = np.arange(1, len(history) + 1)
-        parts.append(history.assign(task=fit.task, method=fit.method, epoch=epoch))
-    if not parts:
-        return pd.DataFrame()
-    by_epoch = pd.concat(parts).groupby(["task", "method", "epoch"])
-    return by_epoch.mean().assign(fits=by_epoch.size()).reset_index()
+def majority(study: Study) -> dict[str, float]:
+    """ACC and macro F1 of always predicting the larger class."""
+    share = max(study.labels.mean(), 1 - study.labels.mean())
+    return {"acc": share, "f1": share / (1 + share)}
 
 
-def memory_page(numbers: pd.DataFrame) -> str:
-    shown = numbers[numbers["epoch"].isin(_EPOCHS)]
-    columns = {k: v for k, v in _FIG3.items() if k in shown}
-    lines = [
-        line(["task", "method", "epoch", "fits", *columns.values()]),
-        "|" + "---|" * (len(columns) + 4),
-    ]
-    for row in shown.to_dict("records"):
-        values = [f"{row[c]:.3g}" for c in columns]
-        named = [row["task"], row["method"], str(row["epoch"]), str(row["fits"])]
-        lines.append(line([*named, *values]))
-    return "\n".join(lines)
+def published_page(table: str, one: Table) -> list[str]:
+    """The paper's numbers of a table beside ours."""
+    theirs = published.TABLES.get(table)
+    if theirs is None or not len(one.rows):
+        return []
+    printed = list(dict.fromkeys(column for row in theirs.values() for column in row))
+    named = {r.task.name: published.COUNTERPARTS.get(r.task.name) for r in one.results}
+    columns = []  # (column of the paper or None, task of ours or None), counterparts side by side
+    for column in printed:
+        columns += [(column, None), *((None, t) for t, c in named.items() if c == column)]
+    columns += [(None, t) for t, c in named.items() if c not in printed]
+    heads = [f"{c}, paper" if c else f"{t}, ours" for c, t in columns]
+    lines, by = table_head(["", *heads]), one.rows.set_index(["task", "method"])
+    for method in [m for m in one.methods if m in set(one.rows["method"])]:
+        cells = []
+        for column, task in columns:
+            number = theirs.get(method, {}).get(column) if column else None
+            if task and (task, method) in by.index:
+                number = by.loc[(task, method), ["auc", "sd"]]
+            cells.append("" if number is None else with_sd(*number))
+        lines.append(line([method, *cells]))
+    return ["The paper's numbers and ours, AUC where nothing else is said:", "\n".join(lines)]
+
+
+def differences(tasks: Sequence[Any]) -> str:
+    """What differs from the paper's experiments."""
+    bags = tasks[0].study.bags
+    sizes = {bag.n_instances for bag in bags}
+    instances = f"{min(sizes)}" if len(sizes) == 1 else f"{min(sizes)} to {max(sizes)}"
+    odx = "for which there is no label here"
+    if any(t.name == "ror_high" for t in tasks):
+        odx = "for which ROR-high stands, a risk of recurrence computed from RNA"
+    grouped = "" if tasks[0].study.sites is None else ", split by whole groups"
+    return published.DIFFERENCES.format(
+        features=f"bags of {instances} instances with {bags[0].n_features} measurements each",
+        cohort=f"{max(len(t.study.names) for t in tasks)} patients at most{grouped}",
+        odx=odx,
+    )
+
+
+def with_sd(mean: float, sd: float | None) -> str:
+    """``.612 (.041)``"""
+    if not np.isfinite(mean):
+        return ""
+    return short(mean) if sd is None or not np.isfinite(sd) else f"{short(mean)} ({short(sd)})"
 
 
 def write_tables(
@@ -166,20 +207,23 @@ def write_tables(
     """Write what the rows give: a CSV per table, and the page of all."""
     bootstrap = Bootstrap(options.n_bootstrap, 0.95, 0)
     page = [heading(rows, tasks, options, command)]
+    if any(table in published.TABLES or table == "fig3" for table in methods):
+        said = [published.SOURCE, differences(tasks), published.DISAGREEMENTS]
+        page += ["## The paper's experiments and these", " ".join(said)]
     for table, names in methods.items():
         stem = _FIGURES.get(table, f"table{table}")
         path = options.results / f"paper_{options.name}_{stem}.csv"
-        if table == "fig3":
-            numbers = memory_numbers(rows, names)
-            if len(numbers):
-                numbers.round(4).to_csv(path, index=False)
-                page += [f"## {TITLES[table]}", MEMORY_NOTE, memory_page(numbers)]
-            continue
         kind = ExternalResults if table == "2" else Results
-        one = Table(names, [kind(task, rows, plans) for task in tasks], bootstrap)
+        results = [kind(task, rows, plans) for task in tasks]
+        if table in ("fig3", "s3"):
+            page += figure(table, rows, results, names, path)
+            continue
+        one = Table(names, results, bootstrap)
         if len(one.rows):
             one.rows.round(5).to_csv(path, index=False)
             page += [f"## {TITLES[table]}", note(table, names), one.markdown()]
+            page += [one.decisions_note, one.decisions()] if table in _WITH_DECISIONS else []
+            page += published_page(table, one)
             absent = set(impossible) & set(names) - set(one.rows["method"])
             page += [f"No row {method}: {impossible[method]}." for method in sorted(absent)]
     write_page(
@@ -189,13 +233,25 @@ def write_tables(
     )
 
 
-MEMORY_NOTE = (
-    "Means over fits. Training columns are over the stream of slides that the sampler drew, with "
-    "dropout; validation columns over each slide of the inner validation part once, without. "
-    "Active: used by more than 1/(10 n) of a slide's patches on average over slides (n components "
-    "per class); ever used: by any; effective components: twice the geometric mean of the two "
-    "memories' perplexities, at most 2 n; drift: mean 1 - cosine with the start."
-)
+def figure(
+    table: str, rows: pd.DataFrame, results: Sequence[Results], names: list[str], path: Path
+) -> list[str]:
+    """Page and CSV of Fig. 3 with the loss terms, or of the misclassified patients."""
+    if table == "s3":
+        numbers, page = misclassified(results, names)
+        more = []
+    else:
+        numbers = memory_numbers(rows, names)
+        page = memory_page(numbers) if len(numbers) else []
+        more = loss_page(numbers) if len(numbers) else []
+    if not page:
+        return []
+    numbers.round(4).to_csv(path, index=False)
+    return [
+        f"## {TITLES[table]}",
+        *page,
+        *(["## The loss terms during training", *more] if more else []),
+    ]
 
 
 def note(table: str, methods: Sequence[str]) -> str:
@@ -232,6 +288,8 @@ def heading(
     if tasks[0].study.groups is not None:
         whole, column = "groups", f" (`{options.groups}`)"
     seeds = " ".join(map(str, sorted(rows["seed"].unique())))
+    dates = sorted(rows["date"].unique())
+    dated = "" if not dates else f", of {' to '.join(dict.fromkeys((dates[0], dates[-1])))}"
     machines = "; ".join(sorted(rows["machine"].unique()))
     hours = rows["cpu_seconds"].sum() / 3600
     settings = rows["settings"].iloc[0] if len(rows) else "-"
@@ -242,12 +300,17 @@ def heading(
         "are z-scores over the instances of the training part, clipped at 6; genes are chosen in "
         f"the training part. All methods: `{settings}`; what is "
         "not named is the method's own in this preset"
-        + ("; rows called small or default have the preset of that name. " if own else ". ")
+        + (
+            f"; {PRINTED} and the rows called small or default have presets of their own "
+            '(`preset("paper")` is what the paper prints) in this training. '
+            if own
+            else ". "
+        )
         + "Intervals: patients drawn again "
         f"({options.n_bootstrap} times, the same for all methods and tasks); chance in training "
         "is not in them.",
         "; ".join(described(task) for task in tasks) + ".",
-        f"{len(rows)} fits, {hours:.2f} h of processor time, one thread ({machines}). "
+        f"{len(rows)} fits{dated}, {hours:.2f} h of processor time, one thread ({machines}). "
         f"Command: `{command}`",
     ]
     return "\n\n".join(parts)

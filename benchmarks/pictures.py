@@ -1,6 +1,6 @@
 """The pictures of docs/report.md: heat maps, memory, and pages as a browser shows them.
 
-    python benchmarks/pictures.py [--data DATA] [--only simulated cmu memory tcga_brca her2st]
+    python benchmarks/pictures.py [--data DATA] [--only simulated cmu memory component ...]
 
 `DATA` (or the environment variable SK_MOMKD_DATA) holds the real cohorts. Chromium has to be on
 the path. The simulated cohort is that of the README's demo at a smaller size; the models of real
@@ -27,11 +27,16 @@ from sklearn.pipeline import make_pipeline
 
 from sk_momkd import (
     AttentionMapDisplay,
+    BagSequence,
+    ComponentMapDisplay,
     MemoryUsageDisplay,
     MoMKDClassifier,
     PatientStratifiedKFold,
+    choose_components,
     evaluate,
     load_cohort,
+    memory_usage,
+    patch_affinities,
     report,
     simulate_cohort,
 )
@@ -124,11 +129,41 @@ def cmu(data: Path) -> None:
 
 
 def memory(_: Path) -> None:
-    """The paper's Figure 3 from the table of benchmarks/memory_dynamics.py."""
-    table = pd.read_csv(RESULTS / "memory_dynamics.csv")
+    """The paper's Figure 3 from the fits of benchmarks/paper.py, mean over these."""
+    table = pd.read_csv(RESULTS / "paper_tcga_brca_fig3.csv")
+    table = table[table["method"] == "MoMKD"]
     names = {"her2": "HER2", "pr": "PR", "ror_high": "ROR-high"}
-    runs = {names[k]: part for k, part in table.groupby("label", sort=False)}
+    runs = {name: table[table["task"] == label] for label, name in names.items()}
     saved(MemoryUsageDisplay(runs).plot(), "memory.png")
+
+
+def component(data: Path) -> None:
+    """The paper's Figure 4: the chosen component of each class over a slide that no model saw.
+
+    The slide is the validation part's positive one of median size.
+    """
+    folder = data / "tcga_blca"
+    bags, y, omics, _ = load_cohort(
+        folder / "labels.csv",
+        folder / "features",
+        folder / "omics.h5ad",
+        label="infiltrate_strong",
+        positive=1,
+    )
+    y = np.asarray(y).astype(int)
+    clf = small_model(max_epochs=8, memory__kmeans_samples=2000)
+    clf.fit(bags, y, momkdclassifier__omics=omics)
+    held_out = np.isin(bags.ids.astype(str), clf[-1].validation_["bag_id"].astype(str))
+    chosen = choose_components(memory_usage(clf, bags[~held_out], y[~held_out]))
+    positive = [bags[i] for i in np.flatnonzero(held_out & (y == 1))]
+    slide = sorted(positive, key=lambda bag: bag.n_instances)[len(positive) // 2]
+    print(chosen.to_string(), slide.bag_id, slide.n_instances, flush=True)
+    cosines = patch_affinities(clf, BagSequence([slide]))
+    lymphocytes = np.asarray(slide.features)[:, 0]  # mean of the published lymphocyte map
+    for pair in chosen[["class", "component"]].itertuples(index=False, name=None):
+        values = cosines[:, cosines.var_names == "memory_{}_{}".format(*pair)].X.ravel()
+        print(pair, "correlation with lymphocytes", np.corrcoef(values, lymphocytes)[0, 1])
+    saved(ComponentMapDisplay.from_estimator(clf, slide, chosen), "component.png")
 
 
 def tcga_brca(data: Path) -> None:
@@ -181,7 +216,7 @@ def her2st(data: Path) -> None:
         photographed(page, {"#slides": "her2st_slides.png"}, top="her2st_page.png")
 
 
-PICTURES = {f.__name__: f for f in (simulated, cmu, memory, tcga_brca, her2st)}
+PICTURES = {f.__name__: f for f in (simulated, cmu, memory, component, tcga_brca, her2st)}
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])

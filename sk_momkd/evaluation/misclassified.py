@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from .results import Evaluation, TableResult
 
-_OFTEN = ("always", "sometimes", "never")
+_OFTEN = ["always", "sometimes", "never"]
 _OPINION = ("p_true_", "wrong_")  # columns of other evaluations
 
 
@@ -200,12 +200,14 @@ def _opinion(result: Evaluation, other: Evaluation, name: str, y: pd.Series) -> 
 def _agreement(result: Evaluation, everyone: pd.DataFrame) -> pd.DataFrame:
     """Number and means of the patients that are always, sometimes and never wrong."""
     wrong, repeats = everyone["n_wrong"], everyone["n_repeats"]
-    often = np.select([wrong == repeats, wrong > 0], _OFTEN[:2], _OFTEN[2])
-    by = everyone.groupby(pd.Categorical(often, _OFTEN), observed=False)
+    named = np.select([wrong == repeats, wrong > 0], _OFTEN[:2], _OFTEN[2])
+    often = pd.Series(named, everyone.index).astype(pd.CategoricalDtype(_OFTEN))
+    by = everyone.groupby(often, observed=False)
     table = pd.DataFrame({"n_patients": by.size()})
     for c in result.classes:
-        table[f"n_{c}"] = by["y"].agg(lambda y, c=c: int((y == c).sum()))
-    averaged = [c for c in everyone if c in ("n_bags", "p_true") or c.startswith(_OPINION)]
+        table[f"n_{c}"] = (everyone["y"] == c).groupby(often, observed=False).sum()
+    columns = map(str, everyone.columns)
+    averaged = [c for c in columns if c in ("n_bags", "p_true") or c.startswith(_OPINION)]
     return table.join(by[averaged].mean()).rename_axis("wrong")
 
 

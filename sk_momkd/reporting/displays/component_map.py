@@ -156,7 +156,7 @@ class ComponentMapDisplay:
         """
         n = len(self.names)
         wide, high = np.ptp(self.xy, axis=0) + self.patch_size
-        size = (n * _PANEL, float(np.clip((_PANEL - 1.2) * high / wide + 1.1, 2.6, 8.0)))
+        size = (n * _PANEL, float(np.clip((_PANEL - 1.0) * high / wide + 1.0, 2.4, 8.0)))
         with styled():
             self.axes_ = axes(ax, size, n, layout="compressed")
             self.figure_ = self.axes_[0].figure
@@ -176,13 +176,18 @@ class ComponentMapDisplay:
             self.unit,
             self.mpp,
             self.image,
-            label="cosine with the component",
+            label="cosine",
             title=name,
         ).plot(panel, percentiles=(0, 100))
         best = np.argsort(-values, kind="stable")[: self.n_top]
         squares = [path.vertices for path in drawn.patches_.get_paths()]
-        outline = {"facecolors": "none", "edgecolors": COLOURS[1], "linewidths": 1.6}
-        panel.add_collection(PolyCollection([squares[i] for i in best], gid="top", **outline))
+        outlined = PolyCollection(
+            [squares[i] for i in best],
+            facecolors="none",
+            edgecolors=COLOURS[1],
+            linewidths=1.6,
+        )
+        panel.add_collection(outlined)
 
 
 def component_pairs(
