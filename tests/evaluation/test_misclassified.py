@@ -9,7 +9,7 @@ from sk_momkd.evaluation.results import FoldResult, build_evaluation
 from sk_momkd.evaluation.statistics import Bootstrap
 from sk_momkd.evaluation.study import as_study
 
-Y = ["wt", "wt", "mut", "mut"]  # "wt" sorts last and is the positive class
+Y = ["yes", "yes", "no", "no"]  # "yes" sorts last and is the positive class
 TRUE = [0.9, 0.4, 0.3, 0.6]  # probability of the true class, first repeat
 AGAIN = [0.8, 0.7, 0.1, 0.6]
 
@@ -20,7 +20,7 @@ def evaluation(*repeats, y=Y, threshold=np.nan, sites="AABB", name="LR"):
     study = as_study(bags, y, groups=list(sites) if sites else None)
     folds, everyone = [], np.arange(len(y))
     for i, true in enumerate(repeats):
-        positive = np.where(np.array(y) == "wt", true, 1 - np.array(true))
+        positive = np.where(np.array(y) == "yes", true, 1 - np.array(true))
         proba = np.stack([1 - positive, positive], axis=1)
         one = np.ones(len(y), dtype=int)
         folds.append(FoldResult(i, 0, everyone, everyone, proba, one, threshold, 0.0, 0.0))
@@ -42,7 +42,7 @@ def test_misclassified_patients_are_ordered_by_how_often_and_how_clearly_they_ar
 def test_misclassified_tables_count_every_patient():
     found = misclassified_patients(evaluation(TRUE, AGAIN))
     assert found.agreement["n_patients"].to_dict() == {"always": 1, "sometimes": 1, "never": 2}
-    assert found.agreement[["n_mut", "n_wt"]].sum().to_list() == [2, 2]
+    assert found.agreement[["n_no", "n_yes"]].sum().to_list() == [2, 2]
     assert found.sites.loc["B"].to_list() == [2, 1, 0.5]
     assert found.sites.loc["A", "wrong"] == 0.25
 
@@ -74,8 +74,8 @@ def test_other_evaluations_say_whether_they_are_wrong_too():
 @pytest.mark.parametrize(
     ("y", "message"),
     [
-        (["wt", "mut", "mut", "mut"], "Patient 'P1' is 'mut' in 'omics' and 'wt' in LR"),
-        (["wt", "wt", "other", "other"], "'omics' was evaluated on the classes"),
+        (["yes", "no", "no", "no"], "Patient 'P1' is 'no' in 'omics' and 'yes' in LR"),
+        (["yes", "yes", "other", "other"], "'omics' was evaluated on the classes"),
     ],
 )
 def test_other_evaluations_of_other_labels_are_refused(y, message):
