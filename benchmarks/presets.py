@@ -135,8 +135,9 @@ def run(options: argparse.Namespace) -> None:
     rows = pd.read_csv(path).to_dict("records") if path.exists() else []
     done = {tuple(row[name] for name in KEY) for row in rows}
     tasks: dict[tuple[str, str], tuple] = {}
-    jobs = product(options.seeds, [(c, x) for c in options.cohorts for x in TASKS[c]], PRESETS)
-    for seed, (cohort, label), preset in jobs:
+    labels = [(cohort, label) for cohort in TASKS for label in TASKS[cohort]]
+    labels = [task for task in labels if task[1] in options.labels]
+    for seed, (cohort, label), preset in product(options.seeds, labels, options.presets):
         key = (cohort, label, preset, seed, *(getattr(options, name) for name in KEY[4:]))
         if key in done:
             continue
@@ -160,6 +161,9 @@ def write(rows: pd.DataFrame, path: Path) -> None:
 
 def as_markdown(rows: pd.DataFrame) -> str:
     """AUC and epochs, then the weighted terms, then how it was run."""
+    names = [*TASKS, *(label for labels in TASKS.values() for label in labels), *PRESETS]
+    order = {name: i for i, name in enumerate(names)}
+    rows = rows.sort_values(KEY[:3], key=lambda column: column.map(order), kind="stable")
     parts = []
     for (batch, epochs, patches), group in rows.groupby(KEY[4:], sort=False):
         cut = f"Batches of {batch}, at most {epochs} epochs, at most {patches} patches of a slide"
@@ -168,7 +172,7 @@ def as_markdown(rows: pd.DataFrame) -> str:
 
 
 def scores(rows: pd.DataFrame) -> str:
-    """A line per task and preset: AUC over the seeds, epochs and time."""
+    """A line per task and preset: AUC over the seeds, epochs and time; then means over tasks."""
     head = ["cohort", "label", "preset", "seeds", "AUC (SD)", "epochs", "best epoch", "s per fit"]
     lines = [line(head), line(["---"] * len(head))]
     for (cohort, label, preset), group in rows.groupby(KEY[:3], sort=False):
@@ -176,6 +180,13 @@ def scores(rows: pd.DataFrame) -> str:
         counts = [f"{group[name].mean():.1f}" for name in ("epochs", "best_epoch")]
         cells = [cohort, label, preset, str(len(group)), short(group["auc"].mean()) + spread]
         lines.append(line([*cells, *counts, f"{group['cpu_seconds'].mean():.0f}"]))
+    n_tasks = len(rows[["cohort", "label"]].drop_duplicates())
+    for preset, group in rows.groupby("preset", sort=False):
+        means = group.groupby("seed")["auc"].agg(["mean", "count"])
+        if (means["count"] == n_tasks).all() and n_tasks > 1:
+            spread = f" ({short(means['mean'].std())})" if len(means) > 1 else ""
+            cells = ["mean", "", preset, str(len(means)), short(means["mean"].mean()) + spread]
+            lines.append(line([*cells, "", "", ""]))
     return "\n".join(lines)
 
 
@@ -235,10 +246,12 @@ def size(rows: pd.DataFrame) -> str:
         for (cohort, label), r in first.iterrows()
     )
     minutes = rows["cpu_seconds"].sum() / 60
+    named = {"seeds": "seed", "labels": "label"}
+    chosen = " ".join(f"--{k} {' '.join(map(str, rows[v].unique()))}" for k, v in named.items())
     return (
         f"{len(rows)} fits, {minutes:.0f} processor minutes, one thread, shared "
         f"({'; '.join(rows['machine'].unique())}). Of the first seed: {sizes}. Command: `python "
-        f"benchmarks/presets.py --data DATA --batch-size {rows['batch_size'].iloc[0]} "
+        f"benchmarks/presets.py --data DATA {chosen} --batch-size {rows['batch_size'].iloc[0]} "
         f"--max-epochs {rows['max_epochs'].iloc[0]} --patches {rows['patches'].iloc[0]}`."
     )
 
@@ -246,7 +259,9 @@ def size(rows: pd.DataFrame) -> str:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, default=os.environ.get("SK_MOMKD_DATA", ""))
-    parser.add_argument("--cohorts", nargs="+", default=list(TASKS), choices=list(TASKS))
+    known = [label for labels in TASKS.values() for label in labels]
+    parser.add_argument("--labels", nargs="+", default=known, choices=known)
+    parser.add_argument("--presets", nargs="+", default=list(PRESETS), choices=list(PRESETS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--batch-size", type=int, default=16, help="slides per step")
     parser.add_argument("--max-epochs", type=int, default=12)

@@ -380,7 +380,8 @@ def test_default_preset_is_the_constructor_and_an_unknown_one_lists_all():
 def test_release_preset_learns_the_temperature_and_the_paper_keeps_it(cohort):
     bags, y, omics = cohort
     for preset, moves in (("release", True), ("paper", False)):
-        clf = MoMKDClassifier.preset(preset, max_epochs=1, random_state=0)
+        small = {"hidden_dim": 16, "projection_dim": 8, "max_epochs": 1, "random_state": 0}
+        clf = MoMKDClassifier.preset(preset, **small)
         tau = clf.fit(bags, y, omics=omics).module_.log_tau.exp().item()
         assert (tau != pytest.approx(0.2, abs=1e-7)) == moves
 
