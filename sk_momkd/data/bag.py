@@ -26,6 +26,12 @@ from .arrays import (
 )
 from .ids import normalise_id
 
+NO_TABLE = (
+    "Tools that make one table of X, as StandardScaler and BaggingClassifier do, cannot take bags: "
+    "put InstanceTransformer(StandardScaler()) or BagPooling() before the classifier, or use "
+    "VotingClassifier, StackingClassifier or n_models= for ensembles."
+)
+
 
 @dataclass(frozen=True)
 class BagInfo:
@@ -363,6 +369,31 @@ class Bag:
         Bag
         """
         return self._then(partial(keep_instances, keep))
+
+    def with_ids(self, bag_id: Any = None, patient_id: Any = None) -> Self:
+        """Bag with these ids; one that is None stays as it is.
+
+        Parameters
+        ----------
+        bag_id, patient_id : str, optional
+
+        Returns
+        -------
+        Bag
+        """
+        bag = object.__new__(type(self))
+        for slot in Bag.__slots__:
+            setattr(bag, slot, getattr(self, slot))
+        given = list(self._given)
+        if not pd.isna(bag_id):
+            bag.bag_id, given[0] = normalise_id(bag_id), str(bag_id)
+        if not pd.isna(patient_id):
+            bag.patient_id, given[1] = normalise_id(patient_id), str(patient_id)
+        bag._given = (given[0], given[1])
+        return bag
+
+    def __float__(self) -> float:
+        raise BagError(f"{self.name} is no number. {NO_TABLE}")
 
     def _then(self, step: Callable[[BagArrays, str], BagArrays]) -> Self:
         bag = object.__new__(type(self))

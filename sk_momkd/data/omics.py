@@ -282,8 +282,8 @@ def ids_of_rows(
     Raises
     ------
     OmicsError
-        If there is no such column; or if the index counts the rows: integers that nobody named,
-        or any numbers while a column holds the ids of the bags.
+        If there is no such column; or if the index counts the rows: integers that nobody named
+        (names of AnnData are text), or any numbers while a column holds the ids of the bags.
     """
     if id_column is not None:
         if id_column not in columns:
@@ -349,7 +349,11 @@ def as_omics(
         raise OmicsError(
             "omics must be an AnnData or a DataFrame with ids as index, got "
             f"{type(omics).__name__}."
-            + (" Convert it: omics.to_pandas()." if hasattr(omics, "to_pandas") else "")
+            + (
+                " Convert it: omics.to_pandas().set_index('case_id')."
+                if hasattr(omics, "to_pandas")
+                else ""
+            )
         )
     index = ids_of_rows(omics.index, omics, id_column, bags)
     if id_column is not None:
@@ -360,7 +364,7 @@ def as_omics(
 
 
 def _of_anndata(adata: AnnData, bags: BagSequence | None, id_column: str | None) -> OmicsTable:
-    index = ids_of_rows(adata.obs_names, adata.obs, id_column, bags)
+    index = ids_of_rows(adata.obs_names.astype(str), adata.obs, id_column, bags)
     require_expression(adata)
     ids, genes = check_names(index, adata.var_names)
     keep = genes_only(genes)
@@ -488,7 +492,8 @@ def join_omics(omics: Any, bags: BagSequence) -> tuple[OmicsTable, NDArray]:
         If nothing matches; or if bags have no row although there are as many rows as bags:
         scikit-learn may have sliced such a table by position.
     """
-    if not is_anndata(omics) and not isinstance(omics, pd.DataFrame | OmicsTable):
+    is_polars = hasattr(omics, "to_pandas")
+    if not (is_anndata(omics) or is_polars or isinstance(omics, pd.DataFrame | OmicsTable)):
         return _in_bag_order(omics, bags)
     table = as_omics(omics, bags=bags)
     rows = table.match(bags)

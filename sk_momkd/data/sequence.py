@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from os import PathLike
 from typing import Any, overload
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from ..exceptions import BagError
 from ..messages import first_few, repeated
 from .arrays import BagArrays, to_numpy
-from .bag import Bag
-from .ids import RULES, both, collisions
+from .bag import NO_TABLE, Bag
+from .ids import RULES, both, collisions, normalise_id
 
 CENTRES = ("centroid", "centroids", "centers", "centres")  # of patches; the rest are corners
 POSITIONS = ("pos", "coords", "coordinates", "positions", "coord", "xy", *CENTRES)
@@ -194,6 +196,11 @@ class BagSequence:
     def __len__(self) -> int:
         return len(self._bags)
 
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray:
+        if dtype is not None and np.dtype(dtype) == object:
+            return _objects(self._bags)
+        raise BagError(f"A BagSequence is no array of numbers. {NO_TABLE}")
+
     def __iter__(self) -> Iterator[Bag]:
         return iter(self._bags)
 
@@ -278,13 +285,37 @@ def _as_bag(item: Any, position: int) -> Bag:
     return Bag(_read(item, f"Bag {position}") if isinstance(item, list) else item)
 
 
-def as_bags(X: Any) -> BagSequence:
+def refuse_other_containers(X: Any) -> None:
+    """Raise for dicts, Series and lists of paths, with the call that makes bags of them."""
+    kind, remedy = type(X).__name__, ""
+    if isinstance(X, Mapping):
+        remedy = "as_bags(list(X.values()), bag_ids=list(X))"
+    elif isinstance(X, pd.Series) and X.dtype == object:
+        remedy = "as_bags(X.tolist(), bag_ids=X.index)"
+    elif isinstance(X, str | PathLike):
+        remedy = "read_bags(X)"
+    elif isinstance(X, list | tuple) or (isinstance(X, np.ndarray) and X.ndim == 1):
+        first = X[0] if len(X) else None
+        if isinstance(first, PathLike) or (isinstance(first, str) and _is_path(first)):
+            kind, remedy = f"{kind} of paths", "read_bags(X)"
+    if remedy:
+        raise BagError(f"X is a {kind}, expected bags. Pass {remedy}.")
+
+
+def _is_path(text: str) -> bool:
+    return "/" in text or "\\" in text or normalise_id(text) != text
+
+
+def as_bags(X: Any, *, bag_ids: Any = None, patient_ids: Any = None) -> BagSequence:
     """Return `X` as a `BagSequence`, without reading a file.
 
     Parameters
     ----------
     X : BagSequence; list of Bag, of arrays, of (features, coords) or of PyG ``Data``; array of \
 shape (n_bags, n_instances, n_features); array of shape (n_bags, n_features) (bags of one instance)
+    bag_ids, patient_ids : array-like of shape (n_bags,), optional
+        Ids for bags that have none, by which omics is joined and splits are grouped. A missing one
+        is None.
 
     Returns
     -------
@@ -293,16 +324,21 @@ shape (n_bags, n_instances, n_features); array of shape (n_bags, n_features) (ba
     Raises
     ------
     BagError
-        If `X` is none of these.
+        If `X` is none of these, there is another number of ids, or a bag has another id already.
 
     Examples
     --------
     >>> import numpy as np
     >>> as_bags([np.ones((2, 3)), (np.ones((4, 3)), np.zeros((4, 2)))])
     BagSequence of 2 bags, first Bag(2 instances x 3 features)
+    >>> as_bags(np.ones((2, 5, 3)), patient_ids=["P1", "P2"])[1]
+    Bag(patient='P2', 5 instances x 3 features)
     """
+    if bag_ids is not None or patient_ids is not None:
+        return _with_ids(as_bags(X), bag_ids, patient_ids)
     if isinstance(X, BagSequence):
         return X
+    refuse_other_containers(X)
     if isinstance(X, Bag) or is_graph(X):
         raise BagError(f"X is a single {type(X).__name__}, expected a sequence: pass [bag].")
     if is_bag_list(X):
@@ -316,3 +352,22 @@ shape (n_bags, n_instances, n_features); array of shape (n_bags, n_features) (ba
         f"Cannot read bags from {type(X).__name__} of shape {array.shape}. Expected a "
         "BagSequence, a list of bags, or an array with two or three dimensions."
     )
+
+
+def _with_ids(bags: BagSequence, bag_ids: Any, patient_ids: Any) -> BagSequence:
+    """The bags with these ids, which may not contradict those that they have."""
+    given = {"bag_ids": bag_ids, "patient_ids": patient_ids}
+    columns = {}
+    for name, ids in given.items():
+        columns[name] = [None] * len(bags) if ids is None else list(ids)
+        if len(columns[name]) != len(bags):
+            raise BagError(f"{name} has {len(columns[name])} ids for {len(bags)} bags.")
+    renamed = [bag.with_ids(*ids) for bag, *ids in zip(bags, *columns.values(), strict=True)]
+    for old, new in zip(bags, renamed, strict=True):
+        for kind in ("bag_id", "patient_id"):
+            if getattr(old, kind) not in (None, getattr(new, kind)):
+                raise BagError(
+                    f"{old.name} has {kind}={getattr(old, kind)!r} already, got "
+                    f"{getattr(new, kind)!r}."
+                )
+    return BagSequence(renamed)

@@ -17,7 +17,7 @@ from sklearn.utils.validation import check_consistent_length, validate_data
 from .bag import Bag
 from .bag_order import in_bag_order
 from .positive_class import positive_class
-from .sequence import BagSequence, as_bags, is_bag_list
+from .sequence import BagSequence, as_bags, is_bag_list, refuse_other_containers
 
 
 def _is_table(X: Any) -> bool:
@@ -35,6 +35,7 @@ def check_bags(estimator: BaseEstimator, X: Any, *, reset: bool) -> BagSequence:
     """
     if isinstance(X, list | tuple) and len(X) == 0:
         raise ValueError("X holds no bags.")
+    refuse_other_containers(X)
     if _is_table(X):
         return as_bags(validate_data(estimator, X, reset=reset, dtype=np.float32))
     bags = as_bags(X)

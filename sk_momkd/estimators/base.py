@@ -355,6 +355,7 @@ class BaseMILClassifier(ClassifierMixin, WithOptions):
             fraction=self.validation_fraction,
             splitter=self._option("training").validation_split,
             random_state=np.random.RandomState(generators.seeds["split"]),
+            classes=list(self._network_classes),
         )
 
     def _prepare_omics(

@@ -14,6 +14,7 @@ from joblib import Parallel, delayed
 from numpy.typing import NDArray
 from sklearn import config_context
 from sklearn.base import clone
+from sklearn.ensemble import StackingClassifier
 
 from ..data.omics import OmicsTable
 from ..data.sequence import BagSequence
@@ -209,7 +210,9 @@ def fit_folds(
 
 
 def _check_estimator(estimator: Any, *, with_omics: bool) -> None:
-    if not hasattr(estimator, "predict_proba"):
+    inner = final_estimator(estimator)  # a stack makes its default final estimator in fit alone
+    default_stack = isinstance(inner, StackingClassifier) and inner.final_estimator is None
+    if not default_stack and not hasattr(estimator, "predict_proba"):
         raise TypeError(
             f"{type(estimator).__name__} has no predict_proba, which evaluation needs. Use a "
             "classifier with probabilities, e.g. inside CalibratedClassifierCV."

@@ -96,7 +96,7 @@ def evaluate_external(
 
     Parameters
     ----------
-    fitted_models : Evaluation with kept models, or list of fitted classifiers
+    fitted_models : Evaluation with kept models, fitted classifier, or list of them
         An `Evaluation` knows the patients of the training cohort: none of them may be in the
         external one.
     bags : BagSequence or input of `as_bags`
@@ -151,12 +151,22 @@ def evaluate_external(
     models: Sequence[Any] = fitted_models
     if isinstance(fitted_models, Evaluation):
         models, trained = fitted_models.models, fitted_models.trained_patients
+    elif hasattr(fitted_models, "predict_proba"):
+        models = [fitted_models]
+    if not isinstance(models, Sequence):
+        raise TypeError(
+            "fitted_models must be an Evaluation, a fitted classifier or a list of them, got "
+            f"{type(models).__name__}."
+        )
     if not models:
         raise ValueError("There is no fitted model. Use evaluate(..., keep_models=True).")
     pos_label = agreed_pos_label(models, pos_label)
     if pos_label is None:
         pos_label = _positive_of(fitted_models, models)
-    study = as_study(bags, y, groups=groups, pos_label=pos_label)
+    known = getattr(models[0], "classes_", ())
+    study = as_study(
+        bags, y, groups=groups, pos_label=pos_label, classes=np.asarray(known).tolist()
+    )
     check_no_overlap(study, trained)
     parts = [_predict(study, model) for model in models]
     ensemble = _predictions_of_all(

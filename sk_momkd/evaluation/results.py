@@ -20,6 +20,7 @@ from .metrics import patient_metrics, pooled_auroc
 from .statistics import Bootstrap
 from .study import Study
 
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")  # how spreadsheets recognise one
 _SITE_METRICS = ("auroc", "balanced_accuracy", "accuracy", "brier")
 
 
@@ -41,7 +42,7 @@ class TableResult:
         own = {f.name: getattr(self, f.name) for f in fields(self)}  # type: ignore[arg-type]
         return {k: v for k, v in own.items() if isinstance(v, pd.DataFrame)}
 
-    def to_csv(self, folder: str | PathLike) -> list[Path]:
+    def to_csv(self, folder: str | PathLike, *, escape_formulas: bool = False) -> list[Path]:
         """Write each table, and the text of the result, into `folder`.
 
         No file is replaced before all are written.
@@ -50,6 +51,10 @@ class TableResult:
         ----------
         folder : path
             Created if it does not exist.
+        escape_formulas : bool, default=False
+            Whether text that a spreadsheet would run as a formula, because it begins with ``=``,
+            ``+``, ``-`` or ``@``, gets an apostrophe in front. Ids and class names such as "+" then
+            differ from those of the cohort; use it for tables of ids that others wrote.
 
         Returns
         -------
@@ -62,6 +67,7 @@ class TableResult:
         written = [*(folder / f"{name}.csv" for name in tables), folder / "result.txt"]
         with atomic_set(written) as parts:
             for table, part in zip(tables.values(), parts, strict=False):
+                table = escaped(table) if escape_formulas else table
                 table.to_csv(part, index=table.index.name is not None)
             Path(parts[-1]).write_text(f"{self}\n", encoding="utf-8")
         return written
@@ -79,6 +85,15 @@ class TableResult:
     def _displayed_tables(self) -> list[pd.DataFrame]:
         tables = self.tables()
         return [_drop_empty(tables[name]) for name in self._displayed if name in tables]
+
+
+def escaped(table: pd.DataFrame) -> pd.DataFrame:
+    """The table with an apostrophe before text that a spreadsheet would run as a formula."""
+
+    def escape(value: Any) -> Any:
+        return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
+
+    return table.map(escape).rename(index=escape, columns=escape)
 
 
 def _as_html(table: pd.DataFrame) -> str:

@@ -186,12 +186,16 @@ def _shuffles_without_seed(splitter: Any) -> bool:
 
 
 def warn_if_patients_are_split(estimator: Any, n_bags: int, n_patients: int) -> None:
-    """Warn if the inner folds of a search or calibration separate the slides of a patient."""
+    """Warn if inner folds, of a search, calibration or stacking, separate slides of a patient."""
     outer = estimator
     while isinstance(outer, Pipeline):
         outer = outer.steps[-1][1]
+    for _, inner in getattr(outer, "estimators", None) or []:  # of voting and stacking
+        if isinstance(inner, BaseEstimator):
+            warn_if_patients_are_split(inner, n_bags, n_patients)
     cv = getattr(outer, "cv", "prefit")
-    if not hasattr(outer, "estimator") or isinstance(cv, str) or n_bags == n_patients:
+    has_folds = hasattr(outer, "estimator") or hasattr(outer, "stack_method")
+    if not has_folds or isinstance(cv, str) or n_bags == n_patients:
         return
     splitter = type(check_cv(cv, [0, 1], classifier=True)).__name__
     if "Group" not in splitter and "Patient" not in splitter:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from numbers import Integral
 from typing import Any
@@ -103,9 +103,17 @@ class Study:
 
 
 def as_study(
-    bags: Any, y: Any, *, omics: Any = None, groups: Any = None, pos_label: Any = None
+    bags: Any,
+    y: Any,
+    *,
+    omics: Any = None,
+    groups: Any = None,
+    pos_label: Any = None,
+    classes: Sequence[Any] = (),
 ) -> Study:
     """Check and sort the input of an evaluation.
+
+    With `classes`, those of fitted models, `y` may lack some of three or more.
 
     Raises
     ------
@@ -129,9 +137,26 @@ def as_study(
         groups = np.asarray(groups)[order]
         _check_patient_ids(sequence, groups)
     patients = patients_of(sequence, y, groups, pos_label=_positive_of(y, pos_label))
+    patients = _with_absent_classes(patients, list(classes))
     _, first = np.unique(patients.of_bag, return_index=True)
     names = np.array([sequence[i].patient_id or sequence.name(i) for i in first], dtype=object)
     return Study(sequence, y, groups, order, patients, names, patients.labels, omics)
+
+
+def _with_absent_classes(patients: Patients, classes: list[Any]) -> Patients:
+    """The patients with all `classes`, if these are three or more and some have no patient."""
+    absent = [c for c in classes if c not in patients.classes]
+    if len(classes) < 3 or not absent or not set(patients.classes) < set(classes):
+        return patients
+    warnings.warn(
+        f"No patient is of class {first_few(absent)}, which the models know. AUROC, AUPRC and "
+        "balanced accuracy are means over all classes and therefore NaN; accuracy, F1, Brier score "
+        "and the predictions are there. Add patients of the class, or fit models without it.",
+        UserWarning,
+        stacklevel=3,
+    )
+    number = np.array([classes.index(c) for c in patients.classes])
+    return patients._replace(labels=number[patients.labels], classes=classes)
 
 
 def _join_by_id(omics: Any, bags: BagSequence) -> OmicsTable:
@@ -221,9 +246,9 @@ def make_plan(study: Study, cv: Any, n_repeats: int, random_state: int) -> Plan:
 
 def _given_splits(study: Study, cv: Any) -> list[Split]:
     """Splits of positions in the input, turned into positions in the study."""
-    if isinstance(cv, Integral) or hasattr(cv, "split"):
+    if isinstance(cv, Integral) or (hasattr(cv, "split") and not isinstance(cv, str)):
         return []
-    if not isinstance(cv, Iterable):
+    if not isinstance(cv, Iterable) or isinstance(cv, str):
         raise ValueError(f"cv must be an int, a splitter or a list of splits, got {cv!r}.")
     place = np.argsort(study.order)
     folds = [tuple(np.sort(place[positions(part, len(place))]) for part in split) for split in cv]

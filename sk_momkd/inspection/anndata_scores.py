@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ..data.bag import Bag
 from ..estimators.momkd import MoMKDClassifier
-from ..io.writers import slide_anndata
+from ..io.writers import anndata_key, slide_anndata
 from .attention import patch_attention
 from .fitted import fitted_classifier, fitted_momkd, momkd_output
 from .inspected_bags import inspected_bags
@@ -120,6 +120,7 @@ def cohort_scores(clf: Any, bags: Any, y: Any = None) -> AnnData:
     """
     model = fitted_classifier(clf)
     obs = prediction_table(clf, bags, y)
+    obs = obs.rename(columns=anndata_key)
     obs.index = obs["bag_id"].astype(str).rename(None)
     obs["patient_id"] = obs["patient_id"].astype("category")
     if isinstance(model, MoMKDClassifier):
@@ -130,5 +131,5 @@ def cohort_scores(clf: Any, bags: Any, y: Any = None) -> AnnData:
         ]
         var = component_table(first).astype({"class": str})
         return AnnData((torch.cat(projections) @ rows).numpy(), obs=obs, var=var)
-    names = [f"p_{c}" for c in model.classes_]
+    names = [anndata_key(f"p_{c}") for c in model.classes_]
     return AnnData(obs[names].to_numpy(), obs=obs, var=pd.DataFrame(index=names))

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ..data.sequence import as_bags
 from ..estimators.momkd import MoMKDClassifier
+from ..io.writers import anndata_key
 from ..nn.memory import active_ratio, perplexity
 from .fitted import fitted_momkd, momkd_output
 from .inspected_bags import InspectedBag, inspected_bags
@@ -81,7 +82,7 @@ def memory_prototypes(clf: Any) -> AnnData:
     prototypes = AnnData(directions, obs=obs)
     prototypes.obsp["cosine"] = cosine
     prototypes.uns["cosine"] = {
-        f"within_{c}": _size(cosine[other & (obs["class"].to_numpy() == c)[:, None]])
+        anndata_key(f"within_{c}"): _size(cosine[other & (obs["class"].to_numpy() == c)[:, None]])
         for c in model._network_classes
     } | {"across": _size(cosine[~own])}
     return prototypes

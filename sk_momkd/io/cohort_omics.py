@@ -192,7 +192,7 @@ def _as_anndata(
         adata = omics
         if not is_anndata(omics):
             adata = _open_h5ad(omics, allow_external=allow_external)
-        return adata, ids_of_rows(adata.obs_names, adata.obs, id_column, bags)
+        return adata, ids_of_rows(adata.obs_names.astype(str), adata.obs, id_column, bags)
     from anndata import AnnData
 
     frame = omics

@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from os import PathLike, fspath
 from pathlib import Path
+from typing import Any
 
 from numpy.typing import NDArray
 
@@ -16,7 +17,8 @@ from ..data.sequence import BagSequence
 from ..exceptions import BagFileError
 from .anndata_files import AnnDataBag
 from .hdf5 import LAYOUTS, Hdf5Bag
-from .slide_files import BAG_SUFFIXES, files_by_slide, visible_files
+from .local_files import file_state
+from .slide_files import BAG_SUFFIXES, feature_folder, files_by_slide, visible_files
 from .torch_files import TorchBag
 
 _READERS: dict[str, type[Hdf5Bag | TorchBag | AnnDataBag]] = {
@@ -71,6 +73,17 @@ class SlideFile:
     format: str = "auto"
     allow_external: bool = False
     allow_constant: bool = False
+
+    def __getstate__(self) -> dict[str, Any]:
+        # With the state of the file, joblib's hashes, as of Pipeline(memory=), change with it.
+        try:
+            size_and_time = file_state(self.path)[:2]
+        except OSError:
+            return self.__dict__.copy()
+        return self.__dict__ | {"state": size_and_time}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update({k: value for k, value in state.items() if k != "state"})
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -151,7 +164,8 @@ def read_bags(
     Parameters
     ----------
     source : path, or iterable of paths
-        In a folder, every file with a known suffix is a bag.
+        In a folder, every file with a known suffix is a bag. If it holds none, the only folder
+        below it that does is read, as in a folder of TRIDENT.
     format : str, default="auto"
         One of ``FORMATS``; files of another format are refused.
     allow_external : bool, default=False
@@ -188,7 +202,7 @@ def read_bags(
     if not isinstance(source, str | PathLike):
         paths = [Path(path) for path in source]
     elif Path(source).is_dir():
-        paths = visible_files(source, BAG_SUFFIXES)
+        paths = visible_files(feature_folder(source, BagFileError), BAG_SUFFIXES)
     else:
         paths = [Path(source)]
     if not paths:

@@ -117,6 +117,11 @@ def write_trident(
         file["coords"].attrs.update(attributes)
 
 
+def anndata_key(name: object) -> str:
+    """`name` as a key of an AnnData: without "/", of which HDF5 and zarr make folders."""
+    return str(name).replace("/", "_")
+
+
 def slide_anndata(bag: Bag, scores: Mapping[str, ArrayLike] | None = None) -> AnnData:
     """One slide as AnnData: a row per patch, ready for scanpy or squidpy.
 
@@ -124,7 +129,8 @@ def slide_anndata(bag: Bag, scores: Mapping[str, ArrayLike] | None = None) -> An
     ----------
     bag : Bag
     scores : mapping of str to array-like, optional
-        Per patch: (N,) goes to ``obs`` (attention), (N, m) to ``obsm`` (affinities).
+        Per patch: (N,) goes to ``obs`` (attention), (N, m) to ``obsm`` (affinities). A "/" in a
+        name becomes "_".
 
     Returns
     -------
@@ -156,6 +162,7 @@ def slide_anndata(bag: Bag, scores: Mapping[str, ArrayLike] | None = None) -> An
         ones = np.ones(edges.shape[1], dtype=np.float32)
         slide.obsp["spatial_connectivities"] = sparse.csr_matrix((ones, edges[::-1]), shape=(n, n))
     for name, values in (scores or {}).items():
+        name = anndata_key(name)
         array = np.asarray(values)
         if len(array) != n:
             raise BagError(f"Score {name!r} has {len(array)} rows, {bag.name} has {n} instances.")

@@ -297,6 +297,7 @@ def inner_split(
     fraction: float,
     splitter: Any,
     random_state: np.random.RandomState,
+    classes: Sequence[Any] | None = None,
 ) -> tuple[NDArray, NDArray]:
     """Positions of the training and the validation part; no patient, no group on both sides.
 
@@ -309,7 +310,12 @@ def inner_split(
     """
     if splitter is None:
         return stratified_group_split(
-            labels, groups, fraction=fraction, random_state=random_state, patients=bags.groups()
+            labels,
+            groups,
+            fraction=fraction,
+            random_state=random_state,
+            patients=bags.groups(),
+            classes=classes,
         )
     folds = check_cv(splitter, labels, classifier=True)
     with warnings.catch_warnings():  # groups are checked below

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +23,7 @@ def stratified_group_split(
     fraction: float,
     random_state: np.random.RandomState,
     patients: NDArray | None = None,
+    classes: Sequence[Any] | None = None,
 ) -> tuple[NDArray, NDArray]:
     """Positions of a training and a validation part, every class on both sides.
 
@@ -40,6 +42,8 @@ def stratified_group_split(
     patients : ndarray of shape (n_bags,), optional
         Patient of each bag. The size of a part is its number of patients. By default each group
         is one patient.
+    classes : sequence, optional
+        Names of the class numbers, for messages.
 
     Raises
     ------
@@ -47,7 +51,7 @@ def stratified_group_split(
         If a class has a single group, so that it cannot be on both sides.
     """
     held = _PatientsOfGroups.count(y, groups, groups if patients is None else patients)
-    held.require_two_groups(len(y))
+    held.require_two_groups(len(y), np.unique(y), classes)
     drawn = [part for _ in range(_DRAWS) if (part := held.draw(fraction, random_state)) is not None]
     if not drawn:
         raise ValueError(
@@ -97,13 +101,17 @@ class _PatientsOfGroups:
         np.add.at(counts, (group_of_bag, label), 1 / n_bags[patient])
         return cls(counts, group_of_bag)
 
-    def require_two_groups(self, n_bags: int) -> None:
+    def require_two_groups(
+        self, n_bags: int, numbers: NDArray, classes: Sequence[Any] | None
+    ) -> None:
         """Raise if a class is in one group only."""
         n_groups = (self.counts > 0).sum(axis=0)
         rarest = int(np.argmin(n_groups))
         if n_groups[rarest] < 2:
+            number = int(numbers[rarest])
+            name = f"number {number}" if classes is None else repr(classes[number])
             raise ValueError(
-                f"Class number {rarest} has a single patient or group (n_samples = {n_bags}), so "
+                f"Class {name} has a single patient or group (n_samples = {n_bags}), so "
                 "no validation part with every class can be set apart. Add patients or groups, use "
                 "early_stopping=False, or pass no groups (evaluate takes folds of two sites as "
                 "cv=[(train, test), ...])."

@@ -1,18 +1,23 @@
 """Sequences take bags in any form and are cut without reading a feature."""
 
 import pickle
+from pathlib import Path
 
 import h5py
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from sklearn.ensemble import BaggingClassifier
 from sklearn.model_selection import KFold
+from sklearn.preprocessing import StandardScaler
 from sklearn.utils import _safe_indexing
 from torch_geometric.data import Data
 
-from sk_momkd import Bag, BagSequence, as_bags
+from sk_momkd import ABMILClassifier, Bag, BagSequence, as_bags
 from sk_momkd.data.bag import BagArrays
+from sk_momkd.data.omics import join_omics
+from sk_momkd.data.validation import check_bags
 from sk_momkd.exceptions import BagError
 from sk_momkd.io.readers import SlideFile
 
@@ -130,7 +135,7 @@ def test_as_bags_graph_without_positions_has_no_coords():
         (np.ones(3), r"ndarray of shape \(3,\)"),
         (np.ones((1, 1, 1, 1)), r"of shape \(1, 1, 1, 1\)"),
         ([], r"list of shape \(0,\)"),
-        ("slides.csv", r"str of shape \(\)"),
+        ("slides.csv", r"X is a str, expected bags\. Pass read_bags\(X\)"),
         ([(A, COORDS[3]), (A, COORDS[3], A)], r"Bag 1 is a tuple of 3 parts.*\(features, coords\)"),
     ],
 )
@@ -287,3 +292,57 @@ def test_as_bags_first_bag_of_one_dimension_raises_naming_it(odd):
 def test_as_bags_ragged_lists_raise_naming_the_bag():
     with pytest.raises(BagError, match=r"[Bb]ag 1"):
         as_bags([[[1, 2], [3, 4]], [[1, 2], [3]]])
+
+
+ARRAYS = {f"S{i}": np.full((2, 3), i, dtype=float) for i in range(4)}
+
+
+@pytest.mark.parametrize("take", [as_bags, lambda X: check_bags(ABMILClassifier(), X, reset=True)])
+@pytest.mark.parametrize(
+    ("X", "said"),
+    [
+        (ARRAYS, r"X is a dict.*as_bags\(list\(X\.values\(\)\), bag_ids=list\(X\)\)"),
+        (pd.Series(ARRAYS), r"X is a Series.*as_bags\(X\.tolist\(\), bag_ids=X\.index\)"),
+        (["a/S1.h5", "a/S2.h5"], r"list of paths.*read_bags\(X\)"),
+        ([Path("S1.h5")], r"list of paths.*read_bags\(X\)"),
+        (np.array(["S1.h5"]), r"ndarray of paths.*read_bags\(X\)"),
+        ("folder", r"X is a str.*read_bags\(X\)"),
+    ],
+)
+def test_other_containers_raise_naming_the_call(take, X, said):
+    with pytest.raises(BagError, match=said):
+        take(X)
+
+
+def test_as_bags_with_ids_joins_a_frame_of_these_ids():
+    rna = pd.DataFrame({"A": [30.0, 10, 0, 20]}, index=["3", "1", "0", "2"])
+    bags = as_bags(np.ones((4, 2, 3)), patient_ids=range(4))
+    table, rows = join_omics(rna, bags)
+    assert table.rows(rows)["A"].tolist() == [0, 10, 20, 30]
+    named = as_bags(list(ARRAYS.values()), bag_ids=list(ARRAYS), patient_ids=["P", "P", None, "Q"])
+    assert named.ids.tolist() == list(ARRAYS)
+    assert named.patient_ids.tolist() == ["P", "P", None, "Q"]
+    assert as_bags(named, bag_ids=["S0.svs", None, None, None])[0].bag_id == "S0"
+
+
+def test_as_bags_with_wrong_ids_raises():
+    with pytest.raises(BagError, match="bag_ids has 3 ids for 4 bags"):
+        as_bags(np.ones((4, 2, 3)), bag_ids=["a", "b", "c"])
+    with pytest.raises(BagError, match="bag 'S1' has bag_id='S1' already, got 'S2'"):
+        as_bags([Bag(np.ones((1, 2)), bag_id="S1")], bag_ids=["S2"])
+    with pytest.raises(BagError, match="'a' and 'a '"):
+        as_bags(np.ones((2, 2, 3)), bag_ids=["a", "a "])
+
+
+@pytest.mark.parametrize("kind", [BagSequence, list])
+def test_scaler_of_tables_on_bags_names_the_remedy(kind):
+    bags = kind(Bag(np.ones((2, 3)), bag_id=f"S{i}") for i in range(4))
+    with pytest.raises(BagError, match=r"InstanceTransformer\(StandardScaler\(\)\) or BagPooling"):
+        StandardScaler().fit(bags)
+    assert np.asarray(bags, dtype=object).shape == (4,)
+
+
+def test_bagging_of_bags_names_the_remedy():
+    bags = BagSequence(Bag(np.ones((2, 3))) for _ in range(4))
+    with pytest.raises(BagError, match="StandardScaler and BaggingClassifier do, cannot take bags"):
+        BaggingClassifier(ABMILClassifier()).fit(bags, [0, 1, 0, 1])

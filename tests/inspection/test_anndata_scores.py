@@ -10,7 +10,9 @@ from sk_momkd import (
     Bag,
     BagSequence,
     InstanceFilter,
+    MoMKDClassifier,
     cohort_scores,
+    memory_prototypes,
     patch_attention,
     slide_scores,
 )
@@ -69,3 +71,19 @@ def test_cohort_as_anndata_without_a_memory_has_probabilities(abmil):
     cohort = cohort_scores(clf, bags)
     np.testing.assert_array_equal(cohort.X, clf.predict_proba(bags))
     assert cohort.var_names.to_list() == ["p_mut", "p_wt"]
+
+
+def test_class_names_with_slashes_are_written_and_read(tmp_path):
+    random = np.random.default_rng(0)
+    bags = [Bag(random.normal(2 * (i % 2), size=(5, 4)), bag_id=f"S{i}") for i in range(20)]
+    y = np.array(["HER2+/ER-", "HER2-</b>"])[np.arange(20) % 2]
+    clf = MoMKDClassifier(
+        hidden_dim=8, n_components=3, max_epochs=1, random_state=0, pos_label="HER2+/ER-"
+    ).fit(bags, y)
+    for scores in (cohort_scores(clf, bags), slide_scores(clf, bags[0]), memory_prototypes(clf)):
+        scores.write_h5ad(tmp_path / "scores.h5ad")
+        read = read_h5ad(tmp_path / "scores.h5ad")
+        assert read.obs.columns.tolist() == scores.obs.columns.tolist()
+        assert set(read.uns) == set(scores.uns)
+        np.testing.assert_array_equal(read.X, scores.X)
+    assert {"p_HER2+_ER-", "p_HER2-<_b>"} <= set(cohort_scores(clf, bags).obs)

@@ -82,6 +82,18 @@ def test_picture_of_an_id_too_long_for_a_file_is_none(tmp_path):
     assert image_of("S" * 400, tmp_path) is None
 
 
+def test_picture_of_an_id_that_leads_out_of_the_folder_is_none(tmp_path):
+    images, private = tmp_path / "images", tmp_path / "private"
+    for folder in (images, private):
+        folder.mkdir()
+    (private / "secret.svs").touch()
+    (images / "S1.SVS").touch()
+    for name in ("../private/secret", str(private / "secret"), "..\\private\\secret"):
+        assert image_of(name, images) is None
+    assert image_of("slides/S1.svs", images) == images / "S1.SVS"
+    assert image_of("S1", {"S1.svs": 7}) == 7
+
+
 def test_prototypes_without_coordinates_say_so(demo):
     bags = BagSequence([Bag(np.ones((3, 8)), bag_id="S")])
     with pytest.raises(BagError, match="'S' has no coordinates"):

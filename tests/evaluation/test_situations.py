@@ -1,0 +1,143 @@
+"""Situations around evaluation: stacks, absent classes, single models, wrong `cv`, tables."""
+
+import pickle
+
+import joblib
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.dummy import DummyClassifier
+from sklearn.ensemble import StackingClassifier, VotingClassifier
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.svm import LinearSVC
+
+from sk_momkd import (
+    Bag,
+    BagPooling,
+    BagSequence,
+    MoMKDClassifier,
+    PatientStratifiedKFold,
+    evaluate,
+    evaluate_external,
+    read_bags,
+)
+from sk_momkd.evaluation.results import escaped
+from sk_momkd.evaluation.routing import warn_if_patients_are_split
+
+N = 24
+Y = np.arange(N) % 2
+RANDOM = np.random.default_rng(0)
+BAGS = BagSequence(
+    Bag(RANDOM.normal(y, 1, size=(3, 2)), bag_id=f"S{i}", patient_id=f"P{i}")
+    for i, y in enumerate(Y)
+)
+
+
+def pooled(model=None):
+    return make_pipeline(BagPooling(), LogisticRegression() if model is None else model)
+
+
+@pytest.mark.parametrize("final", [None, LogisticRegression()])
+def test_evaluate_stack_with_any_final_estimator(final):
+    stack = StackingClassifier([("a", pooled()), ("b", pooled())], final_estimator=final, cv=2)
+    result = evaluate(stack, BAGS, Y, cv=2, n_bootstrap=20)
+    assert 0.5 < result.summary.loc["auroc", "value"] <= 1
+
+
+def test_evaluate_without_probabilities_raises_before_any_fit():
+    with pytest.raises(TypeError, match="has no predict_proba"):
+        evaluate(pooled(LinearSVC()), BAGS, Y)
+
+
+@pytest.mark.parametrize(
+    "estimator",
+    [
+        StackingClassifier([("a", pooled())], cv=3),
+        VotingClassifier([("a", StackingClassifier([("a", pooled())]))], voting="soft"),
+        make_pipeline(BagPooling(), StackingClassifier([("a", LogisticRegression())])),
+    ],
+)
+def test_stack_that_separates_slides_of_a_patient_warns(estimator):
+    with pytest.warns(UserWarning, match="StackingClassifier splits by StratifiedKFold"):
+        warn_if_patients_are_split(estimator, 10, 5)
+
+
+def test_stack_that_keeps_patients_does_not_warn(recwarn):
+    by_patient = PatientStratifiedKFold()
+    warn_if_patients_are_split(StackingClassifier([("a", pooled())], cv=by_patient), 10, 5)
+    warn_if_patients_are_split(StackingClassifier([("a", pooled())]), 5, 5)
+    warn_if_patients_are_split(VotingClassifier([("a", pooled())]), 10, 5)
+    assert not recwarn.list
+
+
+def test_external_cohort_without_one_of_three_classes_warns_and_counts_the_rest():
+    y = np.array(["a", "b", "c"])[np.arange(N) % 3]
+    models = [pooled().fit(BAGS, y) for _ in range(2)]
+    outside = BagSequence(Bag(b.features, patient_id=f"X{i}") for i, b in enumerate(BAGS[:8]))
+    with pytest.warns(UserWarning, match="No patient is of class 'b'.*Add patients"):
+        result = evaluate_external(models, outside, ["a", "c"] * 4, n_bootstrap=20)
+    assert result.classes == ("a", "b", "c")
+    predicted = models[0].predict(outside)
+    expected = np.mean(predicted == np.array(["a", "c"] * 4))
+    assert result.summary.loc["accuracy", "value"] == pytest.approx(expected)
+    assert np.isnan(result.summary.loc["auroc", "value"])
+    assert "p_b" in result.predictions
+    assert "accuracy" in str(result)
+
+
+def test_external_takes_one_fitted_classifier_and_refuses_others():
+    outside = BagSequence(Bag(b.features, patient_id=f"X{i}") for i, b in enumerate(BAGS[:8]))
+    model = pooled().fit(BAGS, Y)
+    one = evaluate_external(model, outside, Y[:8], n_bootstrap=20)
+    assert one.summary.equals(evaluate_external([model], outside, Y[:8], n_bootstrap=20).summary)
+    with pytest.raises(TypeError, match="a fitted classifier or a list of them, got int"):
+        evaluate_external(3, outside, Y[:8])
+
+
+def test_evaluate_cv_as_text_raises():
+    with pytest.raises(ValueError, match=r"cv must be an int, a splitter or a list.*got '5'"):
+        evaluate(pooled(), BAGS, Y, cv="5")
+
+
+def test_evaluate_polars_omics_names_the_remedy():
+    class Polars:
+        def to_pandas(self):
+            return pd.DataFrame()
+
+    with pytest.raises(TypeError, match=r"Polars, which has no ids.*DataFrame with patient ids"):
+        evaluate(MoMKDClassifier(), BAGS, Y, omics=Polars())
+
+
+def test_series_of_labels_in_another_order_gives_the_same_evaluation():
+    order = np.random.default_rng(1).permutation(N)
+    y = pd.Series(Y[order], index=[f"S{i}" for i in order])
+    expected = evaluate(pooled(), BAGS, Y, cv=2, n_bootstrap=20)
+    joined = evaluate(pooled(), BAGS, y, cv=2, n_bootstrap=20)
+    assert joined.summary.equals(expected.summary)
+
+
+def test_escaped_tables_hold_no_formulas(tmp_path):
+    bags = BagSequence(Bag(b.features, patient_id=f"=cmd{i}") for i, b in enumerate(BAGS))
+    result = evaluate(make_pipeline(BagPooling(), DummyClassifier()), bags, Y, cv=2, n_bootstrap=20)
+    result.to_csv(tmp_path / "plain")
+    result.to_csv(tmp_path / "escaped", escape_formulas=True)
+    plain = pd.read_csv(tmp_path / "plain" / "predictions.csv")["patient_id"]
+    safe = pd.read_csv(tmp_path / "escaped" / "predictions.csv")["patient_id"]
+    assert plain.str.startswith("=cmd").all()
+    assert (safe == "'" + plain).all()
+    frame = pd.DataFrame({"@a": ["+1", -1.5, None, "x"]}, index=["-b", "c", "=d", "e"])
+    assert escaped(frame).columns.tolist() == ["'@a"]
+    assert escaped(frame)["'@a"].tolist()[:2] == ["'+1", -1.5]
+    assert escaped(frame).index.tolist() == ["'-b", "c", "'=d", "e"]
+
+
+def test_hash_of_bags_changes_with_their_files(tmp_path):
+    np.save(tmp_path / "x.npy", 1)
+    file = tmp_path / "S1.h5"
+    file.write_bytes(b"first")
+    before = joblib.hash(read_bags(file))
+    assert joblib.hash(read_bags(file)) == before
+    file.write_bytes(b"other!")
+    assert joblib.hash(read_bags(file)) != before
+    assert pickle.loads(pickle.dumps(read_bags(file)[0].source)) == read_bags(file)[0].source
