@@ -128,7 +128,8 @@ def as_markdown() -> str:
         "Written by `python benchmarks/methods_table.py --measure`; do not edit.",
         "",
         "Every classifier has the same `fit`, validation part, sampler, stopper, devices and",
-        'precision; `preset("original")` is the published training, the default of each but MoMKD,',
+        'precision; `preset("original")` is the published training, the default (but for `prior`, '
+        "which corrects probabilities from the sampler's class shares) of each but MoMKD,",
         'which has `"default"` (ours), `"paper"` (as printed) and `"release"` (as programmed);',
         '`preset("unified")` the same optimizer, sampler and stopper for all (AdamW, learning rate',
         "2e-4, weight decay 1e-4, one slide per step, gradient clipped at 16). MKD and TDC keep",

@@ -19,8 +19,8 @@ from .parameters import AT_LEAST_ONE, AUTO_TRAINING, BELOW_ONE, parameter
 class ABMILClassifier(BaseMILClassifier):
     """Slide classifier on the attention-weighted mean of embedded patches (ABMIL).
 
-    The defaults are ``preset("original")``, the published training; ``preset("unified")`` has the
-    training that all methods share.
+    The defaults are ``preset("original")``, the published training, but for `prior`;
+    ``preset("unified")`` has the training that all methods share.
 
     Parameters
     ----------
@@ -47,6 +47,12 @@ class ABMILClassifier(BaseMILClassifier):
     sampler : {"balanced", "shuffle"}, default="shuffle"
         "balanced" draws slides with replacement such that each class is drawn equally often;
         "shuffle" passes over each slide once per epoch.
+    prior : {"training", "sampler"}, dict or array-like, default="training"
+        Class shares of the population that probabilities refer to: those of the training part;
+        those that the sampler draws, for probabilities as trained; or class probabilities of
+        another population, by label or in the order of ``classes_``. It does not change the
+        training, so it can be set after `fit`. ``preset("original")`` and MoMKD's ``"paper"`` and
+        ``"release"`` have "sampler".
     early_stopping : bool, default=False
         Set a validation part of the training data aside, keep the weights of the epoch that is
         best on it, and stop when it no longer improves.
@@ -89,6 +95,10 @@ class ABMILClassifier(BaseMILClassifier):
         The positive one of two classes; None for more classes.
     n_features_in_ : int
         Number of features of a patch.
+    class_prior_ : ndarray of shape (n_classes,)
+        Share of each class in the training part, in the order of ``classes_``.
+    sampled_prior_ : ndarray of shape (n_classes,)
+        Share of each class among the slides that the sampler draws.
     module_ : torch module
         The fitted network; of several, the first.
     modules_ : list of torch modules

@@ -33,6 +33,7 @@ from ..training.batches import BagDataset, GraphSpec, forward, open_graph, singl
 from ..training.config import Objective, TrainingConfig, resolve_device, resolve_precision
 from ..training.random_generators import RandomGenerators
 from .parameters import (
+    AS_TRAINED,
     AT_LEAST_ONE,
     AUTO_TRAINING,
     BELOW_ONE,
@@ -44,6 +45,7 @@ from .parameters import (
     WithOptions,
     parameter,
 )
+from .prior import class_probabilities, class_shares
 from .privileged import PrivilegedOmics, fit_omics, seeded_clone, transform_omics
 
 _BLOCK_SIZE = 8192  # instances of a large slide that are in memory at once, in prediction
@@ -113,6 +115,12 @@ class BaseMILClassifier(ClassifierMixin, WithOptions):
     sampler : {"balanced", "shuffle"}, default="balanced"
         "balanced" draws slides with replacement such that each class is drawn equally often;
         "shuffle" passes over each slide once per epoch.
+    prior : {"training", "sampler"}, dict or array-like, default="training"
+        Class shares of the population that probabilities refer to: those of the training part;
+        those that the sampler draws, for probabilities as trained; or class probabilities of
+        another population, by label or in the order of ``classes_``. It does not change the
+        training, so it can be set after `fit`. ``preset("original")`` and MoMKD's ``"paper"`` and
+        ``"release"`` have "sampler".
     early_stopping : bool, default=True
         Set a validation part of the training data aside, keep the weights of the epoch that is
         best on it, and stop when it no longer improves.
@@ -152,6 +160,10 @@ class BaseMILClassifier(ClassifierMixin, WithOptions):
         The positive one of two classes; None for more classes.
     n_features_in_ : int
         Number of features of a patch.
+    class_prior_ : ndarray of shape (n_classes,)
+        Share of each class in the training part, in the order of ``classes_``.
+    sampled_prior_ : ndarray of shape (n_classes,)
+        Share of each class among the slides that the sampler draws.
     module_ : torch module
         The fitted network; of several, the first.
     modules_ : list of torch modules
@@ -176,6 +188,7 @@ class BaseMILClassifier(ClassifierMixin, WithOptions):
     learning_rate: float = parameter(2e-4, POSITIVE)
     weight_decay: float = parameter(1e-4, NON_NEGATIVE)
     sampler: str = parameter("balanced", StrOptions({"balanced", "shuffle"}))
+    prior: Any = parameter("training", StrOptions({"training", "sampler"}), dict, "array-like")
     early_stopping: bool = parameter(True, "boolean")
     validation_fraction: float = parameter(0.125, Interval(Real, 0, 0.5, closed="right"))
     patience: int = parameter(15, AT_LEAST_ONE)
@@ -191,7 +204,10 @@ class BaseMILClassifier(ClassifierMixin, WithOptions):
 
     _options: ClassVar[dict[str, type[Parameters]]] = {"training": TrainingOptions}
     _auto_training: ClassVar[dict[str, Any]] = AUTO_TRAINING
-    _presets: ClassVar[dict[str, dict[str, Any]]] = {"original": {}, "unified": UNIFIED}
+    _presets: ClassVar[dict[str, dict[str, Any]]] = {
+        "original": AS_TRAINED,
+        "unified": UNIFIED,
+    }
     _uses_omics: ClassVar[bool] = False
     _keeps_omics_branch: ClassVar[bool] = False
 
@@ -256,7 +272,7 @@ class BaseMILClassifier(ClassifierMixin, WithOptions):
         return self._keep(models, cohort, validation)
 
     def decision_function(self, X: Any) -> NDArray:
-        """Logits of the classes.
+        """Logits of the classes, corrected to the class shares of `prior`.
 
         Parameters
         ----------
@@ -265,9 +281,10 @@ class BaseMILClassifier(ClassifierMixin, WithOptions):
         Returns
         -------
         ndarray of shape (n_bags, n_classes), or (n_bags,) for two classes
-            Of two classes, the logit of the second minus that of the first.
+            Of two classes, the logit of the second minus that of the first: the log odds of
+            `predict_proba`.
         """
-        logits = self._in_class_order(torch.cat([out.logits for out in self._forward(X)]).double())
+        logits = self._in_class_order(self._logits(X))
         return logits[:, 1] - logits[:, 0] if logits.shape[1] == 2 else logits
 
     def predict_proba(self, X: Any) -> NDArray:
@@ -282,9 +299,20 @@ class BaseMILClassifier(ClassifierMixin, WithOptions):
         ndarray of shape (n_bags, n_classes)
             Columns are in the order of ``classes_``. The row of a bag does not depend on the other
             bags.
+
+        Notes
+        -----
+        A network that is trained on slides drawn in shares :math:`s_c` gives probabilities for a
+        population with these shares, 1:1 for the balanced sampler. With the shares :math:`q_c` of
+        `prior` the probability is :math:`p_c q_c / s_c`, divided by its sum over the classes
+        (Saerens et al. 2002). This is exact where the network's probabilities are right for the
+        slides that were drawn, and where classes look the same in both populations; labels
+        that are softened, by an omics teacher or otherwise, and further loss terms are assumed to
+        leave that unchanged. Of two classes the ranking of slides stays the same, whatever `prior`
+        is. `predict` takes the most probable class, which for a rare one is seldom its own;
+        for balanced decisions use a threshold or ``prior="sampler"``.
         """
-        logits = torch.cat([out.logits for out in self._forward(X)])
-        return self._in_class_order(logits.double().softmax(dim=1))
+        return self._in_class_order(self._logits(X).softmax(dim=1))
 
     def predict(self, X: Any) -> NDArray:
         """Most probable class of each bag.
@@ -307,6 +335,32 @@ class BaseMILClassifier(ClassifierMixin, WithOptions):
         Everything that a network returns by class is in this order.
         """
         return self.classes_[network_order(self.classes_, self.pos_label_)]
+
+    def _logits(self, X: Any) -> torch.Tensor:
+        """Logits by class number of the network, corrected to `prior`: float64."""
+        logits = torch.cat([out.logits for out in self._forward(X)]).double()
+        return self._at_prior(logits)
+
+    def _at_prior(self, logits: torch.Tensor) -> torch.Tensor:
+        """Logits (..., n_classes) by class number of the network, corrected to `prior`."""
+        if isinstance(self.prior, str) and self.prior == "sampler":
+            return logits
+        target = self._target_prior()
+        if np.array_equal(target, self.sampled_prior_):
+            return logits
+        shift = np.log(target / self.sampled_prior_)
+        return logits + torch.from_numpy(shift[network_order(self.classes_, self.pos_label_)])
+
+    def _target_prior(self) -> NDArray:
+        """Class shares of `prior`, in the order of ``classes_``."""
+        if not isinstance(self.prior, str):
+            return class_probabilities(self.prior, self.classes_)
+        if not hasattr(self, "class_prior_"):
+            raise ValueError(
+                f"prior={self.prior!r} needs the class shares of the training data, which this "
+                'model does not know. Use prior="sampler", or give the class probabilities.'
+            )
+        return self.class_prior_
 
     def _in_class_order(self, values: torch.Tensor) -> NDArray:
         """Columns by class number of the network, put into the order of ``classes_``."""
@@ -337,6 +391,8 @@ class BaseMILClassifier(ClassifierMixin, WithOptions):
         self.callbacks_ = engine.fresh_callbacks(self._option("training").callbacks)
         bags = check_bags(self, X, reset=True)
         self.classes_, self.pos_label_, labels = encode_labels(self, y, bags)
+        if not isinstance(self.prior, str):
+            class_probabilities(self.prior, self.classes_)  # raises before training
         check_consistent_length(bags, groups)
         _, group_of_bag = patients_and_groups(bags, bags, groups)
         generators = RandomGenerators(self.random_state, self.device_)
@@ -357,6 +413,12 @@ class BaseMILClassifier(ClassifierMixin, WithOptions):
             random_state=np.random.RandomState(generators.seeds["split"]),
             classes=list(self._network_classes),
         )
+
+    def _count_classes(self, labels: NDArray) -> None:
+        """Store the class shares of the training part and of the slides that will be drawn."""
+        place = np.argsort(network_order(self.classes_, self.pos_label_))
+        shares, sampled = class_shares(labels, self.sampler)
+        self.class_prior_, self.sampled_prior_ = shares[place], sampled[place]
 
     def _prepare_omics(
         self,
@@ -384,6 +446,7 @@ class BaseMILClassifier(ClassifierMixin, WithOptions):
         generators: RandomGenerators,
     ) -> list[tuple[nn.Module, pd.DataFrame]]:
         """Build and train `n_models` networks; each with its history."""
+        self._count_classes(cohort.labels[training])
         for_training, for_validation = privileged
         data = FitData(
             self._dataset(cohort[training], for_training),

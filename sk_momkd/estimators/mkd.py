@@ -14,6 +14,7 @@ from ..models.mkd import MKD
 from ..training.config import Objective
 from .base import PrivilegedMILClassifier
 from .parameters import (
+    AS_TRAINED,
     AT_LEAST_ONE,
     AUTO_TRAINING,
     BELOW_ONE,
@@ -29,8 +30,8 @@ class MKDClassifier(PrivilegedMILClassifier):
     """Slide classifier that is trained beside an omics and a multimodal teacher (MKD).
 
     The three networks are trained at once and from each other; the one that reads slides is kept.
-    The defaults are ``preset("original")``, the published training; ``preset("unified")`` has the
-    training that all methods share, but for `batch_size`.
+    The defaults are ``preset("original")``, the published training, but for `prior`;
+    ``preset("unified")`` has the training that all methods share, but for `batch_size`.
 
     Parameters
     ----------
@@ -73,6 +74,12 @@ class MKDClassifier(PrivilegedMILClassifier):
     sampler : {"balanced", "shuffle"}, default="balanced"
         "balanced" draws slides with replacement such that each class is drawn equally often;
         "shuffle" passes over each slide once per epoch.
+    prior : {"training", "sampler"}, dict or array-like, default="training"
+        Class shares of the population that probabilities refer to: those of the training part;
+        those that the sampler draws, for probabilities as trained; or class probabilities of
+        another population, by label or in the order of ``classes_``. It does not change the
+        training, so it can be set after `fit`. ``preset("original")`` and MoMKD's ``"paper"`` and
+        ``"release"`` have "sampler".
     early_stopping : bool, default=True
         Set a validation part of the training data aside, keep the weights of the epoch that is
         best on it, and stop when it no longer improves.
@@ -121,6 +128,10 @@ class MKDClassifier(PrivilegedMILClassifier):
         The positive one of two classes; None for more classes.
     n_features_in_ : int
         Number of features of a patch.
+    class_prior_ : ndarray of shape (n_classes,)
+        Share of each class in the training part, in the order of ``classes_``.
+    sampled_prior_ : ndarray of shape (n_classes,)
+        Share of each class among the slides that the sampler draws.
     module_ : torch module
         The fitted network; of several, the first.
     modules_ : list of torch modules
@@ -194,7 +205,7 @@ class MKDClassifier(PrivilegedMILClassifier):
         "min_epochs": 7,
     }
     _presets: ClassVar[dict[str, dict[str, Any]]] = {
-        "original": {},
+        "original": AS_TRAINED,
         "unified": UNIFIED | {"batch_size": 16},
     }
 

@@ -32,6 +32,7 @@ from .momkd_options import LossOptions, MemoryOptions, NetworkOptions
 from .official_checkpoint import read_official_checkpoint
 from .omics_teacher import cross_fitted_labels
 from .parameters import (
+    AS_TRAINED,
     AT_LEAST_ONE,
     BELOW_ONE,
     NON_NEGATIVE,
@@ -45,6 +46,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "default": {},  # ours: the paper's constants and sizes, the release's losses and head
     "unified": UNIFIED,
     "paper": {  # as printed; what the paper does not state is as in the default
+        **AS_TRAINED,
         "network__head": "linear",
         "loss__assignment": "euclidean",
         "loss__commit_reduction": "sum",
@@ -52,6 +54,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "loss__ortho_reduction": "sum",
     },
     "release": {  # the authors' script
+        **AS_TRAINED,
         "hidden_dim": 512,
         "projection_dim": 64,
         "network__edge_flow": "release",
@@ -149,6 +152,12 @@ class MoMKDClassifier(TransformerMixin, PrivilegedMILClassifier):
     sampler : {"balanced", "shuffle"}, default="balanced"
         "balanced" draws slides with replacement such that each class is drawn equally often;
         "shuffle" passes over each slide once per epoch.
+    prior : {"training", "sampler"}, dict or array-like, default="training"
+        Class shares of the population that probabilities refer to: those of the training part;
+        those that the sampler draws, for probabilities as trained; or class probabilities of
+        another population, by label or in the order of ``classes_``. It does not change the
+        training, so it can be set after `fit`. ``preset("original")`` and MoMKD's ``"paper"`` and
+        ``"release"`` have "sampler".
     early_stopping : bool, default=True
         Set a validation part of the training data aside, keep the weights of the epoch that is
         best on it, and stop when it no longer improves.
@@ -197,6 +206,10 @@ class MoMKDClassifier(TransformerMixin, PrivilegedMILClassifier):
         The positive one of two classes; None for more classes.
     n_features_in_ : int
         Number of features of a patch.
+    class_prior_ : ndarray of shape (n_classes,)
+        Share of each class in the training part, in the order of ``classes_``.
+    sampled_prior_ : ndarray of shape (n_classes,)
+        Share of each class among the slides that the sampler draws.
     module_ : torch module
         The fitted network; of several, the first.
     modules_ : list of torch modules
@@ -363,6 +376,7 @@ class MoMKDClassifier(TransformerMixin, PrivilegedMILClassifier):
         checkpoint.load_into(module, path)
         clf.module_, clf.modules_, clf.validation_ = module, [module], None
         clf.official_checkpoint_ = str(path)
+        clf.sampled_prior_ = np.full(2, 0.5)
         return clf
 
     def __getattr__(self, name: str) -> Any:

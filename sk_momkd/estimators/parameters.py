@@ -182,6 +182,9 @@ AUTO_TRAINING: dict[str, Any] = {
     "best_after": 0.0,
 }
 
+# Probabilities as a paper's program gives them.
+AS_TRAINED: dict[str, Any] = {"prior": "sampler"}
+
 # One training for all methods, under which they are compared; see `BaseMILClassifier.preset`.
 UNIFIED: dict[str, Any] = {
     "max_epochs": 100,

@@ -18,6 +18,7 @@ from ..models.tdc import TDC, MultimodalNet, TDCTeacher
 from ..training.config import Objective
 from .base import FitData, PrivilegedMILClassifier
 from .parameters import (
+    AS_TRAINED,
     AT_LEAST_ONE,
     AUTO_TRAINING,
     BELOW_ONE,
@@ -38,8 +39,8 @@ class TDCClassifier(PrivilegedMILClassifier):
     """Slide classifier distilled from a multimodal teacher and its own moving average (TDC).
 
     The first stage trains the multimodal teacher, the second the student; without omics there is
-    the second alone. The defaults are ``preset("original")``, the published training;
-    ``preset("unified")`` has the training that all methods share, but for `batch_size`.
+    the second alone. The defaults are ``preset("original")``, the published training, but for
+    `prior`; ``preset("unified")`` has the training that all methods share, but for `batch_size`.
 
     Parameters
     ----------
@@ -100,6 +101,12 @@ class TDCClassifier(PrivilegedMILClassifier):
     sampler : {"balanced", "shuffle"}, default="shuffle"
         "balanced" draws slides with replacement such that each class is drawn equally often;
         "shuffle" passes over each slide once per epoch.
+    prior : {"training", "sampler"}, dict or array-like, default="training"
+        Class shares of the population that probabilities refer to: those of the training part;
+        those that the sampler draws, for probabilities as trained; or class probabilities of
+        another population, by label or in the order of ``classes_``. It does not change the
+        training, so it can be set after `fit`. ``preset("original")`` and MoMKD's ``"paper"`` and
+        ``"release"`` have "sampler".
     early_stopping : bool, default=True
         Set a validation part of the training data aside, keep the weights of the epoch that is
         best on it, and stop when it no longer improves.
@@ -148,6 +155,10 @@ class TDCClassifier(PrivilegedMILClassifier):
         The positive one of two classes; None for more classes.
     n_features_in_ : int
         Number of features of a patch.
+    class_prior_ : ndarray of shape (n_classes,)
+        Share of each class in the training part, in the order of ``classes_``.
+    sampled_prior_ : ndarray of shape (n_classes,)
+        Share of each class among the slides that the sampler draws.
     module_ : torch module
         The fitted network; of several, the first.
     modules_ : list of torch modules
@@ -239,7 +250,7 @@ class TDCClassifier(PrivilegedMILClassifier):
         "max_grad_norm": None,
     }
     _presets: ClassVar[dict[str, dict[str, Any]]] = {
-        "original": {},
+        "original": AS_TRAINED,
         "unified": UNIFIED | {"batch_size": 16},
     }
     _validates_with_omics: ClassVar[bool] = True

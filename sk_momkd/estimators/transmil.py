@@ -21,8 +21,8 @@ class TransMILClassifier(BaseMILClassifier):
     The order of a bag's patches is part of the model: they are laid out row by row on a square in
     the order in which they come.
 
-    The defaults are ``preset("original")``, the published training; ``preset("unified")`` has the
-    training that all methods share.
+    The defaults are ``preset("original")``, the published training, but for `prior`;
+    ``preset("unified")`` has the training that all methods share.
 
     Parameters
     ----------
@@ -44,6 +44,12 @@ class TransMILClassifier(BaseMILClassifier):
     sampler : {"balanced", "shuffle"}, default="shuffle"
         "balanced" draws slides with replacement such that each class is drawn equally often;
         "shuffle" passes over each slide once per epoch.
+    prior : {"training", "sampler"}, dict or array-like, default="training"
+        Class shares of the population that probabilities refer to: those of the training part;
+        those that the sampler draws, for probabilities as trained; or class probabilities of
+        another population, by label or in the order of ``classes_``. It does not change the
+        training, so it can be set after `fit`. ``preset("original")`` and MoMKD's ``"paper"`` and
+        ``"release"`` have "sampler".
     early_stopping : bool, default=True
         Set a validation part of the training data aside, keep the weights of the epoch that is
         best on it, and stop when it no longer improves.
@@ -86,6 +92,10 @@ class TransMILClassifier(BaseMILClassifier):
         The positive one of two classes; None for more classes.
     n_features_in_ : int
         Number of features of a patch.
+    class_prior_ : ndarray of shape (n_classes,)
+        Share of each class in the training part, in the order of ``classes_``.
+    sampled_prior_ : ndarray of shape (n_classes,)
+        Share of each class among the slides that the sampler draws.
     module_ : torch module
         The fitted network; of several, the first.
     modules_ : list of torch modules

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from sklearn.utils import check_random_state
 from torch import Tensor
 
+from ..estimators.momkd import MoMKDClassifier
 from ..models.momkd import MoMKD
 from ..nn.memory import attention_scores
 from ..nn.precision import upcast
@@ -142,9 +143,9 @@ def explain_prediction(
     tables, rows = [], []
     with _recorded_embedding(network) as embedding:
         for inspected in inspected_bags(clf, bags, model):
-            proba = inspected.output.logits.double().softmax(dim=1)[0].numpy()
+            proba = model._at_prior(inspected.output.logits.double()).softmax(dim=1)[0].numpy()
             which = _target(proba, None if target is None else classes.index(target))
-            value = _coalition_value(network, inspected, embedding[0], which)
+            value = _coalition_value(model, inspected, embedding[0], which)
             found = shapley_values(
                 value, len(components), n_permutations=n_permutations, random=random
             )
@@ -204,9 +205,10 @@ def _recorded_embedding(module: MoMKD) -> Iterator[list[Tensor]]:
 
 
 def _coalition_value(
-    module: MoMKD, inspected: InspectedBag, embedding: Tensor, target: int
+    clf: MoMKDClassifier, inspected: InspectedBag, embedding: Tensor, target: int
 ) -> Callable[[NDArray], NDArray]:
     """Function from coalitions of components (n, K * m) to the target's probability (n,)."""
+    module = cast(MoMKD, clf.module_)
     affinity = momkd_output(inspected.output).affinity.flatten(1)  # (N, K * m)
     absent = affinity.mean(dim=0, keepdim=True)
     shape = momkd_output(inspected.output).affinity.shape[1:]
@@ -226,7 +228,8 @@ def _coalition_value(
         scores = attention_scores(known.flatten(0, 1).unflatten(1, shape)) / tau
         attention = scores.unflatten(0, known.shape[:2]).softmax(dim=1)  # (c, N, maps)
         pooled = attention.transpose(1, 2) @ embedding  # (c, maps, D)
-        return module._logits(pooled.to(device)).cpu().double().softmax(dim=1)[:, target]
+        logits = module._logits(pooled.to(device)).cpu().double()
+        return clf._at_prior(logits).softmax(dim=1)[:, target]
 
     return value
 

@@ -77,7 +77,7 @@ def test_attributions_agree_with_the_sum_over_all_coalitions():
     clf = quick_classifier(n_components=2, max_epochs=3, early_stopping=False).fit(bags, y)
     with _recorded_embedding(clf.module_) as embedding:
         (inspected,) = inspected_bags(clf, bags[:1])
-        exact = exact_shapley(_coalition_value(clf.module_, inspected, embedding[0], 1), 4)
+        exact = exact_shapley(_coalition_value(clf, inspected, embedding[0], 1), 4)
     found = explain_prediction(clf, bags[:1], n_permutations=300, random_state=0)
     np.testing.assert_allclose(found.components["attribution"], exact, atol=0.01)
 

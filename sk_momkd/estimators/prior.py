@@ -1,0 +1,49 @@
+"""Class shares of the population that probabilities refer to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+_SUM_TOLERANCE = 1e-6
+
+
+def class_shares(labels: NDArray, sampler: str) -> tuple[NDArray, NDArray]:
+    """Share of each class number in the training part, and among the slides that are drawn."""
+    shares = np.bincount(labels) / len(labels)
+    if sampler == "balanced":
+        return shares, np.full(len(shares), 1 / len(shares))
+    return shares, shares
+
+
+def class_probabilities(prior: Any, classes: NDArray) -> NDArray:
+    """Probabilities of the classes that a user gave, in the order of `classes`.
+
+    Raises
+    ------
+    ValueError
+        Unless there is one number above 0 for each class and they sum to one.
+    """
+    names = classes.tolist()
+    if isinstance(prior, Mapping):
+        wrong = [name for name in (*prior, *names) if name not in prior or name not in names]
+        if wrong:
+            raise ValueError(
+                f"prior has the classes {list(prior)}, expected one entry for each of {names}."
+            )
+        prior = [prior[name] for name in names]
+    given = np.asarray(prior, dtype=np.float64)
+    if given.shape != (len(names),) or not (given > 0).all():
+        raise ValueError(
+            f"prior={given.tolist()} must be one number above 0 for each of the classes "
+            f"{names}, in this order."
+        )
+    if abs(given.sum() - 1) > _SUM_TOLERANCE:
+        raise ValueError(
+            f"prior={given.tolist()} sums to {given.sum():g}, expected 1: probabilities of the "
+            f"classes {names}."
+        )
+    return given
