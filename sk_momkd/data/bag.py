@@ -381,9 +381,7 @@ class Bag:
         -------
         Bag
         """
-        bag = object.__new__(type(self))
-        for slot in Bag.__slots__:
-            setattr(bag, slot, getattr(self, slot))
+        bag = self._copy()
         given = list(self._given)
         if not pd.isna(bag_id):
             bag.bag_id, given[0] = normalise_id(bag_id), str(bag_id)
@@ -395,10 +393,28 @@ class Bag:
     def __float__(self) -> float:
         raise BagError(f"{self.name} is no number. {NO_TABLE}")
 
-    def _then(self, step: Callable[[BagArrays, str], BagArrays]) -> Self:
+    def pinned(self) -> Self:
+        """Bag whose file must stay as it is now; reading it after a change raises.
+
+        Returns
+        -------
+        Bag
+        """
+        pin = getattr(self._source, "pinned", None)
+        if pin is None:
+            return self
+        bag = self._copy()
+        bag._source = pin()
+        return bag
+
+    def _copy(self) -> Self:
         bag = object.__new__(type(self))
         for slot in Bag.__slots__:
             setattr(bag, slot, getattr(self, slot))
+        return bag
+
+    def _then(self, step: Callable[[BagArrays, str], BagArrays]) -> Self:
+        bag = self._copy()
         bag._steps = (*self._steps, step)
         return bag
 

@@ -209,6 +209,10 @@ class PatientSource:
             np.repeat(np.arange(len(parts)), sizes),
         )
 
+    def pinned(self) -> PatientSource:
+        """The slides, whose files must stay as they are now."""
+        return PatientSource([slide.pinned() for slide in self.slides])
+
     def info(self) -> BagInfo:
         """Format, keys, unit and patch size of the first slide."""
         return self.slides[0].info

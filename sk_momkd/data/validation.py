@@ -18,6 +18,7 @@ from .bag import Bag
 from .bag_order import in_bag_order
 from .positive_class import positive_class
 from .sequence import BagSequence, as_bags, is_bag_list, refuse_other_containers
+from .stated import agreed, pinned, require_as_in_training
 
 
 def _is_table(X: Any) -> bool:
@@ -30,8 +31,10 @@ def _is_table(X: Any) -> bool:
 def check_bags(estimator: BaseEstimator, X: Any, *, reset: bool) -> BagSequence:
     """Return `X` as bags; scikit-learn validates a table first.
 
-    With `reset` the estimator gets its ``n_features_in_`` from the first bag. The number of
-    features of later bags is checked when they are read.
+    With `reset` the estimator gets its ``n_features_in_`` from the first bag, and what the files
+    state of their features as ``bag_info_``; bags that state different things raise. The files must
+    then stay as they are. Without, bags that state something else than in `fit` raise. The number
+    of features of later bags is checked when they are read.
     """
     if isinstance(X, list | tuple) and len(X) == 0:
         raise ValueError("X holds no bags.")
@@ -41,8 +44,14 @@ def check_bags(estimator: BaseEstimator, X: Any, *, reset: bool) -> BagSequence:
     bags = as_bags(X)
     if len(bags) == 0:
         raise ValueError("X holds no bags.")
-    if reset:
-        estimator.n_features_in_ = bags.load(0).features.shape[1]
+    if not reset:
+        trained_on = getattr(estimator, "bag_info_", {})
+        for i, bag in enumerate(bags):
+            require_as_in_training(bag, bags.name(i), trained_on)
+        return bags
+    bags = bags.replace(pinned(bags))
+    estimator.n_features_in_ = bags.load(0).features.shape[1]
+    estimator.bag_info_ = agreed(bags)
     return bags
 
 

@@ -96,6 +96,9 @@ class WiKGClassifier(BaseMILClassifier):
         The positive one of two classes; None for more classes.
     n_features_in_ : int
         Number of features of a patch.
+    bag_info_ : dict
+        What the files of the training bags state, such as encoder and magnification; bags that
+        state something else are refused in prediction.
     class_prior_ : ndarray of shape (n_classes,)
         Share of each class in the training part, in the order of ``classes_``.
     sampled_prior_ : ndarray of shape (n_classes,)

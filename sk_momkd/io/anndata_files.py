@@ -51,6 +51,11 @@ class AnnDataBag:
         """The file."""
         return [self.path]
 
+    @property
+    def stated_in(self) -> list[str]:
+        """The file."""
+        return [self.path]
+
     def info(self) -> BagInfo:
         """Keys, unit and patch size, as far as the file holds them."""
         slide = self._load()

@@ -109,6 +109,15 @@ class CachedFile:
         """Whether features may all be zero."""
         return self.file.allow_constant
 
+    @property
+    def allow_mixed(self) -> bool:
+        """Whether the slide may be used with others that state something else."""
+        return self.file.allow_mixed
+
+    def pinned(self) -> CachedFile:
+        """The same, of a file that must stay as it is now."""
+        return CachedFile(self.file.pinned(), self.folder, self.dtype)
+
     def info(self) -> BagInfo:
         """Format, keys, unit and patch size of the file."""
         return self.file.info()
@@ -125,6 +134,7 @@ class CachedFile:
     @contextmanager
     def opened(self) -> Iterator[BagArrays]:
         """Like `read`, but the features of a copy are read as they are sliced."""
+        self.file.require_unchanged()
         states = self._states()
         key = f"{self._digest(states)}.{self.file.format}.{self.dtype}.{_SCHEMA}"
         place = Path(self.folder) / f"{key}.bag"

@@ -196,6 +196,7 @@ def load_cohort(
     sample_type: str | None = PRIMARY_TUMOUR,
     allow_external: bool = False,
     allow_constant: bool = False,
+    allow_mixed: bool = False,
 ) -> Cohort:
     """Read a cohort from a slide table, feature files and omics.
 
@@ -250,9 +251,10 @@ def load_cohort(
     sample_type : str or None, default="01"
         With `barcodes`, the type of the slides and samples to keep: "01" primary tumour, "06"
         metastasis, "11" normal tissue; None keeps all.
-    allow_external, allow_constant : bool, default=False
-        Whether content outside the named files is read, and whether features may all be zero, as
-        in :func:`read_bags`.
+    allow_external, allow_constant, allow_mixed : bool, default=False
+        Whether content outside the named files is read, whether features may all be zero, and
+        whether slides may be used together whose files state different encoders or magnifications,
+        as in :func:`read_bags`.
 
     Returns
     -------
@@ -307,7 +309,11 @@ def load_cohort(
     _require_usable(frame, files, Path(features))
     used = frame[frame["status"] == "used"]
     bags = BagSequence(
-        Bag(SlideFile(f, "auto", allow_external, allow_constant), bag_id=s, patient_id=p)
+        Bag(
+            SlideFile(f, "auto", allow_external, allow_constant, allow_mixed),
+            bag_id=s,
+            patient_id=p,
+        )
         for f, s, p in zip(used["file"], used["slide_id"], used["patient_id"], strict=True)
     )
     joined = join_cohort_omics(
@@ -323,6 +329,7 @@ def load_cohort(
     frame.loc[used.index, "has_omics"] = joined.has_omics
     report = _report(frame, files, joined, bags, changed)
     _warn_if_left_out(report)
+    report.warn_of_files()
     y = None if label is None else used["label"].infer_objects().to_numpy()
     if unit == "patient":
         y = None if y is None else patient_labels(bags, y)

@@ -15,6 +15,7 @@ from .readers import SlideFile
 
 _COLUMNS = ["format", "unit", "patch_size", "step", "step_per_patch", "n_instances", "problem"]
 _TOLERANCE = 0.01
+_ENOUGH = 24  # gaps of a run
 
 
 def _n_and_coords(bags: BagSequence, i: int) -> tuple[int, NDArray | None]:
@@ -22,19 +23,39 @@ def _n_and_coords(bags: BagSequence, i: int) -> tuple[int, NDArray | None]:
     bag = bags[i]
     source = bag.source
     if isinstance(source, SlideFile) and bag._coords is None and bag.n_instances:
-        bag = Bag(np.zeros((bag.n_instances, 1)), source.coords())
+        bag = Bag(np.ones((bag.n_instances, 1)), source.coords())
     arrays = bag.load(bags.name(i))
     return len(arrays.features), arrays.coords
 
 
-def _step(coords: NDArray) -> float:
-    """Most frequent distance in a row or a column; each tissue piece may have its own grid."""
+def _gaps(coords: NDArray) -> NDArray:
+    """Distances between neighbours in a row or in a column."""
     gaps = []
     for along, across in ((0, 1), (1, 0)):
         line = coords[np.lexsort((coords[:, along], coords[:, across]))].astype(float)
         gap, turn = np.diff(line, axis=0)[:, [along, across]].T
         gaps.append(gap[(turn == 0) & (gap > 0)])
-    values, counts = np.unique(np.concatenate(gaps).round(3), return_counts=True)
+    return np.concatenate(gaps).round(3)
+
+
+def _quick_step(bag: Bag) -> tuple[int, float] | None:
+    """Number of instances and stride from runs of coordinates, if most of their gaps are equal."""
+    source = bag.source
+    if not isinstance(source, SlideFile) or bag._coords is not None:
+        return None
+    some = source.some_coords()
+    if some is None or some[1] != (some[0][0], 2) or not all(np.isfinite(r).all() for r in some[2]):
+        return None
+    gaps = np.concatenate([_gaps(run) for run in some[2]])
+    values, counts = np.unique(gaps, return_counts=True)
+    if counts.sum() < _ENOUGH or counts.max() < 0.9 * counts.sum():
+        return None
+    return some[0][0], float(values[counts.argmax()])
+
+
+def _step(coords: NDArray) -> float:
+    """Most frequent distance in a row or a column; each tissue piece may have its own grid."""
+    values, counts = np.unique(_gaps(coords), return_counts=True)
     if len(values):
         return float(values[counts.argmax()])
     loose = np.concatenate([np.diff(np.unique(axis)) for axis in coords.T])
@@ -44,11 +65,12 @@ def _step(coords: NDArray) -> float:
 def _row(bags: BagSequence, i: int) -> tuple:
     try:
         info = bags[i].info
-        n_instances, coords = _n_and_coords(bags, i)
+        quick = _quick_step(bags[i])
+        n_instances, coords = (quick[0], None) if quick else _n_and_coords(bags, i)
     except BagError as error:
         return (None, None, np.nan, np.nan, np.nan, 0, str(error))
     size = np.nan if info.patch_size is None else info.patch_size
-    step = np.nan if coords is None else _step(coords)
+    step = quick[1] if quick else np.nan if coords is None else _step(coords)
     ratio = step / size if size else np.nan
     problem = None
     if abs(ratio - 1) > _TOLERANCE:
@@ -60,8 +82,9 @@ def _row(bags: BagSequence, i: int) -> tuple:
 def check_geometry(bags: Any) -> pd.DataFrame:
     """Compare the patch size and the step between patches of each slide.
 
-    Reads the coordinates. A step below the patch size means overlap, a step above it gaps; half or
-    twice the size on all slides indicates coordinates in pixels of another level.
+    Reads the coordinates, of HDF5 files with a clear grid two runs of them. A step below the patch
+    size means overlap, a step above it gaps; half or twice the size on all slides indicates
+    coordinates in pixels of another level.
 
     Parameters
     ----------

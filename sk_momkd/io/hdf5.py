@@ -16,11 +16,12 @@ from numpy.typing import NDArray
 from ..data.arrays import BagArrays, empty_instances, report_empty
 from ..data.bag import BagInfo
 from ..exceptions import BagFileError
-from .hdf5_checks import attribute, check_dataset, external_files, find, open_hdf5
+from .hdf5_checks import attribute, attributes, check_dataset, external_files, find, open_hdf5
 from .local_files import file_state, require_unchanged
 from .named_arrays import number, squeezed, text
 from .read_errors import OR_MEMORY, errors_that_name, is_out_of_memory
 
+_RUN = 96  # coordinates in a run that are enough for a stride
 _MOST_NAMES = 50  # of the objects of a file, in messages
 
 
@@ -107,9 +108,13 @@ def _ratio(one: Any, other: Any) -> float | None:
     return top / bottom if top and bottom else None
 
 
+def _clam_patches(path: Path) -> Path:
+    return path.absolute().parent.parent / "patches" / path.name
+
+
 def _clam_attributes(path: Path, bag: Hdf5Bag) -> dict[str, Any]:
     """Attributes of the coordinates in ``patches/<slide>.h5``, beside CLAM's ``h5_files``."""
-    patches = path.absolute().parent.parent / "patches" / path.name
+    patches = _clam_patches(path)
     if path.absolute().parent.name != "h5_files" or not patches.is_file():
         return {}
     with Hdf5Bag(str(patches), allow_external=bag.allow_external)._open() as file:
@@ -128,7 +133,7 @@ _ENCODER_KEYS = ("extractor", "encoder", "model_name", "patch_encoder", "feature
 
 
 def _attributes(owner: Any) -> dict[str, Any]:
-    return {name: attribute(owner, name) for name in _OF_COORDS}
+    return dict.fromkeys(_OF_COORDS) | attributes(owner, _OF_COORDS)
 
 
 def _first_text(owners: list[Any], names: tuple[str, ...]) -> str | None:
@@ -154,7 +159,23 @@ class Hdf5Bag:
     def shape(self) -> tuple[int, ...]:
         """(n_instances, n_features), from the header alone."""
         with self._open() as file:
-            return squeezed(self._dataset(file, self._layout(file).features).shape)
+            key = self._layout(file).features
+            return squeezed(self._dataset(file, key, complete=False).shape)
+
+    def some_coords(self) -> tuple[tuple[int, ...], tuple[int, ...], list[NDArray]] | None:
+        """Shapes of features and coordinates, and two short runs of the latter; None without any.
+
+        Tools write coordinates in chunks of one row, so that reading them all takes long.
+        """
+        with self._open() as file:
+            if not self._has(file, "coords"):
+                return None
+            shape = self._dataset(file, self._layout(file).features, complete=False).shape
+            coords = self._dataset(file, "coords", complete=False)
+            if coords.ndim != 2:
+                return None
+            starts = (0, len(coords) // 2)
+            return shape, coords.shape, [coords[start : start + _RUN] for start in starts]
 
     def read(self) -> BagArrays:
         """Read features, coordinates and stored graph; None for what is absent."""
@@ -192,6 +213,11 @@ class Hdf5Bag:
         keys = [key for key in (layout.features, "coords", layout.edges) if key]
         others = {other for key in keys for other in external_files(self.path, key)}
         return [self.path, *sorted(others)]
+
+    @property
+    def stated_in(self) -> list[str]:
+        """Files from which `info` reads."""
+        return [self.path, str(_clam_patches(Path(self.path)))]
 
     def info(self) -> BagInfo:
         """Keys, unit, patch size and what else the file states; CLAM keeps it in another file."""
@@ -254,13 +280,13 @@ class Hdf5Bag:
         coords = self._find(file, "coords") if self._has(file, "coords") else None
         return coords is not None and attribute(coords, layout.mark) is not None
 
-    def _dataset(self, file: h5py.File, key: str) -> h5py.Dataset:
+    def _dataset(self, file: h5py.File, key: str, *, complete: bool = True) -> h5py.Dataset:
         found = self._find(file, key)
         if not isinstance(found, h5py.Dataset) or found.shape is None:
             dangling = found is None and self._has(file, key)
             why = f"; {key!r} is a link that leads nowhere" if dangling else ""
             raise BagFileError(f"{self.path} has no dataset {key!r}{why}; it holds {_names(file)}.")
-        check_dataset(found, allow_external=self.allow_external)
+        check_dataset(found, allow_external=self.allow_external, complete=complete)
         return found
 
     def _values(self, file: h5py.File, key: str) -> NDArray:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
@@ -86,10 +86,18 @@ def _check_external_link(file: h5py.File, group: Any, name: bytes, *, allow_exte
     require_regular(_beside(file.filename, other), allow_external=True)
 
 
+def attributes(owner: Any, names: Iterable[str]) -> dict[str, Any]:
+    """Attributes of these names that an object has, which may have thousands of others."""
+    if not h5py.h5a.get_num_attrs(owner.id):
+        return {}
+    found = {name: attribute(owner, name) for name in names}
+    return {name: value for name, value in found.items() if value is not None}
+
+
 def attribute(owner: Any, name: str) -> Any:
     """An attribute, None where it is absent; one larger than HDF5 files have raises."""
     key = name.encode()
-    if not h5py.h5a.exists(owner.id, key):
+    if not h5py.h5a.get_num_attrs(owner.id) or not h5py.h5a.exists(owner.id, key):
         return None
     stored = h5py.h5a.open(owner.id, key)
     if math.prod(stored.shape or ()) * stored.dtype.itemsize > _LARGEST_ATTRIBUTE:
@@ -152,8 +160,12 @@ def _check_virtual(dataset: h5py.Dataset, *, allow_external: bool) -> None:
         )
 
 
-def check_dataset(dataset: h5py.Dataset, *, allow_external: bool = False) -> None:
+def check_dataset(
+    dataset: h5py.Dataset, *, allow_external: bool = False, complete: bool = True
+) -> None:
     """Raise if the values of a dataset are elsewhere, not there, or more than can be there.
+
+    Without `complete` it is not asked whether all chunks are there, which takes milliseconds.
 
     Raises
     ------
@@ -177,7 +189,7 @@ def check_dataset(dataset: h5py.Dataset, *, allow_external: bool = False) -> Non
         require_plausible_size(what, dataset.nbytes, sum(sizes), compressed=False)
         return
     size_of_file = os.path.getsize(path)
-    missing = _missing_share(dataset)
+    missing = _missing_share(dataset) if complete else 0.0
     if missing > 0:
         raise BagFileError(
             f"{what} lacks {missing:.1%} of its content: it was declared, but never written, and "

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
+import warnings
 from dataclasses import dataclass, field
 from functools import cached_property
 
 import pandas as pd
 
 from ..data.sequence import BagSequence
-from ..exceptions import CohortError
+from ..exceptions import CohortError, CohortWarning
 from ..messages import first_few
+from .file_headers import FilesReport, headers_of
 from .geometry import check_geometry, geometry_lines
 from .slide_files import WITHOUT_UUID
 
@@ -81,6 +83,15 @@ class JoinReport:
     def _geometry(self) -> pd.DataFrame:
         return check_geometry(self._bags)
 
+    @cached_property
+    def _files(self) -> FilesReport:
+        return headers_of(self._bags)
+
+    def warn_of_files(self) -> None:
+        """Warn of slides whose files cannot be read, or state different things."""
+        for line in self._files.lines():
+            warnings.warn(f"{line} The join report names them.", CohortWarning, stacklevel=3)
+
     def by_site(self) -> pd.DataFrame:
         """Slides in use per site and label; for cohorts read with ``site=`` or barcodes.
 
@@ -125,6 +136,7 @@ class JoinReport:
         for status, rows in self.left_out.groupby("status"):
             lines.append(f"{len(rows)} left out, {status}: {first_few(rows['slide_id'])}")
         lines += self._id_lines() + _preparation_lines(used["slide_id"])
+        lines += self._files.lines() if "_files" in self.__dict__ else []
         lines += self._site_lines() if "site" in self.slides else []
         lines += geometry_lines(self._geometry) if "_geometry" in self.__dict__ else []
         return "\n".join(lines)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field, replace
 from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,13 @@ from numpy.typing import NDArray
 from ..data.arrays import BagArrays
 from ..data.bag import Bag, BagInfo
 from ..data.sequence import BagSequence
-from ..exceptions import BagFileError
+from ..exceptions import BagError, BagFileError
 from .anndata_files import AnnDataBag
 from .hdf5 import LAYOUTS, Hdf5Bag
 from .local_files import file_state
 from .slide_files import BAG_SUFFIXES, feature_folder, files_by_slide, visible_files
+from .local_files import FileState, file_state, require_regular, require_unchanged
+from .slide_files import BAG_SUFFIXES, files_by_slide, visible_files
 from .torch_files import TorchBag
 
 _READERS: dict[str, type[Hdf5Bag | TorchBag | AnnDataBag]] = {
@@ -33,6 +36,7 @@ _FORMATS_OF = {
     TorchBag: {"pt", "slideflow", "pyg"},
     AnnDataBag: {"anndata"},
 }
+_INFO: dict[SlideFile, tuple[tuple, BagInfo]] = {}  # of unchanged files, which fits ask again
 FORMATS = ("auto", *sorted(set().union(*_FORMATS_OF.values())))
 
 
@@ -49,8 +53,10 @@ class SlideFile:
         How to read it; "auto" decides by the suffix and the keys.
     allow_external : bool, default=False
         Whether content of other files is read, as in :func:`read_bags`.
-    allow_constant : bool, default=False
-        Whether features may all be zero, as in :func:`read_bags`.
+    allow_constant, allow_mixed : bool, default=False
+        As in :func:`read_bags`.
+    state : tuple or None, default=None
+        Size, time of change and inode of each part that it must still have when it is read.
 
     Attributes
     ----------
@@ -73,6 +79,8 @@ class SlideFile:
     format: str = "auto"
     allow_external: bool = False
     allow_constant: bool = False
+    allow_mixed: bool = False
+    state: tuple[FileState, ...] | None = field(default=None, repr=False, compare=False)
 
     def __getstate__(self) -> dict[str, Any]:
         # With the state of the file, joblib's hashes, as of Pipeline(memory=), change with it.
@@ -97,17 +105,40 @@ class SlideFile:
         -------
         BagArrays
         """
-        return self._reader().read()
+        with self.opened() as arrays:
+            return arrays._replace(features=arrays.features[:])
 
-    def opened(self) -> AbstractContextManager[BagArrays]:
-        """Like `read`, but an HDF5 file stays open, and its features are read as they are sliced.
+    def pinned(self) -> SlideFile:
+        """The same file, which must stay as it is now; a missing one is returned as it is.
 
         Returns
         -------
-        context manager of BagArrays
+        SlideFile
         """
+        try:
+            return replace(self, state=tuple(file_state(part) for part in self.parts))
+        except (OSError, BagError):
+            return self
+
+    def require_unchanged(self) -> None:
+        """Raise if the file was pinned and is another one now."""
+        if self.state is not None:
+            for part, state in zip(self.parts, self.state, strict=False):
+                require_unchanged(part, state)
+
+    @contextmanager
+    def opened(self) -> Iterator[BagArrays]:
+        """Like `read`, but an HDF5 file stays open, and its features are read as they are sliced.
+
+        Yields
+        ------
+        BagArrays
+        """
+        self.require_unchanged()
         reader = self._reader()
-        return reader.opened() if isinstance(reader, Hdf5Bag) else nullcontext(reader.read())
+        with reader.opened() if isinstance(reader, Hdf5Bag) else nullcontext(reader.read()) as bag:
+            yield bag
+            self.require_unchanged()
 
     def coords(self) -> NDArray | None:
         """Read the coordinates, unchecked; for HDF5 without reading the features.
@@ -118,6 +149,16 @@ class SlideFile:
         """
         return self._reader().coords()
 
+    def some_coords(self) -> tuple[tuple[int, ...], tuple[int, ...], list[NDArray]] | None:
+        """Shapes of features and coordinates and runs of these, where that is quick; else None.
+
+        Returns
+        -------
+        tuple or None
+        """
+        reader = self._reader()
+        return reader.some_coords() if isinstance(reader, Hdf5Bag) else None
+
     def info(self) -> BagInfo:
         """Format, keys, unit and patch size, as far as the file holds them.
 
@@ -125,7 +166,15 @@ class SlideFile:
         -------
         BagInfo
         """
-        return self._reader().info()
+        reader = self._reader()
+        try:
+            states = tuple(file_state(p) if os.path.exists(p) else None for p in reader.stated_in)
+        except OSError:
+            return reader.info()
+        known = _INFO.get(self)
+        if known is None or known[0] != states:
+            known = _INFO[self] = (states, reader.info())
+        return known[1]
 
     @property
     def parts(self) -> list[str]:
@@ -153,6 +202,7 @@ def read_bags(
     format: str = "auto",
     allow_external: bool = False,
     allow_constant: bool = False,
+    allow_mixed: bool = False,
 ) -> BagSequence:
     """Bags of a folder, a file or a list of files, which are opened when needed.
 
@@ -176,6 +226,10 @@ def read_bags(
     allow_constant : bool, default=False
         Whether the features of a slide may all be zero. By default reading such a slide raises,
         and zero instances warn, because HDF5 reads zeros where content is missing.
+    allow_mixed : bool, default=False
+        Whether the slides may be used with others whose files state another encoder, magnification,
+        patch size, unit or type of features. By default `fit` refuses bags that disagree, and
+        prediction refuses bags that disagree with those for training.
 
     Returns
     -------
@@ -209,8 +263,11 @@ def read_bags(
         raise BagFileError(f"{source} holds no bag file ({', '.join(BAG_SUFFIXES)}).")
     for path in paths:
         if not path.is_file():
-            raise BagFileError(f"{path} does not exist, or is not a file.")
+            require_regular(path, allow_external=True)
     return BagSequence(
-        Bag(SlideFile(fspath(path), format, allow_external, allow_constant), bag_id=slide)
+        Bag(
+            SlideFile(fspath(path), format, allow_external, allow_constant, allow_mixed),
+            bag_id=slide,
+        )
         for slide, path in files_by_slide(paths, BagFileError).items()
     )

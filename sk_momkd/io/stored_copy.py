@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,9 @@ from numpy.typing import NDArray
 from ..data.arrays import BagArrays
 from ..exceptions import BagFileError
 from .atomic import atomic_write
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer as Buffer
 
 _MAGIC = b"sk_momkd copy of a bag\n"
 _SUM = 16  # bytes of a checksum
@@ -48,7 +51,7 @@ def is_at_rest(changed: int) -> bool:
     return time.time_ns() - changed > AT_REST
 
 
-def checksum(*parts: bytes) -> bytes:
+def checksum(*parts: Buffer) -> bytes:
     """BLAKE2b of the parts."""
     made = hashlib.blake2b(digest_size=_SUM)
     for part in parts:
@@ -194,4 +197,4 @@ class StoredCopy:
 def open_copy(path: Path, dtype: str, key: str, identity: str) -> Iterator[BagArrays]:
     """Open a copy; its features are read as they are sliced."""
     with open(path, "rb", buffering=0) as file:
-        yield StoredCopy(file, dtype, key, identity).arrays()  # type: ignore[arg-type]
+        yield StoredCopy(file, dtype, key, identity).arrays()

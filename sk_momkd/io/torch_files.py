@@ -14,7 +14,7 @@ from ..data.arrays import BagArrays, to_numpy
 from ..data.bag import BagInfo
 from ..data.sequence import CENTRES, is_graph, positions_of
 from ..exceptions import BagFileError
-from .local_files import check_zip, require_plausible_size, require_regular
+from .local_files import check_zip, describe_content, require_plausible_size, require_regular
 from .named_arrays import feature_key, named_arrays, named_info, number, squeezed, stated, text
 from .read_errors import OR_MEMORY, PARSER_ERRORS, READ_ERRORS, errors_that_name, is_out_of_memory
 
@@ -71,6 +71,11 @@ class TorchBag:
     def parts(self) -> list[str]:
         """The file, and slideflow's index where there is one."""
         return [self.path, *([str(self._index)] if self._index.exists() else [])]
+
+    @property
+    def stated_in(self) -> list[str]:
+        """Files from which `info` reads."""
+        return [self.path, str(self._index), str(Path(self.path).with_name("bags_config.json"))]
 
     def info(self) -> BagInfo:
         """Format, keys, unit and what else the file states."""
@@ -154,7 +159,8 @@ class TorchBag:
             # torch goes on to recommend weights_only=False, which runs any code in the file.
             reason = str(error).splitlines()[0].split(". ")[0] if str(error) else repr(error)
             raise BagFileError(
-                f"{self.path} is not a readable torch file of a tensor or Data: {reason}"
+                f"{self.path} is not a readable torch file of a tensor or Data: {reason}."
+                + describe_content(self.path, "torch")
             ) from error
 
 

@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 
 from sk_momkd import load_cohort
+from sk_momkd.exceptions import CohortWarning
 from sk_momkd.io.readers import SlideFile
 
 GRID = np.stack(np.divmod(np.arange(12), 4), axis=1)
@@ -22,18 +23,20 @@ def report(tmp_path):
                 file["coords"].attrs["patch_size_level0"] = size
     (tmp_path / "f.h5").write_bytes(b"cut off")
     table = pd.DataFrame({"slide_id": list("abcdef"), "case_id": list("aabbcc"), "y": 1})
-    return load_cohort(table, tmp_path, label="y", unit="patient").report
+    with pytest.warns(CohortWarning, match="1 files cannot be read"):
+        return load_cohort(table, tmp_path, label="y", unit="patient").report
 
 
 def test_report_without_geometry_opens_nothing(report, monkeypatch):
     monkeypatch.setattr(h5py, "File", None)
-    assert "geometry" not in str(report)
+    assert "geometry" not in str(report).replace("test_report_without_geometry", "")
+    assert "1 files cannot be read (\"bag 'f'\")" in str(report)
 
 
 def test_report_with_geometry_shows_strides_and_names_slides_that_disagree(report):
     assert len(report.check_geometry()) == 6
     lines = str(report).splitlines()
-    assert lines[2:6] == [
+    assert lines[3:7] == [
         "geometry:",
         "2 slides: stride 512, patches of 512 level-0 px",
         "1 slides: stride 256, patches of 256 level-0 px",

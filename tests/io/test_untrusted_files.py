@@ -122,7 +122,7 @@ def write_bag(path, features=X, **options):
 @pytest.mark.parametrize("name", ["S1.h5", "S1.pt", "S1.h5ad"])
 def test_pipe_is_refused_and_not_waited_for(folder, name):
     os.mkfifo(folder / name)
-    with pytest.raises(BagFileError, match=r"pipe|does not exist, or is not a file"):
+    with pytest.raises(BagFileError, match=r"is a pipe"):
         read_bags([folder / name])[0].load()
 
 
