@@ -18,10 +18,8 @@ from ..data.sequence import BagSequence
 from ..exceptions import BagError, BagFileError
 from .anndata_files import AnnDataBag
 from .hdf5 import LAYOUTS, Hdf5Bag
-from .local_files import file_state
-from .slide_files import BAG_SUFFIXES, feature_folder, files_by_slide, visible_files
 from .local_files import FileState, file_state, require_regular, require_unchanged
-from .slide_files import BAG_SUFFIXES, files_by_slide, visible_files
+from .slide_files import BAG_SUFFIXES, feature_folder, files_by_slide, visible_files
 from .torch_files import TorchBag
 
 _READERS: dict[str, type[Hdf5Bag | TorchBag | AnnDataBag]] = {
@@ -88,10 +86,10 @@ class SlideFile:
             size_and_time = file_state(self.path)[:2]
         except OSError:
             return self.__dict__.copy()
-        return self.__dict__ | {"state": size_and_time}
+        return self.__dict__ | {"hashed_with": size_and_time}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update({k: value for k, value in state.items() if k != "state"})
+        self.__dict__.update({k: value for k, value in state.items() if k != "hashed_with"})
 
     @property
     def shape(self) -> tuple[int, int]:
