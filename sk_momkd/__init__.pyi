@@ -77,6 +77,7 @@ from .inspection import (
     memory_usage as memory_usage,
     patch_affinities as patch_affinities,
     patch_attention as patch_attention,
+    patch_evidence as patch_evidence,
     prediction_table as prediction_table,
     slide_scores as slide_scores,
     to_stamp as to_stamp,

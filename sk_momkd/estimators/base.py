@@ -29,7 +29,14 @@ from ..nn.initialization import initialise
 from ..nn.workspace import clear_workspaces
 from ..output import mean_output
 from ..preprocessing.omics import default_omics_transformer
-from ..training.batches import BagDataset, GraphSpec, forward, open_graph, single_bag_batch
+from ..training.batches import (
+    BagDataset,
+    FlatBatch,
+    GraphSpec,
+    forward,
+    open_graph,
+    single_bag_batch,
+)
 from ..training.config import Objective, TrainingConfig, resolve_device, resolve_precision
 from ..training.random_generators import RandomGenerators
 from .parameters import (
@@ -171,6 +178,9 @@ class BaseMILClassifier(ClassifierMixin, WithOptions):
         The fitted network; of several, the first.
     modules_ : list of torch modules
         All fitted networks.
+    mean_patch_ : ndarray of shape (n_features_in_,)
+        Mean patch of the slides of the training part, which have equal weight; the reference of
+        :func:`patch_evidence`.
     history_ : DataFrame
         One row per epoch: unweighted loss terms by name, learning rate, loss and AUC of the
         validation part. With several networks, column ``model`` numbers them.
@@ -458,6 +468,7 @@ class BaseMILClassifier(ClassifierMixin, WithOptions):
             generators,
             self.callbacks_,
         )
+        self.mean_patch_ = data.training.mean_patch
         per_model = [data.for_model(number) for number in range(self.n_models)]
         models = [self._train_model(data) for data in per_model]
         self.callbacks_ = [callback for data in per_model for callback in data.callbacks]
@@ -549,6 +560,18 @@ class BaseMILClassifier(ClassifierMixin, WithOptions):
     @torch.no_grad()
     def _forward_models(self, X: Any) -> Iterator[list[Any]]:
         """Output of each model for each bag, which is alone in its batch."""
+        for name, batch, modules in self._single_bag_batches(X):
+            outputs = [forward(module, batch, training=False).to("cpu") for module in modules]
+            if not all(output.logits.isfinite().all() for output in outputs):
+                largest = float(materialize(batch.x).abs().max())
+                raise BagError(
+                    f"{name}: the prediction is not finite; its features reach "
+                    f"{largest:.3g}. Scale them as in training."
+                )
+            yield outputs
+
+    def _single_bag_batches(self, X: Any) -> Iterator[tuple[str, FlatBatch, list[nn.Module]]]:
+        """Name and batch of each bag, and the networks in eval mode on the device of the batch."""
         check_is_fitted(self)
         bags, spec = check_bags(self, X, reset=False), self._graph_spec()
         device, dtype = resolve_device(self.device), getattr(torch, self.precision_)
@@ -557,17 +580,7 @@ class BaseMILClassifier(ClassifierMixin, WithOptions):
             for i, bag in enumerate(bags):
                 name, width = bags.name(i), self.n_features_in_
                 with open_graph(bag, name, spec, width, dtype, block_size=_BLOCK_SIZE) as graph:
-                    batch = single_bag_batch(*graph).to(device)
-                    outputs = [
-                        forward(module, batch, training=False).to("cpu") for module in modules
-                    ]
-                    if not all(output.logits.isfinite().all() for output in outputs):
-                        largest = float(materialize(batch.x).abs().max())
-                        raise BagError(
-                            f"{name}: the prediction is not finite; its features reach "
-                            f"{largest:.3g}. Scale them as in training."
-                        )
-                yield outputs
+                    yield name, single_bag_batch(*graph).to(device), modules
         finally:
             for module in modules:
                 clear_workspaces(module)

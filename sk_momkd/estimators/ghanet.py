@@ -131,6 +131,9 @@ class GHANetClassifier(PrivilegedMILClassifier):
         The fitted network; of several, the first.
     modules_ : list of torch modules
         All fitted networks.
+    mean_patch_ : ndarray of shape (n_features_in_,)
+        Mean patch of the slides of the training part, which have equal weight; the reference of
+        :func:`patch_evidence`.
     history_ : DataFrame
         One row per epoch: unweighted loss terms by name, learning rate, loss and AUC of the
         validation part. With several networks, column ``model`` numbers them.

@@ -14,6 +14,7 @@ from ..data.bag import Bag
 from ..estimators.momkd import MoMKDClassifier
 from ..io.writers import anndata_key, slide_anndata
 from .attention import patch_attention
+from .evidence import evidence_columns, patch_evidence
 from .fitted import fitted_classifier, fitted_momkd, momkd_output
 from .inspected_bags import inspected_bags
 from .memory import component_table
@@ -21,7 +22,7 @@ from .memory_patches import patch_affinities
 from .predictions import prediction_table
 
 
-def slide_scores(clf: Any, bag: Bag) -> AnnData:
+def slide_scores(clf: Any, bag: Bag, *, evidence: bool = False) -> AnnData:
     """Return a slide as AnnData with the scores of its patches, for scanpy or squidpy.
 
     Parameters
@@ -30,14 +31,16 @@ def slide_scores(clf: Any, bag: Bag) -> AnnData:
     bag : Bag
         A single slide. The steps of a pipeline are applied to compute scores; the features in the
         result are those of `bag`.
+    evidence : bool, default=False
+        Add the columns of :func:`patch_evidence`.
 
     Returns
     -------
     AnnData
-        The result of :func:`slide_anndata` with the attention and score columns of
-        :func:`patch_attention` in ``obs`` and, for a MoMKD, the affinities in ``obsm["memory"]``
-        (columns named in ``uns["memory"]``). Scores are NaN for patches that a filter of the
-        pipeline drops.
+        The result of :func:`slide_anndata` with the columns ``attention`` and ``raw_attention`` of
+        :func:`patch_attention` in ``obs``, with `evidence` also ``evidence_<class>`` and, for a
+        MoMKD, the affinities in ``obsm["memory"]`` (columns named in ``uns["memory"]``). They are
+        NaN for patches that a filter of the pipeline drops.
 
     Raises
     ------
@@ -56,14 +59,15 @@ def slide_scores(clf: Any, bag: Bag) -> AnnData:
     >>> bags = [Bag(random.normal(2 * (i % 2), size=(5, 4))) for i in range(20)]
     >>> clf = ABMILClassifier(dim=8, max_epochs=2, random_state=0).fit(bags, np.arange(20) % 2)
     >>> slide_scores(clf, bags[0]).obs.columns.to_list()
-    ['attention', 'score']
+    ['attention', 'raw_attention']
     """
     model = fitted_classifier(clf)
     attention = patch_attention(clf, [bag])
-    names = [str(c) for c in attention if str(c).startswith(("attention", "score"))]
-    rows = attention["patch"].to_numpy()
-    n = bag.n_instances
-    scores = {name: _in_bag(attention[[name]].to_numpy(), rows, n, bag)[:, 0] for name in names}
+    rows, n = attention["patch"].to_numpy(), bag.n_instances
+    table = attention.filter(regex="^(raw_)?attention")
+    if evidence:
+        table = table.join(patch_evidence(clf, [bag])[evidence_columns(model)])
+    scores = {str(c): _in_bag(table[[c]].to_numpy(), rows, n, bag)[:, 0] for c in table.columns}
     if not isinstance(model, MoMKDClassifier):
         return slide_anndata(bag, scores)
     affinities = patch_affinities(clf, [bag])

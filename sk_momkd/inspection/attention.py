@@ -16,7 +16,9 @@ from .inspected_bags import inspected_bags, map_suffixes
 
 
 def patch_attention(clf: Any, bags: Any) -> pd.DataFrame:
-    """Attention, score and position of every patch.
+    """Attention and position of every patch: where the classifier looks.
+
+    Attention does not say which class a patch speaks for; :func:`patch_evidence` does.
 
     Parameters
     ----------
@@ -41,7 +43,7 @@ def patch_attention(clf: Any, bags: Any) -> pd.DataFrame:
             Only for bags of several slides (:func:`patient_bags`), whose coordinates overlap.
         ``attention``
             Attention weight; the weights of a bag sum to one.
-        ``score``
+        ``raw_attention``
             Value before the softmax, comparable between slides. For MoMKD it is Eq. 6: the best
             match with the positive class minus that with the other, in [-2, 2]. For other
             classifiers, and for an ensemble (whose attention is the mean over its models), it is
@@ -59,8 +61,16 @@ def patch_attention(clf: Any, bags: Any) -> pd.DataFrame:
 
     See Also
     --------
-    patch_affinities : Cosines from which the score of MoMKD is computed.
+    patch_evidence : Which class each patch speaks for.
+    patch_affinities : Cosines from which Eq. 6 is computed.
     to_geojson : Writes the table for QuPath.
+
+    Notes
+    -----
+    The sign of Eq. 6 is no evidence for a class, although it compares the memories of the classes.
+    Attention multiplies embeddings that the head reads, whichever class they speak for, and the
+    cross-entropy gives large values to the patches that tell classes apart. Patches that only
+    occur in slides of class 0 have positive values, too: ``docs/inspection.md`` has numbers.
 
     Examples
     --------
@@ -83,7 +93,7 @@ def patch_attention(clf: Any, bags: Any) -> pd.DataFrame:
             map_suffixes(model, maps.shape[1]), maps.T, scores.T, strict=True
         ):
             table[f"attention{name}"] = weights
-            table[f"score{name}"] = score
+            table[f"raw_attention{name}"] = score
         tables.append(table)
     return pd.concat(tables, ignore_index=True)
 

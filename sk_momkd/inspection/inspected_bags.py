@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,8 +23,8 @@ _MAX_CACHED = 8192  # a bag in a file with more instances is read in blocks, and
 
 
 @dataclass(frozen=True)
-class InspectedBag:
-    """One bag and the classifier's output for it.
+class LocatedBag:
+    """One bag, and where its patches that reach the classifier lie.
 
     Attributes
     ----------
@@ -39,8 +39,6 @@ class InspectedBag:
         Top-left corner (x, y), in the unit of the bag; NaN where it is unknown.
     slide_ids : ndarray of shape (n_instances,) or None
         Slide of each patch; None where the bag is a single slide.
-    output : MILOutput
-        Output of the network for the bag.
     """
 
     bag: Bag
@@ -48,7 +46,6 @@ class InspectedBag:
     positions: NDArray
     corners: NDArray
     slide_ids: NDArray | None
-    output: MILOutput
 
     def patch_table(self) -> pd.DataFrame:
         """A row per patch: ``bag_id, patient_id, patch, x, y``; of several slides, ``slide_id``."""
@@ -62,6 +59,13 @@ class InspectedBag:
         if self.slide_ids is not None:
             columns["slide_id"] = self.slide_ids
         return pd.DataFrame(columns)
+
+
+@dataclass(frozen=True)
+class InspectedBag(LocatedBag):
+    """One bag and the output of the classifier's network for it."""
+
+    output: MILOutput
 
 
 def transformed_bags(clf: Any, bags: Any) -> tuple[BagSequence, BagSequence]:
@@ -106,13 +110,24 @@ def inspected_bags(
         As :func:`fitted_classifier` and :func:`transformed_bags` do, and if a bag is unusable.
     """
     model = fitted_classifier(clf) if model is None else model
+    for located, output in located_bags(clf, bags, model._forward):
+        yield InspectedBag(**vars(located), output=output)
+
+
+def located_bags(
+    clf: Any, bags: Any, compute: Callable[[BagSequence], Iterable[Any]]
+) -> Iterator[tuple[LocatedBag, Any]]:
+    """Yield each bag with what `compute` returns for it; one bag is in memory at a time.
+
+    `compute` takes the bags as they reach the classifier and returns one result per bag.
+    """
     given, transformed = transformed_bags(clf, bags)
     readable = transformed.replace(
         _readable(bag, transformed.name(i)) for i, bag in enumerate(transformed)
     )
-    for i, output in enumerate(model._forward(readable)):
+    for i, result in enumerate(compute(readable)):
         bag, arrays = given[i], _read_arrays(readable[i], readable.name(i))
-        yield InspectedBag(
+        located = LocatedBag(
             bag,
             given.name(i) if bag.bag_id is None else bag.bag_id,
             np.arange(len(arrays.features))
@@ -120,8 +135,8 @@ def inspected_bags(
             else _positions(bag, arrays, given.name(i)),
             _corners(transformed[i], arrays),
             _slide_ids(bag, arrays),
-            output,
         )
+        yield located, result
 
 
 def map_suffixes(model: BaseMILClassifier, n_maps: int) -> list[str]:

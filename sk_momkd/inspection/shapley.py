@@ -228,7 +228,7 @@ def _coalition_value(
         scores = attention_scores(known.flatten(0, 1).unflatten(1, shape)) / tau
         attention = scores.unflatten(0, known.shape[:2]).softmax(dim=1)  # (c, N, maps)
         pooled = attention.transpose(1, 2) @ embedding  # (c, maps, D)
-        logits = module._logits(pooled.to(device)).cpu().double()
+        logits = module.classify(pooled.to(device)).cpu().double()
         return clf._at_prior(logits).softmax(dim=1)[:, target]
 
     return value

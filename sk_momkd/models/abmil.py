@@ -78,10 +78,20 @@ class ABMIL(nn.Module):
         omics: Tensor | None = None,
         paired: Tensor | None = None,
     ) -> MILOutput:
+        embedding, attention = self.attend(x, edge_index, batch, n_bags)
+        slide = segment_pool(attention, embedding, batch, n_bags)  # z (B, 1, M)
+        return MILOutput(self.classify(slide), attention, batch)
+
+    def attend(
+        self, x: Tensor | Blocks, edge_index: Tensor, batch: Tensor, n_bags: int
+    ) -> tuple[Tensor, Tensor]:
+        """Embedded patches (n, M) and their weights (n, 1)."""
         embedding = self.dropout(F.relu(embed(x, self.embedding)))
         for layer in self.deeper:
             embedding = self.dropout(F.relu(layer(embedding)))  # h (n, M)
         scores = self.attention(embedding)  # s (n, 1)
-        attention = segment_softmax(scores, batch, n_bags)  # a (n, 1)
-        slide = segment_pool(attention, embedding, batch, n_bags)[:, 0]  # z (B, M)
-        return MILOutput(self.head(slide), attention, batch)
+        return embedding, segment_softmax(scores, batch, n_bags)  # a (n, 1)
+
+    def classify(self, pooled: Tensor) -> Tensor:
+        """Logits of weighted sums of the embedded patches: (B, 1, M) -> (B, K)."""
+        return self.head(pooled[:, 0])

@@ -112,18 +112,44 @@ class DSMIL(nn.Module):
         critical = _argmax(scores.detach(), batch, n_bags)  # m (B, K)
         max_logits = scores.gather(0, critical)  # (B, K)
 
-        query = self.query(x)  # q (n, query_dim)
-        similarity = _inner(query, query[critical], batch, n_bags)  # (n, K)
-        attention = segment_softmax(
-            similarity / math.sqrt(query.shape[1]), batch, n_bags
-        )  # A (n, K)
+        attention = self._attention(x, critical, batch, n_bags)  # A (n, K)
         slide = segment_pool(attention, self.value(x), batch, n_bags)  # (B, K, D)
         bag_logits = self.head(slide).squeeze(2)  # z (B, K)
-
         logits = F.logsigmoid(bag_logits)
         if self.average_streams:
-            logits = torch.logaddexp(logits, F.logsigmoid(max_logits)) - math.log(2)
+            logits = _mean_of_streams(bag_logits, max_logits)
         return DSMILOutput(logits, attention, batch, bag_logits, max_logits, critical)
+
+    def attend(
+        self, x: Tensor | Blocks, edge_index: Tensor, batch: Tensor, n_bags: int
+    ) -> tuple[Tensor, Tensor]:
+        """Values of the patches (n, D) and their weights (n, K).
+
+        With `average_streams` features and weights of the second stream follow in further
+        columns: (n, 2 D), (n, 2 K). Its weights are 1 for a critical instance and else 0.
+        """
+        x = materialize(x)
+        critical = _argmax(embed(x, self.instance), batch, n_bags)
+        attention = self._attention(x, critical, batch, n_bags)
+        if not self.average_streams:
+            return self.value(x), attention
+        chosen = torch.zeros_like(attention).scatter(0, critical, 1.0)  # (n, K)
+        return torch.cat([self.value(x), x], dim=1), torch.cat([attention, chosen], dim=1)
+
+    def classify(self, pooled: Tensor) -> Tensor:
+        """Logits of weighted sums of what `attend` gives: (B, maps, width) -> (B, K)."""
+        k, width = self.instance.weight.shape
+        bag_logits = self.head(pooled[:, :k, :width]).squeeze(2)
+        if not self.average_streams:
+            return F.logsigmoid(bag_logits)
+        critical = pooled[:, k:, width:]  # (B, K, D)
+        max_logits = (critical * self.instance.weight).sum(dim=2) + self.instance.bias
+        return _mean_of_streams(bag_logits, max_logits)
+
+    def _attention(self, x: Tensor, critical: Tensor, batch: Tensor, n_bags: int) -> Tensor:
+        query = self.query(x)  # q (n, query_dim)
+        similarity = _inner(query, query[critical], batch, n_bags)  # (n, K)
+        return segment_softmax(similarity / math.sqrt(query.shape[1]), batch, n_bags)
 
 
 def _argmax(scores: Tensor, batch: Tensor, n_bags: int) -> Tensor:
@@ -138,3 +164,8 @@ def _inner(query: Tensor, keys: Tensor, batch: Tensor, n_bags: int) -> Tensor:
     """Inner products of each row with the keys of its bag: (n, d), (B, K, d) -> (n, K)."""
     parts = segment_split(query, batch, n_bags)
     return torch.cat([part @ key.T for part, key in zip(parts, keys, strict=True)])
+
+
+def _mean_of_streams(bag_logits: Tensor, max_logits: Tensor) -> Tensor:
+    """Logarithms of the mean sigmoids of both streams."""
+    return torch.logaddexp(F.logsigmoid(bag_logits), F.logsigmoid(max_logits)) - math.log(2)

@@ -133,6 +133,20 @@ class DTFD(nn.Module):
             chunk_bag=torch.cat([chunks.bag for chunks in splits]),  # (C,)
         )
 
+    def attend(
+        self, x: Tensor | Blocks, edge_index: Tensor, batch: Tensor, n_bags: int
+    ) -> tuple[Tensor, Tensor]:
+        """Reduced features (n, m) and their weights in tier 2, a column per shuffle."""
+        features = F.relu(embed(x, self.reduction))
+        scores = self.attention(features)
+        splits = self.split(batch, n_bags)
+        weights = [self._tiers(features, scores, chunks, n_bags)[2] for chunks in splits]
+        return features, torch.cat(weights, dim=1)
+
+    def classify(self, pooled: Tensor) -> Tensor:
+        """Logits of weighted sums of the reduced features: (B, shuffles, m) -> (B, K)."""
+        return _mean_prediction(self.tier2_classifier(self.dropout(pooled)).transpose(0, 1))
+
     def branches(self) -> dict[str, list[nn.Parameter]]:
         """Groups of parameters whose gradients the authors clip separately."""
         tier2 = [*self.tier2_attention.parameters(), *self.tier2_classifier.parameters()]

@@ -129,9 +129,10 @@ class GHANet(nn.Module):
         y: Tensor | None = None,  # not used
         omics: Tensor | None = None,  # (P, n_genes), rows of the paired bags in order
         paired: Tensor | None = None,  # (B,) bool
+        scores: Tensor | None = None,  # (T, n) of a single slide, see `choices`
     ) -> GHANetOutput:
         slides = (
-            [self._slides(x)]
+            [self._slides(x, scores)]
             if n_bags == 1
             else segment_map(self._slides, materialize(x), batch, n_bags)
         )
@@ -153,9 +154,19 @@ class GHANet(nn.Module):
             group_sizes=sizes,
         )
 
-    def _slides(self, x: Tensor | Blocks) -> tuple[Tensor, Tensor, Tensor]:
+    def choices(self, x: Tensor | Blocks) -> dict[str, Tensor]:
+        """Scores (T, n) by which the hyper-edges of a slide choose patches, without gradient.
+
+        `forward` takes them as an argument, so that logits are continuous in the features.
+        """
+        return {"scores": self.recover(x)[1]}
+
+    def _slides(
+        self, x: Tensor | Blocks, scores: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Logits (K,), tokens (T, d), hyper-edges (T, n) of a slide, or of g slides of one size."""
-        tokens, scores = self.recover(x)  # R (T, d), M (T, n)
+        tokens, own_scores = self.recover(x)  # R (T, d), M (T, n)
+        scores = own_scores if scores is None else scores
         edges, hyper_edges = self.predict(x, scores)  # Y' (T, d), G (T, n)
         return self.head((edges + tokens) / 2), tokens, hyper_edges
 

@@ -148,6 +148,16 @@ class MKD(nn.Module):
             joint_feature=f_m,
         )
 
+    def attend(
+        self, x: Tensor | Blocks, edge_index: Tensor, batch: Tensor, n_bags: int
+    ) -> tuple[Tensor, Tensor]:
+        """Patches as the student embeds them (n, dim), and their weights (n, 1)."""
+        return self.student.attend(x, batch, n_bags)
+
+    def classify(self, pooled: Tensor) -> Tensor:
+        """Logits of weighted sums of the embedded patches: (B, 1, dim) -> (B, K)."""
+        return self.student.classify(pooled)
+
 
 class Teachers(nn.Module):
     """Teachers T_G and T_M, which share no weights."""

@@ -137,13 +137,8 @@ class MoMKD(nn.Module):
         paired: Tensor | None = None,  # (B,) bool
         teacher: Tensor | None = None,  # (P, K) soft labels
     ) -> MoMKDOutput:
-        embedding = self.encoder(x, edge_index)  # F (n, D)
-        projection = mixed_linear(embedding, self.patch_projector)
-        projection = F.normalize(projection, dim=1)  # p (n, D_N)
-        affinity = self.memory.affinity(projection)  # (n, K, m)
-
-        scores = attention_scores(affinity) / self.tau()  # (n, maps), Eq. 6
-        attention = segment_softmax(scores, batch, n_bags)  # alpha (n, maps), Eq. 7
+        embedding, projection, affinity = self._project(x, edge_index)
+        attention = self._attention(affinity, batch, n_bags)  # alpha (n, maps), Eq. 6-7
         pooled = segment_pool(attention, embedding, batch, n_bags)  # V (B, maps, D), Eq. 8
 
         seen = batch.new_zeros(n_bags, dtype=torch.bool) if paired is None else paired
@@ -151,7 +146,7 @@ class MoMKD(nn.Module):
         if omics is not None and len(omics) and self.omics_branch is not None:
             omics_projection, reconstruction = self.omics_branch(omics)
         return MoMKDOutput(
-            logits=self._logits(pooled),
+            logits=self.classify(pooled),
             attention=attention,
             batch=batch,
             projection=projection,
@@ -166,6 +161,19 @@ class MoMKD(nn.Module):
             teacher=teacher,
         )
 
+    def attend(
+        self, x: Tensor | Blocks, edge_index: Tensor | Edges, batch: Tensor, n_bags: int
+    ) -> tuple[Tensor, Tensor]:
+        """Patch embeddings F (n, D) and their weights alpha (n, maps)."""
+        embedding, _, affinity = self._project(x, edge_index)
+        return embedding, self._attention(affinity, batch, n_bags)
+
+    def classify(self, pooled: Tensor) -> Tensor:
+        """Logits of weighted sums of patch embeddings: V (B, maps, D) -> (B, K)."""
+        logits = self.head(pooled)  # (B, maps, K)
+        # One map: its logits. A map per class: entry c of the head applied to V^c.
+        return logits[:, 0] if pooled.shape[1] == 1 else logits.diagonal(dim1=1, dim2=2)
+
     def tau(self) -> Tensor:
         """Temperature of the attention, clipped to [0.01, 2]."""
         return self.log_tau.exp().clamp(0.01, 2.0)
@@ -178,10 +186,17 @@ class MoMKD(nn.Module):
         histology = [p for p in self.parameters() if id(p) not in other]
         return {"histology": histology, "memory": memory, "omics": omics}
 
-    def _logits(self, pooled: Tensor) -> Tensor:
-        logits = self.head(pooled)  # (B, maps, K)
-        # One map: its logits. A map per class: entry c of the head applied to V^c.
-        return logits[:, 0] if pooled.shape[1] == 1 else logits.diagonal(dim1=1, dim2=2)
+    def _project(
+        self, x: Tensor | Blocks, edge_index: Tensor | Edges
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        embedding = self.encoder(x, edge_index)  # F (n, D)
+        projection = mixed_linear(embedding, self.patch_projector)
+        projection = F.normalize(projection, dim=1)  # p (n, D_N)
+        return embedding, projection, self.memory.affinity(projection)  # (n, K, m)
+
+    def _attention(self, affinity: Tensor, batch: Tensor, n_bags: int) -> Tensor:
+        scores = attention_scores(affinity) / self.tau()  # (n, maps), Eq. 6
+        return segment_softmax(scores, batch, n_bags)  # alpha (n, maps), Eq. 7
 
 
 @torch.no_grad()

@@ -437,6 +437,16 @@ class TDC(nn.Module):
             targets = self.omics_branch(feature, index, x, batch, omics=omics, paired=paired)
         return TDCOutput(logits, attention, batch, feature, targets)
 
+    def attend(
+        self, x: Tensor | Blocks, edge_index: Tensor, batch: Tensor, n_bags: int
+    ) -> tuple[Tensor, Tensor]:
+        """Patches as the student embeds them (n, dim), and their weights (n, 1)."""
+        return self.student.attend(x, batch, n_bags)
+
+    def classify(self, pooled: Tensor) -> Tensor:
+        """Logits of weighted sums of the embedded patches: (B, 1, dim) -> (B, K)."""
+        return self.student.classify(pooled)
+
 
 class Teachers(nn.Module):
     """Everything that prediction does not need: teachers, memory banks and their heads."""

@@ -95,6 +95,14 @@ class WiKG(nn.Module):
         omics: Tensor | None = None,
         paired: Tensor | None = None,
     ) -> MILOutput:
+        updated, attention = self.attend(x, edge_index, batch, n_bags)
+        slide = segment_pool(attention, updated, batch, n_bags)  # (B, 1, d)
+        return MILOutput(self.classify(slide), attention, batch)
+
+    def attend(
+        self, x: Tensor | Blocks, edge_index: Tensor, batch: Tensor, n_bags: int
+    ) -> tuple[Tensor, Tensor]:
+        """Updated patches (n, d) and their weights (n, 1)."""
         patches = F.leaky_relu(embed(x, self.embedding))  # (n, d)
         patches = (patches + segment_mean(patches, batch, n_bags)[batch]) / 2  # (n, d)
         head, tail = self.head(patches), self.tail(patches)  # h, t (n, d)
@@ -104,9 +112,11 @@ class WiKG(nn.Module):
         updated = F.leaky_relu(self.of_sum(head + message))  # (n, d)
         updated = updated + F.leaky_relu(self.of_product(head * message))  # y (n, d)
         updated = self.dropout(updated)
-        attention = segment_softmax(self._gate(updated), batch, n_bags)  # (n, 1)
-        slide = segment_pool(attention, updated, batch, n_bags)[:, 0]  # (B, d)
-        return MILOutput(self.classifier(self.norm(slide)), attention, batch)
+        return updated, segment_softmax(self._gate(updated), batch, n_bags)
+
+    def classify(self, pooled: Tensor) -> Tensor:
+        """Logits of weighted sums of the updated patches: (B, 1, d) -> (B, K)."""
+        return self.classifier(self.norm(pooled[:, 0]))
 
     def _gate(self, updated: Tensor) -> Tensor:
         return updated.new_zeros(len(updated), 1) if self.readout is None else self.readout(updated)

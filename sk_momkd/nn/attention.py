@@ -105,6 +105,17 @@ class AttentionMIL(nn.Module):
         self, x: Tensor | Blocks, batch: Tensor, n_bags: int
     ) -> tuple[Tensor, Tensor, Tensor]:
         """(n, in_features), (n,) -> feature (B, dim), logits (B, K), attention (n, 1)."""
-        h = self.dropout(F.relu(embed(x, self.fc)))  # (n, dim)
-        feature, attention = self.pool(h, batch, n_bags)  # (B, dim), (n, 1)
-        return feature, self.head(self.head_dropout(feature)), attention
+        feature, attention = self.pool(self._embed(x), batch, n_bags)  # (B, dim), (n, 1)
+        return feature, self.classify(feature.unsqueeze(1)), attention
+
+    def attend(self, x: Tensor | Blocks, batch: Tensor, n_bags: int) -> tuple[Tensor, Tensor]:
+        """Embedded patches (n, dim) and their weights (n, 1)."""
+        h = self._embed(x)
+        return h, segment_softmax(self.pool.attention(h), batch, n_bags)
+
+    def classify(self, pooled: Tensor) -> Tensor:
+        """Logits of weighted sums of the embedded patches: (B, 1, dim) -> (B, K)."""
+        return self.head(self.head_dropout(pooled[:, 0]))
+
+    def _embed(self, x: Tensor | Blocks) -> Tensor:
+        return self.dropout(F.relu(embed(x, self.fc)))  # (n, dim)

@@ -183,6 +183,11 @@ class BagDataset(Dataset):
     dtype : torch.dtype, default=float32
         Of the features.
     cache_bytes : int, default=1 GiB
+
+    Attributes
+    ----------
+    mean_patch : float32 ndarray of shape (n_features,)
+        Mean over the bags of their mean patches.
     """
 
     def __init__(
@@ -204,14 +209,17 @@ class BagDataset(Dataset):
         self.sizes = np.zeros(len(bags), dtype=int)
         self._edges: list[Edges] = []
         self._features: dict[int, Tensor] = {}
+        total = torch.zeros(n_features, dtype=torch.float64)
         for i in range(len(bags)):
             x, edges = read_graph(bags[i], bags.name(i), spec, n_features)
             self.sizes[i] = len(x)
             self._edges.append(edges)
+            total += x.mean(dim=0)
             x = x.to(dtype)
             if x.nbytes <= cache_bytes:
                 cache_bytes -= x.nbytes
                 self._features[i] = x
+        self.mean_patch = (total / max(len(bags), 1)).float().numpy()
 
     @property
     def in_memory(self) -> bool:

@@ -30,7 +30,7 @@ def test_slide_as_anndata_has_attention_and_affinities_and_survives_a_file(momkd
     slide = slide_scores(momkd, unseen.bags[0])
     attention = patch_attention(momkd, unseen.bags[:1])
     np.testing.assert_array_equal(slide.obs["attention"], attention["attention"])
-    np.testing.assert_array_equal(slide.obs["score"], attention["score"])
+    np.testing.assert_array_equal(slide.obs["raw_attention"], attention["raw_attention"])
     assert slide.obsm["memory"].shape == (unseen.bags[0].n_instances, 8)
     slide.write_h5ad(tmp_path / "slide.h5ad")
     again = read_h5ad(tmp_path / "slide.h5ad")

@@ -53,7 +53,7 @@ def test_attention_of_every_classifier_sums_to_one_in_each_bag(name):
     table = patch_attention(clf, bags[:3])
     assert list(table.columns[:5]) == KEYS
     maps = [c for c in table if c.startswith("attention")]
-    assert len(maps) == len([c for c in table if c.startswith("score")]) >= 1
+    assert len(maps) == len([c for c in table if c.startswith("raw_attention")]) >= 1
     sums = table.groupby("bag_id")[maps].sum()
     np.testing.assert_allclose(sums, 1, atol=1e-5)
     assert len(table) == sum(bag.n_instances for bag in bags[:3])
@@ -63,7 +63,7 @@ def test_attention_with_a_map_per_class_has_a_column_per_class():
     bags, y = make_bags()
     labels = np.array(["wt", "mut"])[y]
     clf = quick("DSMILClassifier", max_epochs=1, early_stopping=False).fit(bags, labels)
-    named = {"attention_mut", "score_mut", "attention_wt", "score_wt"}
+    named = {"attention_mut", "raw_attention_mut", "attention_wt", "raw_attention_wt"}
     assert set(patch_attention(clf, bags[:1])) == {*KEYS, *named}
 
 
@@ -75,19 +75,19 @@ def test_attention_of_named_gene_groups_has_their_names():
     table = patch_attention(clf.fit(bags, y, omics=omics), bags[:1])
     assert list(table.columns[5:]) == [
         "attention_group_first",
-        "score_group_first",
+        "raw_attention_group_first",
         "attention_group_second",
-        "score_group_second",
+        "raw_attention_group_second",
     ]
 
 
-def test_score_of_momkd_is_equation_6_and_gives_the_attention(momkd, unseen):
+def test_raw_attention_of_momkd_is_equation_6_and_gives_the_attention(momkd, unseen):
     bag = unseen.bags[0]
     table = patch_attention(momkd, [bag])
     (output,) = momkd._forward(BagSequence([bag]))
     affinity = output.affinity.double().numpy()
     score = affinity[:, 1].max(axis=1) - affinity[:, 0].max(axis=1)
-    np.testing.assert_allclose(table["score"], score, atol=1e-6)
+    np.testing.assert_allclose(table["raw_attention"], score, atol=1e-6)
     weights = np.exp(score / momkd.tau)
     np.testing.assert_allclose(table["attention"], weights / weights.sum(), rtol=1e-4)
     np.testing.assert_array_equal(table[["x", "y"]], bag.coords)
@@ -95,11 +95,11 @@ def test_score_of_momkd_is_equation_6_and_gives_the_attention(momkd, unseen):
     assert set(table["patient_id"]) == {bag.patient_id}
 
 
-def test_score_without_memory_is_zero_for_an_average_patch():
+def test_raw_attention_without_memory_is_zero_for_an_average_patch():
     bags, y = make_bags()
     clf = quick("ABMILClassifier", max_epochs=1, early_stopping=False).fit(bags, y)
     table = patch_attention(clf, bags[:1])
-    np.testing.assert_allclose(np.exp(table["score"]) / len(table), table["attention"])
+    np.testing.assert_allclose(np.exp(table["raw_attention"]) / len(table), table["attention"])
 
 
 def test_mean_attention_of_several_fits_lies_on_the_planted_region(momkd, training, unseen):

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Self
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from ... import inspection
@@ -14,7 +15,7 @@ from ...data.sequence import BagSequence
 from ...exceptions import BagError
 from ...io.geometry import check_geometry
 from .slide_image import open_slide
-from .style import SCALE, axes, literal, shortened, styled
+from .style import SCALE, SIGNED_SCALE, axes, literal, shortened, styled
 
 _MISSING = "#F2F2F2"  # colour of areas without patches
 WIDE = 6.2  # inches
@@ -43,6 +44,8 @@ class AttentionMapDisplay:
         Label of the colour bar.
     title : str, default=""
         Title of the axes.
+    signed : bool, default=False
+        Whether values have a sign, as evidence has: the colour scale is then symmetric about 0.
 
     Attributes
     ----------
@@ -67,6 +70,7 @@ class AttentionMapDisplay:
     image: Any = field(default=None, repr=False)
     label: str = "value"
     title: str = ""
+    signed: bool = False
     figure_: Any = field(init=False, default=None, repr=False)
     ax_: Any = field(init=False, default=None, repr=False)
     patches_: Any = field(init=False, default=None, repr=False)
@@ -84,7 +88,7 @@ class AttentionMapDisplay:
         width: float = WIDE,
         ax: Any = None,
     ) -> Self:
-        """Draw the attention of a classifier over a slide.
+        """Draw the attention of a classifier over a slide, or its evidence for a class.
 
         Parameters
         ----------
@@ -92,9 +96,10 @@ class AttentionMapDisplay:
         bag : Bag
             A single slide with coordinates.
         column : str, optional
-            Column of :func:`sk_momkd.patch_attention`. The default is ``attention`` or, for
-            several maps, the last one, that of the positive class. Attention is multiplied by the
-            number of patches: 1 corresponds to uniform attention.
+            Column of :func:`sk_momkd.patch_attention` or :func:`sk_momkd.patch_evidence`;
+            ``"evidence"`` is that for the positive class. The default is ``attention`` or, for
+            several maps, the last one. Both are multiplied by the number of patches: attention of
+            1 is uniform attention, and evidence of 1 is a logit if all patches had the same.
         patch_size : float, optional
             Width of a patch in the unit of the coordinates. By default it is read from the bag's
             file or, if that does not hold it, is the most common step between patches.
@@ -119,18 +124,11 @@ class AttentionMapDisplay:
             If there is no such column.
         """
         require_one_slide(bag)
-        table = inspection.patch_attention(clf, BagSequence([bag]))
+        table, column = _column_of(clf, BagSequence([bag]), column)
         xy = table[["x", "y"]].to_numpy(dtype=float)
         if not np.isfinite(xy).all():
             raise BagError(f"{bag.name} has no coordinates, so it cannot be drawn as a map.")
-        maps = [c for c in table.columns if str(c).startswith("attention")]
-        column = maps[-1] if column is None else column
-        if column not in table:
-            raise ValueError(f"column must be one of {list(table.columns)}, got {column!r}.")
-        values = table[column].to_numpy(dtype=float)
-        label = column
-        if column in maps:
-            values, label = values * len(values), f"{column} / uniform"
+        values, label = _values(table, column)
         info = bag.info
         return cls(
             xy,
@@ -141,13 +139,14 @@ class AttentionMapDisplay:
             image=image,
             label=label,
             title=bag.bag_id or "",
+            signed=column.startswith("evidence"),
         ).plot(ax, width=width)
 
     def plot(
         self,
         ax: Any = None,
         *,
-        cmap: str = SCALE,
+        cmap: str | None = None,
         alpha: float | None = None,
         percentiles: tuple[float, float] = (1, 99),
         width: float = WIDE,
@@ -157,11 +156,14 @@ class AttentionMapDisplay:
         Parameters
         ----------
         ax : matplotlib Axes, optional
-        cmap : str, default="viridis"
+        cmap : str, optional
+            By default "viridis", and "PuOr_r" for signed values: orange speaks for a class, violet
+            against it.
         alpha : float, optional
             Opacity; by default 1, and 0.55 over an image.
         percentiles : tuple of float, default=(1, 99)
-            Percentiles of the values at the ends of the colour scale.
+            Percentiles of the values at the ends of the colour scale; for signed values, the
+            second is that of their size.
         width : float, default=6.2
             Width of a new figure in inches.
 
@@ -189,7 +191,8 @@ class AttentionMapDisplay:
             if slide is not None and picture is not None:
                 ax.imshow(slide.thumbnail(), extent=(0, *picture, 0))
             opacity = (0.55 if slide is not None else 1.0) if alpha is None else alpha
-            self.patches_ = self._squares(scale, cmap, opacity, percentiles)
+            colours = cmap or (SIGNED_SCALE if self.signed else SCALE)
+            self.patches_ = self._squares(scale, colours, opacity, percentiles)
             self._frame(picture, scale, unit)
         return self
 
@@ -215,6 +218,9 @@ class AttentionMapDisplay:
             rasterized=True,
         )
         low, high = np.nanpercentile(self.values, percentiles)
+        if self.signed:
+            high = np.nanpercentile(np.abs(self.values), percentiles[1])
+            low = -high
         squares.set_clim(low, high if high > low else low + 1e-12)
         self.ax_.add_collection(squares)
         beyond = (self.values.min() < low, self.values.max() > high)
@@ -244,6 +250,32 @@ class AttentionMapDisplay:
         self.ax_.xaxis.set_major_locator(MaxNLocator(4))
         self.ax_.yaxis.set_major_locator(MaxNLocator(5))
         _scale_bar(self.ax_, high[0] - low[0], unit)
+
+
+def _column_of(clf: Any, bags: BagSequence, column: str | None) -> tuple[pd.DataFrame, str]:
+    """The table that holds the column, and its whole name."""
+    if column is not None and column.startswith("evidence"):
+        table = inspection.patch_evidence(clf, bags)
+        last = [c for c in table.columns if c.startswith("evidence")][-1]
+        column = last if column == "evidence" else column
+    else:
+        table = inspection.patch_attention(clf, bags)
+        last = [c for c in table.columns if c.startswith("attention")][-1]
+        column = last if column is None else column
+    if column not in table:
+        raise ValueError(f"column must be one of {list(table.columns)}, got {column!r}.")
+    return table, column
+
+
+def _values(table: pd.DataFrame, column: str) -> tuple[NDArray, str]:
+    """Values to draw, independent of the number of patches, and their label."""
+    values = table[column].to_numpy(dtype=float)
+    if column.startswith("attention"):
+        return values * len(values), f"{column} / uniform"
+    if column.startswith("evidence"):
+        name = column.removeprefix("evidence_")
+        return values * len(values), f"evidence for {name} (logit, times patches)"
+    return values, column
 
 
 def require_one_slide(bag: Bag) -> None:

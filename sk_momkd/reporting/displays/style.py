@@ -12,6 +12,7 @@ from typing import Any, Literal
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 GREY = "#6B6B6B"
 SCALE = "viridis"  # perceptually uniform, also when printed in grey
+SIGNED_SCALE = "PuOr_r"  # white at 0, orange above it; safe for colour-blind readers
 
 Layout = Literal["constrained", "compressed"]  # compressed: for axes of fixed proportions
 
