@@ -1,13 +1,18 @@
 """What inspection finds of a planted truth, and how long a heat map takes.
 
-    python benchmarks/inspection.py [--patients 100] [--seeds 0 1 2] [--epochs 15]
+    python benchmarks/inspection.py [--patients 100] [--epochs 15] [--seeds 0 1 2]
+        [--coding-seeds 0 1 2] [--slides 20000 100000]
 
-Simulated cohorts, one for fitting and one of the same size that is unseen.
-`docs/results/inspection.csv` has a row per seed and measure: share of attention in the planted
-region against its share of area (at 20x and 40x geometry), share of top patches in it, share of
-planted genes among as many first genes as are planted (with the patients' own omics and with that
-of others), and seconds of ``patch_attention`` on a slide of 20,000 and of 100,000 patches with
-1,536 features (seed -1).
+Simulated cohorts, one for fitting and one of the same size that is unseen. In `docs/results`:
+
+- `inspection.csv`, a row per seed and measure: share of attention in the planted region against its
+  share of area (at 20x and 40x geometry), share of top patches in it, share of planted genes among
+  as many first genes as are planted (with the patients' own omics and with that of others);
+- `inspection_codings.csv`, what attention, its score (Eq. 6) and evidence tell of the planted
+  patches, with the memory of the planted class as C+ and as C-;
+- `heat_map.csv`, seconds of ``patch_attention`` on slides of 1,536 features.
+
+An option without values, such as `--slides`, leaves its part out.
 """
 
 from __future__ import annotations
@@ -35,6 +40,7 @@ from sk_momkd import (
     load_cohort,
     memory_usage,
     patch_attention,
+    patch_evidence,
     read_bags,
     simulate_cohort,
     to_geojson,
@@ -84,6 +90,32 @@ def mass_and_area(attention: pd.DataFrame, planted: dict) -> np.ndarray:
     """Per slide: attention in the planted region, and its share of the patches."""
     groups = attention.groupby("bag_id", sort=False)["attention"]
     return np.array([(a.to_numpy()[planted[b]].sum(), planted[b].mean()) for b, a in groups])
+
+
+def of_planted(clf, bags, planted: dict) -> dict[str, float]:
+    """What attention, score and evidence say of planted patches; the planted class is 1.
+
+    `nearer_own`: share of planted patches nearer to the memory of the planted class, which is
+    what the score would say as evidence. `supporting`: share of planted patches, and of the others,
+    whose evidence is for the planted class. AUC: planted against other patches of a slide, mean.
+    """
+    sign = 1 if clf.pos_label_ == 1 else -1
+    table = patch_attention(clf, bags)
+    evidence = sign * patch_evidence(clf, bags)[f"evidence_{clf.pos_label_}"]
+    table = table.assign(score=sign * table["raw_attention"], evidence=evidence)
+    inside = np.concatenate([planted[b] for b in table["bag_id"].unique()])
+    slides = [(planted[b], own) for b, own in table.groupby("bag_id", sort=False)]
+    slides = [(truth, own) for truth, own in slides if truth.any()]
+    found = {
+        "nearer_own": (table["score"][inside] > 0).mean(),
+        "supporting": (evidence[inside] > 0).mean(),
+        "supporting_elsewhere": (evidence[~inside] > 0).mean(),
+        "share_of_evidence": evidence.clip(lower=0)[inside].sum() / evidence.clip(lower=0).sum(),
+        "share_of_area": inside.mean(),
+    }
+    for reading in ("attention", "score", "evidence"):
+        found[f"auc_{reading}"] = np.mean([roc_auc_score(t, own[reading]) for t, own in slides])
+    return found
 
 
 def at_20x(bags: BagSequence, folder: Path) -> BagSequence:
@@ -142,6 +174,21 @@ def of_seed(patients: int, epochs: int, seed: int) -> dict[str, float]:
         return found | {"explanation_error": explained.fidelity_error}
 
 
+def codings_of_seed(patients: int, epochs: int, seed: int) -> pd.DataFrame:
+    """Measures of two fits, a row each: the planted class as C+ and as C-."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        bags, y, omics, _ = cohort(folder / "fit", patients, 2 * seed)
+        unseen, y_unseen, _, planted = cohort(folder / "unseen", patients, 2 * seed + 1)
+        rows = []
+        for memory, positive in (("C+", 1), ("C-", 0)):
+            clf = model(epochs, seed).set_params(pos_label=positive).fit(bags, y, omics=omics)
+            auroc = roc_auc_score(y_unseen, clf.predict_proba(unseen)[:, 1])
+            row = {"seed": seed, "memory": memory, "auroc_unseen": auroc}
+            rows.append(row | of_planted(clf, unseen, planted))
+    return pd.DataFrame(rows).round(4)
+
+
 def heat_map_seconds(n_patches: int) -> list[dict]:
     """Seconds of a paper-size model on one HDF5 slide, and to write its GeoJSON."""
     random = np.random.default_rng(0)
@@ -172,7 +219,7 @@ def timed(function, *args, **kwargs):
 
 
 def run(options: argparse.Namespace) -> None:
-    """Measure, print and write both tables."""
+    """Measure, print and write the tables."""
     torch.set_num_threads(1)
     machine = f"{platform.machine()}, {os.cpu_count()} cores, one thread"
     options.write.mkdir(parents=True, exist_ok=True)
@@ -180,6 +227,14 @@ def run(options: argparse.Namespace) -> None:
         speed = pd.DataFrame([row for n in options.slides for row in heat_map_seconds(n)])
         print(speed.to_string(), flush=True)
         speed.assign(machine=machine).to_csv(options.write / "heat_map.csv", index=False)
+    codings = pd.DataFrame()
+    for seed in options.coding_seeds:
+        found = codings_of_seed(options.patients, options.epochs, seed)
+        codings = pd.concat([codings, found])
+        print(found.T.to_string(), flush=True)
+        codings.assign(machine=machine).to_csv(
+            options.write / "inspection_codings.csv", index=False
+        )
     rows = []
     for seed in options.seeds:
         found = of_seed(options.patients, options.epochs, seed)
@@ -194,6 +249,7 @@ if __name__ == "__main__":
     parser.add_argument("--patients", type=int, default=100)
     parser.add_argument("--epochs", type=int, default=15)
     parser.add_argument("--seeds", nargs="*", type=int, default=[0, 1, 2])
+    parser.add_argument("--coding-seeds", nargs="*", type=int, default=[0, 1, 2])
     parser.add_argument("--slides", nargs="*", type=int, default=[20_000, 100_000])
     parser.add_argument("--write", type=Path, default=RESULTS)
     run(parser.parse_args())

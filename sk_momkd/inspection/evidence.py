@@ -126,7 +126,8 @@ def patch_evidence(
 
 def evidence_columns(model: BaseMILClassifier) -> list[str]:
     """``evidence_<class>`` of the positive one of two classes, or of each of several."""
-    classes = model.classes_[1:] if len(model.classes_) == 2 else model.classes_
+    classes = model._network_classes  # of two, the second is the positive one
+    classes = classes[1:] if len(classes) == 2 else classes
     return [f"evidence_{c}" for c in classes]
 
 

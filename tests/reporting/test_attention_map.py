@@ -14,6 +14,7 @@ from sk_momkd import (
     Bag,
     BagSequence,
     patch_attention,
+    patch_evidence,
     patient_bags,
     read_bags,
 )
@@ -83,6 +84,24 @@ def test_map_of_an_estimator_takes_the_level0_size_of_the_file(demo, tmp_path, l
     attention = patch_attention(model, BagSequence([bag]))["attention"]
     np.testing.assert_allclose(display.values, attention * len(GRID))
     assert display.values.mean() == pytest.approx(1)
+
+
+def test_map_of_evidence_is_white_at_zero_and_names_its_class(demo):
+    bag = Bag(np.random.default_rng(0).normal(size=(48, 8)), GRID * 512, bag_id="S")
+    model = demo.result.models[0]
+    display = AttentionMapDisplay.from_estimator(model, bag, column="evidence")
+    column = patch_evidence(model, [bag]).columns[-1]
+    named = AttentionMapDisplay.from_estimator(model, bag, column=column)
+    np.testing.assert_array_equal(display.values, named.values)
+    np.testing.assert_allclose(display.values, patch_evidence(model, [bag])[column] * 48)
+    low, high = display.patches_.get_clim()
+    assert low == -high < 0
+    assert column.removeprefix("evidence_") in display.label
+    orange, violet = display.patches_.cmap(1.0), display.patches_.cmap(0.0)
+    assert orange[0] > orange[2]
+    assert violet[0] < violet[2]
+    with pytest.raises(ValueError, match=r"column must be one of .*got 'evidence_of'"):
+        AttentionMapDisplay.from_estimator(model, bag, column="evidence_of")
 
 
 def test_map_of_a_bag_without_stated_size_draws_the_step(demo):

@@ -116,8 +116,8 @@ def slides_section(context: ReportContext) -> Section:
     blocks: list[Block] = [
         Paragraph(
             "Attention is multiplied by the number of patches, so that 1 corresponds to uniform "
-            "attention. Attention shows the weights of patches in the model; it does not show that "
-            "a region caused the prediction.",
+            "attention. Attention shows where the model looks; it shows neither which class a "
+            "region speaks for (patch_evidence does) nor that a region caused the prediction.",
             "note",
         )
     ]
