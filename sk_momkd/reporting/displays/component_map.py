@@ -156,7 +156,7 @@ class ComponentMapDisplay:
         """
         n = len(self.names)
         wide, high = np.ptp(self.xy, axis=0) + self.patch_size
-        size = (n * _PANEL, float(np.clip((_PANEL - 1.0) * high / wide + 1.0, 2.4, 8.0)))
+        size = (n * _PANEL, float(np.clip((_PANEL - 1.4) * high / wide + 0.95, 2.2, 8.0)))
         with styled():
             self.axes_ = axes(ax, size, n, layout="compressed")
             self.figure_ = self.axes_[0].figure

@@ -45,9 +45,9 @@ def memory_section(context: ReportContext) -> Section:
                 chart(
                     lambda: MemoryUsageDisplay.from_estimator(draw),
                     "Memory usage per epoch",
-                    "A component is active if its usage exceeds a tenth of 1 / n, with n "
-                    "components "
-                    "per class. Perplexity is the effective number of components of a class.",
+                    "Components that any patch matched best in an epoch, and those that more than "
+                    "1/(10 n) of a slide's patches did, with n components per class. Perplexity "
+                    "is the effective number of components of a class.",
                 ),
             ]
         )
