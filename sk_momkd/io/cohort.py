@@ -23,7 +23,7 @@ from .cohort_omics import CohortOmics, join_cohort_omics
 from .join_report import JoinReport
 from .labels import map_labels, parse_text
 from .readers import SlideFile
-from .slide_files import BAG_SUFFIXES, feature_folder, files_by_slide, match_files, visible_files
+from .slide_files import bag_files, files_by_slide, match_files
 from .tables import as_text, is_missing, named_columns, read_table, warn_of_long_numbers
 from .tcga import PRIMARY_TUMOUR, check_barcode_options, read_slide_barcodes
 
@@ -128,7 +128,7 @@ def _feature_files(folder: Path) -> dict[str, Path]:
     """File of each slide in `folder`."""
     if not folder.is_dir():
         raise CohortError(f"{folder} is not a folder with feature files (<slide_id>.h5).")
-    return files_by_slide(visible_files(feature_folder(folder), BAG_SUFFIXES))
+    return files_by_slide(bag_files(folder))
 
 
 def _status(frame: pd.DataFrame) -> NDArray:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from collections.abc import Iterator, Sequence
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -28,23 +29,54 @@ _LARGEST_FILE = 2**30  # bytes
 _OBJECT_TYPES = ("tile", "detection", "annotation")
 
 
-def _coordinates(content: Any) -> Iterator[list[Any]]:
-    """Coordinates of each polygon in GeoJSON content: its outline, then its holes."""
+class Outlines(NamedTuple):
+    """Polygons of a file: of what is wanted, and of what is marked to be ignored."""
+
+    wanted: list[Polygon]
+    ignored: list[Polygon]
+
+
+def _class_name(feature: dict[str, Any]) -> str:
+    """Name of a feature's class in QuPath, "" without one."""
+    classified = (feature.get("properties") or {}).get("classification") or {}
+    name = classified.get("name") if isinstance(classified, dict) else classified
+    names = classified.get("names") if isinstance(classified, dict) else None
+    return str(name or (": ".join(map(str, names)) if names else ""))
+
+
+def _is_ignored(name: str) -> bool:
+    """Whether QuPath ignores objects of a class: its name ends with "*", except "Region*"."""
+    return name.strip().endswith("*") and not name.strip().casefold().startswith("region")
+
+
+def _coordinates(content: Any, *, ignored: bool = False) -> Iterator[tuple[bool, list[Any]]]:
+    """Whether a polygon is to be ignored, and its coordinates: its outline, then its holes."""
     if isinstance(content, list):
         for part in content:
-            yield from _coordinates(part)
+            yield from _coordinates(part, ignored=ignored)
     elif content is None:  # a feature without geometry
         return
     elif content["type"] == "FeatureCollection":
         yield from _coordinates(content["features"])
     elif content["type"] == "Feature":
-        yield from _coordinates(content["geometry"])
+        yield from _coordinates(content["geometry"], ignored=_is_ignored(_class_name(content)))
     elif content["type"] == "GeometryCollection":
-        yield from _coordinates(content["geometries"])
+        yield from _coordinates(content["geometries"], ignored=ignored)
     elif content["type"] == "MultiPolygon":
-        yield from content["coordinates"]
+        yield from ((ignored, coordinates) for coordinates in content["coordinates"])
     elif content["type"] == "Polygon":
-        yield content["coordinates"]
+        yield ignored, content["coordinates"]
+
+
+def _json(path: str | PathLike) -> Any:
+    """Content of a JSON file, which may be compressed by gzip and begin with a byte order mark."""
+    with open(path, "rb") as file:
+        compressed = file.read(2) == b"\x1f\x8b"
+    with gzip.open(path) if compressed else open(path, "rb") as file:
+        content = file.read(_LARGEST_FILE + 1)
+    if len(content) > _LARGEST_FILE:
+        raise BagFileError(f"{path} has more than {_LARGEST_FILE:,} bytes, which are not read.")
+    return json.loads(content.decode("utf-8-sig"))
 
 
 def _ring(vertices: list[Any]) -> NDArray:
@@ -65,33 +97,39 @@ def _polygon(coordinates: list[Any]) -> Polygon:
     return Polygon(outline, [hole for hole in holes if len(np.unique(hole, axis=0)) > 2])
 
 
-def read_polygons(path: str | PathLike, *, allow_external: bool = False) -> list[Polygon]:
+def read_outlines(path: str | PathLike, *, allow_external: bool = False) -> Outlines:
     """Polygons of a GeoJSON file, as TRIDENT's ``contours_geojson`` and QuPath store them.
 
     Parameters
     ----------
     path : path
-        A FeatureCollection, a feature, a geometry, or a list of these. Points and lines enclose
-        nothing and are ignored.
+        A FeatureCollection, a feature, a geometry, or a list of these, compressed by gzip or not.
+        Points and lines enclose nothing and are left out.
     allow_external : bool, default=False
         Whether the file may be a link to a file outside its folder.
 
     Returns
     -------
-    list of shapely.Polygon
-        In the units of the file, level-0 pixels as a rule. Outlines may cross themselves.
+    Outlines
+        In the units of the file, level-0 pixels as a rule. Outlines may cross themselves. Ignored
+        are those of QuPath's classes whose name ends with "*", such as "Ignore*".
 
     Raises
     ------
     BagFileError
         If the file is missing or not GeoJSON.
     """
-    state = require_regular(path, allow_external=allow_external)
-    if state[0] > _LARGEST_FILE:
-        raise BagFileError(f"{path} has {state[0]:,} bytes; at most {_LARGEST_FILE:,} are read.")
+    require_regular(path, allow_external=allow_external)
+    outlines = Outlines([], [])
     with errors_that_name(path, "GeoJSON file"):
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
-        return [_polygon(coordinates) for coordinates in _coordinates(content)]
+        for ignored, coordinates in _coordinates(_json(path)):
+            (outlines.ignored if ignored else outlines.wanted).append(_polygon(coordinates))
+    return outlines
+
+
+def read_polygons(path: str | PathLike) -> list[Polygon]:
+    """The wanted polygons of a file, as `read_outlines` reads them."""
+    return read_outlines(path).wanted
 
 
 def inside(points: NDArray, polygons: Sequence[Polygon]) -> NDArray:

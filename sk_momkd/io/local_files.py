@@ -49,7 +49,8 @@ def _missing(path: str | PathLike) -> BagFileError:
     return BagFileError(f"{path} does not exist.")
 
 
-def _leaves_its_folder(path: str | PathLike) -> bool:
+def leaves_its_folder(path: str | PathLike) -> bool:
+    """Whether a link leads out of the folder that it is in."""
     folder = os.path.realpath(os.path.dirname(os.path.abspath(path)))
     return not os.path.realpath(path).startswith(os.path.join(folder, ""))
 
@@ -72,7 +73,7 @@ def require_regular(path: str | PathLike, *, allow_external: bool = False) -> Fi
     if not stat.S_ISREG(found.st_mode):
         what = "a folder" if stat.S_ISDIR(found.st_mode) else "a pipe, a socket or a device"
         raise BagFileError(f"{path} is {what}, not a file.")
-    if not allow_external and os.path.islink(path) and _leaves_its_folder(path):
+    if not allow_external and os.path.islink(path) and leaves_its_folder(path):
         raise BagFileError(
             f"{path} is a link to {os.path.realpath(path)}, outside its folder. If you trust it, "
             "allow it with allow_external=True, or copy the file."

@@ -17,22 +17,25 @@ from ..data.bag import Bag, BagInfo
 from ..data.sequence import BagSequence
 from ..exceptions import BagError, BagFileError
 from .anndata_files import AnnDataBag
+from .array_files import ArrayBag
 from .hdf5 import LAYOUTS, Hdf5Bag
 from .local_files import FileState, file_state, require_regular, require_unchanged
-from .slide_files import BAG_SUFFIXES, feature_folder, files_by_slide, visible_files
+from .slide_files import BAG_SUFFIXES, PICKLES, bag_files, files_by_slide, nothing_found
 from .torch_files import TorchBag
 
-_READERS: dict[str, type[Hdf5Bag | TorchBag | AnnDataBag]] = {
+_READERS: dict[str, type[Hdf5Bag | TorchBag | AnnDataBag | ArrayBag]] = {
     ".h5": Hdf5Bag,
     ".hdf5": Hdf5Bag,
     ".pt": TorchBag,
     ".pth": TorchBag,
     ".h5ad": AnnDataBag,
+    **dict.fromkeys((".npy", ".npz", ".safetensors", ".parquet", ".zarr"), ArrayBag),
 }
 _FORMATS_OF = {
     Hdf5Bag: {layout.format for layout in LAYOUTS},
     TorchBag: {"pt", "slideflow", "pyg"},
     AnnDataBag: {"anndata"},
+    ArrayBag: {"npy", "npz", "safetensors", "parquet", "zarr"},
 }
 _INFO: dict[SlideFile, tuple[tuple, BagInfo]] = {}  # of unchanged files, which fits ask again
 FORMATS = ("auto", *sorted(set().union(*_FORMATS_OF.values())))
@@ -182,10 +185,12 @@ class SlideFile:
     def __str__(self) -> str:
         return Path(self.path).name
 
-    def _reader(self) -> Hdf5Bag | TorchBag | AnnDataBag:
+    def _reader(self) -> Hdf5Bag | TorchBag | AnnDataBag | ArrayBag:
         reader = _READERS.get(Path(self.path).suffix.lower())
         if reader is None:
-            raise BagFileError(f"{self.path}: the suffix must be one of {', '.join(_READERS)}.")
+            why = " Pickles may run any code." if self.path.lower().endswith(PICKLES) else ""
+            known = ", ".join(_READERS)
+            raise BagFileError(f"{self.path}: the suffix must be one of {known}.{why}")
         if self.format != "auto" and self.format not in _FORMATS_OF[reader]:
             raise BagFileError(
                 f"{self.path}: format={self.format!r} is not for this suffix; it takes "
@@ -205,9 +210,11 @@ def read_bags(
     """Bags of a folder, a file or a list of files, which are opened when needed.
 
     The formats are HDF5 files of TRIDENT, the MoMKD release (with its stored graph), CLAM and
-    STAMP, public (1, N, D) feature sets, ``.pt`` files of CLAM, TRIDENT, slideflow and
-    torch-geometric, and ``.h5ad`` files of LazySlide. ``bag.info`` holds the recognised format
-    of a file and the keys by which it was recognised.
+    STAMP, public (1, N, D) feature sets and HEST's embeddings; ``.pt`` files of CLAM, TRIDENT,
+    slideflow and torch-geometric, or with a dict of tensors; ``.h5ad`` files of LazySlide; and
+    named arrays in ``.npy``, ``.npz``, ``.safetensors``, ``.parquet`` and ``.zarr``: features (or
+    feats, embeddings, x), coords (or pos, xy; columns x and y in parquet) and edge_index. Pickles
+    are refused. ``bag.info`` holds the recognised format of a file, and what the file states.
 
     Parameters
     ----------
@@ -253,14 +260,16 @@ def read_bags(
         raise BagFileError(f"format must be one of {', '.join(FORMATS)}, got {format!r}.")
     if not isinstance(source, str | PathLike):
         paths = [Path(path) for path in source]
-    elif Path(source).is_dir():
-        paths = visible_files(feature_folder(source, BagFileError), BAG_SUFFIXES)
+    elif Path(source).is_dir() and Path(source).suffix.lower() != ".zarr":
+        paths = bag_files(source, BagFileError)
     else:
         paths = [Path(source)]
     if not paths:
-        raise BagFileError(f"{source} holds no bag file ({', '.join(BAG_SUFFIXES)}).")
+        known = ", ".join(BAG_SUFFIXES)
+        hint = nothing_found(source) if isinstance(source, str | PathLike) else ""
+        raise BagFileError(f"{source} holds no bag file ({known}).{hint}")
     for path in paths:
-        if not path.is_file():
+        if not path.is_file() and path.suffix.lower() != ".zarr":
             require_regular(path, allow_external=True)
     return BagSequence(
         Bag(

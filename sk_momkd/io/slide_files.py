@@ -15,8 +15,10 @@ from ..data.ids import normalise_id
 from ..exceptions import CohortError
 from ..messages import first_few
 
-BAG_SUFFIXES = (".h5", ".hdf5", ".pt", ".pth", ".h5ad")
-MASK_SUFFIXES = (".geojson", ".json")
+_TOOLS = (".h5", ".hdf5", ".pt", ".pth", ".h5ad")
+BAG_SUFFIXES = (*_TOOLS, ".npy", ".npz", ".safetensors", ".parquet", ".zarr")
+PICKLES = (".pkl", ".pickle", ".joblib", ".p")  # they may run any code
+MASK_SUFFIXES = (".geojson", ".json", ".geojson.gz", ".json.gz")
 WITHOUT_UUID = "name without UUID"
 _NO_FEATURES = ("patches", "contours", "contours_geojson", "visualization", "masks")  # of TRIDENT
 _DEPTH = 3  # of folders below the one that is named
@@ -24,10 +26,34 @@ _UUID = re.compile(r"\.[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$", re.IGNORECAS
 
 
 def visible_files(folder: str | PathLike, suffixes: Iterable[str]) -> list[Path]:
-    """Files of a folder with one of the `suffixes`, sorted, without hidden ones (``._S1.h5``)."""
+    """Files of a folder with one of the `suffixes`, sorted, without hidden ones (``._S1.h5``).
+
+    A store of zarr, which is a folder, counts as a file; slideflow's index of a bag does not.
+    """
     suffixes = tuple(suffixes)
-    named = (path for path in Path(folder).iterdir() if path.suffix.lower() in suffixes)
-    return sorted(path for path in named if not path.name.startswith(".") and not path.is_dir())
+    named = (path for path in Path(folder).iterdir() if path.name.lower().endswith(suffixes))
+    return sorted(path for path in named if _is_visible(path))
+
+
+def _is_visible(path: Path) -> bool:
+    if path.name.startswith(".") or path.name.endswith(".index.npz"):
+        return False
+    return not path.is_dir() or path.suffix.lower() == ".zarr"
+
+
+def nothing_found(folder: str | PathLike) -> str:
+    """What a folder without bag files holds instead, for messages."""
+    names = sorted(path.name for path in Path(folder).iterdir() if not path.name.startswith("."))
+    pointers = [name for name in names if name.endswith(".dvc")]
+    pickles = [name for name in names if Path(name).suffix.lower() in PICKLES]
+    if pointers:
+        return f" It has pointers of DVC ({first_few(pointers)}): get the data with `dvc pull`."
+    if pickles:
+        return (
+            f" It has pickles ({first_few(pickles)}), which could run any code and are not read. "
+            "Save them as one of these formats."
+        )
+    return f" It has {first_few(names, 5)}." if names else " It is empty."
 
 
 def feature_folder(folder: str | PathLike, error: type[ValueError] = CohortError) -> Path:
@@ -47,8 +73,11 @@ def feature_folder(folder: str | PathLike, error: type[ValueError] = CohortError
         names[:] = sorted(n for n in names if not n.startswith(".") and n not in _NO_FEATURES)
         if len(place.relative_to(root).parts) >= _DEPTH:
             names.clear()
+        names[:] = [name for name in names if not name.endswith(".zarr")]
         if n_files := len(visible_files(place, BAG_SUFFIXES)):
             found[place] = n_files
+    if len(found) > 1 and all(n == 1 for n in found.values()):
+        return root  # a folder per slide
     if len(found) > 1:
         listed = [f"{place.relative_to(root)} ({n} files)" for place, n in found.items()]
         raise error(
@@ -58,11 +87,28 @@ def feature_folder(folder: str | PathLike, error: type[ValueError] = CohortError
     return next(iter(found), root)
 
 
+def bag_files(folder: str | PathLike, error: type[ValueError] = CohortError) -> list[Path]:
+    """Bag files of a folder, of the only one below it that has any, or of a folder per slide."""
+    place = feature_folder(folder, error)
+    files = visible_files(place, BAG_SUFFIXES)
+    if files:
+        return files
+    below = (p for p in sorted(Path(folder).iterdir()) if p.is_dir() and p.suffix != ".zarr")
+    return [file for path in below for file in visible_files(path, BAG_SUFFIXES)]
+
+
 def files_by_slide(paths: Iterable[Path], error: type[ValueError] = CohortError) -> dict[str, Path]:
     """Path of each slide id; raises `error` if two files are of one slide."""
     files: dict[str, Path] = {}
     for path in paths:
         slide = normalise_id(path.name)
+        if slide in files and {files[slide].suffix in _TOOLS, path.suffix in _TOOLS} == {
+            True,
+            False,
+        }:
+            # Arrays beside the file of a tool, such as coordinates, are no second bag.
+            files[slide] = path if path.suffix in _TOOLS else files[slide]
+            continue
         if slide in files:
             raise error(f"Two files are of slide {slide!r}: {files[slide]} and {path}. Keep one.")
         files[slide] = path

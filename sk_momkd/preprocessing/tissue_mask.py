@@ -19,7 +19,7 @@ from ..data.bag import Bag
 from ..data.ids import normalise_id
 from ..data.sequence import BagSequence, as_bags
 from ..exceptions import BagError, CohortError
-from ..io.geojson import inside, read_polygons
+from ..io.geojson import Outlines, inside, read_outlines
 from ..io.slide_files import MASK_SUFFIXES, files_by_slide, visible_files
 from ..messages import first_few
 from .bag_transformer import BagTransformer
@@ -33,15 +33,16 @@ class TissueMaskFilter(BagTransformer):
     The polygons come from a folder with one GeoJSON file per slide, in level-0 pixels:
     ``contours_geojson`` of TRIDENT, corrected by hand or not, or annotations exported from
     QuPath. Polygons may have holes, and a file may hold several; where polygons overlap, a patch
-    counts once, and a centre on a border is inside. Nothing is learned, so the filter can be used
-    inside or outside a pipeline, at any place before the classifier. For a bag of several slides of
-    a patient, each slide's own mask is used.
+    counts once, and a centre on a border is inside. Polygons of a class that QuPath ignores, whose
+    name ends with "*" such as "Ignore*", take patches out. Nothing is learned, so the filter can be
+    used inside or outside a pipeline, at any place before the classifier. For a bag of several
+    slides of a patient, each slide's own mask is used.
 
     Parameters
     ----------
     folder : path
-        Folder with ``<slide id>.geojson`` (or ``.json``). The slide id is the ``bag_id``, with or
-        without the suffix of a slide file.
+        Folder with ``<slide id>.geojson`` (or ``.json``, also ``.gz``). The slide id is the
+        ``bag_id``, with or without the suffix of a slide file.
     patch_size : float, optional
         Width of a patch in level-0 pixels. By default it is read from the bag's file; it is needed
         where the file does not hold it (as CLAM's), and for bags in memory.
@@ -186,7 +187,7 @@ class _InsideMasks:
             own = slide_index == i
             if mask is not None and own.any():
                 centers = _centers(bag.coords, slide, self.patch_size)
-                keep[own] = inside(centers[own], read_polygons(mask))
+                keep[own] = _inside(centers[own], read_outlines(mask))
         if not keep.any():
             used = first_few(filter(None, self.masks))
             raise BagError(
@@ -194,6 +195,14 @@ class _InsideMasks:
                 "this slide and are in level-0 pixels, as the coordinates are."
             )
         return keep
+
+
+def _inside(centers: NDArray, outlines: Outlines) -> NDArray:
+    """Whether centres are in a wanted polygon and in none that is to be ignored."""
+    wanted = np.ones(len(centers), dtype=bool)
+    if outlines.wanted or not outlines.ignored:  # ignored polygons alone leave the rest
+        wanted = inside(centers, outlines.wanted)
+    return wanted & ~inside(centers, outlines.ignored) if outlines.ignored else wanted
 
 
 def _centers(coords: NDArray | None, slide: Bag, patch_size: float | None) -> NDArray:

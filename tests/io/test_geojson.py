@@ -1,5 +1,6 @@
 """GeoJSON: polygons that are read, and squares of patches that are written."""
 
+import gzip
 import json
 
 import numpy as np
@@ -11,7 +12,7 @@ from sk_momkd import Bag, read_bags, simulate_cohort, to_geojson
 from sk_momkd.data.arrays import BagArrays
 from sk_momkd.data.bag import BagInfo
 from sk_momkd.exceptions import BagFileError
-from sk_momkd.io.geojson import inside, read_polygons
+from sk_momkd.io.geojson import inside, read_outlines, read_polygons
 
 FRAME = pd.DataFrame(
     {
@@ -267,3 +268,39 @@ def test_random_star_agrees_with_its_radius():
 def test_no_points_or_no_polygons_is_nothing():
     assert inside(np.empty((0, 2)), [Polygon(SQUARE)]).shape == (0,)
     assert not inside(PROBES, []).any()
+
+
+def feature(ring, name=None):
+    classified = {} if name is None else {"classification": {"name": name}}
+    geometry = {"type": "Polygon", "coordinates": [ring]}
+    return {"type": "Feature", "geometry": geometry, "properties": classified}
+
+
+SQUARE = [[0, 0], [10, 0], [10, 10], [0, 10], [0, 0]]
+HALF = [[0, 0], [5, 0], [5, 10], [0, 10], [0, 0]]
+
+
+@pytest.mark.parametrize(
+    ("name", "ignored"),
+    [("Ignore*", 1), ("ignore*", 1), ("Artefact*", 1), ("Region*", 0), ("Tumor", 0), (None, 0)],
+)
+def test_classes_that_qupath_ignores_are_set_apart(tmp_path, name, ignored):
+    content = {"type": "FeatureCollection", "features": [feature(SQUARE), feature(HALF, name)]}
+    (tmp_path / "S1.geojson").write_text(json.dumps(content))
+    outlines = read_outlines(tmp_path / "S1.geojson")
+    assert (len(outlines.wanted), len(outlines.ignored)) == (2 - ignored, ignored)
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+def test_compressed_files_and_byte_order_marks_are_read(tmp_path, compressed, encoding):
+    content = json.dumps(feature(SQUARE)).encode(encoding)
+    path = tmp_path / f"S1.geojson{'.gz' if compressed else ''}"
+    path.write_bytes(gzip.compress(content) if compressed else content)
+    assert read_outlines(path).wanted[0].area == 100
+
+
+def test_damaged_compressed_file_is_named(tmp_path):
+    (tmp_path / "S1.geojson.gz").write_bytes(gzip.compress(b"[]")[:-4])
+    with pytest.raises(BagFileError, match=r"S1\.geojson\.gz is not a readable GeoJSON"):
+        read_outlines(tmp_path / "S1.geojson.gz")

@@ -1,5 +1,6 @@
 """Patches inside polygons of GeoJSON files, slide by slide."""
 
+import gzip
 import json
 import pickle
 
@@ -105,7 +106,7 @@ def test_transform_opens_no_file(tmp_path, monkeypatch):
     write_mask(tmp_path, "S1", LEFT)
     monkeypatch.setattr(Bag, "load", lambda *args: pytest.fail("a bag was read"))
     monkeypatch.setattr(
-        "sk_momkd.preprocessing.tissue_mask.read_polygons",
+        "sk_momkd.preprocessing.tissue_mask.read_outlines",
         lambda *args: pytest.fail("mask was read"),
     )
     assert len(TissueMaskFilter(tmp_path).transform([slide_bag()])) == 1
@@ -244,3 +245,19 @@ def test_filter_by_features_after_the_mask(tmp_path):
     masked = TissueMaskFilter(tmp_path, patch_size=SIZE)
     pipe = make_pipeline(masked, InstanceFilter(Even()))
     assert kept_cells(pipe.fit_transform([slide_bag()])[0]) == [[0, 0], [0, 1], [0, 2], [0, 3]]
+
+
+@pytest.mark.parametrize(("with_tissue", "kept"), [(True, [1]), (False, [1, 2])])
+def test_patches_in_ignored_polygons_are_left_out(tmp_path, with_tissue, kept):
+    def square(x, width, name):
+        ring = [[x, 0], [x + width, 0], [x + width, 9], [x, 9], [x, 0]]
+        shape = {"type": "Polygon", "coordinates": [ring]}
+        named = {"classification": {"name": name}}
+        return {"type": "Feature", "geometry": shape, "properties": named}
+
+    shapes = [square(0, 10, "Ignore*")] + [square(0, 20, "Tissue")] * with_tissue
+    content = json.dumps({"type": "FeatureCollection", "features": shapes}).encode()
+    (tmp_path / "S1.geojson.gz").write_bytes(gzip.compress(content))
+    bag = Bag(np.ones((3, 2)) * [[0], [1], [2]] + 1, [[0, 0], [11, 0], [30, 0]], bag_id="S1")
+    (cut,) = TissueMaskFilter(tmp_path, patch_size=2).fit_transform([bag])
+    assert (cut.features[:, 0] - 1).tolist() == kept

@@ -45,12 +45,60 @@ class SlideImage:
         return np.asarray(region.resize((pixels, pixels)))
 
 
+class Thumbnail:
+    """A small image of a whole slide, read as OpenSlide reads a slide.
+
+    Parameters
+    ----------
+    path : path
+        A PNG or JPEG file.
+    size : tuple of int
+        Width and height of the slide in level-0 pixels.
+    """
+
+    def __init__(self, path: str | PathLike, size: tuple[int, int]) -> None:
+        from PIL import Image
+
+        try:
+            self._image = Image.open(path).convert("RGB")
+        except (ValueError, SyntaxError, Image.DecompressionBombError) as error:
+            raise OSError(f"{path} is not a readable image: {error}") from error
+        width, height = (int(side) for side in size)
+        self._scale = width / self._image.width
+        if abs(height / self._image.height / self._scale - 1) > 0.05:
+            raise ValueError(
+                f"{path} has {self._image.width} x {self._image.height} pixels, the slide "
+                f"{width} x {height}: these are other proportions. Give its size at level 0."
+            )
+        self.dimensions, self.properties = (width, height), dict[str, str]()
+        self.level_downsamples = (self._scale,)
+
+    def get_thumbnail(self, size: tuple[int, int]) -> Any:
+        """The image, not larger than `size`."""
+        image = self._image.copy()
+        image.thumbnail(size)
+        return image
+
+    def get_best_level_for_downsample(self, downsample: float) -> int:
+        """The only level."""
+        return 0
+
+    def read_region(self, corner: tuple[int, int], level: int, size: tuple[int, int]) -> Any:
+        """The region with this corner at level 0, of `size` in pixels of the image."""
+        left, top = (round(place / self._scale) for place in corner)
+        return self._image.crop((left, top, left + size[0], top + size[1]))
+
+
+_IMAGES = (".png", ".jpg", ".jpeg")
+
+
 def open_slide(image: Any) -> SlideImage:
     """Open the image of a slide.
 
     Parameters
     ----------
-    image : path, OpenSlide, TiffSlide or SlideImage
+    image : path, OpenSlide, TiffSlide, SlideImage, or (path, (width, height))
+        A pair is a thumbnail in PNG or JPEG and the size of the slide in level-0 pixels.
 
     Returns
     -------
@@ -74,7 +122,14 @@ def open_slide(image: Any) -> SlideImage:
         return image
     if hasattr(image, "read_region"):
         return SlideImage(image)
+    if isinstance(image, tuple):
+        return SlideImage(Thumbnail(*image))
     path, failures = fspath(image), []
+    if path.lower().endswith(_IMAGES):
+        raise OSError(
+            f"{path} is a thumbnail, whose scale is unknown. Pass it with the slide's size in "
+            "level-0 pixels: (path, (width, height))."
+        )
     for opener, errors in _openers():
         try:
             return SlideImage(opener(path))

@@ -1,0 +1,193 @@
+"""Arrays in files of no tool: numpy, safetensors, parquet, zarr, and dicts of tensors."""
+
+import pickle
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from sk_momkd import load_cohort, read_bags
+from sk_momkd.exceptions import BagFileError
+
+X = np.random.default_rng(0).normal(size=(12, 6)).astype(np.float32)
+GRID = np.stack(np.divmod(np.arange(12), 4)[::-1], axis=1) * 512
+EDGES = np.array([[0, 1], [1, 2]])
+STATED = {"encoder": "uni", "patch_size_level0": 512, "magnification": 20}
+
+
+def npz(folder):
+    np.savez(folder / "S1.npz", features=X, coords=GRID, edge_index=EDGES, **STATED)
+
+
+def npz_compressed(folder):
+    np.savez_compressed(folder / "S1.npz", embeddings=X[None], xy=GRID[None], **STATED)
+
+
+def safetensors(folder):
+    numpy = pytest.importorskip("safetensors.numpy")
+    parts = {"features": X, "coords": GRID, "edge_index": EDGES}
+    numpy.save_file(parts, folder / "S1.safetensors", {k: str(v) for k, v in STATED.items()})
+
+
+def parquet_of_columns(folder):
+    pytest.importorskip("pyarrow")
+    table = pd.DataFrame(X, columns=[f"f{i}" for i in range(6)]).assign(x=GRID[:, 0], y=GRID[:, 1])
+    write_parquet(table, folder)
+
+
+def parquet_of_lists(folder):
+    pytest.importorskip("pyarrow")
+    write_parquet(pd.DataFrame({"features": list(X), "coords": list(GRID)}), folder)
+
+
+def write_parquet(table, folder):
+    import pyarrow
+    from pyarrow import parquet
+
+    made = pyarrow.Table.from_pandas(table, preserve_index=False)
+    parquet.write_table(
+        made.replace_schema_metadata({k: str(v) for k, v in STATED.items()}), folder / "S1.parquet"
+    )
+
+
+def zarr(folder, version=3):
+    library = pytest.importorskip("zarr")
+    group = library.open_group(folder / "S1.zarr", mode="w", zarr_format=version)
+    for name, values in (("features", X), ("coords", GRID), ("edge_index", EDGES)):
+        group.create_array(name, data=values, chunks=values.shape)
+    group.attrs.update(STATED)
+
+
+def zarr_2(folder):
+    zarr(folder, 2)
+
+
+def dict_of_tensors(folder):
+    parts = {"features": torch.tensor(X), "coords": torch.tensor(GRID)}
+    torch.save(parts | STATED, folder / "S1.pt")
+
+
+WRITERS = [
+    npz,
+    npz_compressed,
+    safetensors,
+    parquet_of_columns,
+    parquet_of_lists,
+    zarr,
+    zarr_2,
+    dict_of_tensors,
+]
+
+
+@pytest.mark.parametrize("write", WRITERS)
+def test_features_coordinates_and_what_is_stated_are_read(tmp_path, write):
+    write(tmp_path)
+    (bag,) = read_bags(tmp_path)
+    assert (bag.bag_id, bag.shape) == ("S1", (12, 6))
+    np.testing.assert_array_equal(bag.features, X)
+    np.testing.assert_array_equal(bag.coords, GRID)
+    if write in (npz, safetensors, zarr, zarr_2):
+        np.testing.assert_array_equal(bag.edge_index, EDGES)
+    info = bag.info
+    assert (info.encoder, info.magnification, info.patch_size) == ("uni", 20, 512)
+    assert info.unit == "level-0 px"
+
+
+@pytest.mark.parametrize("lead", [(), (1,)])
+def test_single_arrays_and_leading_axes(tmp_path, lead):
+    np.save(tmp_path / "S1.npy", X.reshape(*lead, 12, 6))
+    torch.save(torch.tensor(X).reshape(*lead, 12, 6), tmp_path / "S2.pt")
+    for bag in read_bags(tmp_path):
+        assert bag.shape == (12, 6)
+        np.testing.assert_array_equal(bag.features, X)
+
+
+def test_bfloat16_of_safetensors_is_read(tmp_path):
+    library = pytest.importorskip("safetensors.torch")
+    values = torch.tensor(X).bfloat16()
+    library.save_file({"features": values}, tmp_path / "S1.safetensors")
+    np.testing.assert_array_equal(read_bags(tmp_path)[0].features, values.float().numpy())
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".npz", ".safetensors", ".parquet"])
+@pytest.mark.parametrize("content", [b"", b"not this format", b"PK\x03\x04", b"\x93NUMPY\x01\x00"])
+def test_damaged_files_are_named(tmp_path, suffix, content):
+    (tmp_path / f"S1{suffix}").write_bytes(content)
+    with pytest.raises(BagFileError, match=rf"S1\{suffix}"):
+        read_bags(tmp_path)[0].load()
+
+
+@pytest.mark.parametrize("write", WRITERS[:5])
+def test_truncated_files_are_named(tmp_path, write):
+    write(tmp_path)
+    (path,) = tmp_path.iterdir()
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(BagFileError, match="S1"):
+        read_bags(tmp_path)[0].load()
+
+
+def test_header_that_declares_more_than_the_file_is_refused(tmp_path):
+    np.save(tmp_path / "S1.npy", X)
+    content = (tmp_path / "S1.npy").read_bytes()
+    vast = content.replace(b"(12, 6), }        ", b"(2097152, 1536), }")
+    assert len(vast) == len(content)
+    assert vast != content
+    (tmp_path / "S1.npy").write_bytes(vast)
+    with pytest.raises(BagFileError, match=r"S1\.npy declares"):
+        read_bags(tmp_path)[0].load()
+
+
+def test_unknown_names_say_what_is_there_and_what_is_read(tmp_path):
+    np.savez(tmp_path / "S1.npz", a=X, b=X)
+    with pytest.raises(BagFileError, match=r"S1\.npz holds a npz with 'a', 'b'.*'features'"):
+        read_bags(tmp_path)[0].load()
+
+
+@pytest.mark.parametrize("where", ["folder", "file"])
+def test_pickles_are_refused_with_what_is_read(tmp_path, where):
+    (tmp_path / "S1.pkl").write_bytes(pickle.dumps(X))
+    source = tmp_path if where == "folder" else tmp_path / "S1.pkl"
+    with pytest.raises(BagFileError, match=r"(?s)\.h5.*\.zarr.*[Pp]ickles.*any code"):
+        read_bags(source)[0].load()
+
+
+def test_pointers_of_dvc_are_named(tmp_path):
+    (tmp_path / "S1.h5.dvc").write_text("outs:\n- md5: 1\n")
+    with pytest.raises(BagFileError, match=r"pointers of DVC.*dvc pull"):
+        read_bags(tmp_path)
+
+
+def test_arrays_beside_the_file_of_a_tool_are_no_second_bag(tmp_path):
+    torch.save(torch.tensor(X), tmp_path / "S1.pt")
+    np.save(tmp_path / "S1.npy", GRID)
+    np.savez(tmp_path / "S1.index.npz", GRID)
+    (bag,) = read_bags(tmp_path)
+    assert bag.info.format == "slideflow"
+
+
+def test_folder_per_slide_and_folder_per_encoder(tmp_path):
+    for slide in ("S1", "S2"):
+        (tmp_path / slide).mkdir()
+        np.save(tmp_path / slide / f"{slide}.npy", X)
+    assert read_bags(tmp_path).ids.tolist() == ["S1", "S2"]
+    table = pd.DataFrame({"slide_id": ["S1", "S2"], "case_id": ["A", "B"], "y": [0, 1]})
+    assert len(load_cohort(table, tmp_path, label="y").bags) == 2
+    for encoder in ("uni", "conch"):
+        (tmp_path / "many" / encoder).mkdir(parents=True)
+        for slide in ("S1", "S2"):
+            np.save(tmp_path / "many" / encoder / f"{slide}.npy", X)
+    with pytest.raises(BagFileError, match=r"conch \(2 files\).*uni \(2 files\).*Name the one"):
+        read_bags(tmp_path / "many")
+    assert len(read_bags(tmp_path / "many" / "uni")) == 2
+
+
+def test_links_in_a_zarr_store_are_refused(tmp_path):
+    zarr(tmp_path)
+    store, part = tmp_path / "S1.zarr", tmp_path / "elsewhere"
+    chunk = next(path for path in (store / "features").rglob("*") if path.is_file())
+    chunk.rename(part)
+    chunk.symlink_to(part)
+    with pytest.raises(BagFileError, match="is a link; allow it with allow_external=True"):
+        read_bags(store)[0].load()
+    np.testing.assert_array_equal(read_bags(store, allow_external=True)[0].features, X)
