@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -34,7 +34,7 @@ class Patients(NamedTuple):
     groups : ndarray of shape (n_patients,)
         Group that a split keeps on one side, such as the site; by default the patient itself.
     classes : list
-        Name of each class number, sorted; of two classes, a chosen positive one is number 1.
+        Name of each class number, sorted unless given in another order.
     """
 
     of_bag: NDArray
@@ -106,17 +106,18 @@ def patients_and_groups(X: Any, bags: BagSequence | None, groups: Any) -> tuple[
     return of_bag, codes
 
 
-def patients_of(X: Any, y: Any, groups: Any, *, pos_label: Any = None) -> Patients:
+def patients_of(X: Any, y: Any, groups: Any, *, classes: Sequence[Any] | None = None) -> Patients:
     """Patients of the bags `X`, with their labels and groups.
 
-    One of two classes, `pos_label`, becomes class number 1, also where it sorts first.
+    The `classes` in the order of their numbers; by default those of `y`, sorted.
 
     Raises
     ------
     LeakageError
         If a patient is in several groups.
     ValueError
-        If a label or a group is missing, or neither `X` nor `groups` has patient ids.
+        If a label or a group is missing, a label is none of `classes`, or neither `X` nor
+        `groups` has patient ids.
     """
     if y is None:
         raise ValueError("Folds are stratified by label, but y is None.")
@@ -125,18 +126,23 @@ def patients_of(X: Any, y: Any, groups: Any, *, pos_label: Any = None) -> Patien
     check_consistent_length(X, y, groups)
     if len(y) == 0:
         raise ValueError("X holds no bags.")
-    labels, classes = _encode(y, "labels", bags)
-    if pos_label is not None and len(classes) == 2 and classes[0] == pos_label:
-        labels, classes = 1 - labels, classes[::-1]
+    labels, found = _encode(y, "labels", bags)
+    numbered = found if classes is None else list(classes)
+    if unknown := [c for c in found if c not in numbered]:
+        raise ValueError(
+            f"y holds {', '.join(map(repr, unknown))}, expected only "
+            f"{', '.join(map(repr, numbered))}."
+        )
+    labels = np.array([numbered.index(c) for c in found])[labels]
     if y.dtype.kind == "f":
         check_classification_targets(y)
     of_bag, group_of_bag = patients_and_groups(X, bags, groups)
     if bags is not None and groups is None:
         warn_of_samples(bags.patient_ids)
     numbers, first = np.unique(of_bag, return_index=True)
-    counts = np.zeros((len(numbers), len(classes)), dtype=int)
+    counts = np.zeros((len(numbers), len(numbered)), dtype=int)
     np.add.at(counts, (of_bag, labels), 1)
-    return Patients(of_bag, counts.argmax(axis=1), group_of_bag[first], classes)
+    return Patients(of_bag, counts.argmax(axis=1), group_of_bag[first], numbered)
 
 
 def require_patients(patients: Patients, among: NDArray, least: int, purpose: str) -> None:

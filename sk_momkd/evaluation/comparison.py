@@ -17,12 +17,14 @@ from .results import (
     Evaluation,
     PatientPredictions,
     TableResult,
+    auroc_components,
     build_evaluation,
     mean_auroc,
     mean_fold_auroc,
     resampled_weights,
 )
 from .routing import accepts, agreed_pos_label
+from .small_samples import is_small, student_quantile
 from .statistics import Bootstrap, delong_test, holm
 from .study import Plan, Study, as_study, make_plan
 
@@ -75,6 +77,11 @@ class Comparison(TableResult):
     evaluations: dict[str, Evaluation] = field(repr=False)
 
     _displayed = ("summary", "differences")
+
+    @property
+    def note(self) -> str:
+        """How to read intervals of few patients; empty where no class has few."""
+        return next(iter(self.evaluations.values())).note
 
     @property
     def headline(self) -> str:
@@ -228,7 +235,11 @@ def evaluate_methods(
     """
     evaluations = {}
     for name, (estimator, omics) in methods.items():
-        folds = fit_folds(study, estimator, plan, omics=omics, **options)
+        try:
+            folds = fit_folds(study, estimator, plan, omics=omics, **options)
+        except Exception as error:
+            error.add_note(f"This was method {name!r}.")
+            raise
         evaluations[name] = build_evaluation(name, study, folds, bootstrap)
     return evaluations
 
@@ -277,7 +288,33 @@ def paired_difference(
             values = mean(first, weights[position]) - mean(second, weights[position])
             low, high = bootstrap.interval(values)
             row |= {f"{prefix}low{suffix}": low, f"{prefix}high{suffix}": high}
+        if second[0].proba.shape[1] == 2 and is_small(np.bincount(second[0].y, minlength=2)):
+            half = _half_width(first, second, bool(position), bootstrap.confidence_level)
+            row[f"{prefix}low"] = row[f"{prefix}auroc"] - half
+            row[f"{prefix}high"] = row[f"{prefix}auroc"] + half
     return row | _delong_columns(first, second) | _fold_counts(first, second, once)
+
+
+def _half_width(
+    first: Sequence[PatientPredictions],
+    second: Sequence[PatientPredictions],
+    within_folds: bool,
+    confidence_level: float,
+) -> float:
+    """Half of the width of Student's interval of a difference of AUROCs of few patients."""
+    sides = zip(
+        auroc_components(first, within_folds=within_folds),
+        auroc_components(second, within_folds=within_folds),
+        strict=True,
+    )
+    gaps = [(one - other)[np.isfinite(one - other)] for one, other in sides]
+    counts = [len(gap) for gap in gaps]
+    if min(counts) < 2:
+        return np.nan
+    error = float(np.sqrt(sum(gap.var(ddof=1) / len(gap) for gap in gaps)))
+    if error < _TOLERANCE and abs(gaps[0].mean()) > _TOLERANCE:
+        return np.nan  # all patients differ by the same: nothing is known of the spread
+    return error * student_quantile(counts, confidence_level)
 
 
 def _delong_columns(

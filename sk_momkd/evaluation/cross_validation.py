@@ -21,7 +21,7 @@ from ..data.sequence import BagSequence
 from ..messages import first_few
 from .metrics import best_threshold
 from .peak_memory import PeakMemory
-from .results import Evaluation, FoldResult, build_evaluation
+from .results import Evaluation, FoldResult, build_evaluation, count_classes
 from .routing import (
     agreed_pos_label,
     final_estimator,
@@ -232,7 +232,11 @@ def _fit_and_predict(
     with memory, config_context(enable_metadata_routing=False), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The groups parameter is ignored")
         start = time.perf_counter()
-        model.fit(study.bags[train], study.y[train], **arguments)
+        try:
+            model.fit(study.bags[train], study.y[train], **arguments)
+        except Exception as error:
+            error.add_note(_of_fold(study, fold))
+            raise
         fit_seconds = time.perf_counter() - start
     start = time.perf_counter()
     proba = bag_probabilities(model, study.bags[test], study.classes)
@@ -250,6 +254,20 @@ def _fit_and_predict(
         fit_mib=memory.mib if isinstance(memory, PeakMemory) else None,
         model=model if keep_model else None,
     )
+
+
+def _of_fold(study: Study, fold: _Fold) -> str:
+    """Which fit of an evaluation failed, as a note of its error."""
+    train, _ = fold.split
+    patients = study.patients_at(train)
+    counts = count_classes(study.classes, study.labels[patients])
+    text = f"This was the fit of fold {fold.fold} (repeat {fold.repeat}), with {len(patients)} "
+    text += f"training patients ({counts})"
+    if fold.omics is not None:
+        paired = study.patients_at(train[fold.omics.match(study.bags[train]) >= 0])
+        counts = count_classes(study.classes, study.labels[paired])
+        text += f", {len(paired)} of them with omics ({counts})"
+    return f"{text}. Use fewer folds, or more patients."
 
 
 def bag_probabilities(model: Any, bags: BagSequence, classes: list[Any]) -> NDArray:

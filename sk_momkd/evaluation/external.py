@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,8 +14,10 @@ from numpy.typing import NDArray
 from ..exceptions import LeakageError
 from ..messages import first_few
 from .cross_validation import bag_probabilities, estimator_name, tuned_threshold
+from .metrics import patient_metrics
 from .results import Evaluation, PatientPredictions, TableResult, count_classes, positive_text
 from .routing import agreed_pos_label, final_estimator
+from .small_samples import small_sample_intervals, small_sample_note
 from .statistics import Bootstrap
 from .study import Study, as_study
 
@@ -67,6 +70,11 @@ class ExternalEvaluation(TableResult):
     _y: NDArray = field(repr=False)
 
     _displayed = ("summary", "by_model")
+
+    @property
+    def note(self) -> str:
+        """How to read intervals of few patients; empty where no class has few."""
+        return small_sample_note(self.classes, self._y)
 
     @property
     def headline(self) -> str:
@@ -123,7 +131,14 @@ def evaluate_external(
     LeakageError
         If a patient of the external cohort was in training.
     ValueError
-        If there is no model, labels are unusable, or `pos_label` contradicts the models.
+        If there is no model, labels are unusable or unknown to the models, or `pos_label`
+        contradicts the models.
+
+    Warns
+    -----
+    UserWarning
+        If the cohort lacks one of several classes: AUROC, AUPRC and balanced accuracy are then
+        means over the classes that it has.
 
     Notes
     -----
@@ -163,11 +178,10 @@ def evaluate_external(
     pos_label = agreed_pos_label(models, pos_label)
     if pos_label is None:
         pos_label = _positive_of(fitted_models, models)
-    known = getattr(models[0], "classes_", ())
-    study = as_study(
-        bags, y, groups=groups, pos_label=pos_label, classes=np.asarray(known).tolist()
-    )
+    known = np.unique(np.concatenate([np.asarray(model.classes_) for model in models])).tolist()
+    study = as_study(bags, y, groups=groups, pos_label=pos_label, classes=known)
     check_no_overlap(study, trained)
+    _warn_if_classes_are_absent(study)
     parts = [_predict(study, model) for model in models]
     ensemble = _predictions_of_all(
         study,
@@ -193,6 +207,18 @@ def _positive_of(fitted_models: Any, models: Sequence[Any]) -> Any:
     return fitted_with.pop() if len(fitted_with) == 1 else None
 
 
+def _warn_if_classes_are_absent(study: Study) -> None:
+    absent = [c for k, c in enumerate(study.classes) if not (study.labels == k).any()]
+    if absent:
+        warnings.warn(
+            f"The external cohort has no patient of class {first_few(absent)}. AUROC, AUPRC and "
+            "balanced accuracy are means over the classes that it has, and are not comparable with "
+            "those of training; the models may still predict the absent class.",
+            UserWarning,
+            stacklevel=3,
+        )
+
+
 def check_no_overlap(study: Study, trained: frozenset[Any]) -> None:
     """Check that no patient, and no bag whose patient is unknown, was in training.
 
@@ -212,6 +238,15 @@ def check_no_overlap(study: Study, trained: frozenset[Any]) -> None:
         )
 
 
+class _ExternalPredictions(PatientPredictions):
+    """Predictions for a cohort that may lack a class which the models know."""
+
+    def metrics(self, weights: NDArray) -> dict[str, NDArray]:
+        """All metrics, over the classes that the cohort has."""
+        weights = weights[:, self.patients]
+        return patient_metrics(self.y, self.proba, weights, self.tuned, absent="skip")
+
+
 def _predict(study: Study, model: Any) -> PatientPredictions:
     positions = np.arange(len(study.bags))
     proba = bag_probabilities(model, study.bags, study.classes)
@@ -223,7 +258,7 @@ def _predictions_of_all(study: Study, proba: NDArray, threshold: float) -> Patie
     n = len(study.names)
     n_bags = np.bincount(study.patient_of, minlength=n)
     zeros = np.zeros(n, dtype=int)
-    return PatientPredictions(
+    return _ExternalPredictions(
         np.arange(n), zeros, study.labels, proba, np.full(n, threshold), n_bags
     )
 
@@ -251,9 +286,26 @@ def _summary(
             row[f"low{kind}"], row[f"high{kind}"] = bootstrap.interval(mean)
             low, high = bootstrap.interval(draws[-1][m])
             row |= {f"ensemble_low{kind}": low, f"ensemble_high{kind}": high}
+    for m, columns in _small_sample_columns(study, values, bootstrap.confidence_level).items():
+        rows[m] |= columns
     table = pd.DataFrame.from_dict(rows, orient="index")
     ensemble_first = sorted(table, key=lambda c: not str(c).startswith("ensemble"))
     return table[ensemble_first].rename_axis("metric")
+
+
+def _small_sample_columns(
+    study: Study, values: dict[str, NDArray], confidence_level: float
+) -> dict[str, dict[str, float]]:
+    """Intervals that replace those of the bootstrap where a class has few patients, by metric."""
+    found: dict[str, dict[str, float]] = {m: {} for m in values}
+    if len(study.classes) != 2:
+        return found
+    for prefix, part in (("", slice(None, -1)), ("ensemble_", slice(-1, None))):
+        mean = {m: float(v[part].mean()) for m, v in values.items()}
+        corrected = small_sample_intervals(mean, study.labels, [], confidence_level)
+        for m, (low, high) in corrected.items():
+            found[m] |= {f"{prefix}low": low, f"{prefix}high": high}
+    return found
 
 
 def _by_model(study: Study, parts: Sequence[PatientPredictions]) -> pd.DataFrame:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -15,7 +15,12 @@ RankMetric = Callable[[NDArray, NDArray, NDArray], NDArray]
 
 
 def patient_metrics(
-    y: NDArray, proba: NDArray, weights: NDArray, tuned: NDArray | None = None
+    y: NDArray,
+    proba: NDArray,
+    weights: NDArray,
+    tuned: NDArray | None = None,
+    *,
+    absent: str = "nan",
 ) -> dict[str, NDArray]:
     """Compute all metrics for each row of `weights`.
 
@@ -29,6 +34,8 @@ def patient_metrics(
     tuned : int ndarray of shape (n_patients,), optional
         Classes predicted at tuned thresholds, for two classes. Without them the metrics with the
         suffix ``_tuned`` are NaN.
+    absent : {"nan", "skip"}, default="nan"
+        Whether a class without patients in `y` makes means over classes NaN, or is left out.
 
     Returns
     -------
@@ -45,21 +52,23 @@ def patient_metrics(
     >>> found["auroc"], found["sensitivity"], found["specificity"]
     (array([1.]), array([1.]), array([0.5]))
     """
-    blocks = [_metrics_of_block(y, proba, block, tuned) for block in _blocks(weights)]
+    n_classes = proba.shape[1]
+    shown = range(n_classes) if absent == "nan" else np.unique(y).tolist()
+    blocks = [_metrics_of_block(y, proba, block, tuned, shown) for block in _blocks(weights)]
     return {name: np.concatenate([block[name] for block in blocks]) for name in blocks[0]}
 
 
 def _metrics_of_block(
-    y: NDArray, proba: NDArray, weights: NDArray, tuned: NDArray | None
+    y: NDArray, proba: NDArray, weights: NDArray, tuned: NDArray | None, shown: Sequence[int]
 ) -> dict[str, NDArray]:
     n_classes, total = proba.shape[1], weights.sum(axis=1)
     values = {
-        "auroc": one_vs_rest(auroc, y, proba, weights),
-        "auprc": one_vs_rest(average_precision, y, proba, weights),
+        "auroc": one_vs_rest(auroc, y, proba, weights, shown),
+        "auprc": one_vs_rest(average_precision, y, proba, weights, shown),
     }
-    values |= _decision_metrics(y, proba.argmax(axis=1), n_classes, weights)
+    values |= _decision_metrics(y, proba.argmax(axis=1), n_classes, weights, shown)
     if n_classes == 2:
-        decided = _decision_metrics(y, y if tuned is None else tuned, n_classes, weights)
+        decided = _decision_metrics(y, y if tuned is None else tuned, n_classes, weights, shown)
         unknown = np.full(len(weights), np.nan)
         values |= {f"{k}_tuned": unknown if tuned is None else v for k, v in decided.items()}
     values["brier"] = divide_or_nan(weights @ _squared_error(y, proba), total)
@@ -75,7 +84,7 @@ def _blocks(weights: NDArray) -> Iterator[NDArray]:
 
 
 def _decision_metrics(
-    y: NDArray, predicted: NDArray, n_classes: int, weights: NDArray
+    y: NDArray, predicted: NDArray, n_classes: int, weights: NDArray, shown: Sequence[int]
 ) -> dict[str, NDArray]:
     cell = np.eye(n_classes**2)[y * n_classes + predicted]
     counts = (weights @ cell).reshape(-1, n_classes, n_classes)  # true class by predicted class
@@ -83,7 +92,7 @@ def _decision_metrics(
     recall = divide_or_nan(correct, counts.sum(axis=2))
     f1 = divide_or_nan(2 * correct, counts.sum(axis=1) + counts.sum(axis=2))
     values = {
-        "balanced_accuracy": recall.mean(axis=1),  # NaN where a class is absent
+        "balanced_accuracy": recall[:, shown].mean(axis=1),  # NaN where a class is not drawn
         "f1_macro": np.nan_to_num(f1).mean(axis=1),
         "accuracy": divide_or_nan(correct.sum(axis=1), counts.sum(axis=(1, 2))),
     }
@@ -127,11 +136,18 @@ def pooled_auroc(y: NDArray, proba: NDArray, weights: NDArray) -> NDArray:
     return np.concatenate(blocks)
 
 
-def one_vs_rest(metric: RankMetric, y: NDArray, proba: NDArray, weights: NDArray) -> NDArray:
-    """`metric` of the positive class, or its mean over classes where there are more than two."""
+def one_vs_rest(
+    metric: RankMetric,
+    y: NDArray,
+    proba: NDArray,
+    weights: NDArray,
+    classes: Sequence[int] | None = None,
+) -> NDArray:
+    """`metric` of the positive class, or its mean over `classes` where there are more than two."""
     if proba.shape[1] == 2:
         return metric(y == 1, proba[:, 1], weights)
-    return np.mean([metric(y == k, proba[:, k], weights) for k in range(proba.shape[1])], axis=0)
+    classes = range(proba.shape[1]) if classes is None else classes
+    return np.mean([metric(y == k, proba[:, k], weights) for k in classes], axis=0)
 
 
 def auroc(positive: NDArray, score: NDArray, weights: NDArray) -> NDArray:

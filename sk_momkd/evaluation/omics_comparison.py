@@ -8,17 +8,19 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from scipy.stats import norm
 
 from ..data.omics import OmicsTable
 from .comparison import Method, difference_table, evaluate_methods, stack_tables
 from .cross_validation import estimator_name
 from .results import Evaluation, TableResult, two_aurocs
 from .routing import agreed_pos_label, require_omics
-from .statistics import Bootstrap, detectable_difference
+from .small_samples import is_small, student_quantile
+from .statistics import Bootstrap
 from .study import Study, as_study, make_plan, permutation_generator
 
 GAIN, UNSPECIFIC, HARM, NO_GAIN = "gain", "unspecific", "harm", "no gain shown"
-_MAX_CORRELATION = 0.9  # almost equal methods would promise a power that a real gain does not have
+_POWER = 0.8  # probability with which a stated gain would be found
 
 
 @dataclass(frozen=True, repr=False)
@@ -74,6 +76,11 @@ class OmicsComparison(TableResult):
     evaluations: dict[str, Evaluation] = field(repr=False)
 
     _displayed = ("summary", "differences")
+
+    @property
+    def note(self) -> str:
+        """How to read intervals of few patients; empty where no class has few."""
+        return self.evaluations["with"].note
 
     @property
     def headline(self) -> str:
@@ -191,7 +198,7 @@ def compare_omics(
         stack_tables(evaluations, "folds"),
         stack_tables(evaluations, "predictions"),
         outcome,
-        _verdict(outcome, differences, study, evaluations, confidence_level),
+        _verdict(outcome, differences, evaluations, confidence_level),
         evaluations,
     )
 
@@ -250,7 +257,6 @@ def outcome_of(differences: pd.DataFrame) -> str:
 def _verdict(
     outcome: str,
     differences: pd.DataFrame,
-    study: Study,
     evaluations: dict[str, Evaluation],
     confidence_level: float,
 ) -> str:
@@ -266,8 +272,8 @@ def _verdict(
         NO_GAIN: f"No gain shown: AUROC {gained} against training without omics.",
     }[outcome]
     notes: list[str] = []
-    if outcome == NO_GAIN and len(study.classes) == 2:
-        notes.append(_power_note(study, evaluations, differences))
+    if outcome == NO_GAIN:
+        notes.append(_power_note(differences, evaluations["without"], confidence_level))
     row = differences.loc["with - without"]
     if outcome == GAIN and row.get("fold_low_sites", 1) <= 0:
         notes.append("When whole sites are drawn, the interval includes 0.")
@@ -286,20 +292,25 @@ def _format_difference(differences: pd.DataFrame, other: str, confidence_level: 
     )
 
 
-def _power_note(study: Study, evaluations: dict[str, Evaluation], differences: pd.DataFrame) -> str:
-    auroc = float(evaluations["without"].summary["value"]["auroc"])
-    correlation = float(differences["correlation"]["with - without"])
-    if not np.isfinite(correlation) or not 0.5 <= auroc < 1:
-        return ""
-    tested = study.labels[evaluations["without"].repeats[0].patients]
-    assumed = min(correlation, _MAX_CORRELATION)
-    note = detectable_difference(tested, auroc=auroc, correlation=assumed)
-    if np.isnan(note.difference):
-        return "These patients are too few to show any difference."
+def _power_note(differences: pd.DataFrame, evaluation: Evaluation, confidence_level: float) -> str:
+    """Gain that would be found, by the standard error that the interval itself rests on."""
+    row = differences.loc["with - without"]
+    counts = np.bincount(evaluation.repeats[0].y, minlength=len(evaluation.classes))
+    small = len(counts) == 2 and is_small(counts)
+    counts = counts.tolist()
+    half_of = student_quantile(counts, confidence_level) if small else _normal(confidence_level)
+    error = (row["fold_high"] - row["fold_low"]) / 2 / half_of
+    found = (student_quantile(counts, 0.95) if small else _normal(0.95)) + norm.ppf(_POWER)
+    if not error > 0:
+        return "These patients are too few to say which gain would be found."
     return (
-        f"With these patients a gain must be {note.difference:.3f} to be found with probability "
-        f"80% (assumed correlation {assumed:.2f} of the AUROCs)."
+        f"With these patients a gain must be about {found * error:.3f} to be found with "
+        f"probability {_POWER:.0%}, if it varies between patients as this difference does."
     )
+
+
+def _normal(confidence_level: float) -> float:
+    return float(norm.isf((1 - confidence_level) / 2))
 
 
 def _summary(evaluations: dict[str, Evaluation]) -> pd.DataFrame:

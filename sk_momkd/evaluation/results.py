@@ -16,7 +16,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ..io.atomic import atomic_set
-from .metrics import patient_metrics, pooled_auroc
+from .metrics import patient_metrics, placements, pooled_auroc
+from .small_samples import small_sample_intervals, small_sample_note
 from .statistics import Bootstrap
 from .study import Study
 
@@ -36,6 +37,11 @@ class TableResult:
     def headline(self) -> str:
         """What was done, and on how many patients."""
         return type(self).__name__
+
+    @property
+    def note(self) -> str:
+        """How to read intervals of few patients; empty where no class has few."""
+        return ""
 
     def tables(self) -> dict[str, pd.DataFrame]:
         """All tables by name."""
@@ -73,14 +79,15 @@ class TableResult:
         return written
 
     def __str__(self) -> str:
-        return "\n\n".join([self.headline, *map(_as_text, self._displayed_tables())])
+        said = [text for text in (self.headline, self.note) if text]
+        return "\n\n".join([*said, *map(_as_text, self._displayed_tables())])
 
     def __repr__(self) -> str:
         return f"<{self.headline}>"
 
     def _repr_html_(self) -> str:
-        headline = f"<p>{html.escape(self.headline)}</p>"
-        return "".join([headline, *map(_as_html, self._displayed_tables())])
+        said = [f"<p>{html.escape(text)}</p>" for text in (self.headline, self.note) if text]
+        return "".join([*said, *map(_as_html, self._displayed_tables())])
 
     def _displayed_tables(self) -> list[pd.DataFrame]:
         tables = self.tables()
@@ -188,6 +195,11 @@ class Evaluation(TableResult):
             f"{self.name}: {len(first.y)} patients ({count_classes(self.classes, first.y)})"
             f"{positive_text(self.classes)}{sites}, {len(np.unique(first.fold))} folds{repeats}"
         )
+
+    @property
+    def note(self) -> str:
+        """How to read intervals of few patients; empty where no class has few."""
+        return small_sample_note(self.classes, self.repeats[0].y)
 
 
 def two_aurocs(evaluation: Evaluation) -> dict[str, Any]:
@@ -339,6 +351,28 @@ def mean_fold_auroc(repeats: Sequence[PatientPredictions], weights: NDArray) -> 
     return np.mean([r.fold_auroc(weights) for r in repeats], axis=0)
 
 
+def auroc_components(
+    repeats: Sequence[PatientPredictions], *, within_folds: bool
+) -> tuple[NDArray, NDArray]:
+    """Structural components of the AUROC of positives and of negatives, mean over repeats.
+
+    Within folds, a patient is compared with the patients of the fold; those of a fold without the
+    other class are left out.
+    """
+    n = 1 + max(int(repeat.patients.max()) for repeat in repeats)
+    found = np.full((len(repeats), n), np.nan)
+    label = np.zeros(n, dtype=int)
+    for row, repeat in zip(found, repeats, strict=True):
+        label[repeat.patients] = repeat.y
+        for part in repeat.of_folds() if within_folds else [repeat]:
+            positive = part.y == 1
+            if positive.any() and not positive.all():
+                above, below = placements(positive, part.proba[:, 1])
+                row[part.patients[positive]], row[part.patients[~positive]] = above, below
+    mean = nan_mean(list(found))
+    return mean[label == 1], mean[label == 0]
+
+
 def resampled_weights(
     study: Study, repeats: Sequence[PatientPredictions], bootstrap: Bootstrap
 ) -> dict[str, tuple[NDArray, NDArray]]:
@@ -417,12 +451,21 @@ def _summary(
         suffix: _scores(repeats, *weights)
         for suffix, weights in resampled_weights(study, repeats, bootstrap).items()
     }
+    first = repeats[0]
+    means = {metric: float(np.mean([s[metric] for s in by_repeat])) for metric in by_repeat[0]}
+    corrected = small_sample_intervals(
+        means if len(study.classes) == 2 else {},
+        first.y,
+        [fold.y for fold in first.of_folds()],
+        bootstrap.confidence_level,
+    )
     rows = {}
     for metric in by_repeat[0]:
         values = np.array([scores[metric][0] for scores in by_repeat])
         row = {"value": values.mean()}
         for suffix, scores in drawn.items():
             row[f"low{suffix}"], row[f"high{suffix}"] = bootstrap.interval(scores[metric])
+        row["low"], row["high"] = corrected.get(metric, (row["low"], row["high"]))
         of_folds = folds["auroc" if metric == "fold_auroc" else metric].dropna()
         row |= {"fold_mean": of_folds.mean(), "fold_std": of_folds.std(), "n_folds": len(of_folds)}
         if len(values) > 1:

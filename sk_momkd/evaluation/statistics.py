@@ -9,12 +9,13 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import brentq
-from scipy.stats import norm
+from scipy.stats import norm, t
 
 from ..data.patient import patients_of
 from ..data.positive_class import positive_class
 from ..messages import first_few
 from .metrics import placements
+from .small_samples import FEW_PATIENTS
 from .study import bootstrap_generator
 
 
@@ -28,8 +29,9 @@ class DeLong(NamedTuple):
     standard_error : float
         Standard error of the difference.
     p_value : float
-        Two-sided, by the normal distribution. It is 1 if the AUROCs are equal and the difference
-        has no variance, and NaN if they differ and it has none.
+        Two-sided, by the normal distribution; with fewer than 20 patients in a class by Student's
+        t. It is 1 if the AUROCs are equal and the difference has no variance, and NaN if they
+        differ and it has none.
     correlation : float
         Correlation of the two AUROCs; NaN if one has no variance.
 
@@ -38,7 +40,7 @@ class DeLong(NamedTuple):
     >>> from sk_momkd import delong_test
     >>> result = delong_test([0, 0, 0, 1, 1, 1], [1, 2, 3, 4, 5, 6], [1, 5, 3, 4, 2, 6])
     >>> round(result.p_value, 2)
-    0.22
+    0.35
     """
 
     difference: float
@@ -81,7 +83,9 @@ def delong_test(
     Notes
     -----
     The test takes the scores as fixed. Its p-value does not contain the randomness of training,
-    such as seeds and folds.
+    such as seeds and folds. With fewer than 20 patients in a class the normal distribution finds
+    differences that are not there; then the p-value is that of Student's t with as many degrees of
+    freedom as the rarer class has patients, minus one.
 
     References
     ----------
@@ -143,10 +147,16 @@ def _test_components(above: NDArray, below: NDArray) -> DeLong:
     spread = sum(np.var(c[0] - c[1], ddof=1) / c.shape[1] for c in (above, below))
     error = np.sqrt(spread)
     same = 1.0 if abs(gap) < 1e-12 else np.nan
-    p = 2 * norm.sf(abs(gap) / error) if error > 1e-12 else same
+    p = 2 * _tail(abs(gap) / error, [c.shape[1] for c in (above, below)]) if error > 1e-12 else same
     scale = np.sqrt(covariance[0, 0] * covariance[1, 1])
     correlation = covariance[0, 1] / scale if scale > 1e-24 else np.nan
     return DeLong(gap, error, float(p), float(correlation))
+
+
+def _tail(statistic: float, counts: list[int]) -> float:
+    if min(counts) < FEW_PATIENTS:
+        return float(t.sf(statistic, min(counts) - 1))
+    return float(norm.sf(statistic))
 
 
 def holm(p_values: ArrayLike) -> NDArray:

@@ -109,11 +109,11 @@ def as_study(
     omics: Any = None,
     groups: Any = None,
     pos_label: Any = None,
-    classes: Sequence[Any] = (),
+    classes: Sequence[Any] | None = None,
 ) -> Study:
     """Check and sort the input of an evaluation.
 
-    With `classes`, those of fitted models, `y` may lack some of three or more.
+    The `classes` are those that fitted models know, sorted; by default those of `y`.
 
     Raises
     ------
@@ -136,27 +136,10 @@ def as_study(
     if groups is not None:
         groups = np.asarray(groups)[order]
         _check_patient_ids(sequence, groups)
-    patients = patients_of(sequence, y, groups, pos_label=_positive_of(y, pos_label))
-    patients = _with_absent_classes(patients, list(classes))
+    patients = patients_of(sequence, y, groups, classes=_positive_last(y, pos_label, classes))
     _, first = np.unique(patients.of_bag, return_index=True)
     names = np.array([sequence[i].patient_id or sequence.name(i) for i in first], dtype=object)
     return Study(sequence, y, groups, order, patients, names, patients.labels, omics)
-
-
-def _with_absent_classes(patients: Patients, classes: list[Any]) -> Patients:
-    """The patients with all `classes`, if these are three or more and some have no patient."""
-    absent = [c for c in classes if c not in patients.classes]
-    if len(classes) < 3 or not absent or not set(patients.classes) < set(classes):
-        return patients
-    warnings.warn(
-        f"No patient is of class {first_few(absent)}, which the models know. AUROC, AUPRC and "
-        "balanced accuracy are means over all classes and therefore NaN; accuracy, F1, Brier score "
-        "and the predictions are there. Add patients of the class, or fit models without it.",
-        UserWarning,
-        stacklevel=3,
-    )
-    number = np.array([classes.index(c) for c in patients.classes])
-    return patients._replace(labels=number[patients.labels], classes=classes)
 
 
 def _join_by_id(omics: Any, bags: BagSequence) -> OmicsTable:
@@ -183,12 +166,19 @@ def _check_patient_ids(bags: BagSequence, groups: NDArray) -> None:
         )
 
 
-def _positive_of(y: NDArray, pos_label: Any) -> Any:
-    """Positive one of two classes of bags; missing labels are left to others."""
-    classes = pd.factorize(y, sort=True)[1].tolist()
-    if len(classes) == 1:
-        raise ValueError(f"Evaluation needs two classes of patients; all are {classes[0]!r}.")
-    return positive_class(classes, pos_label, stacklevel=5) if classes else None
+def _positive_last(y: NDArray, pos_label: Any, known: Sequence[Any] | None) -> list[Any]:
+    """Sorted classes, of two the positive one last."""
+    found = pd.factorize(y, sort=True)[1].tolist()
+    if len(found) == 1:
+        raise ValueError(
+            f"Evaluation needs two classes of patients; all are {found[0]!r}. For predictions "
+            "alone use prediction_table."
+        )
+    classes = found if known is None else list(known)
+    if len(classes) < 2:
+        return classes  # all labels are missing; `patients_of` names the first
+    positive = positive_class(classes, pos_label, stacklevel=5)
+    return [c for c in classes if c != positive] + [positive] * (len(classes) == 2)
 
 
 @dataclass(frozen=True)
