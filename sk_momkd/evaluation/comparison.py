@@ -237,7 +237,7 @@ def evaluate_methods(
     for name, (estimator, omics) in methods.items():
         try:
             folds = fit_folds(study, estimator, plan, omics=omics, **options)
-        except Exception as error:
+        except (ValueError, TypeError, RuntimeError, OSError) as error:
             error.add_note(f"This was method {name!r}.")
             raise
         evaluations[name] = build_evaluation(name, study, folds, bootstrap)
@@ -289,15 +289,21 @@ def paired_difference(
             low, high = bootstrap.interval(values)
             row |= {f"{prefix}low{suffix}": low, f"{prefix}high{suffix}": high}
         if second[0].proba.shape[1] == 2 and is_small(np.bincount(second[0].y, minlength=2)):
-            half = _half_width(first, second, bool(position), bootstrap.confidence_level)
+            half = half_width(
+                first,
+                second,
+                within_folds=bool(position),
+                confidence_level=bootstrap.confidence_level,
+            )
             row[f"{prefix}low"] = row[f"{prefix}auroc"] - half
             row[f"{prefix}high"] = row[f"{prefix}auroc"] + half
     return row | _delong_columns(first, second) | _fold_counts(first, second, once)
 
 
-def _half_width(
+def half_width(
     first: Sequence[PatientPredictions],
     second: Sequence[PatientPredictions],
+    *,
     within_folds: bool,
     confidence_level: float,
 ) -> float:

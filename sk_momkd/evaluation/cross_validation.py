@@ -126,8 +126,15 @@ def evaluate(
     thresholds.
 
     Intervals are percentiles over bootstrap samples of patients (within folds for ``fold_auroc``).
-    With fewer than about twenty patients in a class they are slightly too narrow. They do not
-    contain the randomness of training, see `n_repeats` and :func:`seed_spread`.
+    They do not contain the randomness of training, see `n_repeats` and :func:`seed_spread`. With
+    fewer than 20 patients in one of two classes the bootstrap is too narrow: AUROCs then have score
+    intervals [1]_, sensitivity, specificity and accuracy exact ones, AUPRC and F1 those of a
+    proportion of the rarer class, and ``result.note`` says so.
+
+    References
+    ----------
+    .. [1] R. G. Newcombe, "Confidence intervals for an effect size measure based on the
+       Mann-Whitney statistic. Part 2", Statistics in Medicine 25, 2006.
 
     Examples
     --------
@@ -234,7 +241,7 @@ def _fit_and_predict(
         start = time.perf_counter()
         try:
             model.fit(study.bags[train], study.y[train], **arguments)
-        except Exception as error:
+        except (ValueError, TypeError, RuntimeError, OSError) as error:
             error.add_note(_of_fold(study, fold))
             raise
         fit_seconds = time.perf_counter() - start
@@ -267,7 +274,7 @@ def _of_fold(study: Study, fold: _Fold) -> str:
         paired = study.patients_at(train[fold.omics.match(study.bags[train]) >= 0])
         counts = count_classes(study.classes, study.labels[paired])
         text += f", {len(paired)} of them with omics ({counts})"
-    return f"{text}. Use fewer folds, or more patients."
+    return f"{text}."
 
 
 def bag_probabilities(model: Any, bags: BagSequence, classes: list[Any]) -> NDArray:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -46,8 +46,14 @@ class LearningCurve(TableResult):
     name: str
     points: pd.DataFrame
     classes: tuple[Any, ...]
+    _note: str = field(repr=False)
 
     _displayed = ("points",)
+
+    @property
+    def note(self) -> str:
+        """How to read intervals of few patients; empty where no class has few."""
+        return self._note
 
     @property
     def headline(self) -> str:
@@ -144,7 +150,7 @@ def learning_curve(
         result = build_evaluation(name, study, folds, bootstrap)
         rows.append({"n_train": result.folds["n_train"].mean()} | two_aurocs(result))
     points = pd.DataFrame(rows, index=pd.Index(fractions, name="fraction"))
-    return LearningCurve(name, points, tuple(study.classes))
+    return LearningCurve(name, points, tuple(study.classes), result.note)
 
 
 def subsample_training(plan: Plan, study: Study, fraction: float) -> Plan:

@@ -62,7 +62,7 @@ def test_fraction_that_cannot_be_fitted_is_named(noisy_cohort):
 
     with pytest.raises(ValueError, match="too few") as caught:
         learning_curve(Picky(), *noisy_cohort[:2], fractions=[0.2, 1.0], n_bootstrap=20)
-    assert "a fraction of 0.2 of the training patients" in caught.value.__notes__[0]
+    assert "a fraction of 0.2 of the training patients" in " ".join(caught.value.__notes__)
 
 
 @pytest.mark.parametrize("fractions", [[], [0.0, 1.0], [1.5]])
