@@ -69,8 +69,8 @@ def patch_attention(clf: Any, bags: Any) -> pd.DataFrame:
     -----
     The sign of Eq. 6 is no evidence for a class, although it compares the memories of the classes.
     Attention multiplies embeddings that the head reads, whichever class they speak for, and the
-    cross-entropy gives large values to the patches that tell classes apart. Patches that only
-    occur in slides of class 0 have positive values, too: ``docs/inspection.md`` has numbers.
+    cross-entropy gives large values to the patches that tell classes apart, also to those of the
+    class whose memory Eq. 6 subtracts: ``docs/inspection.md`` has numbers.
 
     Examples
     --------

@@ -281,8 +281,8 @@ def to_geojson(
     Parameters
     ----------
     frame : DataFrame
-        From :func:`patch_attention` or :func:`top_patches`, or any with ``x, y`` and scores. If it
-        holds several slides, only the rows of `bag` are written.
+        From :func:`patch_attention`, :func:`patch_evidence` or :func:`top_patches`, or any with
+        ``x, y`` and scores. If it holds several slides, only the rows of `bag` are written.
     path : path
         The file is replaced only when it is complete.
     bag : Bag
