@@ -23,7 +23,7 @@ from .cohort_omics import CohortOmics, join_cohort_omics
 from .join_report import JoinReport
 from .labels import map_labels, parse_text
 from .readers import SlideFile
-from .slide_files import bag_files, files_by_slide, match_files
+from .slide_files import BAG_SUFFIXES, bag_files, files_by_slide, match_files, nothing_found
 from .tables import as_text, is_missing, named_columns, read_table, warn_of_long_numbers
 from .tcga import PRIMARY_TUMOUR, check_barcode_options, read_slide_barcodes
 
@@ -128,7 +128,13 @@ def _feature_files(folder: Path) -> dict[str, Path]:
     """File of each slide in `folder`."""
     if not folder.is_dir():
         raise CohortError(f"{folder} is not a folder with feature files (<slide_id>.h5).")
-    return files_by_slide(bag_files(folder))
+    files = files_by_slide(bag_files(folder))
+    if not files:
+        raise CohortError(
+            f"{folder} has files none of {', '.join(BAG_SUFFIXES)}, nor has a folder below it."
+            f"{nothing_found(folder)}"
+        )
+    return files
 
 
 def _status(frame: pd.DataFrame) -> NDArray:

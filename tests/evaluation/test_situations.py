@@ -1,6 +1,7 @@
 """Situations around evaluation: stacks, absent classes, single models, wrong `cv`, tables."""
 
 import pickle
+from dataclasses import replace
 
 import joblib
 import numpy as np
@@ -24,6 +25,8 @@ from sk_momkd import (
 )
 from sk_momkd.evaluation.results import escaped
 from sk_momkd.evaluation.routing import warn_if_patients_are_split
+from sk_momkd.reporting.html.context import ReportContext
+from sk_momkd.reporting.html.result_sections import calibration_section
 
 N = 24
 Y = np.arange(N) % 2
@@ -141,3 +144,15 @@ def test_hash_of_bags_changes_with_their_files(tmp_path):
     file.write_bytes(b"other!")
     assert joblib.hash(read_bags(file)) != before
     assert pickle.loads(pickle.dumps(read_bags(file)[0].source)) == read_bags(file)[0].source
+
+
+def test_caption_of_the_decision_curve_speaks_of_thresholds_only_where_there_are_some():
+    def section(result):
+        context = ReportContext(result=result, comparison=None, models={}, bags=None, labels={})
+        return str(calibration_section(context))
+
+    result = evaluate(pooled(), BAGS, Y, cv=2, n_bootstrap=20)
+    assert "Marks show" not in section(result)
+    assert "chose no threshold" in section(result)
+    chosen = replace(result, folds=result.folds.assign(threshold=0.4))
+    assert "Marks show the thresholds" in section(chosen)

@@ -1,8 +1,10 @@
 """Ids of a cohort: written in many ways, counted rows, samples, sites, and folders of TRIDENT."""
 
+import json
 import warnings
 
 import anndata
+import h5py
 import numpy as np
 import pandas as pd
 import pytest
@@ -11,15 +13,20 @@ from anndata import AnnData
 from sk_momkd import (
     Bag,
     BagSequence,
+    MoMKDClassifier,
     PatientStratifiedKFold,
+    TissueMaskFilter,
     align_omics,
+    compare_omics,
+    evaluate,
     load_cohort,
     omics_by_patient,
+    read_bags,
     read_splits,
     tissue_source_site,
 )
 from sk_momkd.data.omics import join_omics
-from sk_momkd.exceptions import CohortError, CohortWarning, OmicsError
+from sk_momkd.exceptions import BagFileError, CohortError, CohortWarning, OmicsError
 
 X = np.ones((2, 3))
 N = 6
@@ -28,7 +35,8 @@ N = 6
 def features_of(folder, slides, suffix=".h5"):
     folder.mkdir(exist_ok=True, parents=True)
     for slide in slides:
-        (folder / f"{slide}{suffix}").touch()
+        with h5py.File(folder / f"{slide}{suffix}", "w") as file:
+            file["features"] = X
     return folder
 
 
@@ -381,3 +389,44 @@ def test_root_folder_of_trident_leads_to_its_features(tmp_path):
     )
     with pytest.raises(CohortError, match=said):
         load_cohort(table_of(["a", "b"], ["A", "B"]), tmp_path, label="er")
+
+
+def test_read_bags_finds_the_features_below_a_folder(tmp_path):
+    features_of(tmp_path / "features_uni" / "deeper", ["a", "b"], ".svs.h5")
+    assert read_bags(tmp_path).ids.tolist() == ["a", "b"]
+    features_of(tmp_path / "features_other", ["a"])
+    with pytest.raises(BagFileError, match="2 folders below it do"):
+        read_bags(tmp_path)
+
+
+def test_folder_without_features_shows_what_it_holds(tmp_path):
+    (tmp_path / "a.tfrecords").touch()
+    with pytest.raises(CohortError, match=r"has files none of \.h5.*It has 'a\.tfrecords'"):
+        load_cohort(table_of(["a"], ["A"]), tmp_path, label="er")
+
+
+@pytest.mark.parametrize("suffix", [".geojson", ".svs.geojson", ".SVS.json"])
+def test_masks_are_found_for_ids_of_any_form(tmp_path, suffix):
+    ring = [[0, 0], [400, 0], [400, 400], [0, 400], [0, 0]]
+    mask = {"type": "Polygon", "coordinates": [ring]}
+    (tmp_path / f"S1{suffix}").write_text(json.dumps(mask))
+    bag = Bag(np.ones((2, 3)), [[0, 0], [900, 0]], bag_id="/data/S1.ndpi")
+    kept = TissueMaskFilter(tmp_path, patch_size=256).fit_transform([bag])
+    assert kept[0].n_instances == 1
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda omics, y: MoMKDClassifier(max_epochs=1).fit(NUMBERED, y, omics=omics),
+        lambda omics, y: evaluate(MoMKDClassifier(max_epochs=1), NUMBERED, y, omics=omics, cv=2),
+        lambda omics, y: compare_omics(
+            MoMKDClassifier(max_epochs=1), NUMBERED, y, omics=omics, cv=2
+        ),
+    ],
+    ids=["fit", "evaluate", "compare_omics"],
+)
+def test_row_numbers_are_refused_before_training(use):
+    omics = numbered_frame().sort_values("ERBB2")
+    with pytest.raises(OmicsError, match="counts the rows"):
+        use(omics, np.arange(8) % 2)

@@ -1,5 +1,6 @@
 """Labels of a column: classes are named or alone, missing and excluded are two things."""
 
+import h5py
 import numpy as np
 import pandas as pd
 import pytest
@@ -17,7 +18,8 @@ def in_file(tmp_path, values, name="slides.csv"):
     """A cohort whose table is a file with these labels, as they are written."""
     slides = [f"S{i}" for i in range(len(values))]
     for slide in slides:
-        (tmp_path / f"{slide}.h5").touch()
+        with h5py.File(tmp_path / f"{slide}.h5", "w") as file:
+            file["features"] = np.ones((2, 3))
     table = pd.DataFrame({"slide_id": slides, "case_id": slides, "her2": values})
     if name.endswith("xlsx"):
         table.to_excel(tmp_path / name, index=False)

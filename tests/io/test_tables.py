@@ -129,7 +129,8 @@ def test_header_that_is_there_twice_is_refused_where_it_is_used(tmp_path, featur
 
 def test_ids_that_are_words_for_missing_are_ids(tmp_path):
     for slide in ("NA", "None", "nan", "null"):
-        (tmp_path / f"{slide}.h5").touch()
+        with h5py.File(tmp_path / f"{slide}.h5", "w") as file:
+            file["features"] = np.ones((2, 3))
     rows = "".join(f"{slide},{slide},{i % 2}\n" for i, slide in enumerate(("NA", "None", "nan")))
     (tmp_path / "slides.csv").write_text(f"slide_id,case_id,er\n{rows}")
     bags = load_cohort(tmp_path / "slides.csv", tmp_path, label="er").bags
@@ -190,7 +191,8 @@ def test_long_numbers_of_excel_are_named(tmp_path, recwarn):
 
 def test_long_numbers_of_a_frame_are_named(features):
     for slide in (12345678901234567, 12345678901234568):
-        (features / f"{slide}.h5").touch()
+        with h5py.File(features / f"{slide}.h5", "w") as file:
+            file["features"] = np.ones((2, 3))
     table = SLIDES.assign(slide_id=[12345678901234567, 12345678901234568])
     with pytest.warns(CohortWarning, match="Column slide_id holds 2 numbers of more than 15"):
         bags = load_cohort(table, features, label="er").bags

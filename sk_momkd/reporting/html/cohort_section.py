@@ -32,6 +32,9 @@ def cohort_section(context: ReportContext) -> Section:
                 closed=len(join.left_out) > 20,
             )
         )
+    if len(join.changed_ids):
+        caption = "Ids that the files write otherwise"
+        blocks.append(table(join.changed_ids, caption, index=False, closed=True))
     if "site" in join.slides:
         blocks.append(table(join.by_site(), "Included slides by site and label", closed=True))
     return Section(name, title, blocks)

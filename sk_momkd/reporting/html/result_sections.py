@@ -146,12 +146,13 @@ def calibration_section(context: ReportContext) -> Section:
     ]
     blocks: list[Block] = []
     if len(result.classes) == 2:
+        chosen = len(_chosen_thresholds(result))
+        marks = " Marks show the thresholds chosen in the folds." if chosen else ""
         drawn.append(
             (
                 lambda: DecisionCurveDisplay.from_result(result),
                 "Decision curve",
-                f"Net benefit of treating by the model{note}. Marks show the thresholds chosen in "
-                "the folds.",
+                f"Net benefit of treating by the model{note}.{marks}",
             )
         )
         blocks.append(Paragraph(_threshold_line(result)))
@@ -163,9 +164,13 @@ def calibration_section(context: ReportContext) -> Section:
     return Section(name, title, [*blocks, Pictures(pictures)])
 
 
-def _threshold_line(result: Any) -> str:
+def _chosen_thresholds(result: Any) -> pd.Series:
     source = getattr(result, "by_model", None)
-    chosen = (result.folds if source is None else source)["threshold"].dropna()
+    return (result.folds if source is None else source)["threshold"].dropna()
+
+
+def _threshold_line(result: Any) -> str:
+    chosen = _chosen_thresholds(result)
     if not len(chosen):
         return (
             "The models have no inner validation part and therefore chose no threshold. The "
