@@ -24,7 +24,7 @@ from sk_momkd.evaluation.statistics import Bootstrap, delong_test
 
 COHORTS = [
     (n_positive, n_negative, auroc)
-    for n_positive, n_negative in ((3, 57), (5, 55), (10, 50))
+    for n_positive, n_negative in ((3, 57), (5, 55), (10, 50), (4, 4), (15, 45))
     for auroc in (0.5, 0.75, 0.9)
 ]
 N_FOLDS, N_COHORTS, N_DRAWS = 5, 500, 200

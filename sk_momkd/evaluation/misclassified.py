@@ -122,8 +122,8 @@ def misclassified_patients(
     >>> bags = BagSequence(Bag(x, patient_id=f"P{i:02d}") for i, x in enumerate(patches))
     >>> result = evaluate(make_pipeline(BagPooling(), LogisticRegression()), bags, y, n_repeats=2)
     >>> found = misclassified_patients(result)
-    >>> found.patients.loc[0, ["patient_id", "y", "n_wrong"]].to_list()
-    ['P00', 0, 2]
+    >>> print(*found.patients.loc[0, ["patient_id", "y", "n_wrong"]])
+    P00 0 2
     """
     everyone = _by_patient(result, tuned=tuned)
     for name, other in (others or {}).items():
