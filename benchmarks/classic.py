@@ -230,7 +230,7 @@ def write(rows: pd.DataFrame) -> None:
                 str(row.runs),
                 f"{short(row.published)} ± {short(row.published_spread)}",
                 f"**{short(row.accuracy)}**",
-                short(row.sd_runs),
+                short(row.sd_runs) if row.runs > 1 else "-",
                 short(row.sd_folds),
                 short(gap, "+"),
                 "yes" if abs(gap) <= row.published_spread else "no",
