@@ -102,6 +102,8 @@ class ABMILClassifier(BaseMILClassifier):
         Share of each class in the training part, in the order of ``classes_``.
     sampled_prior_ : ndarray of shape (n_classes,)
         Share of each class among the slides that the sampler draws.
+    largest_feature_ : float
+        Largest absolute value of a feature in the training part.
     module_ : torch module
         The fitted network; of several, the first.
     modules_ : list of torch modules

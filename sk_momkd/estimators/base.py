@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, fields, replace
 from numbers import Real
 from typing import Any, ClassVar, Self
@@ -26,6 +27,7 @@ from ..exceptions import BagError
 from ..model_selection.split import inner_split
 from ..nn.blocks import materialize
 from ..nn.initialization import initialise
+from ..nn.isolation import isolated, own_torch_random_state
 from ..nn.workspace import clear_workspaces
 from ..output import mean_output
 from ..preprocessing.omics import default_omics_transformer
@@ -38,6 +40,7 @@ from ..training.batches import (
     single_bag_batch,
 )
 from ..training.config import Objective, TrainingConfig, resolve_device, resolve_precision
+from ..training.feature_scale import check_scale, warn_of_scale
 from ..training.random_generators import RandomGenerators
 from .parameters import (
     AS_TRAINED,
@@ -174,6 +177,8 @@ class BaseMILClassifier(ClassifierMixin, WithOptions):
         Share of each class in the training part, in the order of ``classes_``.
     sampled_prior_ : ndarray of shape (n_classes,)
         Share of each class among the slides that the sampler draws.
+    largest_feature_ : float
+        Largest absolute value of a feature in the training part.
     module_ : torch module
         The fitted network; of several, the first.
     modules_ : list of torch modules
@@ -450,6 +455,7 @@ class BaseMILClassifier(ClassifierMixin, WithOptions):
             )
         return None, None
 
+    @isolated()
     def _train_models(
         self,
         cohort: LabelledBags,
@@ -469,6 +475,7 @@ class BaseMILClassifier(ClassifierMixin, WithOptions):
             self.callbacks_,
         )
         self.mean_patch_ = data.training.mean_patch
+        self.largest_feature_ = check_scale(data.training)
         per_model = [data.for_model(number) for number in range(self.n_models)]
         models = [self._train_model(data) for data in per_model]
         self.callbacks_ = [callback for data in per_model for callback in data.callbacks]
@@ -500,7 +507,7 @@ class BaseMILClassifier(ClassifierMixin, WithOptions):
 
     def _build(self, make: Callable[[int, int, int], nn.Module], data: FitData) -> nn.Module:
         """The network that `make` gives, with weights from the generators of the fit."""
-        with torch.random.fork_rng(devices=[]):  # the caller's random state stays untouched
+        with own_torch_random_state():
             module = make(self.n_features_in_, data.n_genes, len(self.classes_))
         initialise(module, data.generators.generator("weights"))
         # With a generator of its own, the omics branch leaves the start of histology as it is.
@@ -557,11 +564,11 @@ class BaseMILClassifier(ClassifierMixin, WithOptions):
         """`MILOutput` of each bag; logits and attention are means over the models."""
         return map(mean_output, self._forward_models(X))
 
-    @torch.no_grad()
     def _forward_models(self, X: Any) -> Iterator[list[Any]]:
         """Output of each model for each bag, which is alone in its batch."""
         for name, batch, modules in self._single_bag_batches(X):
-            outputs = [forward(module, batch, training=False).to("cpu") for module in modules]
+            with isolated(), torch.no_grad():
+                outputs = [forward(module, batch, training=False).to("cpu") for module in modules]
             if not all(output.logits.isfinite().all() for output in outputs):
                 largest = float(materialize(batch.x).abs().max())
                 raise BagError(
@@ -579,8 +586,14 @@ class BaseMILClassifier(ClassifierMixin, WithOptions):
         try:
             for i, bag in enumerate(bags):
                 name, width = bags.name(i), self.n_features_in_
-                with open_graph(bag, name, spec, width, dtype, block_size=_BLOCK_SIZE) as graph:
-                    yield name, single_bag_batch(*graph).to(device), modules
+                with ExitStack() as opened:
+                    with isolated():
+                        graph = opened.enter_context(
+                            open_graph(bag, name, spec, width, dtype, block_size=_BLOCK_SIZE)
+                        )
+                        batch = single_bag_batch(*graph).to(device)
+                        warn_of_scale(batch.x, getattr(self, "largest_feature_", None), name)
+                    yield name, batch, modules
         finally:
             for module in modules:
                 clear_workspaces(module)

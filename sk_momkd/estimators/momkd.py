@@ -23,6 +23,7 @@ from ..data.omics import OmicsTable
 from ..data.positive_class import positive_class
 from ..losses.momkd import momkd_terms
 from ..models.momkd import MoMKD, slide_affinity
+from ..nn.isolation import isolated, own_torch_random_state
 from ..nn.memory import ClassMemory
 from ..training.batches import GraphSpec
 from ..training.config import Objective, resolve_device, resolve_precision
@@ -213,6 +214,8 @@ class MoMKDClassifier(TransformerMixin, PrivilegedMILClassifier):
         Share of each class in the training part, in the order of ``classes_``.
     sampled_prior_ : ndarray of shape (n_classes,)
         Share of each class among the slides that the sampler draws.
+    largest_feature_ : float
+        Largest absolute value of a feature in the training part.
     module_ : torch module
         The fitted network; of several, the first.
     modules_ : list of torch modules
@@ -378,7 +381,8 @@ class MoMKDClassifier(TransformerMixin, PrivilegedMILClassifier):
         clf.pos_label_ = positive_class(clf.classes_.tolist(), classes[1])
         clf.device_ = resolve_device(clf.device)
         clf.precision_ = resolve_precision(clf.precision, clf.device_)
-        module = clf._make_module(checkpoint.in_features, checkpoint.n_genes, 2)
+        with isolated(), own_torch_random_state():
+            module = clf._make_module(checkpoint.in_features, checkpoint.n_genes, 2)
         checkpoint.load_into(module, path)
         clf.module_, clf.modules_, clf.validation_ = module, [module], None
         clf.official_checkpoint_ = str(path)

@@ -142,7 +142,8 @@ def compare(
     measure_memory : bool, default=False
         Measure the most memory that each fit holds, as in :func:`evaluate`.
     n_jobs : int, optional
-        Number of folds that joblib fits at the same time.
+        Number of folds that joblib fits at the same time. A worker runs with fewer threads, which
+        may change a probability in the seventh digit; with ``OMP_NUM_THREADS=1`` it does not.
 
     Returns
     -------

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import sys
 import time
 import warnings
 from collections.abc import Sequence
@@ -11,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 from joblib import Parallel, delayed
+from joblib.parallel import get_active_backend
 from numpy.typing import NDArray
 from sklearn import config_context
 from sklearn.base import clone
@@ -89,7 +92,8 @@ def evaluate(
         Measure the most memory that each fit holds: column ``fit_mib`` of ``folds``. Each fit then
         waits for a full garbage collection.
     n_jobs : int, optional
-        Number of folds that joblib fits at the same time.
+        Number of folds that joblib fits at the same time. A worker runs with fewer threads, which
+        may change a probability in the seventh digit; with ``OMP_NUM_THREADS=1`` it does not.
 
     Returns
     -------
@@ -204,6 +208,7 @@ def fit_folds(
         for repeat, splits in enumerate(plan.splits)
         for fold, split in enumerate(splits)
     ]
+    _refuse_to_fork_threads(n_jobs)
     results = list(
         Parallel(n_jobs=n_jobs)(
             delayed(_fit_and_predict)(
@@ -214,6 +219,25 @@ def fit_folds(
     )
     _warn_if_classes_are_absent(study, results)
     return results
+
+
+def _refuse_to_fork_threads(n_jobs: int | None) -> None:
+    """Raise where joblib would fork a process in which torch uses several threads.
+
+    The threads do not exist in the forked process, which then waits for them forever.
+    """
+    torch = sys.modules.get("torch")
+    backend, active = get_active_backend()
+    forks = type(backend).__name__ == "MultiprocessingBackend"
+    forks = forks and multiprocessing.get_start_method() == "fork"
+    n_workers = backend.effective_n_jobs(active if n_jobs is None else n_jobs)
+    if torch is None or not forks or n_workers == 1 or torch.get_num_threads() == 1:
+        return
+    raise RuntimeError(
+        f"joblib's backend is multiprocessing, which forks this process, and torch has "
+        f"{torch.get_num_threads()} threads in it: the workers would hang. Use joblib's default "
+        'backend "loky", or call torch.set_num_threads(1) first.'
+    )
 
 
 def _check_estimator(estimator: Any, *, with_omics: bool) -> None:

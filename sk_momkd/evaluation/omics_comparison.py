@@ -139,7 +139,8 @@ def compare_omics(
     confidence_level : float, default=0.95
         Confidence level of the intervals.
     n_jobs : int, optional
-        Number of folds that joblib fits at the same time.
+        Number of folds that joblib fits at the same time. A worker runs with fewer threads, which
+        may change a probability in the seventh digit; with ``OMP_NUM_THREADS=1`` it does not.
 
     Returns
     -------

@@ -144,7 +144,8 @@ def permutation_check(
         The positive one of two classes; by default that of the estimator, else the one that sorts
         last. Each `pos_label` inside the estimator that is None is set to it.
     n_jobs : int, optional
-        Number of folds that joblib fits at the same time.
+        Number of folds that joblib fits at the same time. A worker runs with fewer threads, which
+        may change a probability in the seventh digit; with ``OMP_NUM_THREADS=1`` it does not.
 
     Returns
     -------
@@ -237,7 +238,8 @@ def seed_spread(
         The positive one of two classes; by default that of the estimator, else the one that sorts
         last. Each `pos_label` inside the estimator that is None is set to it.
     n_jobs : int, optional
-        Number of folds that joblib fits at the same time.
+        Number of folds that joblib fits at the same time. A worker runs with fewer threads, which
+        may change a probability in the seventh digit; with ``OMP_NUM_THREADS=1`` it does not.
 
     Returns
     -------

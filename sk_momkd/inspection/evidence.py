@@ -18,6 +18,7 @@ from ..data.sequence import BagSequence
 from ..estimators.base import BaseMILClassifier
 from ..nn.blocks import materialize
 from ..nn.edges import Edges
+from ..nn.isolation import isolated
 from ..nn.precision import upcast
 from ..training.batches import FlatBatch
 from .fitted import fitted_classifier
@@ -157,7 +158,7 @@ def _evidence_of_bags(
         n_steps = _STEPS_OF_SUMS if hasattr(model.module_, "classify") else _STEPS_OF_FEATURES
     for name, batch, modules in model._single_bag_batches(bags):
         start = patch.to(batch.x.device, batch.x.dtype).unsqueeze(0)  # (1, n_features)
-        with torch.no_grad():
+        with isolated(), torch.no_grad():
             parts = [_evidence(module, batch, start, n_steps) for module in modules]
         evidence = torch.stack([found for found, _ in parts]).mean(dim=0)  # (n, columns)
         expected = torch.stack([change for _, change in parts]).mean(dim=0)  # (columns,)

@@ -23,6 +23,7 @@ from ..exceptions import OmicsError
 from ..losses.momkd import alignment_margin
 from ..messages import first_few
 from ..nn.encoders import OmicsBranch
+from ..nn.isolation import isolated, own_numpy_random_state
 from .fitted import fitted_momkd
 from .memory import component_table
 
@@ -171,7 +172,7 @@ def gene_attributions(
     seed = int(random.randint(2**31 - 1))
     x = torch.from_numpy(inputs)
     found = _expected_gradients(target, x, x[np.sort(drawn)], n_samples=n_samples, seed=seed)
-    with torch.no_grad():
+    with isolated(), torch.no_grad():
         explained = target(x).double().numpy()  # (n_patients, n_targets)
     if target.is_mirrored:
         found, explained = (np.concatenate([-v, v], axis=-1) for v in (found, explained))
@@ -237,8 +238,9 @@ def _expected_gradients(
     ndarray of shape (n, n_inputs, n_outputs)
     """
     shap = _import_shap()
-    explainer = shap.GradientExplainer(module, background)
-    found = explainer.shap_values(x, nsamples=n_samples, rseed=seed)
+    with isolated(), own_numpy_random_state():  # shap seeds the global generator
+        explainer = shap.GradientExplainer(module, background)
+        found = explainer.shap_values(x, nsamples=n_samples, rseed=seed)
     return np.asarray(found, dtype=float)
 
 

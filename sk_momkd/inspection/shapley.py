@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ..estimators.momkd import MoMKDClassifier
 from ..models.momkd import MoMKD
+from ..nn.isolation import isolated
 from ..nn.memory import attention_scores
 from ..nn.precision import upcast
 from .fitted import fitted_momkd, momkd_output
@@ -218,9 +219,9 @@ def _coalition_value(
         module.log_tau.device,
     )  # may be a GPU
 
-    @torch.no_grad()
     def value(coalitions: NDArray) -> NDArray:
-        parts = [_probability(chunk) for chunk in torch.from_numpy(coalitions).split(at_once)]
+        with isolated(), torch.no_grad():
+            parts = [_probability(chunk) for chunk in torch.from_numpy(coalitions).split(at_once)]
         return torch.cat(parts).double().numpy()
 
     def _probability(present: Tensor) -> Tensor:

@@ -92,6 +92,12 @@ def _connect(
     return Edges.of(torch.from_numpy(edges), len(arrays.features))
 
 
+def largest_value(x: Tensor) -> float:
+    """Largest absolute value."""
+    low, high = torch.aminmax(x)
+    return float(torch.maximum(-low, high))
+
+
 @dataclass(frozen=True)
 class FlatBatch:
     """Batch of B bags with n instances in total; P of the bags have omics.
@@ -207,12 +213,13 @@ class BagDataset(Dataset):
         self.paired = np.zeros(len(bags), dtype=bool) if paired is None else paired
         self.spec, self.n_features, self.dtype = spec, n_features, dtype
         self.sizes = np.zeros(len(bags), dtype=int)
+        self.largest = np.zeros(len(bags), dtype=np.float32)  # absolute value of a feature
         self._edges: list[Edges] = []
         self._features: dict[int, Tensor] = {}
         total = torch.zeros(n_features, dtype=torch.float64)
         for i in range(len(bags)):
             x, edges = read_graph(bags[i], bags.name(i), spec, n_features)
-            self.sizes[i] = len(x)
+            self.sizes[i], self.largest[i] = len(x), largest_value(x)
             self._edges.append(edges)
             total += x.mean(dim=0)
             x = x.to(dtype)

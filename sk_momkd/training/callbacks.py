@@ -14,6 +14,8 @@ from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 from tqdm.auto import tqdm
 
+from .interrupts import EarlyStop
+
 
 class LossTerms(Callback):
     """Record the mean of each named loss term over the bags of an epoch."""
@@ -121,7 +123,7 @@ class StopEarly(Callback):
     def on_epoch_end(self, net: NeuralNet, **kwargs: Any) -> None:
         best = self.best
         if best.waited_ >= best.patience and len(net.history) >= best.min_epochs:
-            raise KeyboardInterrupt  # skorch's way to end training
+            raise EarlyStop
 
 
 class AverageWeights(Callback):

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any, NoReturn
 
 import pandas as pd
 import torch
+from numpy.typing import NDArray
 from sklearn.base import clone
+from sklearn.exceptions import ConvergenceWarning
 from skorch import NeuralNet
 from skorch.callbacks import Callback
 from skorch.helper import predefined_split
@@ -16,6 +19,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..exceptions import TrainingError
+from ..messages import first_few
+from ..nn.blocks import materialize
 from ..nn.dropout import set_dropout_generator
 from ..nn.workspace import clear_workspaces
 from .batches import BagDataset, BagLoader, batches_within, draw_batches, forward
@@ -30,15 +35,18 @@ from .callbacks import (
 )
 from .config import Objective, TrainingConfig, weighted_total
 from .input_dropout import InputDropout
+from .interrupts import EarlyStop, watch_interrupts
 from .optimizers import optimizer_settings, schedule
+
+_LARGE_LOSS, _GROWTH = 1e3, 10.0
 
 
 class MILNet(NeuralNet):
     """`NeuralNet` for flat graph batches, named loss terms and gradient accumulation.
 
     If the module has a method ``update_average``, it is called before the first and after every
-    step. A KeyboardInterrupt that a callback raises at the end of an epoch stops training early,
-    as in skorch; any other ends `fit` with that error.
+    step. A KeyboardInterrupt that a callback itself raises at the end of an epoch stops training
+    early, as in skorch. An interrupt of the user always ends `fit` with that error.
     """
 
     def __init__(
@@ -48,9 +56,11 @@ class MILNet(NeuralNet):
         train_batches: Any = None,
         valid_batches: Any = None,
         input_dropout: Any = None,
+        data: Any = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
+        self.data = data
         self.accumulation_steps = accumulation_steps
         self.train_batches, self.valid_batches = train_batches, valid_batches
         self.input_dropout = input_dropout
@@ -77,7 +87,7 @@ class MILNet(NeuralNet):
         else:
             loss = F.cross_entropy(y_pred.logits, y_true)
         if not loss.isfinite():
-            self._raise_diverged(loss)
+            self._raise_diverged(loss, X, training=training)
         return loss
 
     def train_step(self, batch: Any, **fit_params: Any) -> dict[str, Any]:
@@ -99,7 +109,7 @@ class MILNet(NeuralNet):
         self.terms_ = {}
         self._update_average()
         self.notify("on_train_begin", X=dataset, y=None)
-        with suppress(_EarlyStop):
+        with watch_interrupts() as self.interrupted_, suppress(EarlyStop):
             self.fit_loop(dataset)
         self.notify("on_train_end", X=dataset, y=None)
         return self
@@ -107,15 +117,20 @@ class MILNet(NeuralNet):
     def notify(self, method_name: str, **cb_kwargs: Any) -> None:
         try:
             super().notify(method_name, **cb_kwargs)
-        except KeyboardInterrupt as stop:
-            raise (_EarlyStop() if method_name == "on_epoch_end" else stop) from None
+        except KeyboardInterrupt:
+            if method_name != "on_epoch_end" or self.interrupted_():
+                raise
+            raise EarlyStop from None
 
-    def _raise_diverged(self, loss: Tensor) -> NoReturn:
+    def _raise_diverged(self, loss: Tensor, batch: Any, *, training: bool) -> NoReturn:
         terms = {name: float(values.detach().mean()) for name, values in self.terms_.items()}
+        dataset = self.data[0 if training else 1]
+        names = first_few(dataset.bags.name(i) for i in batch.index.tolist())
+        largest = float(materialize(batch.x).abs().max())
         raise TrainingError(
-            f"Training diverged in epoch {len(self.history)}: the loss is {loss.item()}, its "
-            f"terms {terms}. Scale the features (InstanceTransformer), or lower the "
-            "learning rate."
+            f"Training diverged in epoch {len(self.history)}: the loss of {names} is "
+            f"{loss.item()}, its terms {terms}; features reach {largest:.3g}. Scale the features "
+            "(InstanceTransformer), or lower the learning rate."
         )
 
     def _update(self, batch: Any) -> None:
@@ -138,10 +153,6 @@ class MILNet(NeuralNet):
         update = getattr(self.module_, "update_average", None)
         if update is not None:
             update()
-
-
-class _EarlyStop(Exception):
-    """A callback stopped training at the end of an epoch."""
 
 
 def train(
@@ -175,6 +186,7 @@ def train(
     net = MILNet(
         module,
         criterion=objective,
+        data=data,
         max_epochs=config.max_epochs,
         accumulation_steps=config.accumulation_steps,
         train_split=None if validation is None else predefined_split(validation),
@@ -203,7 +215,23 @@ def train(
     module.to("cpu").eval()
     if not all(p.isfinite().all() for p in module.parameters()):
         raise TrainingError("Training diverged in its last step: weights are not finite.")
-    return _history(net)
+    history = _history(net)
+    _warn_if_unstable(history["train_loss"].to_numpy(), config.learning_rate)
+    return history
+
+
+def _warn_if_unstable(losses: NDArray, learning_rate: float) -> None:
+    """Warn if the training loss has grown or is beyond what a loss of these methods can be."""
+    first, last = losses[0], losses[-1]
+    if last <= _LARGE_LOSS and last <= _GROWTH * max(first, 1.0):
+        return
+    warnings.warn(
+        f"The training loss is {last:.3g} in the last epoch and was {first:.3g} in the first: "
+        f"training was unstable. Lower the learning rate ({learning_rate:g}), or scale the "
+        "features (InstanceTransformer).",
+        ConvergenceWarning,
+        stacklevel=2,
+    )
 
 
 def _callbacks(

@@ -84,6 +84,13 @@ def test_components_have_attributions_of_their_own(small):
     np.testing.assert_allclose(by_name, np.abs(layer).mean(axis=0), rtol=1e-5)
 
 
+def test_attributions_leave_numpys_global_random_state(small):
+    clf, omics = small
+    before = np.random.get_state()[1].copy()  # noqa: NPY002
+    gene_attributions(clf, omics, n_samples=5, random_state=0)
+    np.testing.assert_array_equal(np.random.get_state()[1], before)  # noqa: NPY002
+
+
 def test_genes_are_taken_by_name_and_others_left_out(small):
     clf, omics = small
     moved = omics[omics.columns[::-1]].assign(UNKNOWN=1.0)

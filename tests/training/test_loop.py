@@ -17,6 +17,7 @@ from sk_momkd.training.batches import (
     draw_batches,
 )
 from sk_momkd.training.callbacks import BestEpoch, ClipGradients, StopEarly, ValidationScores
+from sk_momkd.training.interrupts import EarlyStop
 
 
 class FakeNet:
@@ -49,7 +50,7 @@ def replay(scores, patience, min_epochs, *, tie_break="latest", losses=None, **o
         best.on_epoch_end(net)
         try:
             stop.on_epoch_end(net)
-        except KeyboardInterrupt:
+        except EarlyStop:
             break
     best.on_train_end(net)
     return len(net.history), net.module_.weight.item()

@@ -1,0 +1,167 @@
+"""Fit and predict do not depend on the global state of torch and NumPy, and do not change it."""
+
+import signal
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+
+import joblib
+import numpy as np
+import pytest
+import torch
+from conftest import make_bags
+from quick import quick
+from sklearn.exceptions import ConvergenceWarning
+from skorch.callbacks import Callback, EarlyStopping
+
+from sk_momkd import Bag, evaluate
+from sk_momkd.exceptions import TrainingError
+
+
+@contextmanager
+def double_precision():
+    torch.set_default_dtype(torch.float64)
+    try:
+        yield
+        assert torch.get_default_dtype() == torch.float64
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+@contextmanager
+def meta_device():
+    with torch.device("meta"):
+        yield
+        assert torch.get_default_device().type == "meta"
+
+
+STATES = {
+    "no_grad": torch.no_grad,
+    "inference_mode": torch.inference_mode,
+    "float64": double_precision,
+    "autocast": lambda: torch.autocast("cpu", dtype=torch.bfloat16),
+    "meta": meta_device,
+    "errstate": lambda: np.errstate(all="raise"),
+}
+
+
+def fitted(name, **overrides):
+    bags, y = make_bags(16)
+    return quick(name, **({"max_epochs": 1} | overrides)).fit(bags, y)
+
+
+@pytest.fixture(scope="module")
+def expected():
+    bags, _ = make_bags(16)
+    return {n: fitted(n).predict_proba(bags) for n in ("TransMILClassifier", "TDCClassifier")}
+
+
+@pytest.mark.parametrize("state", STATES)
+@pytest.mark.parametrize("name", ["TransMILClassifier", "TDCClassifier"])
+def test_fit_and_predict_are_the_same_under_any_global_state(name, state, expected):
+    bags, _ = make_bags(16)
+    with STATES[state]():
+        grad, inference = torch.is_grad_enabled(), torch.is_inference_mode_enabled()
+        autocast, errors = torch.is_autocast_enabled("cpu"), np.geterr()
+        found = fitted(name).predict_proba(bags)
+        assert (grad, inference) == (torch.is_grad_enabled(), torch.is_inference_mode_enabled())
+        assert (autocast, errors) == (torch.is_autocast_enabled("cpu"), np.geterr())
+    np.testing.assert_array_equal(found, expected[name])
+
+
+def test_fits_in_threads_keep_the_callers_random_state_and_equal_those_in_turn():
+    bags, _ = make_bags(16)
+    before = torch.get_rng_state()
+    numpy_before = np.random.get_state()[1].copy()  # noqa: NPY002
+    alone = [fitted("ABMILClassifier", random_state=s).predict_proba(bags) for s in range(6)]
+    with double_precision(), ThreadPoolExecutor(3) as pool:
+        models = list(pool.map(lambda s: fitted("ABMILClassifier", random_state=s), range(6)))
+    assert torch.equal(torch.get_rng_state(), before)
+    np.testing.assert_array_equal(np.random.get_state()[1], numpy_before)  # noqa: NPY002
+    for model, proba in zip(models, alone, strict=True):
+        np.testing.assert_array_equal(model.predict_proba(bags), proba)
+
+
+class Interrupted(Callback):
+    """The user presses Ctrl-C while this callback runs."""
+
+    def on_epoch_end(self, net, **kwargs):
+        signal.raise_signal(signal.SIGINT)
+
+
+class Stops(Callback):
+    def on_epoch_end(self, net, **kwargs):
+        raise KeyboardInterrupt
+
+
+def test_interrupt_at_the_end_of_an_epoch_ends_fit_and_evaluate():
+    bags, y = make_bags(16)
+    handler = signal.getsignal(signal.SIGINT)
+    clf = quick("ABMILClassifier", max_epochs=3, training__callbacks=[Interrupted()])
+    with pytest.raises(KeyboardInterrupt):
+        clf.fit(bags, y)
+    assert not hasattr(clf, "module_")
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(clf, bags, y, cv=2)
+    assert signal.getsignal(signal.SIGINT) is handler
+
+
+@pytest.mark.parametrize(
+    ("callback", "n_iter"),
+    [(Stops(), 1), (EarlyStopping("train_loss", patience=2, threshold=1e9, sink=str), 3)],
+)
+def test_callback_that_stops_training_as_in_skorch_still_does(callback, n_iter):
+    clf = fitted("ABMILClassifier", max_epochs=9, training__callbacks=[callback])
+    assert clf.n_iter_ == n_iter
+
+
+class Breaks(Callback):
+    def on_batch_end(self, net, **kwargs):
+        for weights in net.module_.parameters():
+            weights.data.fill_(float("nan"))
+
+
+def test_divergence_names_the_bag_and_its_scale():
+    broken = {"batch_size": 1, "training__callbacks": [Breaks()]}
+    with pytest.raises(
+        TrainingError, match=r"the loss of \"bag 'S\d+'\" is nan.*features reach \d"
+    ):
+        fitted("ABMILClassifier", **broken)
+
+
+@pytest.mark.filterwarnings("ignore:The training loss is")
+def test_huge_features_warn_naming_the_bag():
+    bags, y = make_bags(16)
+    huge = [Bag(b.features * (1e30 if i == 3 else 1), bag_id=f"B{i}") for i, b in enumerate(bags)]
+    clf = quick("ABMILClassifier", early_stopping=False, max_epochs=1)
+    with pytest.warns(UserWarning, match=r"bag 'B3': features reach .*e\+3\d.*Scale them"):
+        clf.fit(huge, y)
+
+
+def test_unstable_training_warns_with_the_loss_and_the_remedy():
+    with pytest.warns(ConvergenceWarning, match=r"training loss is .*learning rate \(50\)"):
+        fitted("ABMILClassifier", learning_rate=50.0, max_epochs=4, early_stopping=False)
+
+
+def test_prediction_on_another_scale_or_without_content_warns_naming_the_bag():
+    bags, _ = make_bags(16)
+    clf = fitted("ABMILClassifier")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        clf.predict_proba(bags)
+    with pytest.warns(UserWarning, match=r"bag 'A': its features reach .*in training .*prepare"):
+        clf.predict_proba([Bag(bags[0].features * 1e5, bag_id="A")])
+    with pytest.warns(UserWarning, match="bag 'B': its features are all zero"):
+        clf.predict_proba([Bag(np.zeros((3, 6)), bag_id="B", allow_constant=True)])
+
+
+def test_backend_that_forks_threads_is_refused(monkeypatch):
+    bags, y = make_bags(16)
+    monkeypatch.setattr("multiprocessing.get_start_method", lambda: "fork")
+    monkeypatch.setattr("torch.get_num_threads", lambda: 2)
+    clf = quick("ABMILClassifier", max_epochs=1)
+    with (
+        joblib.parallel_config("multiprocessing"),
+        pytest.raises(RuntimeError, match=r"2 threads.*workers would hang.*loky"),
+    ):
+        evaluate(clf, bags, y, cv=2, n_jobs=2)
