@@ -87,14 +87,19 @@ def normalise_id(value: Any) -> str:
     >>> normalise_id("TCGA.A2.A04P.01A"), normalise_id("TCGA-A2-A04P-01Z-00-DX1.svs.h5")
     ('TCGA-A2-A04P-01A', 'TCGA-A2-A04P-01Z-00-DX1')
     """
-    return _normalise(str(value))
+    return _normalise(_text(value))
+
+
+def _text(value: Any) -> str:
+    """An id as text; HDF5 gives bytes."""
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
 
 
 def normalise_ids(
     values: Iterable[Any], what: str, error: type[ValueError] = CohortError
 ) -> list[str]:
     """Normalised ids; raises `error` if different ids become one, and names them."""
-    given = [str(value) for value in values]
+    given = [_text(value) for value in values]
     ids = [_normalise(text) for text in given]
     collided = collisions(given)
     if collided:

@@ -67,6 +67,7 @@ def test_normalise_suffix_of_any_case_is_cut(suffix):
         ("1001.00", "1001"),
         ("007.0", "007"),
         (np.int64(7), "7"),
+        (b"S1.svs", "S1"),
         ("Mu\u0308ller", "M\u00fcller"),
         ("TCGA.A2.A04P", "TCGA-A2-A04P"),
         ("TCGA.A2.A04P.01A.11R.A034.07", "TCGA-A2-A04P-01A-11R-A034-07"),
