@@ -110,7 +110,8 @@ def _parquet(path: str) -> Iterator[_Content]:
             return np.stack([table[c].to_numpy() for c in columns], axis=1)
         return np.stack(file.read(columns=[columns])[columns].to_pylist())
 
-    shapes = {n: (n_rows, len(c) if isinstance(c, tuple) else -1) for n, c in held.items()}
+    widths = {str(n): len(c) if isinstance(c, tuple) else -1 for n, c in held.items()}
+    shapes: dict[str, tuple[int, ...]] = {n: (n_rows, width) for n, width in widths.items()}
     yield _Content(shapes, array, metadata)
 
 
@@ -198,7 +199,7 @@ class ArrayBag:
     @contextmanager
     def _open(self) -> Iterator[_Content]:
         if self._kind == "zarr":
-            _require_store(self.path, allow_external=self.allow_external)
+            require_store(self.path, allow_external=self.allow_external)
         else:
             require_regular(self.path, allow_external=self.allow_external)
         _, opener = _OPENERS[Path(self.path).suffix.lower()]
@@ -207,7 +208,7 @@ class ArrayBag:
             yield content
 
 
-def _require_store(path: str, *, allow_external: bool) -> None:
+def require_store(path: str, *, allow_external: bool) -> None:
     """Raise unless a zarr store is a folder of regular files, none a link to elsewhere."""
     if not os.path.isdir(path):
         raise BagFileError(f"{path} does not exist, or is no folder of zarr.")

@@ -223,9 +223,11 @@ def load_cohort(
         the only one with such files, as TRIDENT makes it. Without a file of that name, the one
         whose name differs by a UUID is taken, as in ``TCGA-A2-A04P-01Z-00-DX1.<UUID>.h5``, if there
         is only one.
-    omics : path of an .h5ad, CSV or TSV file, AnnData, or DataFrame, optional
-        obs_names (index) are patient ids or slide ids; row numbers are refused. An ``.h5ad`` is
-        opened backed; a CSV or TSV may hold patients or genes in its rows, found by the ids.
+    omics : path, AnnData, or DataFrame, optional
+        A file in ``.h5ad`` or ``.zarr`` (of an AnnData), ``.csv``, ``.tsv``, ``.xlsx``,
+        ``.parquet`` or ``.gct``. obs_names (index) are patient ids or slide ids; row numbers are
+        refused. An ``.h5ad`` is opened backed; a table may hold patients or genes in its rows,
+        found by the ids.
     label : str or None
         Column of `table` with labels; None loads a cohort without labels, for predictions. The
         words "NA", "N/A", "NaN" and "null" count as missing unless `positive` or `negative` names

@@ -30,9 +30,11 @@ from ..data.omics import (
 from ..data.sequence import BagSequence
 from ..exceptions import BagFileError, CohortError, OmicsError
 from ..messages import first_few
-from .hdf5_checks import check_h5ad
+from .expression_files import expression_frame, is_expression_table, is_zarr, read_zarr
+from .hdf5_checks import check_h5ad, require_survivable
+from .local_files import require_regular
 from .read_errors import errors_that_name, h5ad_errors, is_out_of_memory
-from .tables import is_table, is_text_table, open_text, read_header, require_file, separator_of
+from .tables import is_text_table, open_text, read_header, require_file, separator_of
 from .tcga import choose_aliquots, patient_of
 
 if TYPE_CHECKING:
@@ -129,7 +131,7 @@ def patients_by_genes(
     name_of: Callable[[str], str] = normalise_id,
     id_column: str | None = None,
 ) -> pd.DataFrame:
-    """Expression in a CSV or TSV file, transposed if the file has patients in its columns.
+    """Expression in a table, transposed if the file has patients in its columns.
 
     The patients are on the side that has more ids of `bags`; `name_of` gives the id in a name of
     the file, such as the patient in a barcode. With `id_column` they are in the rows.
@@ -137,12 +139,13 @@ def patients_by_genes(
     Raises
     ------
     OmicsError
-        If the file is no text table, its first column counts the rows, is missing in the header
+        If the file is no table, its first column counts the rows, is missing in the header
         or holds a patient's values, or both sides have equally many ids of the bags.
     """
-    if not is_text_table(path):
-        raise OmicsError(f"{path}: expression is read from .h5ad, .csv or .tsv.")
-    frame = _with_row_names(path, id_column)
+    if is_text_table(path):
+        frame = _with_row_names(path, id_column)
+    else:
+        frame = expression_frame(path, id_column)
     if id_column is not None:
         return frame
     ids = known_ids(bags)
@@ -168,6 +171,10 @@ def _open_h5ad(path: str | PathLike, *, allow_external: bool) -> AnnData:
     if not Path(path).exists() and not os.path.islink(path):
         raise FileNotFoundError(f"{path} does not exist.")
     try:
+        if is_zarr(path):
+            return read_zarr(path, allow_external=allow_external)
+        require_regular(path, allow_external=allow_external)
+        require_survivable(path)
         check_h5ad(path, allow_external=allow_external)
         with errors_that_name(path, ".h5ad file", h5ad_errors()):
             adata = anndata.read_h5ad(path, backed="r")
@@ -188,7 +195,7 @@ def _as_anndata(
     allow_external: bool,
 ) -> tuple[AnnData, pd.Index]:
     """`omics` as an AnnData, and the ids of its rows as they are given."""
-    if is_anndata(omics) or not (isinstance(omics, pd.DataFrame) or is_table(omics)):
+    if is_anndata(omics) or not (isinstance(omics, pd.DataFrame) or is_expression_table(omics)):
         adata = omics
         if not is_anndata(omics):
             adata = _open_h5ad(omics, allow_external=allow_external)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import os
+import subprocess
+import sys
 from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -259,6 +261,34 @@ def _member(group: h5py.Group, name: bytes, *, allow_external: bool) -> Any:
     if kind != h5py.h5l.TYPE_SOFT:
         _check_external_link(group.file, group.id, name, allow_external=allow_external)
     return None
+
+
+_PROBED: set[tuple] = set()  # paths and states of files that did not kill their reader
+_PATIENCE = 60  # seconds
+
+
+def require_survivable(path: str | PathLike) -> None:
+    """Raise if a damaged file kills the process that reads it, which is another one here.
+
+    Raises
+    ------
+    BagFileError
+        If the HDF5 library crashes, or does not come to an end.
+    """
+    key = (str(Path(path).absolute()), *require_regular(path, allow_external=True))
+    if key in _PROBED or not sys.executable:
+        return
+    program = str(Path(__file__).with_name("hdf5_probe.py"))
+    command = [sys.executable, "-I", program, os.fspath(path)]
+    try:
+        died = subprocess.run(command, check=False, capture_output=True, timeout=_PATIENCE)
+    except subprocess.TimeoutExpired as error:
+        raise BagFileError(f"{path} is damaged: reading it does not come to an end.") from error
+    except OSError:  # no process can be started: the file is read without
+        return
+    if died.returncode < 0:
+        raise BagFileError(f"{path} is damaged: the HDF5 library crashes on it. Write it again.")
+    _PROBED.add(key)
 
 
 _CHECKED: dict[str, tuple] = {}  # state of each file whose tree was checked in this process

@@ -391,3 +391,18 @@ def test_integer_features_of_any_range_are_numbers(folder, highest):
     values = np.random.default_rng(0).integers(0, highest, (50, 40), dtype=np.int16)
     write_bag(folder / "S1.h5", values)
     np.testing.assert_array_equal(read_bags(folder)[0].features, values)
+
+
+@pytest.mark.parametrize(
+    ("program", "said"),
+    [("import os; os.abort()", "crashes on it"), ("import time; time.sleep(60)", "come to an end")],
+)
+def test_h5ad_that_kills_or_holds_its_reader_is_refused(
+    folder, tmp_path, monkeypatch, program, said
+):
+    path = write_h5ad(tmp_path / "rna.h5ad", np.ones((3, 6), np.float32))
+    (tmp_path / "hdf5_probe.py").write_text(program)
+    monkeypatch.setattr(hdf5_checks, "__file__", str(tmp_path / "hdf5_checks.py"))
+    monkeypatch.setattr(hdf5_checks, "_PATIENCE", 3 if "sleep" in program else 120)
+    with pytest.raises(OmicsError, match=rf"rna\.h5ad is damaged: .*{said}"):
+        cohort_with(folder, path)
