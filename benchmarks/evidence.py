@@ -54,6 +54,7 @@ METHODS = {
     REGRESSION: None,
 }
 N_SPLITS, BATCH_SIZE = 2, 4
+DIFFERENCE = "evidence - attention [95%]"
 READINGS = {
     "attention": "attention",
     "score": "score, read as evidence for its class",
@@ -171,8 +172,12 @@ def run(options: argparse.Namespace) -> pd.DataFrame:
 
 def page(table: pd.DataFrame, epochs: int) -> str:
     """The measured part of docs/results/evidence.md."""
-    head = ["method", "memory of rich slides", "AUC of slides", *READINGS.values()]
-    rows = [table_row(*key, own) for key, own in table.groupby(["method", "positive"], sort=False)]
+    head = ["method", "memory of rich slides", "AUC of slides", *READINGS.values(), DIFFERENCE]
+    rows = [
+        table_row(method, positive, own)
+        for method, positive in product(METHODS, (1, 0))
+        if len(own := table[(table["method"] == method) & (table["positive"] == positive)])
+    ]
     slides = table.drop_duplicates("slide")
     both = slides["attention"].notna()
     rich = slides["rich"] == 1
@@ -182,7 +187,7 @@ def page(table: pd.DataFrame, epochs: int) -> str:
         'AUC of a tile\'s value for "holds a lymphocyte" within a test slide: mean over the '
         f"{both.sum()} slides that have tiles of both kinds, and in brackets over the "
         f"{(both & rich).sum()} that are lymphocyte-rich and the {(both & ~rich).sum()} that are "
-        f"not; {len(seeds)} seeds of folds and fits. {N_SPLITS} folds with patients together, at "
+        f"not. Seeds of folds and fits: {len(seeds)}. {N_SPLITS} folds with patients together, at "
         f"most {epochs} epochs, batches of {BATCH_SIZE} (the learning rate times the root of "
         "their size), else the defaults. A row of `evidence.csv` is a slide of a test fold; AUC of "
         "slides is pooled over folds, mean of the seeds."
@@ -199,7 +204,19 @@ def table_row(method: str, positive: int, own: pd.DataFrame) -> str:
     """A row of the table: one method with one of the classes as the positive one."""
     auc = np.mean([roc_auc_score(p["rich"], p["p_rich"]) for _, p in own.groupby("seed")])
     memory = ("C-", "C+")[positive] if method.startswith("MoMKD") else f"(positive: {positive})"
-    return line([method, memory, short(auc), *(cell(own, reading) for reading in READINGS)])
+    cells = [cell(own, reading) for reading in READINGS]
+    return line([method, memory, short(auc), *cells, difference(own)])
+
+
+def difference(own: pd.DataFrame) -> str:
+    """Mean over slides of evidence minus attention, with a bootstrap interval over slides."""
+    if METHODS[own["method"].iloc[0]] is None:
+        return "-"
+    per_slide = own.groupby("slide")[["evidence", "attention"]].mean().dropna()
+    gain = (per_slide["evidence"] - per_slide["attention"]).to_numpy()
+    drawn = np.random.default_rng(0).integers(0, len(gain), size=(2000, len(gain)))
+    low, high = np.percentile(gain[drawn].mean(axis=1), [2.5, 97.5])
+    return f"{short(gain.mean(), '+')} [{short(low, '+')}, {short(high, '+')}]"
 
 
 def cell(own: pd.DataFrame, reading: str) -> str:
