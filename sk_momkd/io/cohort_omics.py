@@ -168,7 +168,9 @@ def patients_by_genes(
 def _open_h5ad(path: str | PathLike, *, allow_external: bool) -> AnnData:
     import anndata
 
-    if not Path(path).exists() and not os.path.islink(path):
+    if Path(path).exists():
+        path = os.path.realpath(path)  # a link that the caller names is as good as its target
+    elif not os.path.islink(path):
         raise FileNotFoundError(f"{path} does not exist.")
     try:
         if is_zarr(path):

@@ -264,7 +264,8 @@ def _member(group: h5py.Group, name: bytes, *, allow_external: bool) -> Any:
 
 
 _PROBED: set[tuple] = set()  # paths and states of files that did not kill their reader
-_PATIENCE = 60  # seconds
+_PATIENCE = 60  # seconds, beside those for reading the bytes of the file
+_SLOWEST = 2**22  # bytes per second, of storage far away
 
 
 def require_survivable(path: str | PathLike) -> None:
@@ -273,17 +274,22 @@ def require_survivable(path: str | PathLike) -> None:
     Raises
     ------
     BagFileError
-        If the HDF5 library crashes, or does not come to an end.
+        If the HDF5 library crashes, or does not come to an end in a minute and the time that
+        slow storage takes for a file of this size.
     """
     key = (str(Path(path).absolute()), *require_regular(path, allow_external=True))
     if key in _PROBED or not sys.executable:
         return
     program = str(Path(__file__).with_name("hdf5_probe.py"))
     command = [sys.executable, "-I", program, os.fspath(path)]
+    patience = _PATIENCE + os.path.getsize(path) / _SLOWEST
     try:
-        died = subprocess.run(command, check=False, capture_output=True, timeout=_PATIENCE)
+        died = subprocess.run(command, check=False, capture_output=True, timeout=patience)
     except subprocess.TimeoutExpired as error:
-        raise BagFileError(f"{path} is damaged: reading it does not come to an end.") from error
+        raise BagFileError(
+            f"{path}: reading it did not come to an end in {patience:.0f} seconds. It is damaged, "
+            "or its storage is very slow: copy it to a local disk, or write it again."
+        ) from error
     except OSError:  # no process can be started: the file is read without
         return
     if died.returncode < 0:
