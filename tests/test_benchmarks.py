@@ -391,6 +391,7 @@ def test_paper_leaves_out_what_a_cohort_cannot_have_and_says_so(files, tmp_path,
         paper_of_files(files, tmp_path, table="small", methods=[paper_methods.JOINED])
 
 
+@pytest.mark.long
 def test_when_omics_helps_has_a_line_per_cell_and_counts_claims(tmp_path, monkeypatch):
     small = {"TRAINING": 24, "TEST": 20, "SMALL": when_omics_helps.SMALL | {"max_epochs": 1}}
     for name, value in small.items():

@@ -9,6 +9,7 @@ from typing import Any, overload
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from scipy import sparse
 
 from ..exceptions import BagError
 from ..messages import first_few, repeated
@@ -288,7 +289,7 @@ def _as_bag(item: Any, position: int) -> Bag:
 def refuse_other_containers(X: Any) -> None:
     """Raise for dicts, Series and lists of paths, with the call that makes bags of them."""
     kind, remedy = type(X).__name__, ""
-    if isinstance(X, Mapping):
+    if isinstance(X, Mapping) and not sparse.issparse(X):  # a dok_array is a dict, too
         remedy = "as_bags(list(X.values()), bag_ids=list(X))"
     elif isinstance(X, pd.Series) and X.dtype == object:
         remedy = "as_bags(X.tolist(), bag_ids=X.index)"

@@ -254,7 +254,7 @@ def read_bags(
     >>> bags.ids
     array(['SIM-000-01Z-00-DX1', 'SIM-001-01Z-00-DX1'], dtype=object)
     >>> print(bags[0].info)
-    trident: features, coords; top-left in level-0 px, patches of 512
+    trident: features, coords; top-left in level-0 px, patches of 512; 20x
     """
     if format not in FORMATS:
         raise BagFileError(f"format must be one of {', '.join(FORMATS)}, got {format!r}.")

@@ -266,6 +266,7 @@ class PatientStratifiedKFold(BaseCrossValidator):
                 patients.groups[rest],
                 fraction=_VALIDATION_FRACTION,
                 random_state=random,
+                patients=rest,
             )
             yield patients.bags(rest[train]), patients.bags(rest[valid]), patients.bags(test)
 

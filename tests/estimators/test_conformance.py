@@ -2,6 +2,7 @@
 
 import pickle
 from functools import partial
+from itertools import product
 
 import h5py
 import numpy as np
@@ -71,8 +72,16 @@ def weights(clf):
 # --- learning ------------------------------------------------------------------------------
 
 
-@of_each
-@pytest.mark.parametrize("precision", ["float32", pytest.param("bfloat16", marks=pytest.mark.long)])
+QUICK = {("ABMILClassifier", "float32"), ("MoMKDClassifier", "float32")}
+
+
+@pytest.mark.parametrize(
+    ("name", "precision"),
+    [
+        pytest.param(*case, marks=() if case in QUICK else pytest.mark.long)
+        for case in product(CLASSIFIERS, ("float32", "bfloat16"))
+    ],
+)
 def test_ragged_bags_are_learned(name, precision):
     bags, y = make_bags(40)
     fresh, fresh_y = make_bags(40, seed=1)

@@ -94,6 +94,15 @@ class Stops(Callback):
         raise KeyboardInterrupt
 
 
+@pytest.fixture
+def keyboard():
+    """Interrupts arrive, also in a process that was started in the background."""
+    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, previous)
+
+
+@pytest.mark.usefixtures("keyboard")
 def test_interrupt_at_the_end_of_an_epoch_ends_fit_and_evaluate():
     bags, y = make_bags(16)
     handler = signal.getsignal(signal.SIGINT)

@@ -116,6 +116,7 @@ def test_batches_of_one_and_of_all_train(name, cohort, batch_size):
     assert np.isfinite(clf.predict_proba(bags)).all()
 
 
+@pytest.mark.long
 def test_three_classes_with_omics():
     y = np.repeat(["a", "b", "c"], 12)
     random = np.random.default_rng(0)

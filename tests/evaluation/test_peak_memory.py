@@ -14,12 +14,16 @@ MIB = 2**20
 
 
 def test_what_is_let_go_within_the_block_counts():
+    assert min(peak_of_three() for _ in range(3)) == pytest.approx(100, abs=10)
+
+
+def peak_of_three():
     with PeakMemory() as peak:
         for size in (40, 100, 50):  # above 32 MiB malloc gives all back at once
             held = np.ones(size * MIB, dtype=np.uint8)
             time.sleep(0.2)  # longer than between two looks
             del held
-    assert peak.mib == pytest.approx(100, abs=10)
+    return peak.mib
 
 
 def test_what_was_there_before_does_not_count():

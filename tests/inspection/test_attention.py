@@ -224,7 +224,7 @@ def test_corners_follow_what_the_file_says_about_its_coordinates(info, x):
 def test_bags_without_ids_and_coordinates_are_named_by_their_place():
     bags, y = make_bags()
     clf = quick("ABMILClassifier", max_epochs=1, early_stopping=False).fit(bags, y)
-    table = patch_attention(clf, [np.ones((2, 6)), np.zeros((3, 6))])
+    table = patch_attention(clf, [np.ones((2, 6)), np.full((3, 6), 2.0)])
     assert table["bag_id"].to_list() == ["bag 0"] * 2 + ["bag 1"] * 3
     assert table[["x", "y"]].isna().all(axis=None)
 

@@ -181,7 +181,7 @@ def test_transform_sparse_output_becomes_dense():
 
 
 def scaled_pipeline():
-    bags, y = [np.ones((2, 3)) * i for i in range(8)], np.arange(8) % 2
+    bags, y = [np.ones((2, 3)) * i for i in range(1, 9)], np.arange(8) % 2
     clf = quick_classifier(max_epochs=1, early_stopping=False)
     return make_pipeline(InstanceTransformer(StandardScaler()), clf), bags, y
 
