@@ -76,7 +76,7 @@ def warn_of_samples(patient_ids: Iterable[Any]) -> None:
         "separate: their slides would be in training and in test. Cut the ids to 12 characters, or "
         "use load_cohort(..., barcodes='tcga').",
         CohortWarning,
-        stacklevel=3,
+        stacklevel=4,
     )
 
 

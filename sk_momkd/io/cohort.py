@@ -108,6 +108,31 @@ def _slide_table(
     return frame, pd.concat(changed, ignore_index=True)
 
 
+def _slides(
+    table: str | PathLike | pd.DataFrame,
+    names: Mapping[str, str | None],
+    barcodes: str | None,
+    sample_type: str | None,
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """A row per slide, completed from its barcode where `barcodes` says so; and changed ids."""
+    columns = {name: column for name, column in names.items() if column is not None}
+    frame, changed = _slide_table(table, columns, optional=["patient_id"] if barcodes else [])
+    if barcodes is None:
+        warn_of_samples(frame["patient_id"])
+    else:
+        frame = read_slide_barcodes(frame, sample_type)
+    _require_one_site(frame)
+    return frame, changed
+
+
+def _bags(slides: pd.DataFrame, allowed: tuple[bool, bool, bool]) -> BagSequence:
+    rows = zip(slides["file"], slides["slide_id"], slides["patient_id"], strict=True)
+    return BagSequence(
+        Bag(SlideFile(file, "auto", *allowed), bag_id=slide, patient_id=patient)
+        for file, slide, patient in rows
+    )
+
+
 def _require_one_site(frame: pd.DataFrame) -> None:
     """Raise if a patient has slides at several sites, which may number their patients alike."""
     if "site" not in frame:
@@ -300,13 +325,7 @@ def load_cohort(
         raise CohortError(f"unit must be 'slide' or 'patient', got {unit!r}.")
     check_barcode_options(barcodes, sample_type)
     names = {"slide_id": slide_id, "patient_id": patient_id, "label": label, "site": site}
-    columns = {name: column for name, column in names.items() if column is not None}
-    frame, changed = _slide_table(table, columns, optional=["patient_id"] if barcodes else [])
-    if barcodes is None:
-        warn_of_samples(frame["patient_id"])
-    else:
-        frame = read_slide_barcodes(frame, sample_type)
-    _require_one_site(frame)
+    frame, changed = _slides(table, names, barcodes, sample_type)
     files = _feature_files(Path(features))
     frame = frame.join(match_files(frame["slide_id"], files))
     if label is not None:
@@ -316,14 +335,7 @@ def load_cohort(
     frame["status"] = _status(frame)
     _require_usable(frame, files, Path(features))
     used = frame[frame["status"] == "used"]
-    bags = BagSequence(
-        Bag(
-            SlideFile(f, "auto", allow_external, allow_constant, allow_mixed),
-            bag_id=s,
-            patient_id=p,
-        )
-        for f, s, p in zip(used["file"], used["slide_id"], used["patient_id"], strict=True)
-    )
+    bags = _bags(used, (allow_external, allow_constant, allow_mixed))
     joined = join_cohort_omics(
         omics,
         bags,
