@@ -43,8 +43,8 @@ def test_split_keeps_groups_whole_and_classes_on_both_sides(seed, fraction):
 
 @st.composite
 def cohorts(draw):
-    """Sites of unequal size, patients of one to four slides, two or three classes."""
-    sizes = draw(st.lists(st.integers(1, 30), min_size=4, max_size=12))
+    """Sites of unequal size, each class at two or more; patients of one to four slides."""
+    sizes = draw(st.lists(st.integers(1, 30), min_size=6, max_size=12))
     random = np.random.default_rng(draw(st.integers(0, 10**6)))
     n_classes = draw(st.integers(2, 3))
     shares = random.dirichlet(np.ones(n_classes))
