@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,7 +32,8 @@ class AnnDataBag:
 
     def shape(self) -> tuple[int, ...]:
         """(n_instances, n_features)."""
-        return self._load().shape
+        with self._header() as slide:
+            return slide.shape
 
     def read(self) -> BagArrays:
         """Features, coordinates and, where stored, the spatial graph."""
@@ -58,7 +61,10 @@ class AnnDataBag:
 
     def info(self) -> BagInfo:
         """Keys, unit and patch size, as far as the file holds them."""
-        slide = self._load()
+        with self._header() as slide:
+            return self._stated(slide)
+
+    def _stated(self, slide: AnnData) -> BagInfo:
         keys = ["X"] + ["spatial"] * ("spatial" in slide.obsm)
         keys += ["spatial_connectivities"] * ("spatial_connectivities" in slide.obsp)
         known = stated(slide.uns.get, has_coords="spatial" in slide.obsm) | _of_lazyslide(slide)
@@ -67,7 +73,16 @@ class AnnDataBag:
         numbers = {k: number(v) for k, v in stored.items() if k in NUMBERS}
         return BagInfo("anndata", tuple(keys), **(known | stored | numbers))
 
-    def _load(self) -> AnnData:
+    @contextmanager
+    def _header(self) -> Iterator[AnnData]:
+        """The slide with X on disk."""
+        slide = self._load(backed="r")
+        try:
+            yield slide
+        finally:
+            slide.file.close()
+
+    def _load(self, backed: Literal["r"] | None = None) -> AnnData:
         import anndata
 
         try:
@@ -75,8 +90,9 @@ class AnnDataBag:
         except OmicsError as error:  # a damaged sparse matrix
             raise BagFileError(str(error)) from error
         with errors_that_name(self.path, ".h5ad file", h5ad_errors()):
-            slide = anndata.read_h5ad(self.path)
-        if slide.X is None:
+            slide = anndata.read_h5ad(self.path, backed=backed)
+        if slide.X is None if backed is None else "X" not in slide.file:
+            slide.file.close()
             raise BagFileError(f"{self.path} has no X; put the patch features there.")
         return slide
 

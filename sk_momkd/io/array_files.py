@@ -17,7 +17,13 @@ from ..data.arrays import BagArrays, to_numpy
 from ..data.bag import BagInfo
 from ..data.sequence import POSITIONS
 from ..exceptions import BagFileError
-from .local_files import check_zip, leaves_its_folder, require_plausible_size, require_regular
+from .local_files import (
+    LARGEST_EXPANSION,
+    check_zip,
+    leaves_its_folder,
+    require_plausible_size,
+    require_regular,
+)
 from .named_arrays import feature_key, named_arrays, named_info, squeezed
 from .read_errors import PARSER_ERRORS, errors_that_name
 
@@ -56,7 +62,7 @@ def _numpy(path: str) -> Iterator[_Content]:
 
 @contextmanager
 def _numpy_archive(path: str) -> Iterator[_Content]:
-    check_zip(path)
+    check_zip(path, expansion=LARGEST_EXPANSION)
     shapes, values = {}, {}
     with zipfile.ZipFile(path) as archive:
         for part in archive.infolist():
@@ -91,7 +97,8 @@ def _parquet(path: str) -> Iterator[_Content]:
     except ImportError as error:
         raise _needs("pyarrow", path) from error
     file = parquet.ParquetFile(path)
-    names, n_rows = file.schema_arrow.names, file.metadata.num_rows
+    names = [n for n in file.schema_arrow.names if not n.startswith("__index_level_")]  # pandas
+    n_rows = file.metadata.num_rows
     n_bytes = sum(file.metadata.row_group(i).total_byte_size for i in range(file.num_row_groups))
     require_plausible_size(path, max(n_bytes, n_rows * len(names)), os.path.getsize(path))
     pair = next((p for p in _X_AND_Y if set(p) <= set(names)), ())

@@ -19,6 +19,7 @@ from ..data.patient import PatientSource
 from ..data.sequence import BagSequence
 from ..exceptions import BagError, BagFileError, CacheWarning
 from .atomic import atomic_write, sweep_parts
+from .local_files import require_regular
 from .read_errors import PARSER_ERRORS
 from .readers import SlideFile
 from .stored_copy import (
@@ -45,6 +46,7 @@ def _noted(digest: str, key: str) -> str:
 
 
 def _hash_file(path: str) -> bytes:
+    require_regular(path, allow_external=True)  # a pipe would wait; its reader checks links
     try:
         with open(path, "rb") as file:
             return hashlib.file_digest(file, hashlib.blake2b).digest()
@@ -56,6 +58,7 @@ def _identity(paths: list[str]) -> str:
     """Sizes and samples of the content of files, which a note in the folder cannot forge."""
     samples = []
     for path in paths:
+        require_regular(path, allow_external=True)
         try:
             with open(path, "rb") as file:
                 size = file.seek(0, os.SEEK_END)

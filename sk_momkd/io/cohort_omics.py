@@ -70,7 +70,6 @@ def _with_row_names(path: str | PathLike, id_column: str | None) -> pd.DataFrame
     """The table with its first column, the ids of its rows, or `id_column` as index."""
     require_file(path)
     header = read_header(path)
-    frame = _values(path, len(header))
     place = 0
     if id_column is not None:
         if header.count(id_column) != 1:
@@ -79,20 +78,22 @@ def _with_row_names(path: str | PathLike, id_column: str | None) -> pd.DataFrame
                 f"{first_few(header, 8)}."
             )
         place = header.index(id_column)
+    frame = _values(path, len(header), place)
     names = pd.Index(frame[place].astype(str).to_numpy(), name=header[place] or None)
-    _refuse_row_numbers(path, header, names, id_column)
+    if id_column is None:
+        _refuse_row_numbers(path, names, "the first column")
     others = [i for i in range(len(header)) if i != place]
     if id_column is not None and is_row_number_name(header[0]) and place:
         others.remove(0)  # row numbers beside the ids
     return frame[others].set_axis([header[i] for i in others], axis=1).set_axis(names)
 
 
-def _values(path: str | PathLike, width: int) -> pd.DataFrame:
-    """The cells below the header: the first column as text, numbers where the others are."""
-    options: dict[str, Any] = {"dtype": {0: str}, "keep_default_na": False}
-    options["na_values"] = dict.fromkeys(range(1, width), _MISSING)
+def _values(path: str | PathLike, width: int, ids: int) -> pd.DataFrame:
+    """The cells below the header: the column `ids` as text, numbers where the others are."""
+    options: dict[str, Any] = {"dtype": {ids: str}, "keep_default_na": False}
+    options["na_values"] = {i: _MISSING for i in range(width) if i != ids}
     with open_text(path) as file:
-        next(csv.reader(file, delimiter=separator_of(path)))
+        next(row for row in csv.reader(file, delimiter=separator_of(path)) if any(row))
         try:
             frame = pd.read_csv(
                 file, sep=separator_of(path), header=None, low_memory=False, **options
@@ -111,14 +112,12 @@ def _values(path: str | PathLike, width: int) -> pd.DataFrame:
     return frame[range(width)]
 
 
-def _refuse_row_numbers(
-    path: str | PathLike, header: list[str], names: pd.Index, id_column: str | None
-) -> None:
-    if id_column is not None or not counts_rows(names):
+def _refuse_row_numbers(path: str | PathLike, names: pd.Index, where: str) -> None:
+    if not counts_rows(names):
         return
-    called = f"is called {header[0]!r}" if header[0] else "has no name"
+    called = f"is called {names.name!r}" if names.name else "has no name"
     raise OmicsError(
-        f"{path}: the first column {called} and counts the rows ({first_few(names, 4)}), so it "
+        f"{path}: {where} {called} and counts the rows ({first_few(names, 4)}), so it "
         "holds no ids. Name the column that does, id_column=..., or write the table without row "
         "numbers, frame.to_csv(path, index=False)."
     )
@@ -146,6 +145,8 @@ def patients_by_genes(
         frame = _with_row_names(path, id_column)
     else:
         frame = expression_frame(path, id_column)
+        if id_column is None:
+            _refuse_row_numbers(path, frame.index, "the index or first column")
     if id_column is not None:
         return frame
     ids = known_ids(bags)
@@ -162,7 +163,11 @@ def patients_by_genes(
             f"so it is unclear which are patients. Rows: {first_few(frame.index)}; columns: "
             f"{first_few(frame.columns)}; cohort: {first_few(sorted(ids))}."
         )
-    return frame if in_rows > in_columns else frame.T
+    if in_rows > in_columns:
+        return frame
+    if "0" in frame.columns:  # patients may be called 1, 2, 3, but pandas counts from 0
+        _refuse_row_numbers(path, frame.columns, "the header")
+    return frame.T
 
 
 def _open_h5ad(path: str | PathLike, *, allow_external: bool) -> AnnData:

@@ -241,7 +241,8 @@ class Hdf5Bag:
             patch_size=_level0_width(attrs) if size is None else size,
             encoder=encoder,
             magnification=number(attrs["target_magnification"]) or number(attrs["magnification"]),
-            patch_pixels=number(attrs["patch_size"]),
+            # CLAM cuts at a level of the slide and resizes before it encodes.
+            patch_pixels=None if layout.format == "clam" else number(attrs["patch_size"]),
             feature_type=kind,
         )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import signal
 import subprocess
 import sys
 from collections import deque
@@ -265,6 +266,7 @@ def _member(group: h5py.Group, name: bytes, *, allow_external: bool) -> Any:
 
 _PROBED: set[tuple] = set()  # paths and states of files that did not kill their reader
 _PATIENCE = 60  # seconds, beside those for reading the bytes of the file
+_CRASHES = {signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGILL, signal.SIGFPE}
 _SLOWEST = 2**22  # bytes per second, of storage far away
 
 
@@ -292,9 +294,10 @@ def require_survivable(path: str | PathLike) -> None:
         ) from error
     except OSError:  # no process can be started: the file is read without
         return
-    if died.returncode < 0:
+    if -died.returncode in _CRASHES:
         raise BagFileError(f"{path} is damaged: the HDF5 library crashes on it. Write it again.")
-    _PROBED.add(key)
+    if died.returncode >= 0:  # else something else ended it, such as a limit of memory
+        _PROBED.add(key)
 
 
 _CHECKED: dict[str, tuple] = {}  # state of each file whose tree was checked in this process

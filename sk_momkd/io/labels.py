@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from decimal import Decimal, InvalidOperation
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -98,13 +99,15 @@ def _is_missing_word(value: Any) -> bool:
 
 
 def _key(value: Any) -> str:
-    """Text by which values are compared: "1.0", 1 and "1" are one number."""
+    """Text by which values are compared: "1.0", 1 and "1" are one number, "TRUE" is True."""
     text = str(value).strip()
+    if text.casefold() in ("true", "false"):
+        return text.casefold()
     try:
-        number = float(text)
-    except ValueError:
+        number = Decimal(text)  # with all digits, as codes of SNOMED have more than six
+    except InvalidOperation:
         return text
-    return f"{number:g}" if np.isfinite(number) else text
+    return str(number.normalize()) if number.is_finite() and "_" not in text else text
 
 
 def _same(value: Any, other: Any) -> bool:

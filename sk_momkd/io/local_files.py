@@ -13,7 +13,7 @@ from ..exceptions import BagFileError
 
 # Limits of one array, stated in the documentation: no file makes the package reserve more.
 LARGEST_ARRAY = 64 * 2**30  # bytes
-LARGEST_EXPANSION = 200  # times the bytes of its file
+LARGEST_EXPANSION = 1100  # times the bytes of its file; deflate reaches 1,032 at most
 _ALWAYS_ALLOWED = 64 * 2**20  # bytes, for small files that compress well
 _POINTERS = (
     (b"version https://git-lfs", "git-lfs", "git lfs pull"),
@@ -31,13 +31,25 @@ _SIGNATURES: tuple[tuple[bytes, str, tuple[str, ...]], ...] = (  # (start, name,
     (b"<", "text in HTML or XML, as a server sends it instead of a file", ()),
 )
 
-FileState = tuple[int, int, int]
+FileState = tuple[int, int, int, int]
 
 
 def file_state(path: str | PathLike) -> FileState:
-    """Size, time of change and inode: they tell whether a file is still the same."""
-    found = os.stat(path)
-    return found.st_size, found.st_mtime_ns, found.st_ino
+    """Size, times of change and inode: they tell whether a file is still the same."""
+    return _state(os.stat(path))
+
+
+def _state(found: os.stat_result) -> FileState:
+    return found.st_size, found.st_mtime_ns, found.st_ino, found.st_ctime_ns
+
+
+def is_same_file(before: FileState, now: FileState) -> bool:
+    """Whether a file was neither written to nor replaced.
+
+    Remote file systems may give a file another inode, and a change of its owner or permissions
+    another second time; a file that was replaced has both.
+    """
+    return before[:2] == now[:2] and (before[2] == now[2] or before[3] == now[3])
 
 
 def _missing(path: str | PathLike) -> BagFileError:
@@ -78,13 +90,13 @@ def require_regular(path: str | PathLike, *, allow_external: bool = False) -> Fi
             f"{path} is a link to {os.path.realpath(path)}, outside its folder. If you trust it, "
             "allow it with allow_external=True, or copy the file."
         )
-    return found.st_size, found.st_mtime_ns, found.st_ino
+    return _state(found)
 
 
 def require_unchanged(path: str | PathLike, before: FileState) -> None:
     """Raise if the file is no longer what it was at its `before` state."""
     try:
-        same = file_state(path) == before
+        same = is_same_file(before, file_state(path))
     except OSError as error:
         raise BagFileError(f"{path} vanished while it was read: {error}") from error
     if not same:
@@ -95,7 +107,12 @@ def require_unchanged(path: str | PathLike, before: FileState) -> None:
 
 
 def require_plausible_size(
-    what: str, n_bytes: int, size_of_file: int, *, compressed: bool = True
+    what: str,
+    n_bytes: int,
+    size_of_file: int,
+    *,
+    compressed: bool = True,
+    expansion: int = LARGEST_EXPANSION,
 ) -> None:
     """Raise before memory is taken if an array is larger than its file can make it.
 
@@ -109,8 +126,10 @@ def require_plausible_size(
         Bytes of the file.
     compressed : bool, default=True
         Whether the file may hold the array compressed.
+    expansion : int
+        Largest number of bytes from one compressed byte.
     """
-    limit = LARGEST_EXPANSION * size_of_file if compressed else size_of_file
+    limit = expansion * size_of_file if compressed else size_of_file
     limit = min(LARGEST_ARRAY, max(limit, _ALWAYS_ALLOWED if compressed else 0))
     if n_bytes > limit:
         raise BagFileError(
@@ -119,8 +138,11 @@ def require_plausible_size(
         )
 
 
-def check_zip(path: str | PathLike) -> bool:
-    """Whether a file is a zip archive; one whose parts declare more than they hold raises."""
+def check_zip(path: str | PathLike, *, expansion: int = 200) -> bool:
+    """Whether a file is a zip archive; one whose parts declare more than they hold raises.
+
+    Torch does not compress its archives, and the XML of spreadsheets becomes 50 times smaller.
+    """
     try:
         with zipfile.ZipFile(path) as archive:
             parts = archive.infolist()
@@ -139,15 +161,17 @@ def check_zip(path: str | PathLike) -> bool:
     for part in parts:
         what = f"{path}: its part {part.filename!r}"
         compressed = part.compress_type != zipfile.ZIP_STORED
-        require_plausible_size(what, part.file_size, size, compressed=compressed)
+        require_plausible_size(
+            what, part.file_size, size, compressed=compressed, expansion=expansion
+        )
     total = sum(part.file_size for part in parts)
-    require_plausible_size(f"{path}: all its parts", total, size)
+    require_plausible_size(f"{path}: all its parts", total, size, expansion=expansion)
     return True
 
 
 def require_local(path: str | PathLike, error: type[ValueError]) -> None:
     """Raise `error` for an address, which pandas would fetch, and for a pipe, which would wait."""
-    if isinstance(path, str) and re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", path):
+    if isinstance(path, str) and re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", path):
         raise error(f"{path} is an address, not a file. Download it first, and give its path.")
     try:
         mode = os.stat(path).st_mode

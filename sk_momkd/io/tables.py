@@ -170,7 +170,7 @@ def read_header(path: str | PathLike) -> list[str]:
 
 def _check_first_lines(path: str | PathLike, lines: list[str], separator: str) -> None:
     head, remedy = lines[0].strip(), "or pass a DataFrame: pd.read_csv(path, dtype=str, "
-    if head.startswith("#"):
+    if head.startswith("#") and not _is_header(head, lines[1:], separator):
         kind, rows = ("the header of a GCT file", 2) if head[:3] == "#1." else ("a comment", 1)
         raise CohortError(
             f"{path} begins with {kind}, {head[:40]!r}; expected the names of the columns. Remove "
@@ -184,6 +184,13 @@ def _check_first_lines(path: str | PathLike, lines: list[str], separator: str) -
                 f"with {_NAMES[separator]}: {head[:60]!r}. Save it with {_NAMES[separator]}, "
                 f"{remedy}keep_default_na=False, sep={other!r})."
             )
+
+
+def _is_header(head: str, rows: list[str], separator: str) -> bool:
+    """Whether a line that begins with # has as many cells as the row below it, which does not."""
+    if not rows or rows[0].startswith("#"):
+        return False
+    return head.count(separator) == rows[0].count(separator) > 0
 
 
 def _excel_cells(path: str | PathLike) -> pd.DataFrame:

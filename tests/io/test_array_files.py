@@ -36,16 +36,22 @@ def parquet_of_columns(folder):
     write_parquet(table, folder)
 
 
+def parquet_of_a_selection(folder):
+    pytest.importorskip("pyarrow")
+    table = pd.DataFrame(X, columns=[f"f{i}" for i in range(6)]).assign(x=GRID[:, 0], y=GRID[:, 1])
+    write_parquet(table.set_axis(range(3, 3 + len(X))), folder, preserve_index=True)
+
+
 def parquet_of_lists(folder):
     pytest.importorskip("pyarrow")
     write_parquet(pd.DataFrame({"features": list(X), "coords": list(GRID)}), folder)
 
 
-def write_parquet(table, folder):
+def write_parquet(table, folder, *, preserve_index=False):
     import pyarrow
     from pyarrow import parquet
 
-    made = pyarrow.Table.from_pandas(table, preserve_index=False)
+    made = pyarrow.Table.from_pandas(table, preserve_index=preserve_index)
     parquet.write_table(
         made.replace_schema_metadata({k: str(v) for k, v in STATED.items()}), folder / "S1.parquet"
     )
@@ -73,6 +79,7 @@ WRITERS = [
     npz_compressed,
     safetensors,
     parquet_of_columns,
+    parquet_of_a_selection,
     parquet_of_lists,
     zarr,
     zarr_2,

@@ -208,7 +208,10 @@ def numbered_cohort(tmp_path):
     return table_of(slides, range(8)), features_of(tmp_path / "f", slides)
 
 
-@pytest.mark.parametrize("form", ["frame", "csv", "csv_r", "csv_named_index", "h5ad", "anndata"])
+@pytest.mark.parametrize(
+    "form",
+    ["frame", "csv", "csv_r", "csv_named_index", "h5ad", "anndata", "parquet", "xlsx"],
+)
 def test_cohort_refuses_row_numbers_and_takes_the_column(tmp_path, form):
     frame = numbered_frame().sort_values("ERBB2", ascending=False)
     omics = frame
@@ -216,6 +219,10 @@ def test_cohort_refuses_row_numbers_and_takes_the_column(tmp_path, form):
         omics = tmp_path / "rna.csv"
         named = frame.rename_axis("index" if form == "csv_named_index" else None)
         (named if form != "csv_r" else frame.set_axis(range(1, 9))).to_csv(omics)
+    if form in ("parquet", "xlsx"):
+        pytest.importorskip("pyarrow" if form == "parquet" else "openpyxl")
+        omics = tmp_path / f"rna.{form}"
+        (frame.to_parquet if form == "parquet" else frame.to_excel)(omics)
     if form in ("h5ad", "anndata"):
         adata = AnnData(frame[["ERBB2"]].astype(np.float32).set_axis([str(i) for i in range(8)]))
         adata.obs["case_id"] = frame["case_id"].astype(str).to_numpy()
@@ -231,6 +238,29 @@ def test_cohort_refuses_row_numbers_and_takes_the_column(tmp_path, form):
     assert own_values(cohort.omics, cohort.bags) == [10.0 * i for i in range(8)]
     again, rows = join_omics(cohort.omics, cohort.bags)
     assert again.rows(rows)["ERBB2"].tolist() == [10.0 * i for i in range(8)]
+
+
+def test_turned_table_whose_header_counts_from_zero_is_refused(tmp_path):
+    table, folder = numbered_cohort(tmp_path)
+    numbered_frame()[["ERBB2"]].T.to_csv(tmp_path / "rna.csv")
+    with pytest.raises(OmicsError, match="the header has no name and counts the rows"):
+        load_cohort(table, folder, tmp_path / "rna.csv", label="er")
+
+
+def test_ids_in_a_named_column_are_text(tmp_path):
+    patients = ["007", "7", "NA", "12"]
+    folder = features_of(tmp_path / "f", list("abcd"))
+    text = "ERBB2,case_id\n1,007\n,NA\n3,012\n"
+    (tmp_path / "rna.csv").write_text(text)
+    cohort = load_cohort(
+        table_of(list("abcd"), patients),
+        folder,
+        tmp_path / "rna.csv",
+        label="er",
+        id_column="case_id",
+    )
+    assert cohort.omics.obs_names.tolist() == ["007", "NA"]
+    np.testing.assert_array_equal(cohort.omics.X, [[1.0], [np.nan]])
 
 
 def test_gene_table_without_gene_names_is_refused(tmp_path):

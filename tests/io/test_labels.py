@@ -176,3 +176,15 @@ def test_masked_and_nullable_columns_keep_their_missing_values():
     assert map_labels(nullable, None, None, "er").values.dropna().tolist() == [1, 0]
     category = pd.Series(["+", np.nan, "-"], dtype="category")
     assert map_labels(category, "+", None, "er").values.dropna().tolist() == [1, 0]
+
+
+def test_codes_of_many_digits_are_told_apart():
+    codes = pd.Series(["254837009", "254837001", "254837009"])
+    mapped = map_labels(parse_text(codes), {"254837009": 1, "254837001": 0}, None, "code")
+    assert mapped.values.tolist() == [1, 0, 1]
+    assert map_labels(parse_text(codes), None, None, "code").values.nunique() == 2
+
+
+def test_true_and_false_are_named_in_any_case():
+    values = parse_text(pd.Series(["TRUE", "FALSE"]))
+    assert map_labels(values, "TRUE", None, "mutated").values.tolist() == [1, 0]
