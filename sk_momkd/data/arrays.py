@@ -62,7 +62,7 @@ def check_features(features: Any, name: str) -> NDArray:
         raise BagError(f"{name}: features must be numbers, got dtype {features.dtype}.")
     if features.dtype.kind in "iu":
         _refuse_bit_patterns(features, name)
-    with np.errstate(over="ignore", invalid="ignore"):
+    with np.errstate(over="ignore", invalid="ignore", under="ignore"):
         features = np.ascontiguousarray(features, dtype=np.float32)
         total = features.sum(dtype=np.float64)
     # A finite sum proves finite entries in one pass; only a suspicious one is searched.

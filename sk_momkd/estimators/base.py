@@ -126,7 +126,7 @@ class BaseMILClassifier(ClassifierMixin, WithOptions):
         "balanced" draws slides with replacement such that each class is drawn equally often;
         "shuffle" passes over each slide once per epoch.
     prior : {"training", "sampler"}, dict or array-like, default="training"
-        Class shares of the population that probabilities refer to: those of the training part;
+        Class shares of the population that probabilities refer to: those of the training data;
         those that the sampler draws, for probabilities as trained; or class probabilities of
         another population, by label or in the order of ``classes_``. It does not change the
         training, so it can be set after `fit`. ``preset("original")`` and MoMKD's ``"paper"`` and
@@ -174,7 +174,7 @@ class BaseMILClassifier(ClassifierMixin, WithOptions):
         What the files of the training bags state, such as encoder and magnification; bags that
         state something else are refused in prediction.
     class_prior_ : ndarray of shape (n_classes,)
-        Share of each class in the training part, in the order of ``classes_``.
+        Share of each class in the training data, in the order of ``classes_``.
     sampled_prior_ : ndarray of shape (n_classes,)
         Share of each class among the slides that the sampler draws.
     largest_feature_ : float
@@ -356,8 +356,10 @@ class BaseMILClassifier(ClassifierMixin, WithOptions):
 
     def _logits(self, X: Any) -> torch.Tensor:
         """Logits by class number of the network, corrected to `prior`: float64."""
-        logits = torch.cat([out.logits for out in self._forward(X)]).double()
-        return self._at_prior(logits)
+        return self._at_prior(self._trained_logits(X))
+
+    def _trained_logits(self, X: Any) -> torch.Tensor:
+        return torch.cat([out.logits for out in self._forward(X)]).double()
 
     def _at_prior(self, logits: torch.Tensor) -> torch.Tensor:
         """Logits (..., n_classes) by class number of the network, corrected to `prior`."""
@@ -373,6 +375,11 @@ class BaseMILClassifier(ClassifierMixin, WithOptions):
         """Class shares of `prior`, in the order of ``classes_``."""
         if not isinstance(self.prior, str):
             return class_probabilities(self.prior, self.classes_)
+        if self.prior != "training":  # it may be set after fit, which checks parameters
+            raise ValueError(
+                'prior must be "training", "sampler", or one probability per class, by label or in '
+                f"the order of classes_, got {self.prior!r}."
+            )
         if not hasattr(self, "class_prior_"):
             raise ValueError(
                 f"prior={self.prior!r} needs the class shares of the training data, which this "
@@ -399,11 +406,13 @@ class BaseMILClassifier(ClassifierMixin, WithOptions):
     def _graph_spec(self) -> GraphSpec:
         return GraphSpec("none")
 
+    @isolated()
     def _validate(self, X: Any, y: Any, groups: Any) -> tuple[LabelledBags, RandomGenerators]:
         """Check parameters, bags, labels and groups; forget an earlier fit."""
         self._validate_params()
         for name in [name for name in vars(self) if name.endswith("_") and name[0] != "_"]:
             delattr(self, name)  # a fit that fails leaves no model behind
+        self.__dict__.pop("_validation", None)
         self.device_ = resolve_device(self.device)
         self.precision_ = resolve_precision(self.precision, self.device_)
         self.callbacks_ = engine.fresh_callbacks(self._option("training").callbacks)
@@ -432,10 +441,10 @@ class BaseMILClassifier(ClassifierMixin, WithOptions):
             classes=list(self._network_classes),
         )
 
-    def _count_classes(self, labels: NDArray) -> None:
-        """Store the class shares of the training part and of the slides that will be drawn."""
+    def _count_classes(self, labels: NDArray, training: NDArray) -> None:
+        """Store the class shares of the training data and of the slides that will be drawn."""
         place = np.argsort(network_order(self.classes_, self.pos_label_))
-        shares, sampled = class_shares(labels, self.sampler)
+        shares, sampled = class_shares(labels, training, self.sampler)
         self.class_prior_, self.sampled_prior_ = shares[place], sampled[place]
 
     def _prepare_omics(
@@ -465,7 +474,7 @@ class BaseMILClassifier(ClassifierMixin, WithOptions):
         generators: RandomGenerators,
     ) -> list[tuple[nn.Module, pd.DataFrame]]:
         """Build and train `n_models` networks; each with its history."""
-        self._count_classes(cohort.labels[training])
+        self._count_classes(cohort.labels, cohort.labels[training])
         for_training, for_validation = privileged
         data = FitData(
             self._dataset(cohort[training], for_training),
@@ -496,7 +505,7 @@ class BaseMILClassifier(ClassifierMixin, WithOptions):
         numbered = [table.assign(model=number) for number, table in enumerate(histories)]
         self.history_ = histories[0] if len(models) == 1 else pd.concat(numbered, ignore_index=True)
         self.n_iter_ = max(map(len, histories))
-        self.validation_ = None if validation is None else self._predictions(cohort[validation])
+        self._validation = None if validation is None else self._scores(cohort[validation])
         return self
 
     def _train_model(self, data: FitData) -> tuple[nn.Module, pd.DataFrame]:
@@ -548,17 +557,26 @@ class BaseMILClassifier(ClassifierMixin, WithOptions):
         spec = self._graph_spec()
         return BagDataset(part.bags, part.labels, spec, self.n_features_in_, dtype=dtype, **known)
 
-    def _predictions(self, part: LabelledBags) -> pd.DataFrame:
-        """Ids, labels and probabilities of bags."""
-        proba = self.predict_proba(part.bags).T
+    @property
+    def validation_(self) -> pd.DataFrame | None:
+        """Ids, labels and probabilities, at the current `prior`, of the validation part."""
+        if "_validation" not in vars(self):
+            raise AttributeError(f"This {type(self).__name__} has no validation_ before fit.")
+        if self._validation is None:
+            return None
+        known, logits = self._validation
+        proba = self._in_class_order(self._at_prior(torch.from_numpy(logits)).softmax(dim=1)).T
+        named = {f"p_{c}": p for c, p in zip(self.classes_, proba, strict=True)}
+        return known.assign(**named)
+
+    def _scores(self, part: LabelledBags) -> tuple[pd.DataFrame, NDArray]:
+        """Ids and labels of bags, and their logits as trained, without `prior`."""
         known = {
             "bag_id": [bag.bag_id for bag in part.bags],
             "patient_id": [bag.patient_id for bag in part.bags],
             "y": self._network_classes[part.labels],
         }
-        return pd.DataFrame(
-            known | {f"p_{c}": p for c, p in zip(self.classes_, proba, strict=True)}
-        )
+        return pd.DataFrame(known), self._trained_logits(part.bags).numpy()
 
     def _forward(self, X: Any) -> Iterator[Any]:
         """`MILOutput` of each bag; logits and attention are means over the models."""
@@ -636,6 +654,7 @@ class PrivilegedMILClassifier(BaseMILClassifier):
     _uses_omics: ClassVar[bool] = True
     _validates_with_omics: ClassVar[bool] = False
 
+    @isolated()
     def _prepare_omics(
         self,
         omics: Any,

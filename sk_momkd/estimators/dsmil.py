@@ -46,7 +46,7 @@ class DSMILClassifier(BaseMILClassifier):
         "balanced" draws slides with replacement such that each class is drawn equally often;
         "shuffle" passes over each slide once per epoch.
     prior : {"training", "sampler"}, dict or array-like, default="training"
-        Class shares of the population that probabilities refer to: those of the training part;
+        Class shares of the population that probabilities refer to: those of the training data;
         those that the sampler draws, for probabilities as trained; or class probabilities of
         another population, by label or in the order of ``classes_``. It does not change the
         training, so it can be set after `fit`. ``preset("original")`` and MoMKD's ``"paper"`` and
@@ -97,7 +97,7 @@ class DSMILClassifier(BaseMILClassifier):
         What the files of the training bags state, such as encoder and magnification; bags that
         state something else are refused in prediction.
     class_prior_ : ndarray of shape (n_classes,)
-        Share of each class in the training part, in the order of ``classes_``.
+        Share of each class in the training data, in the order of ``classes_``.
     sampled_prior_ : ndarray of shape (n_classes,)
         Share of each class among the slides that the sampler draws.
     largest_feature_ : float

@@ -154,7 +154,7 @@ class MoMKDClassifier(TransformerMixin, PrivilegedMILClassifier):
         "balanced" draws slides with replacement such that each class is drawn equally often;
         "shuffle" passes over each slide once per epoch.
     prior : {"training", "sampler"}, dict or array-like, default="training"
-        Class shares of the population that probabilities refer to: those of the training part;
+        Class shares of the population that probabilities refer to: those of the training data;
         those that the sampler draws, for probabilities as trained; or class probabilities of
         another population, by label or in the order of ``classes_``. It does not change the
         training, so it can be set after `fit`. ``preset("original")`` and MoMKD's ``"paper"`` and
@@ -211,7 +211,7 @@ class MoMKDClassifier(TransformerMixin, PrivilegedMILClassifier):
         What the files of the training bags state, such as encoder and magnification; bags that
         state something else are refused in prediction.
     class_prior_ : ndarray of shape (n_classes,)
-        Share of each class in the training part, in the order of ``classes_``.
+        Share of each class in the training data, in the order of ``classes_``.
     sampled_prior_ : ndarray of shape (n_classes,)
         Share of each class among the slides that the sampler draws.
     largest_feature_ : float
@@ -384,7 +384,7 @@ class MoMKDClassifier(TransformerMixin, PrivilegedMILClassifier):
         with isolated(), own_torch_random_state():
             module = clf._make_module(checkpoint.in_features, checkpoint.n_genes, 2)
         checkpoint.load_into(module, path)
-        clf.module_, clf.modules_, clf.validation_ = module, [module], None
+        clf.module_, clf.modules_, clf._validation = module, [module], None
         clf.official_checkpoint_ = str(path)
         clf.sampled_prior_ = np.full(2, 0.5)
         return clf
@@ -411,6 +411,10 @@ class MoMKDClassifier(TransformerMixin, PrivilegedMILClassifier):
             In [-1, 1]; columns as `get_feature_names_out` names them.
         """
         check_is_fitted(self)
+        return self._affinities(X)
+
+    @isolated()
+    def _affinities(self, X: Any) -> NDArray:
         per_bag = ([slide_affinity(out) for out in outs] for outs in self._forward_models(X))
         return np.concatenate([torch.cat(row, dim=1).numpy() for row in per_bag])
 

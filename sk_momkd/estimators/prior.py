@@ -6,17 +6,21 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 _SUM_TOLERANCE = 1e-6
 
 
-def class_shares(labels: NDArray, sampler: str) -> tuple[NDArray, NDArray]:
-    """Share of each class number in the training part, and among the slides that are drawn."""
+def class_shares(labels: NDArray, training: NDArray, sampler: str) -> tuple[NDArray, NDArray]:
+    """Share of each class number in the training data, and among the slides that are drawn.
+
+    The latter are of the training part, without the validation part.
+    """
     shares = np.bincount(labels) / len(labels)
     if sampler == "balanced":
         return shares, np.full(len(shares), 1 / len(shares))
-    return shares, shares
+    return shares, np.bincount(training, minlength=len(shares)) / len(training)
 
 
 def class_probabilities(prior: Any, classes: NDArray) -> NDArray:
@@ -28,6 +32,8 @@ def class_probabilities(prior: Any, classes: NDArray) -> NDArray:
         Unless there is one number above 0 for each class and they sum to one.
     """
     names = classes.tolist()
+    if isinstance(prior, pd.Series) and not isinstance(prior.index, pd.RangeIndex):
+        prior = prior.to_dict()  # as value_counts gives it, in an order of its own
     if isinstance(prior, Mapping):
         wrong = [name for name in (*prior, *names) if name not in prior or name not in names]
         if wrong:

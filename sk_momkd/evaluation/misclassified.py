@@ -144,6 +144,11 @@ def _by_patient(result: Evaluation, *, tuned: bool) -> pd.DataFrame:
     """Index patient_id; how often each patient is wrong, and how clearly."""
     table = result.predictions
     predicted = table["predicted_tuned" if tuned else "predicted"]
+    if tuned and len(result.classes) != 2:
+        raise ValueError(
+            f"{result.name} has {len(result.classes)} classes, and thresholds are for two. Pass "
+            "tuned=False."
+        )
     if tuned and table["threshold"].isna().any():
         raise ValueError(
             f"{result.name} has folds without a threshold, since its models have no inner "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -177,6 +177,8 @@ def permutation_check(
     _check_at_least_one("n_permutations", n_permutations)
     pos_label = agreed_pos_label([estimator], pos_label)
     study = as_study(bags, y, omics=omics, groups=groups, pos_label=pos_label)
+    if isinstance(cv, Iterator):  # each permutation has the same folds
+        cv = list(cv)
     rows = []
     for number in range(n_permutations + 1):  # the first has the labels as given
         permuted = study

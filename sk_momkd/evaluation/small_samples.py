@@ -37,12 +37,16 @@ def small_sample_note(classes: Sequence[Any], y: NDArray) -> str:
     start = f"Few patients ({', '.join(few)}; fewer than {FEW_PATIENTS} are few)"
     if len(classes) != 2:
         return f"{start}: the intervals of the bootstrap are too narrow."
+    tests = (
+        f"Differences are tested by Student's t with {counts.min() - 1} degrees of freedom."
+        if counts.min() > 1
+        else "Differences are not tested, because a class has a single patient."
+    )
     return (
         f"{start}: the bootstrap would be too narrow. Intervals of AUROCs are score intervals "
         "(Newcombe), those of sensitivity, specificity and accuracy are exact (Clopper-Pearson), "
-        "and those of AUPRC and F1 are exact ones of a proportion of the rarer class. Differences "
-        f"are tested by Student's t with {counts.min() - 1} degrees of freedom. Brier score, "
-        "calibration error and intervals over sites keep the bootstrap."
+        "and those of AUPRC and F1 are exact ones of a proportion of the rarer class. "
+        f"{tests} Brier score, calibration error and intervals over sites keep the bootstrap."
     )
 
 

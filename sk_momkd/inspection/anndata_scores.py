@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from ..data.bag import Bag
 from ..estimators.momkd import MoMKDClassifier
 from ..io.writers import anndata_key, slide_anndata
+from ..nn.isolation import isolated
 from .attention import patch_attention
 from .evidence import evidence_columns, patch_evidence
 from .fitted import fitted_classifier, fitted_momkd, momkd_output
@@ -129,11 +130,15 @@ def cohort_scores(clf: Any, bags: Any, y: Any = None) -> AnnData:
     obs["patient_id"] = obs["patient_id"].astype("category")
     if isinstance(model, MoMKDClassifier):
         first = fitted_momkd(clf)
-        rows = first._memory().directions().detach().flatten(0, 1).T
-        projections = [
-            momkd_output(s.output).slide_projection for s in inspected_bags(clf, bags, first)
-        ]
         var = component_table(first).astype({"class": str})
-        return AnnData((torch.cat(projections) @ rows).numpy(), obs=obs, var=var)
+        return AnnData(_slide_affinities(clf, bags, first), obs=obs, var=var)
     names = [anndata_key(f"p_{c}") for c in model.classes_]
     return AnnData(obs[names].to_numpy(), obs=obs, var=pd.DataFrame(index=names))
+
+
+@isolated()
+def _slide_affinities(clf: Any, bags: Any, model: MoMKDClassifier) -> NDArray:
+    """Cosines of slides with the components of the memory of `model`."""
+    rows = model._memory().directions().detach().flatten(0, 1).T
+    outputs = (momkd_output(s.output) for s in inspected_bags(clf, bags, model))
+    return (torch.cat([output.slide_projection for output in outputs]) @ rows).numpy()

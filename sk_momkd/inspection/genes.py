@@ -166,11 +166,12 @@ def gene_attributions(
             f"Attributions need at least two patients to compare, but omics holds {len(table.ids)}."
         )
     inputs = _branch_inputs(model, table)
-    target = _Target(branch, model, by).eval()
+    with isolated():
+        target = _Target(branch, model, by).eval()
+        x = torch.from_numpy(inputs)
     random = check_random_state(random_state)
     drawn = random.choice(len(inputs), min(n_background, len(inputs)), replace=False)
     seed = int(random.randint(2**31 - 1))
-    x = torch.from_numpy(inputs)
     found = _expected_gradients(target, x, x[np.sort(drawn)], n_samples=n_samples, seed=seed)
     with isolated(), torch.no_grad():
         explained = target(x).double().numpy()  # (n_patients, n_targets)

@@ -14,9 +14,11 @@ from numpy.typing import NDArray
 from sklearn.utils import column_or_1d
 from torch import Tensor
 
-from ..data.sequence import as_bags
+from ..data.bag_order import in_bag_order
+from ..data.sequence import BagSequence, as_bags
 from ..estimators.momkd import MoMKDClassifier
 from ..io.writers import anndata_key
+from ..nn.isolation import isolated
 from ..nn.memory import active_ratio, perplexity
 from .fitted import fitted_momkd, momkd_output
 from .inspected_bags import InspectedBag, inspected_bags
@@ -190,7 +192,7 @@ def memory_usage(clf: Any, bags: Any, y: Any = None) -> ComponentUsage:
     """
     model = fitted_momkd(clf)
     bags = as_bags(bags)
-    labels = _label_numbers(model, y, len(bags))
+    labels = _label_numbers(model, y, bags)
     usage, rows = _count_usage(
         inspected_bags(clf, bags, model), labels, model._memory().rows.shape[:2]
     )
@@ -266,12 +268,12 @@ def choose_components(usage: ComponentUsage, n: int = 1, *, by: str = "differenc
     )
 
 
-def _label_numbers(model: MoMKDClassifier, y: Any, n_bags: int) -> NDArray | None:
+def _label_numbers(model: MoMKDClassifier, y: Any, bags: BagSequence) -> NDArray | None:
     if y is None:
         return None
-    y = column_or_1d(y)
-    if len(y) != n_bags:
-        raise ValueError(f"y has {len(y)} labels, but there are {n_bags} bags.")
+    y = column_or_1d(in_bag_order(y, bags, "y"))
+    if len(y) != len(bags):
+        raise ValueError(f"y has {len(y)} labels, but there are {len(bags)} bags.")
     place = {c: k for k, c in enumerate(model._network_classes.tolist())}
     unknown = [label for label in y.tolist() if label not in place]
     if unknown:
@@ -282,6 +284,7 @@ def _label_numbers(model: MoMKDClassifier, y: Any, n_bags: int) -> NDArray | Non
     return np.array([place[label] for label in y.tolist()], dtype=int)
 
 
+@isolated()
 def _count_usage(
     bags: Iterable[InspectedBag], labels: NDArray | None, shape: tuple[int, ...]
 ) -> tuple[dict[str, Tensor], list[dict[str, Any]]]:

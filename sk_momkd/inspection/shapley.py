@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -177,7 +178,9 @@ def _target(proba: NDArray, asked: int | None) -> int:
 def _component_rows(
     inspected: InspectedBag, components: pd.DataFrame, directions: Tensor, found: NDArray
 ) -> pd.DataFrame:
-    affinity = (directions @ momkd_output(inspected.output).slide_projection[0]).double().numpy()
+    with isolated():
+        slide = momkd_output(inspected.output).slide_projection[0]
+        affinity = (directions @ slide).double().numpy()
     return pd.DataFrame(
         {
             "bag_id": inspected.bag_id,
@@ -191,10 +194,13 @@ def _component_rows(
 
 @contextmanager
 def _recorded_embedding(module: MoMKD) -> Iterator[list[Tensor]]:
-    """Record the patch embedding F of the last forward pass, as the one element of a list."""
+    """Record the patch embedding F of this thread's last forward pass, as a list of one."""
     last: list[Tensor] = []
+    thread = threading.get_ident()  # others may predict with the same network
 
     def keep(encoder: Any, inputs: Any, embedding: Tensor) -> None:
+        if threading.get_ident() != thread:
+            return
         # The compiled encoder may write its next embedding to the same memory.
         last[:] = [upcast(embedding.detach()).to("cpu", copy=True)]
 

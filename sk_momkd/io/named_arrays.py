@@ -30,7 +30,9 @@ def text(value: Any) -> str | None:
 def number(value: Any) -> float | None:
     """An attribute as a number, None where it is absent or not a number."""
     try:
-        return None if value is None or np.size(value) != 1 else float(np.ravel(value)[0])
+        if value is None or np.iscomplexobj(value):
+            return None
+        return None if np.size(value) != 1 else float(np.ravel(value)[0])
     except (TypeError, ValueError):
         return None
 

@@ -56,7 +56,7 @@ def isolated() -> Iterator[None]:
                     stack.enter_context(torch.autocast(device, enabled=False))
             if torch.get_default_device().type != "cpu":
                 stack.enter_context(torch.device("cpu"))
-            stack.enter_context(np.errstate(divide="warn", over="warn", invalid="warn"))
+            stack.enter_context(np.errstate(all="warn", under="ignore"))
             yield
     finally:
         _DEFAULTS.leave()

@@ -3,6 +3,7 @@
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from conftest import make_bags, quick_classifier
@@ -14,6 +15,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from sk_momkd import ABMILClassifier, InstanceTransformer, explain_prediction
+from sk_momkd.estimators.prior import class_probabilities
 
 RARE = np.r_[np.arange(6), np.arange(7, 24, 2), 6]  # of make_bags: 4 of class 0, 12 of class 1
 
@@ -108,10 +110,12 @@ def test_shuffle_sampler_needs_no_correction():
     np.testing.assert_array_equal(clf.set_params(prior="sampler").predict_proba(bags), trained)
 
 
-def test_shares_are_those_of_the_training_part_and_validation_is_corrected_too():
+@pytest.mark.parametrize("later", ["training", "sampler", {0: 0.9, 1: 0.1}])
+def test_validation_part_has_the_prior_also_where_it_is_set_after_fit(later):
     clf, _ = fit("ABMILClassifier", early_stopping=True, validation_fraction=0.25)
+    clf.set_params(prior=later)
     assert len(clf.validation_) == 4
-    np.testing.assert_allclose(clf.class_prior_, [3 / 12, 9 / 12])
+    np.testing.assert_allclose(clf.class_prior_, [4 / 16, 12 / 16])
     bags, _ = rare_cohort()
     rows = [bag.bag_id in set(clf.validation_["bag_id"]) for bag in bags]
     held = clf.validation_.set_index("bag_id").loc[[b.bag_id for b in bags[np.flatnonzero(rows)]]]
@@ -165,3 +169,18 @@ def test_presets_of_papers_leave_probabilities_as_trained(name):
         as_published = preset in {"original", "paper", "release"}
         prior = CLASSIFIERS[name].preset(preset).prior
         assert prior == ("sampler" if as_published else "training")
+
+
+def test_series_is_joined_by_label_and_row_numbers_are_an_order():
+    classes = np.array(["mut", "wt"])
+    shares = pd.Series({"wt": 0.75, "mut": 0.25})  # as value_counts sorts it
+    np.testing.assert_array_equal(class_probabilities(shares, classes), [0.25, 0.75])
+    by_place = pd.Series([0.75, 0.25])
+    np.testing.assert_array_equal(class_probabilities(by_place, classes), [0.75, 0.25])
+
+
+def test_unknown_word_that_is_set_after_fit_raises():
+    bags, y = make_bags(16)
+    clf = quick("ABMILClassifier", max_epochs=1, early_stopping=False).fit(bags, y)
+    with pytest.raises(ValueError, match="prior must be"):
+        clf.set_params(prior="uniform").predict_proba(bags)
