@@ -40,7 +40,7 @@ from ..training.batches import (
     single_bag_batch,
 )
 from ..training.config import Objective, TrainingConfig, resolve_device, resolve_precision
-from ..training.feature_scale import check_scale, warn_of_scale
+from ..training.feature_scale import UnlikeTraining, check_scale
 from ..training.random_generators import RandomGenerators
 from .parameters import (
     AS_TRAINED,
@@ -601,6 +601,7 @@ class BaseMILClassifier(ClassifierMixin, WithOptions):
         bags, spec = check_bags(self, X, reset=False), self._graph_spec()
         device, dtype = resolve_device(self.device), getattr(torch, self.precision_)
         modules = [module.to(device).eval() for module in self.modules_]
+        unlike = UnlikeTraining(getattr(self, "largest_feature_", None))
         try:
             for i, bag in enumerate(bags):
                 name, width = bags.name(i), self.n_features_in_
@@ -610,8 +611,9 @@ class BaseMILClassifier(ClassifierMixin, WithOptions):
                             open_graph(bag, name, spec, width, dtype, block_size=_BLOCK_SIZE)
                         )
                         batch = single_bag_batch(*graph).to(device)
-                        warn_of_scale(batch.x, getattr(self, "largest_feature_", None), name)
+                        unlike.look_at(batch.x, name)
                     yield name, batch, modules
+            unlike.warn()
         finally:
             for module in modules:
                 clear_workspaces(module)

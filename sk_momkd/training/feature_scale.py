@@ -27,21 +27,36 @@ def check_scale(dataset: BagDataset) -> float:
     return largest
 
 
-def warn_of_scale(x: Tensor | Blocks, known: float | None, name: str) -> None:
-    """Warn if a slide is all zero, or its features are far larger than those of training.
+class UnlikeTraining:
+    """Slides that are all zero, or whose features are far larger than those of training.
 
-    Of a slide that stays in its file, the first block is looked at. `known` is the largest absolute
-    value in training, None where it is unknown.
+    Parameters
+    ----------
+    known : float or None
+        Largest absolute value in training, None where it is unknown.
     """
-    if not known:
-        return
-    largest = largest_value(next(iter(x)) if isinstance(x, Blocks) else x)
-    if 0 < largest <= _UNSEEN * known:
-        return
-    what = f"reach {largest:.3g}, in training {known:.3g}" if largest else "are all zero"
-    warnings.warn(
-        f"{name}: its features {what}. The prediction is not to be trusted; prepare the slide as "
-        "those of training.",
-        UserWarning,
-        stacklevel=2,
-    )
+
+    def __init__(self, known: float | None) -> None:
+        self.known = known
+        self.found: list[str] = []
+
+    def look_at(self, x: Tensor | Blocks, name: str) -> None:
+        """Note a slide; of one that stays in its file, the first block is looked at."""
+        if not self.known:
+            return
+        largest = largest_value(next(iter(x)) if isinstance(x, Blocks) else x)
+        if not 0 < largest <= _UNSEEN * self.known:
+            self.found.append(f"{name} (up to {abs(largest):.3g})")
+
+    def warn(self) -> None:
+        """Warn once of all slides that were noted."""
+        if not self.found:
+            return
+        warnings.warn(
+            f"{len(self.found)} slides have features that are all zero, or more than "
+            f"{_UNSEEN:g} times those in training (up to {self.known:.3g}): "
+            f"{', '.join(self.found[:3])}{', ...' * (len(self.found) > 3)}. Their predictions are "
+            "not to be trusted; prepare them as the slides of training.",
+            UserWarning,
+            stacklevel=3,
+        )
