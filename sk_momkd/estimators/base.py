@@ -406,7 +406,6 @@ class BaseMILClassifier(ClassifierMixin, WithOptions):
     def _graph_spec(self) -> GraphSpec:
         return GraphSpec("none")
 
-    @isolated()
     def _validate(self, X: Any, y: Any, groups: Any) -> tuple[LabelledBags, RandomGenerators]:
         """Check parameters, bags, labels and groups; forget an earlier fit."""
         self._validate_params()
