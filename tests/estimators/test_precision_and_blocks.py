@@ -143,28 +143,33 @@ def test_native_bfloat16_of_a_gpu_that_emulates_it_is_false(monkeypatch):
 
 
 def encoder_gradient(x, edges, dtype):
-    """Of the whole objective, at the sizes of the published script."""
+    """Of the whole objective at the sizes of the published script, and which head units fire."""
     module = MoMKD(x.shape[1], 12, 2, dim=512, projection_dim=64, omics_dropout=0, head_dropout=0)
     initialise(module, torch.Generator().manual_seed(0))
     module.train()
     set_dropout_generator(module, torch.Generator().manual_seed(1))
+    fires: list[torch.Tensor] = []
+    module.head[1].register_forward_hook(lambda *seen: fires.append(seen[-1] > 0))
     omics = torch.randn(1, 12, generator=torch.Generator().manual_seed(2))
     batch = single_bag_batch(x.to(dtype), edges, y=1, paired=True, omics=omics)
     terms = momkd_terms(forward(module, batch, training=True), batch.y)
     weights = {"ce": 0.5, "mse": 0.01, "memory": 0.1, "align_omics": 0.05, "align_wsi": 0.2}
     weighted_total(terms, weights).backward()
-    return torch.cat([p.grad.flatten() for p in module.encoder.parameters()]).double()
+    gradient = torch.cat([p.grad.flatten() for p in module.encoder.parameters()]).double()
+    return gradient, fires[0]
 
 
 @pytest.mark.parametrize("cohort_name", ["her2st", "ucsb_breast"])
 def test_gradient_in_bfloat16_points_where_float32_points(data_folder, cohort_name):
     bags = read_bags(data_folder / cohort_name / "features")
-    found = []
+    n_compared = 0
     for i in range(9):
         x, edges = read_graph(bags[i], bags.name(i), GraphSpec(), bags[i].n_features)
         x = x.bfloat16().float()
-        wide, short = (encoder_gradient(x, edges, t) for t in (torch.float32, torch.bfloat16))
-        found.append(float(F.cosine_similarity(wide, short, dim=0)))
-    # In a few slides another component is the best match of a patch, which is no rounding.
-    assert np.median(found) >= 0.9999
-    assert min(found) >= 0.98
+        (wide, on), (short, also_on) = (
+            encoder_gradient(x, edges, dtype) for dtype in (torch.float32, torch.bfloat16)
+        )
+        if torch.equal(on, also_on):  # a unit at the kink of its ReLU has no gradient to compare
+            n_compared += 1
+            assert F.cosine_similarity(wide, short, dim=0) >= 0.9999
+    assert n_compared >= 5
