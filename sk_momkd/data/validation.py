@@ -19,6 +19,7 @@ from .bag_order import in_bag_order
 from .positive_class import positive_class
 from .sequence import BagSequence, as_bags, is_bag_list, refuse_other_containers
 from .stated import agreed, pinned, require_as_in_training
+from .training_patients import HashedIds
 
 
 def _is_table(X: Any) -> bool:
@@ -31,16 +32,20 @@ def _is_table(X: Any) -> bool:
 def check_bags(estimator: BaseEstimator, X: Any, *, reset: bool) -> BagSequence:
     """Return `X` as bags; scikit-learn validates a table first.
 
-    With `reset` the estimator gets its ``n_features_in_`` from the first bag, and what the files
-    state of their features as ``bag_info_``; bags that state different things raise. The files must
-    then stay as they are. Without, bags that state something else than in `fit` raise. The number
-    of features of later bags is checked when they are read.
+    With `reset` the estimator gets its ``n_features_in_`` from the first bag, what the files state
+    of their features as ``bag_info_`` (bags that state different things raise), and hashes of the
+    ids as ``training_patients_``. The files must then stay as they are. Without, bags that state
+    something else than in `fit` raise. The number of features of later bags is checked when they
+    are read.
     """
     if isinstance(X, list | tuple) and len(X) == 0:
         raise ValueError("X holds no bags.")
     refuse_other_containers(X)
     if _is_table(X):
-        return as_bags(validate_data(estimator, X, reset=reset, dtype=np.float32))
+        table = as_bags(validate_data(estimator, X, reset=reset, dtype=np.float32))
+        if reset:
+            estimator.training_patients_ = HashedIds.of(table)
+        return table
     bags = as_bags(X)
     if len(bags) == 0:
         raise ValueError("X holds no bags.")
@@ -52,6 +57,7 @@ def check_bags(estimator: BaseEstimator, X: Any, *, reset: bool) -> BagSequence:
     bags = bags.replace(pinned(bags))
     estimator.n_features_in_ = bags.load(0).features.shape[1]
     estimator.bag_info_ = agreed(bags)
+    estimator.training_patients_ = HashedIds.of(bags)
     return bags
 
 

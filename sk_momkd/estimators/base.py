@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
@@ -57,6 +58,7 @@ from .parameters import (
 )
 from .prior import class_probabilities, class_shares
 from .privileged import PrivilegedOmics, fit_omics, seeded_clone, transform_omics
+from .validation_scores import SavedThresholds, threshold_of_patients
 
 _BLOCK_SIZE = 8192  # instances of a large slide that are in memory at once, in prediction
 
@@ -192,7 +194,11 @@ class BaseMILClassifier(ClassifierMixin, WithOptions):
     n_iter_ : int
         Number of epochs that were run; of several networks, the largest.
     validation_ : DataFrame or None
-        Predictions for the validation part: bag, patient, label and probabilities.
+        Predictions for the validation part: bag, patient, label and probabilities. Pickles hold
+        them only with ``training__pickle_validation=True``; else its thresholds alone.
+    training_patients_ : HashedIds
+        Ids of the patients and slides that were given to `fit`, as hashes under a random key, by
+        which :func:`evaluate_external` and :func:`prediction_table` know them again.
     callbacks_ : list
         The user's callbacks after training.
     device_ : str
@@ -561,12 +567,55 @@ class BaseMILClassifier(ClassifierMixin, WithOptions):
         """Ids, labels and probabilities, at the current `prior`, of the validation part."""
         if "_validation" not in vars(self):
             raise AttributeError(f"This {type(self).__name__} has no validation_ before fit.")
+        if isinstance(self._validation, SavedThresholds):
+            raise AttributeError(
+                f"This {type(self).__name__} was saved without validation_, which holds patients. "
+                "Set training__pickle_validation=True before it is saved."
+            )
         if self._validation is None:
             return None
         known, logits = self._validation
         proba = self._in_class_order(self._at_prior(torch.from_numpy(logits)).softmax(dim=1)).T
         named = {f"p_{c}": p for c, p in zip(self.classes_, proba, strict=True)}
         return known.assign(**named)
+
+    def _validation_threshold(self, positive: Any) -> float:
+        """Threshold with the best F1 on the validation part, at the current `prior`; else NaN."""
+        kept = vars(self).get("_validation")
+        if isinstance(kept, SavedThresholds):
+            return kept.at(self._prior_of_probabilities(), positive)
+        table = None if kept is None else self.validation_
+        if table is None:
+            return np.nan
+        return threshold_of_patients(table, self.classes_.tolist(), positive)
+
+    def _prior_of_probabilities(self) -> NDArray | None:
+        """Class shares that probabilities refer to; None for those of the sampler."""
+        as_trained = isinstance(self.prior, str) and self.prior == "sampler"
+        return None if as_trained else self._target_prior()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """State for pickles, which hold no patient of the validation part unless asked for."""
+        state = super().__getstate__()
+        asked_for = self.training is not None and self.training.pickle_validation
+        kept = state.get("_validation")
+        table = None if kept is None or isinstance(kept, SavedThresholds) else self.validation_
+        if table is None or asked_for:
+            return state
+        classes, prior = self.classes_.tolist(), self._prior_of_probabilities()
+        return state | {"_validation": SavedThresholds.of(table, classes, prior)}
+
+    def __copy__(self) -> Self:
+        """A copy in this process, with all that `fit` has kept."""
+        twin = object.__new__(type(self))
+        twin.__dict__.update(self.__dict__)
+        return twin
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """A copy in this process, with all that `fit` has kept."""
+        twin = memo[id(self)] = object.__new__(type(self))
+        twin.__dict__.update(copy.deepcopy(self.__dict__, memo))
+        return twin
 
     def _scores(self, part: LabelledBags) -> tuple[pd.DataFrame, NDArray]:
         """Ids and labels of bags, and their logits as trained, without `prior`."""

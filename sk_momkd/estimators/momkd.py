@@ -229,7 +229,11 @@ class MoMKDClassifier(TransformerMixin, PrivilegedMILClassifier):
     n_iter_ : int
         Number of epochs that were run; of several networks, the largest.
     validation_ : DataFrame or None
-        Predictions for the validation part: bag, patient, label and probabilities.
+        Predictions for the validation part: bag, patient, label and probabilities. Pickles hold
+        them only with ``training__pickle_validation=True``; else its thresholds alone.
+    training_patients_ : HashedIds
+        Ids of the patients and slides that were given to `fit`, as hashes under a random key, by
+        which :func:`evaluate_external` and :func:`prediction_table` know them again.
     callbacks_ : list
         The user's callbacks after training.
     device_ : str
@@ -396,7 +400,7 @@ class MoMKDClassifier(TransformerMixin, PrivilegedMILClassifier):
                 f"{name} is not known: the model comes from {official!r}, a checkpoint of the "
                 "authors' program, which holds weights alone."
             )
-        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        return object.__getattribute__(self, name)  # raises, with the message of a property
 
     def transform(self, X: Any) -> NDArray:
         """Cosine of each slide with each memory component.

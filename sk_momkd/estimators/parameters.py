@@ -132,6 +132,9 @@ class TrainingOptions(Parameters):
     callbacks : list of skorch callbacks or (name, callback) pairs, or None, default=None
         They are cloned, and the clones are in ``callbacks_`` after `fit`. They see ``net.history``
         with the columns of ``history_``. Scorers of skorch, which predict on arrays, do not apply.
+    pickle_validation : bool, default=False
+        Whether pickles hold ``validation_``: ids, labels and probabilities of patients. It may be
+        set after `fit`. Without, a pickle keeps the thresholds that were chosen by them.
 
     See Also
     --------
@@ -159,6 +162,7 @@ class TrainingOptions(Parameters):
     best_after: Any = parameter("auto", AUTO, BELOW_ONE)
     average_after: float | None = parameter(None, BELOW_ONE, None)
     callbacks: list[Any] | None = parameter(None, list, None)
+    pickle_validation: bool = parameter(False, "boolean")
 
     def _validate_params(self) -> None:
         super()._validate_params()

@@ -177,7 +177,11 @@ class TDCClassifier(PrivilegedMILClassifier):
     n_iter_ : int
         Number of epochs that were run; of several networks, the largest.
     validation_ : DataFrame or None
-        Predictions for the validation part: bag, patient, label and probabilities.
+        Predictions for the validation part: bag, patient, label and probabilities. Pickles hold
+        them only with ``training__pickle_validation=True``; else its thresholds alone.
+    training_patients_ : HashedIds
+        Ids of the patients and slides that were given to `fit`, as hashes under a random key, by
+        which :func:`evaluate_external` and :func:`prediction_table` know them again.
     callbacks_ : list
         The user's callbacks after training.
     device_ : str

@@ -11,7 +11,6 @@ from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 import numpy as np
-import pandas as pd
 from joblib import Parallel, delayed
 from joblib.parallel import get_active_backend
 from numpy.typing import NDArray
@@ -21,8 +20,10 @@ from sklearn.ensemble import StackingClassifier
 
 from ..data.omics import OmicsTable
 from ..data.sequence import BagSequence
+from ..data.training_patients import meet
+from ..estimators.validation_scores import threshold_of_patients
+from ..exceptions import LeakageError
 from ..messages import first_few
-from .metrics import best_threshold
 from .peak_memory import PeakMemory
 from .results import Evaluation, FoldResult, build_evaluation, count_classes
 from .routing import (
@@ -269,6 +270,7 @@ def _fit_and_predict(
             error.add_note(_of_fold(study, fold))
             raise
         fit_seconds = time.perf_counter() - start
+    _check_untrained_on(model, study, fold)
     start = time.perf_counter()
     proba = bag_probabilities(model, study.bags[test], study.classes)
     predict_seconds = time.perf_counter() - start
@@ -285,6 +287,17 @@ def _fit_and_predict(
         fit_mib=memory.mib if isinstance(memory, PeakMemory) else None,
         model=model if keep_model else None,
     )
+
+
+def _check_untrained_on(model: Any, study: Study, fold: _Fold) -> None:
+    """Raise if a part of the model, which `fit` took over fitted, was trained on test patients."""
+    met = meet([model], study.bags[fold.split[1]])
+    if met.names:
+        raise LeakageError(
+            f"Part of {type(model).__name__} was trained before the evaluation, on {met} of the "
+            f"test part of fold {fold.fold} (repeat {fold.repeat}). Pass an estimator that is "
+            "trained in each fold, without FrozenEstimator or prefit models."
+        )
 
 
 def _of_fold(study: Study, fold: _Fold) -> str:
@@ -328,17 +341,13 @@ def tuned_threshold(model: Any, classes: list[Any]) -> float:
     NaN if the model has none (attribute ``validation_``), and for more than two classes.
     """
     classifier = final_estimator(model)
-    table = getattr(classifier, "validation_", None)
-    if table is None or len(classes) != 2 or len(getattr(classifier, "classes_", ())) != 2:
+    known = np.asarray(getattr(classifier, "classes_", ())).tolist()
+    if len(classes) != 2 or len(known) != 2:
         return np.nan
-    columns = [c for c in table.columns if str(c).startswith("p_")]
-    known = np.asarray(classifier.classes_).tolist()
-    positive = table[columns[known.index(classes[1])]]
-    unknown = pd.Series([f"row {i}" for i in range(len(table))], index=table.index)
-    bag = table["bag_id"].where(table["bag_id"].notna(), unknown)
-    patient = table["patient_id"].where(table["patient_id"].notna(), bag).astype(str)
-    means = pd.DataFrame({"p": positive, "y": table["y"] == classes[1]}).groupby(patient).mean()
-    return best_threshold((means["y"] > 0.5).to_numpy(), means["p"].to_numpy())
+    if hasattr(classifier, "_validation_threshold"):  # a classifier of this package
+        return classifier._validation_threshold(classes[1])
+    table = getattr(classifier, "validation_", None)
+    return np.nan if table is None else threshold_of_patients(table, known, classes[1])
 
 
 def _warn_if_classes_are_absent(study: Study, results: Sequence[FoldResult]) -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from ..data.training_patients import meet
 from ..exceptions import LeakageError
 from ..messages import first_few
 from .cross_validation import bag_probabilities, estimator_name, tuned_threshold
@@ -20,6 +21,8 @@ from .routing import agreed_pos_label, final_estimator
 from .small_samples import small_sample_intervals, small_sample_note
 from .statistics import Bootstrap
 from .study import Study, as_study
+
+_SEPARATE = "It is checked by ids that no patient of training is in the external cohort."
 
 
 @dataclass(frozen=True, repr=False)
@@ -43,6 +46,8 @@ class ExternalEvaluation(TableResult):
         Of two classes, the last is the positive one.
     bootstrap : Bootstrap
         Settings of the intervals: ``n_draws``, ``confidence_level``, ``random_state``.
+    separation : str
+        Whether training patients are in the cohort, or why that could not be checked.
 
     See Also
     --------
@@ -67,14 +72,20 @@ class ExternalEvaluation(TableResult):
     predictions: pd.DataFrame
     classes: tuple[Any, ...]
     bootstrap: Bootstrap
+    separation: str
     _y: NDArray = field(repr=False)
 
     _displayed = ("summary", "by_model")
 
     @property
     def note(self) -> str:
-        """How to read intervals of few patients; empty where no class has few."""
-        return small_sample_note(self.classes, self._y)
+        """Training patients that may be in the cohort, and how to read intervals of few patients.
+
+        Empty where it is checked that there are none, and no class has few.
+        """
+        notes = ["" if self.separation == _SEPARATE else self.separation]
+        notes.append(small_sample_note(self.classes, self._y))
+        return " ".join(part for part in notes if part)
 
     @property
     def headline(self) -> str:
@@ -96,6 +107,7 @@ def evaluate_external(
     *,
     groups: Any = None,
     pos_label: Any = None,
+    allow_training_patients: bool = False,
     n_bootstrap: int = 2000,
     confidence_level: float = 0.95,
     random_state: int = 0,
@@ -105,8 +117,9 @@ def evaluate_external(
     Parameters
     ----------
     fitted_models : Evaluation with kept models, fitted classifier, or list of them
-        An `Evaluation` knows the patients of the training cohort: none of them may be in the
-        external one.
+        An `Evaluation`, the classifiers of this package and what is built around them, also when
+        they are loaded from files, know the patients and slides that they were trained on: none of
+        them may be in the external cohort.
     bags : BagSequence or input of `as_bags`
     y : array-like of shape (n_bags,)
         Labels of the same classes as in training.
@@ -115,6 +128,9 @@ def evaluate_external(
     pos_label : label, optional
         The positive one of two classes; by default that of the `Evaluation` or of the models, else
         the one that sorts last.
+    allow_training_patients : bool, default=False
+        Evaluate although patients or slides of training are in the cohort, e.g. because two
+        hospitals number their patients alike. The result says so.
     n_bootstrap : int, default=2000
         Number of bootstrap samples.
     confidence_level : float, default=0.95
@@ -129,7 +145,7 @@ def evaluate_external(
     Raises
     ------
     LeakageError
-        If a patient of the external cohort was in training.
+        If patients of the external cohort were in training, unless they are allowed.
     ValueError
         If there is no model, labels are unusable or unknown to the models, or `pos_label`
         contradicts the models.
@@ -138,7 +154,8 @@ def evaluate_external(
     -----
     UserWarning
         If the cohort lacks one of several classes: AUROC, AUPRC and balanced accuracy are then
-        means over the classes that it has.
+        means over the classes that it has. If it cannot be checked whether training patients are
+        in the cohort, as models of scikit-learn do not remember them, or if they are allowed.
 
     Notes
     -----
@@ -180,7 +197,7 @@ def evaluate_external(
         pos_label = _positive_of(fitted_models, models)
     known = np.unique(np.concatenate([np.asarray(model.classes_) for model in models])).tolist()
     study = as_study(bags, y, groups=groups, pos_label=pos_label, classes=known)
-    check_no_overlap(study, trained)
+    separation = check_no_overlap(study, trained, models, allow=allow_training_patients)
     _warn_if_classes_are_absent(study)
     parts = [_predict(study, model) for model in models]
     ensemble = _predictions_of_all(
@@ -195,6 +212,7 @@ def evaluate_external(
         _predictions(study, parts, ensemble),
         tuple(study.classes),
         bootstrap,
+        separation,
         study.labels,
     )
 
@@ -219,23 +237,44 @@ def _warn_if_classes_are_absent(study: Study) -> None:
         )
 
 
-def check_no_overlap(study: Study, trained: frozenset[Any]) -> None:
-    """Check that no patient, and no bag whose patient is unknown, was in training.
+def check_no_overlap(
+    study: Study, trained: frozenset[Any], models: Sequence[Any], *, allow: bool
+) -> str:
+    """Check that no patient and no slide was in training, and return what is known of it.
 
     Raises
     ------
     LeakageError
-        Naming the first of them.
+        Naming the first of them, unless `allow`.
     """
-    named = [bag.patient_id is not None or bag.bag_id is not None for bag in study.bags]
-    _, first = np.unique(study.patient_of, return_index=True)
-    known = [name for name, i in zip(study.names, first, strict=True) if named[i]]
-    known = [name for name in known if name in trained]
-    if known:
+    met = meet(models, study.bags)
+    met = met.joined(_known_by_name(study, trained))
+    if trained:  # an evaluation knows its patients, whatever its models remember
+        met = replace(met, unchecked=meet([], study.bags).unchecked)
+    if met.names and not allow:
         raise LeakageError(
-            f"{len(known)} patients of the external cohort were in training: {first_few(known)}. "
-            "Leave them out."
+            f"{met} of the external cohort were in training. Leave them out. If only their ids "
+            "are the same, allow_training_patients=True."
         )
+    if met.names:
+        found = f"{met} were in training, by their ids, and were allowed by the caller."
+    elif met.unchecked:
+        found = f"It could not be checked that all patients are new: {met.unchecked}."
+    else:
+        return _SEPARATE
+    warnings.warn(found, UserWarning, stacklevel=3)
+    return found
+
+
+def _known_by_name(study: Study, trained: frozenset[Any]) -> list[str]:
+    """Patients, and bags whose patient is unknown, that are among `trained`."""
+    _, first = np.unique(study.patient_of, return_index=True)
+    bags = [study.bags[int(i)] for i in first]
+    return [
+        name
+        for name, bag in zip(study.names, bags, strict=True)
+        if name in trained and not (bag.patient_id is None and bag.bag_id is None)
+    ]
 
 
 class _ExternalPredictions(PatientPredictions):

@@ -174,24 +174,6 @@ def average_precision(positive: NDArray, score: NDArray, weights: NDArray) -> ND
     return divide_or_nan((precision * gained).sum(axis=1), n_positive)
 
 
-def best_threshold(positive: NDArray, score: NDArray) -> float:
-    """Threshold (score >= threshold is positive) with the highest F1 of the positive class.
-
-    The candidates are the scores that occur. Of several best thresholds the lowest is taken.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> best_threshold(np.array([False, True, False, True]), np.array([0.1, 0.3, 0.4, 0.9]))
-    0.3
-    """
-    curve = _binary_curve(positive, score, np.ones((1, len(score))))
-    true, false = curve.true_positives[0], curve.false_positives[0]
-    f1 = 2 * true / (true + false + positive.sum())
-    candidates = np.unique(score)
-    return float(candidates[np.argmax(f1[::-1])])
-
-
 class _BinaryCurve(NamedTuple):
     """Weight of the patients with a score of at least each threshold, highest threshold first.
 

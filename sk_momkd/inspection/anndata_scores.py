@@ -124,7 +124,7 @@ def cohort_scores(clf: Any, bags: Any, y: Any = None) -> AnnData:
     (20, 6)
     """
     model = fitted_classifier(clf)
-    obs = prediction_table(clf, bags, y)
+    obs = prediction_table(clf, bags, y, allow_training_patients=True)
     obs = obs.rename(columns=anndata_key)
     obs.index = obs["bag_id"].astype(str).rename(None)
     obs["patient_id"] = obs["patient_id"].astype("category")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable
 from os import PathLike
 from pathlib import Path
@@ -15,13 +16,21 @@ from sklearn.utils.validation import check_consistent_length
 from ..data.bag_order import in_bag_order
 from ..data.patient import patient_labels
 from ..data.sequence import BagSequence, as_bags
+from ..data.training_patients import meet
 from ..io.atomic import atomic_write
 from ..messages import first_few
 
 _STAMP_COLUMNS = ("PATIENT", "pred", "loss")
 
 
-def prediction_table(clf: Any, bags: Any, y: Any = None, *, unit: str = "bag") -> pd.DataFrame:
+def prediction_table(
+    clf: Any,
+    bags: Any,
+    y: Any = None,
+    *,
+    unit: str = "bag",
+    allow_training_patients: bool = False,
+) -> pd.DataFrame:
     """Return ids, labels and probabilities of bags or patients as a table.
 
     Parameters
@@ -33,6 +42,8 @@ def prediction_table(clf: Any, bags: Any, y: Any = None, *, unit: str = "bag") -
     unit : {"bag", "patient"}, default="bag"
         Whether a row is a bag or a patient, whose probabilities are the means over his or her bags.
         A bag without a patient id is a patient of its own.
+    allow_training_patients : bool, default=False
+        Do not warn of patients that the classifier was trained on.
 
     Returns
     -------
@@ -49,6 +60,12 @@ def prediction_table(clf: Any, bags: Any, y: Any = None, *, unit: str = "bag") -
         With ``unit="patient"``, if bags of a patient have different labels; names the patient.
     ValueError
         If `y` has another length than `bags`, or `unit` is unknown.
+
+    Warns
+    -----
+    UserWarning
+        If the classifier was trained on some of the patients or slides: such predictions are too
+        good. Models of scikit-learn do not remember whom they were trained on.
 
     Examples
     --------
@@ -67,6 +84,8 @@ def prediction_table(clf: Any, bags: Any, y: Any = None, *, unit: str = "bag") -
     check_consistent_length(bags, y)
     labels = None if y is None or unit == "bag" else patient_labels(bags, y)
     proba = np.asarray(clf.predict_proba(bags))
+    if not allow_training_patients:
+        _warn_of_training_patients(clf, bags)
     if unit == "patient":
         return _by_patient(bags, labels, proba, clf.classes_)
     table = pd.DataFrame(
@@ -76,6 +95,18 @@ def prediction_table(clf: Any, bags: Any, y: Any = None, *, unit: str = "bag") -
         }
     )
     return _with_predictions(table, y, proba, clf.classes_)
+
+
+def _warn_of_training_patients(clf: Any, bags: BagSequence) -> None:
+    met = meet([clf], bags)
+    if met.names:
+        warnings.warn(
+            f"{met} were in the training of {type(clf).__name__}. Predictions for them are better "
+            "than for new patients: do not compute metrics of them. "
+            "allow_training_patients=True leaves this warning out.",
+            UserWarning,
+            stacklevel=3,
+        )
 
 
 def _with_predictions(

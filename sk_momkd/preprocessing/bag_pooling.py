@@ -35,6 +35,9 @@ class BagPooling(TransformerMixin, BaseEstimator):
     ----------
     n_features_in_ : int
         Number of features of each patch.
+    training_patients_ : HashedIds
+        Ids of the patients and slides that were given to `fit`, as hashes under a random key, by
+        which :func:`evaluate_external` and :func:`prediction_table` know them again.
 
     See Also
     --------

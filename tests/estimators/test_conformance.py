@@ -1,5 +1,6 @@
 """What holds for every classifier: scikit-learn's whole battery, and ours on ragged bags."""
 
+import copy
 import pickle
 from functools import partial
 from itertools import product
@@ -18,7 +19,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import estimator_checks_generator, parametrize_with_checks
 
-from sk_momkd import BagPooling, InstanceTransformer, read_bags
+from sk_momkd import BagPooling, BagSequence, InstanceTransformer, read_bags
+from sk_momkd.evaluation.cross_validation import tuned_threshold
 from sk_momkd.exceptions import BagError
 
 # Quick to learn scikit-learn's blobs of 300 bags with one instance each.
@@ -266,3 +268,23 @@ def test_validation_part_as_the_model_sees_it_is_kept(name):
     expected = clf.predict_proba(bags[rows])
     np.testing.assert_allclose(kept[["p_benign", "p_malignant"]].to_numpy(), expected)
     assert quick(name, early_stopping=False).fit(bags, labels).validation_ is None
+    assert copy.deepcopy(clf).validation_.equals(copy.copy(clf).validation_)
+
+
+@of_each
+def test_pickle_holds_no_patient_unless_asked_for(name):
+    bags, y = make_bags()
+    named = BagSequence(bag.with_ids(f"SLIDE{i}", f"PATIENT{i}") for i, bag in enumerate(bags))
+    omics = {"omics": make_omics(y).set_axis(named.patient_ids)}
+    omics = omics if name in PRIVILEGED else {}
+    clf = quick(name, max_epochs=1, early_stopping=True).fit(named, y, **omics)
+    saved = pickle.dumps(clf)
+    assert not any(word in saved for word in (b"SLIDE", b"PATIENT"))
+    loaded = pickle.loads(saved)
+    with pytest.raises(AttributeError, match="training__pickle_validation=True before"):
+        loaded.validation_.head()
+    np.testing.assert_array_equal(loaded.predict_proba(bags), clf.predict_proba(bags))
+    assert tuned_threshold(loaded, [0, 1]) == tuned_threshold(clf, [0, 1])
+    assert tuned_threshold(loaded, [1, 0]) == tuned_threshold(clf, [1, 0])
+    again = pickle.loads(pickle.dumps(clf.set_params(training__pickle_validation=True)))
+    assert again.validation_.equals(clf.validation_)

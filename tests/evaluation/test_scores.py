@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from sklearn import metrics
 
-from sk_momkd.evaluation.metrics import best_threshold, patient_metrics
+from sk_momkd.estimators.validation_scores import best_threshold
+from sk_momkd.evaluation.metrics import patient_metrics
 
 
 def predictions(n_classes, seed=0, n=80):

@@ -160,7 +160,7 @@ def _separation(s: ReportContext) -> str | None:
     if s.result is None:
         return None
     if _external(s):
-        return "It is checked by ids that no patient of training is in the external cohort."
+        return s.result.separation
     folds = s.result.folds
     return (
         f"{folds['fold'].nunique()} folds x {folds['repeat'].nunique()} repeats. It is checked "
