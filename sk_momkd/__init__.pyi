@@ -107,6 +107,7 @@ from .model_selection import (
 from .preprocessing import (
     BackgroundDetector as BackgroundDetector,
     BagPooling as BagPooling,
+    ExpressionClipper as ExpressionClipper,
     GeneSelector as GeneSelector,
     InstanceFilter as InstanceFilter,
     InstanceStandardizer as InstanceStandardizer,

@@ -75,7 +75,7 @@ class EmptyInstancesWarning(UserWarning):
 
 
 class ExpressionScaleWarning(UserWarning):
-    """Expression looks neither like counts nor like a log scale.
+    """Expression looks neither like counts nor like a log scale, or has values far from all others.
 
     Check the units, or pass an omics transformer that fits them.
     """

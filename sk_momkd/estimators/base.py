@@ -686,7 +686,8 @@ class PrivilegedMILClassifier(BaseMILClassifier):
         Number of genes that the default omics transformer keeps.
     omics_transformer : transformer or None, default=None
         Fitted on the omics of the training part. None takes log2(x + 1) where the data are counts,
-        keeps the `n_genes` genes with the largest Welch's t between classes, and standardises them.
+        clips outliers as :class:`ExpressionClipper` does, keeps the `n_genes` genes with the
+        largest Welch's t between classes, and standardises them.
 
     Attributes
     ----------

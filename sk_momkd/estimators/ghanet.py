@@ -54,7 +54,8 @@ class GHANetClassifier(PrivilegedMILClassifier):
         Number of genes that the default omics transformer keeps.
     omics_transformer : transformer or None, default=None
         Fitted on the omics of the training part. None takes log2(x + 1) where the data are counts,
-        keeps the `n_genes` genes with the largest Welch's t between classes, and standardises them.
+        clips outliers as :class:`ExpressionClipper` does, keeps the `n_genes` genes with the
+        largest Welch's t between classes, and standardises them.
     max_epochs : int, default=20
         Largest number of passes over the training slides.
     batch_size : int, default=1

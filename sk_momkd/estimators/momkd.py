@@ -130,7 +130,7 @@ class MoMKDClassifier(TransformerMixin, PrivilegedMILClassifier):
         Share of the soft label of an omics teacher in the target of bags with omics; ours.
     teacher : scikit-learn classifier or None, default=None
         The omics teacher, cross-fitted within the training part. None is a logistic regression on
-        all genes.
+        all genes, prepared as by the default `omics_transformer` but for the selection.
     network : NetworkOptions or None, default=None
         Details of the network, also set as ``network__<name>``.
     memory : MemoryOptions or None, default=None
@@ -141,7 +141,8 @@ class MoMKDClassifier(TransformerMixin, PrivilegedMILClassifier):
         Number of genes that the default omics transformer keeps.
     omics_transformer : transformer or None, default=None
         Fitted on the omics of the training part. None takes log2(x + 1) where the data are counts,
-        keeps the `n_genes` genes with the largest Welch's t between classes, and standardises them.
+        clips outliers as :class:`ExpressionClipper` does, keeps the `n_genes` genes with the
+        largest Welch's t between classes, and standardises them.
     max_epochs : int, default=100
         Largest number of passes over the training slides.
     batch_size : int, default=1

@@ -18,6 +18,7 @@ from sklearn.preprocessing import StandardScaler
 from ..data.omics import OmicsTable
 from ..exceptions import OmicsError
 from ..model_selection.split import MOST_SHUFFLES, shuffled_folds
+from ..preprocessing.expression_outliers import ExpressionClipper, clip_outliers
 from ..preprocessing.omics import LogCounts
 from .privileged import seeded_clone
 
@@ -25,9 +26,9 @@ _FOLDS = 5
 
 
 def default_teacher() -> Any:
-    """Strongly regularised logistic regression on all genes."""
+    """Strongly regularised logistic regression on all genes, without their outliers."""
     regression = LogisticRegression(C=1e-4, class_weight="balanced", max_iter=1000)
-    return make_pipeline(LogCounts(), StandardScaler(), regression)
+    return make_pipeline(LogCounts(), ExpressionClipper(), StandardScaler(), regression)
 
 
 def cross_fitted_labels(
@@ -45,7 +46,8 @@ def cross_fitted_labels(
 
     The soft label is ``softmax(z / (temperature * sd))``, where z are the teacher's logits and sd
     their standard deviation over the patients, so that all teachers are equally confident on
-    average.
+    average. In sd, logits that are far from all others are clipped as :class:`ExpressionClipper`
+    does, so that a single patient does not make the teacher unsure of the others.
 
     Parameters
     ----------
@@ -159,7 +161,10 @@ def _require_information(
 
 
 def _spread(logits: NDArray) -> float:
-    """Standard deviation of a class's logit minus the mean of the others, averaged over classes."""
+    """Standard deviation of a class's logit minus the mean of the others, averaged over classes.
+
+    Outliers count as much as a patient at the limit of :class:`ExpressionClipper`.
+    """
     n_classes = logits.shape[1]
     others = (logits.sum(axis=1, keepdims=True) - logits) / (n_classes - 1)
-    return max(float((logits - others).std(axis=0).mean()), np.finfo(float).tiny)
+    return max(float(clip_outliers(logits - others).std(axis=0).mean()), np.finfo(float).tiny)

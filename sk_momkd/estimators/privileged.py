@@ -13,6 +13,7 @@ from sklearn.base import clone
 
 from ..data.omics import OmicsTable
 from ..exceptions import OmicsError
+from ..preprocessing.expression_outliers import warn_of_outliers
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,9 @@ def fit_omics(
             "not counted). Pair more patients, or pass omics=None."
         )
     once = pd.DataFrame({"row": rows[paired], "label": labels[paired]}).drop_duplicates()
-    transformer.fit(table.rows(once["row"].to_numpy()), once["label"].to_numpy())
+    expression = table.rows(once["row"].to_numpy())
+    warn_of_outliers(expression)
+    transformer.fit(expression, once["label"].to_numpy())
     return transform_omics(transformer, table, rows)
 
 

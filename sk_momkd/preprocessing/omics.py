@@ -15,8 +15,10 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from ..exceptions import ExpressionScaleWarning, OmicsError
+from .expression_outliers import ExpressionClipper, are_counts
 
 _LARGEST_LOG2 = 50.0  # far above any expression on a log scale
+_FEW_PATIENTS = 0.1  # share with larger values that are outliers, not another unit
 
 
 class LogCounts(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
@@ -34,6 +36,7 @@ class LogCounts(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
     See Also
     --------
     GeneSelector : Keeps the genes that differ most between classes.
+    ExpressionClipper : Clips values far from all others.
 
     Examples
     --------
@@ -62,9 +65,10 @@ class LogCounts(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
             If counts are negative; names the gene and, where `X` is a DataFrame, the patient.
         """
         values = validate_data(self, X, dtype=[np.float64, np.float32])
-        self.is_counts_ = bool((values == np.round(values)).all())
+        self.is_counts_ = are_counts(values)
         self._refuse_negative(X, values)
-        if not self.is_counts_ and values.min() >= 0 and values.max() > _LARGEST_LOG2:
+        large = (values > _LARGEST_LOG2).any(axis=1).mean() > _FEW_PATIENTS
+        if not self.is_counts_ and values.min() >= 0 and large:
             warnings.warn(
                 f"Expression has fractional values, no negative ones, and a maximum of "
                 f"{values.max():.4g}: it looks like TPM or a similar unit without a logarithm. It "
@@ -203,5 +207,6 @@ def _welch_t(X: NDArray, inside: NDArray) -> NDArray:
 
 
 def default_omics_transformer(n_genes: int) -> Pipeline:
-    """Pipeline of `LogCounts`, `GeneSelector` for `n_genes` genes, and `StandardScaler`."""
-    return make_pipeline(LogCounts(), GeneSelector(n_genes), StandardScaler())
+    """`LogCounts`, `ExpressionClipper`, `GeneSelector` for `n_genes` genes, `StandardScaler`."""
+    steps = (LogCounts(), ExpressionClipper(), GeneSelector(n_genes), StandardScaler())
+    return make_pipeline(*steps)

@@ -15,7 +15,7 @@ from sklearn.svm import SVC
 
 from sk_momkd.data.omics import as_omics
 from sk_momkd.estimators.omics_teacher import cross_fitted_labels
-from sk_momkd.exceptions import OmicsError
+from sk_momkd.exceptions import ExpressionScaleWarning, OmicsError
 
 
 class FirstGene(ClassifierMixin, BaseEstimator):
@@ -170,3 +170,108 @@ def test_fit_semi_paired_with_any_teacher(alignment):
     clf.fit(bags, y, omics=make_omics(y).iloc[:16])
     assert clf.n_paired_ < 24
     assert np.isfinite(clf.predict_proba(bags)).all()
+
+
+def log_expression(n, n_genes=30):
+    """Labels, and log expression in which a third of the genes differ between classes."""
+    random, y = np.random.default_rng(0), np.arange(n) % 2
+    values = random.normal(5, 1, size=(n, n_genes)) + 1.2 * y[:, None] * (np.arange(n_genes) < 10)
+    return y, pd.DataFrame(values, [f"P{i}" for i in range(n)], [f"G{j}" for j in range(n_genes)])
+
+
+def means(soft, y):
+    return np.array([soft[y == c, 1].mean() for c in (0, 1)])
+
+
+def one_value(frame):
+    frame.iloc[17, 4] = 4e4
+
+
+def filler(frame):
+    frame.iloc[17, 4] = 1e30
+
+
+def negative(frame):
+    frame.iloc[3, 25] = -4e4
+
+
+def constant_but_one(frame):
+    frame["G20"] = 0.0
+    frame.iloc[17, 20] = 4e4
+
+
+def patient_in_counts(frame):
+    frame.iloc[17] = 1000 * 2 ** frame.iloc[17]
+
+
+def gene_in_counts(frame):
+    frame["G4"] = 2 ** frame["G4"]
+
+
+def three_of_a_gene(frame):
+    frame.iloc[[1, 2, 8], 4] = [4e4, 3e4, 5e6]
+
+
+@pytest.mark.filterwarnings("ignore::sk_momkd.exceptions.ExpressionScaleWarning")
+@pytest.mark.parametrize(
+    ("disturb", "n"),
+    [
+        (one_value, 200),
+        (one_value, 40),
+        (filler, 40),
+        (negative, 40),
+        (constant_but_one, 40),
+        (gene_in_counts, 40),
+        (three_of_a_gene, 40),
+        (patient_in_counts, 200),
+    ],
+)
+def test_labels_barely_move_by_an_outlier(disturb, n):
+    y, frame = log_expression(n)
+    clean = labels_of(frame, y, teacher=None)
+    disturb(frame)
+    soft = labels_of(frame, y, teacher=None)
+    assert means(clean, y)[0] < 0.3
+    assert means(clean, y)[1] > 0.7
+    np.testing.assert_allclose(means(soft, y), means(clean, y), atol=0.04)
+    others = np.arange(n) != 17
+    assert np.abs(soft - clean)[others].mean() < 0.05
+
+
+def test_labels_by_a_teacher_that_does_not_clip_keep_their_spread():
+    y, frame = log_expression(200)
+    clean = labels_of(frame[["G0"]], y, teacher=FirstGene())
+    frame.iloc[17, 0] = 4e4
+    soft = labels_of(frame[["G0"]], y, teacher=FirstGene())
+    np.testing.assert_allclose(means(soft, y), means(clean, y), atol=0.02)
+
+
+def test_labels_with_an_outlier_do_not_depend_on_the_order_of_the_table():
+    y, frame = log_expression(60)
+    one_value(frame)
+    order = np.random.default_rng(1).permutation(60)
+    soft = labels_of(frame, y, teacher=None)
+    again = labels_of(frame.iloc[order], y, teacher=None, rows=np.argsort(order))
+    np.testing.assert_array_equal(again, soft)
+
+
+@pytest.mark.filterwarnings("ignore::sk_momkd.exceptions.ExpressionScaleWarning")
+def test_labels_clip_by_the_training_part_of_each_fold_alone():
+    y, frame = log_expression(60)
+    frame["G0"] = np.where(np.arange(60) % 5 == 0, 1e6, frame["G0"])  # a fifth, in one group
+    groups = np.arange(60) % 5
+    clean = labels_of(frame, y, teacher=None, groups=groups)
+    frame.loc[frame.index[groups == 0], "G0"] = 1e9  # farther out: beyond the limit either way
+    again = labels_of(frame, y, teacher=None, groups=groups)
+    np.testing.assert_allclose(again[groups == 0], clean[groups == 0], rtol=1e-5)
+
+
+def test_fit_warns_once_of_an_outlier_in_training():
+    bags, y = make_bags()
+    omics = make_omics(y)
+    omics.iloc[:, 2] += 0.5  # no counts
+    clf = quick_classifier(lambda_teacher=0.5, max_epochs=1, early_stopping=False)
+    omics.iloc[5, 2] = 4e4
+    with pytest.warns(ExpressionScaleWarning, match=f"{omics.columns[2]}.*{omics.index[5]}") as log:
+        clf.fit(bags, y, omics=omics)
+    assert sum(issubclass(w.category, ExpressionScaleWarning) for w in log) == 1

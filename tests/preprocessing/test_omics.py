@@ -1,5 +1,7 @@
 """Counts, gene scores and z-scores, each learned from the patients of `fit` alone."""
 
+import warnings
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -155,7 +157,7 @@ def test_default_transformer_names_the_genes():
     frame = pd.DataFrame(X, columns=[f"G{j}" for j in range(12)])
     transformer = clone(default_omics_transformer(3)).fit(frame, y)
     names = transformer.get_feature_names_out()
-    assert list(names) == list(frame.columns[transformer[1].get_support()])
+    assert list(names) == list(frame.columns[transformer[2].get_support()])
 
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
@@ -183,3 +185,11 @@ def test_log_counts_expression_without_log_warns_and_leaves_it():
     values = np.array([[0.5, 900.0], [12.0, 3.25]])
     with pytest.warns(ExpressionScaleWarning, match=r"maximum of 900.*log1p"):
         np.testing.assert_array_equal(LogCounts().fit_transform(values), values)
+
+
+def test_log_counts_a_few_large_values_are_outliers_and_no_other_unit():
+    values = np.random.default_rng(0).uniform(0, 15, size=(40, 5))
+    values[3, 2] = 36893.3
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert not LogCounts().fit(values).is_counts_

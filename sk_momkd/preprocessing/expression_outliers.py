@@ -1,0 +1,202 @@
+"""Values of expression far from all others: clipping in the training fold, and one warning."""
+
+from __future__ import annotations
+
+import warnings
+from numbers import Real
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy.special import ndtri
+from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin, _fit_context
+from sklearn.utils._param_validation import Interval
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from ..exceptions import ExpressionScaleWarning
+from ..messages import first_few
+
+_FEW = 5  # differing values among which none is called an outlier
+_ABSURD, _ABSURD_LOG2 = 1000.0, 20.0  # deviations; the latter for counts, after the logarithm
+_UNLIKE = 4.0  # deviations of a patient's median gene
+
+
+def robust_deviation(values: NDArray) -> tuple[NDArray, NDArray]:
+    """Median of each column, and a standard deviation that a tenth of the values cannot change.
+
+    The deviation is that of a normal distribution with the same 90 % quantile of the distance from
+    the median, among the values that differ from the median: a gene that most patients do not
+    express has one, too. With fewer than five such values it is that of the largest distance.
+
+    Parameters
+    ----------
+    values : ndarray of shape (n, k)
+
+    Returns
+    -------
+    tuple of two float64 ndarrays of shape (k,)
+        The deviation of a constant column is 0.
+    """
+    values = np.asarray(values, dtype=np.float64)
+    median = np.median(values, axis=0)
+    distance = np.sort(np.abs(values - median), axis=0)
+    differing = np.count_nonzero(distance, axis=0)
+    place = len(values) - differing + 9 * (differing - 1) // 10
+    place = np.where(differing < _FEW, len(values) - 1, place)
+    return median, np.take_along_axis(distance, place[None], axis=0)[0] / ndtri(0.95)
+
+
+def clip_outliers(values: NDArray, limit: float = 6.0) -> NDArray:
+    """Columns with values farther than `limit` robust deviations from the median moved there."""
+    median, deviation = robust_deviation(values)
+    return np.clip(values, median - limit * deviation, median + limit * deviation)
+
+
+class ExpressionClipper(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
+    """Clip values that are far from those of all other patients.
+
+    The limits of a gene are `limit` robust standard deviations from its median, both of the
+    patients of `fit`. One value in a wrong unit would otherwise enlarge the standard deviation of
+    its gene so much that all other patients look alike.
+
+    Parameters
+    ----------
+    limit : float, default=6.0
+        Distance from the median at which values are clipped, in standard deviations.
+
+    Attributes
+    ----------
+    median_ : ndarray of shape (n_genes,)
+        Median of each gene.
+    deviation_ : ndarray of shape (n_genes,)
+        Robust standard deviation of each gene.
+    n_features_in_ : int
+        Number of genes.
+
+    See Also
+    --------
+    LogCounts : Takes the logarithm of counts, before this.
+
+    Notes
+    -----
+    The robust standard deviation is the 90 % quantile of the distances from the median divided by
+    1.645, as in a normal distribution, among the values that differ from the median. So a tenth of
+    the patients may be outliers; where most values of a gene are zero, those of the patients that
+    express it count; and of fewer than five such values none is an outlier. Values of a gene that
+    is constant in `fit` become that constant.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> genes = np.append(np.linspace(-1, 1, 20), 4e4)[:, None]
+    >>> float(ExpressionClipper().fit_transform(genes)[-1, 0].round(1))
+    3.5
+    """
+
+    _parameter_constraints: ClassVar[dict[str, Any]] = {
+        "limit": [Interval(Real, 0, None, closed="neither")]
+    }
+
+    def __init__(self, limit: float = 6.0) -> None:
+        self.limit = limit
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X: Any, y: Any = None) -> Self:
+        """Find the median and the deviation of each gene.
+
+        Parameters
+        ----------
+        X : array-like or DataFrame of shape (n_patients, n_genes)
+        y : ignored
+
+        Returns
+        -------
+        self
+        """
+        values = validate_data(self, X, dtype=[np.float64, np.float32])
+        self.median_, self.deviation_ = robust_deviation(values)
+        return self
+
+    def transform(self, X: Any) -> NDArray:
+        """Clip `X`.
+
+        Parameters
+        ----------
+        X : array-like or DataFrame of shape (n_patients, n_genes)
+
+        Returns
+        -------
+        ndarray of shape (n_patients, n_genes)
+        """
+        check_is_fitted(self)
+        values = validate_data(self, X, dtype=[np.float64, np.float32], reset=False)
+        low, high = (self.median_ + sign * self.limit * self.deviation_ for sign in (-1, 1))
+        return np.clip(values, low, high).astype(values.dtype)
+
+
+def are_counts(values: NDArray) -> bool:
+    """Whether all values are whole numbers."""
+    return bool((values == np.round(values)).all())
+
+
+def warn_of_outliers(expression: pd.DataFrame) -> None:
+    """Warn once of values that are absurdly far out, and of patients unlike all others.
+
+    A value is absurdly far out at 1000 robust deviations from the median of its gene, of counts at
+    20 after the logarithm. A patient is unlike all others if half of its genes are more than four
+    deviations from their median.
+
+    Parameters
+    ----------
+    expression : DataFrame of shape (n_patients, n_genes)
+        Of the training part.
+    """
+    values = expression.to_numpy(dtype=np.float64)
+    counts = are_counts(values) and values.min() >= 0
+    distance = _distance(np.log2(values + 1) if counts else values)
+    absurd = distance > (_ABSURD_LOG2 if counts else _ABSURD)
+    unlike = np.median(distance, axis=1) > _UNLIKE
+    found = [_on_values(expression, distance, absurd)] if absurd.any() else []
+    found += [_on_patients(expression.index[unlike])] if unlike.any() else []
+    if found:
+        warnings.warn(
+            f"{' '.join(found)} The default omics transformer and teacher clip such values; check "
+            "their units, and whether they are codes of missing values.",
+            ExpressionScaleWarning,
+            stacklevel=2,
+        )
+
+
+def _distance(values: NDArray) -> NDArray:
+    """Distance from the median in deviations.
+
+    Where few values of a gene differ from its median, they have no spread of their own, and that
+    of a typical gene is taken if it is smaller.
+    """
+    median, deviation = robust_deviation(values)
+    distance = np.abs(values - median)
+    few = np.count_nonzero(distance, axis=0) < _FEW
+    typical = np.median(deviation[~few]) if (~few).any() else np.inf
+    deviation = np.where(few, np.minimum(deviation, typical), deviation)
+    return np.divide(distance, deviation, out=np.zeros_like(distance), where=deviation > 0)
+
+
+def _on_values(expression: pd.DataFrame, distance: NDArray, absurd: NDArray) -> str:
+    values = expression.to_numpy()
+    i, j = np.unravel_index(np.argmax(distance), distance.shape)
+    more = int(absurd.sum()) - 1
+    patients = expression.index[absurd.any(axis=1)].unique()
+    others = f" So do {more} more values, of {len(patients)} patients in all." if more else ""
+    return (
+        f"The value {values[i, j]:g} of gene {expression.columns[j]!r} for patient "
+        f"{expression.index[i]!r} lies absurdly far from those of the other patients (median "
+        f"{np.median(values[:, j]):g}).{others}"
+    )
+
+
+def _on_patients(patients: pd.Index) -> str:
+    return (
+        f"The expression of {len(patients.unique())} patients is unlike that of all others in most "
+        f"genes, as from another unit or library size: {first_few(patients.unique())}."
+    )
