@@ -174,9 +174,9 @@ class MKDClassifier(PrivilegedMILClassifier):
     Genes are chosen in the fold by Welch's t and cut into 6 tokens in the order of the omics table;
     the original takes genes by Cox models fitted outside of the fold, 16 tokens, in order of rank.
     Bags without omics train the student alone. The epoch is chosen by the student's AUC, in the
-    original by the mean AUC of the three networks; ties count as no progress; training ends after
-    50 epochs, where the cosine of the original ends; the last, smaller batch of an epoch counts.
-    Both teachers are dropped after `fit`.
+    original by the mean AUC of the three networks; a tie is progress if the loss is lower; training
+    ends after 50 epochs, where the cosine of the original ends; the last, smaller batch of an epoch
+    counts. Both teachers are dropped after `fit`.
 
     References
     ----------

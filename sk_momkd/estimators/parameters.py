@@ -119,8 +119,9 @@ class TrainingOptions(Parameters):
         Score of the validation part by which the best epoch is chosen.
     tie_break : {"auto", "loss", "latest"}, default="auto"
         Which of two epochs with the same score is better: "loss" is the one with the lower loss on
-        the validation part, the earlier one if that is the same too; "latest" is the later one, as
-        in the authors' code of MoMKD, and resets the patience.
+        the validation part, the earlier one if that is the same too; `patience` counts anew only
+        if the loss has fallen by 1 % since it last did. "latest" is the later one, as in the
+        authors' code of MoMKD, and `patience` counts anew each time.
     min_epochs : int or "auto", default="auto"
         Number of epochs before which training does not stop early.
     best_after : float or "auto", default="auto"

@@ -17,6 +17,9 @@ from tqdm.auto import tqdm
 from .interrupts import EarlyStop
 
 
+_LOSS_PROGRESS = 0.01  # share by which the loss must fall for a tie of the score to be progress
+
+
 class LossTerms(Callback):
     """Record the mean of each named loss term over the bags of an epoch."""
 
@@ -61,6 +64,11 @@ class ValidationScores(Callback):
 class BestEpoch(Callback):
     """Keep the weights of the best epoch, stop without progress, restore them at the end.
 
+    With ``tie_break="loss"``, of epochs with the same score the one with the lower validation loss
+    is the best. Such a tie is progress, from which `patience` counts anew, only if the loss is
+    lower by 1 % than at the progress before: while the learning rate falls, the loss improves in
+    ever smaller steps without an end.
+
     Parameters
     ----------
     monitor : str
@@ -68,7 +76,8 @@ class BestEpoch(Callback):
     sign : {1, -1}
         1 where more is better.
     tie_break : {"loss", "latest"}
-        An epoch that equals the best is progress if its validation loss is lower, or always.
+        Which epochs that equal the best in `monitor` replace it: those with a lower validation
+        loss, or all, which then are progress too.
     patience : int
         Stop after this many epochs without progress.
     min_epochs : int
@@ -92,6 +101,7 @@ class BestEpoch(Callback):
 
     def on_train_begin(self, net: NeuralNet, **kwargs: Any) -> None:
         self.best_, self.loss_ = -np.inf, np.inf
+        self.reset_loss_ = np.inf  # when `waited_` was last set to 0
         self.waited_ = 0
         self.weights_: dict[str, Tensor] | None = None
 
@@ -99,13 +109,16 @@ class BestEpoch(Callback):
         score = self.sign * net.history[-1, self.monitor]
         eligible = len(net.history) >= self.first_best
         loss = net.history[-1, "valid_loss"]
-        tie = score == self.best_ and (self.tie_break == "latest" or loss < self.loss_)
-        progress = eligible and (score > self.best_ or tie)
-        net.history.record("best_so_far", bool(progress))
-        net.history.record(f"{self.monitor}_best", bool(progress))  # read by skorch's Checkpoint
-        if progress:
-            self.best_, self.loss_, self.waited_ = score, loss, 0
+        latest, tie = self.tie_break == "latest", score == self.best_
+        better = eligible and (score > self.best_ or (tie and (latest or loss < self.loss_)))
+        progress = better and (not tie or latest or loss <= self.reset_loss_ * (1 - _LOSS_PROGRESS))
+        net.history.record("best_so_far", bool(better))
+        net.history.record(f"{self.monitor}_best", bool(better))  # read by skorch's Checkpoint
+        if better:
+            self.best_, self.loss_ = score, loss
             self.weights_ = copy.deepcopy(net.module_.state_dict())
+        if progress:
+            self.waited_, self.reset_loss_ = 0, loss
         elif eligible:
             self.waited_ += 1
 

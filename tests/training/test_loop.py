@@ -79,6 +79,29 @@ def test_tie_is_progress_only_if_the_loss_improves():
     assert replay([0.7, 0.8, 0.8], 3, 1, tie_break="loss", losses=[0.1, 0.9, 0.5]) == (3, 2)
 
 
+@pytest.mark.parametrize("auc", [0.75, 1.0])
+def test_tie_with_a_loss_that_creeps_is_the_best_but_no_progress(auc):
+    creeping = [0.5 * (1 - 1e-4) ** epoch for epoch in range(100)]
+    assert replay([auc] * 100, 15, 10, tie_break="loss", losses=creeping) == (16, 15)
+    halving = [0.5 + 0.1 * 0.5**epoch for epoch in range(100)]  # as with a falling learning rate
+    n_run, restored = replay([auc] * 100, 15, 10, tie_break="loss", losses=halving)
+    assert (n_run, restored) == (23, 22)  # epoch 7 is the last that is 1 % below a progress
+
+
+def test_tie_with_a_loss_that_falls_by_one_percent_of_the_last_progress_is_progress():
+    slow = [0.995**epoch for epoch in range(40)]  # 1 % in three epochs
+    assert replay([0.75] * 40, 3, 1, tie_break="loss", losses=slow) == (40, 39)
+    assert replay([0.75] * 40, 2, 1, tie_break="loss", losses=slow) == (3, 2)
+    # by small steps from a lower loss than that of the last progress, not from the best
+    losses = [1.0, 0.992, 0.985, 0.98, 0.979]
+    assert replay([0.75] * 5, 2, 1, tie_break="loss", losses=losses) == (5, 4)
+
+
+@pytest.mark.parametrize("scale", [0.0, -1.0])
+def test_tie_with_a_loss_of_zero_or_less_is_no_endless_progress(scale):
+    assert replay([1.0] * 50, 5, 1, tie_break="loss", losses=[scale] * 50) == (6, 0)
+
+
 def test_epochs_before_the_first_that_may_be_best_are_passed_over():
     assert replay([0.9, 0.9, 0.6, 0.7, 0.5], 2, 1, first_best=3) == (5, 3)
     assert replay([0.9, 0.9, 0.6, 0.5, 0.5], 2, 1, first_best=3) == (5, 2)
