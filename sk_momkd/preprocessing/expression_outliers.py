@@ -157,8 +157,9 @@ def warn_of_outliers(expression: pd.DataFrame) -> None:
     distance = _distance(np.log2(values + 1) if counts else values)
     absurd = distance > (_ABSURD_LOG2 if counts else _ABSURD)
     unlike = np.median(distance, axis=1) > _UNLIKE
+    patients = expression.index.to_numpy()
     found = [_on_values(expression, distance, absurd)] if absurd.any() else []
-    found += [_on_patients(expression.index[unlike])] if unlike.any() else []
+    found += [_on_patients(patients[unlike])] if unlike.any() else []
     if found:
         warnings.warn(
             f"{' '.join(found)} The default omics transformer and teacher clip such values; check "
@@ -184,10 +185,10 @@ def _distance(values: NDArray) -> NDArray:
 
 def _on_values(expression: pd.DataFrame, distance: NDArray, absurd: NDArray) -> str:
     values = expression.to_numpy()
-    i, j = np.unravel_index(np.argmax(distance), distance.shape)
+    i, j = map(int, np.unravel_index(np.argmax(distance), distance.shape))
     more = int(absurd.sum()) - 1
-    patients = expression.index[absurd.any(axis=1)].unique()
-    others = f" So do {more} more values, of {len(patients)} patients in all." if more else ""
+    n_patients = len(set(expression.index.to_numpy()[absurd.any(axis=1)]))
+    others = f" So do {more} more values, of {n_patients} patients in all." if more else ""
     return (
         f"The value {values[i, j]:g} of gene {expression.columns[j]!r} for patient "
         f"{expression.index[i]!r} lies absurdly far from those of the other patients (median "
@@ -195,8 +196,9 @@ def _on_values(expression: pd.DataFrame, distance: NDArray, absurd: NDArray) -> 
     )
 
 
-def _on_patients(patients: pd.Index) -> str:
+def _on_patients(patients: NDArray) -> str:
+    names = list(dict.fromkeys(patients))
     return (
-        f"The expression of {len(patients.unique())} patients is unlike that of all others in most "
-        f"genes, as from another unit or library size: {first_few(patients.unique())}."
+        f"The expression of {len(names)} patients is unlike that of all others in most genes, as "
+        f"from another unit or library size: {first_few(names)}."
     )

@@ -16,7 +16,6 @@ from tqdm.auto import tqdm
 
 from .interrupts import EarlyStop
 
-
 _LOSS_PROGRESS = 0.01  # share by which the loss must fall for a tie of the score to be progress
 
 
