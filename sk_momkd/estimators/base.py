@@ -350,7 +350,11 @@ class BaseMILClassifier(ClassifierMixin, WithOptions):
         ndarray of shape (n_bags,)
         """
         check_is_fitted(self)
-        return self.classes_[self.predict_proba(X).argmax(axis=1)]
+        return self._decide(self.predict_proba(X))
+
+    def _decide(self, proba: NDArray) -> NDArray:
+        """Labels for rows of `predict_proba`."""
+        return self.classes_[proba.argmax(axis=1)]
 
     @property
     def _network_classes(self) -> NDArray:

@@ -11,16 +11,17 @@ from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 import numpy as np
-from joblib import Parallel, delayed
 from joblib.parallel import get_active_backend
 from numpy.typing import NDArray
-from sklearn import config_context
+from sklearn import config_context, get_config
 from sklearn.base import clone
 from sklearn.ensemble import StackingClassifier
+from sklearn.utils.parallel import Parallel, delayed
 
 from ..data.omics import OmicsTable
 from ..data.sequence import BagSequence
 from ..data.training_patients import meet
+from ..estimators.decisions import Predictions, innermost, predictions
 from ..estimators.validation_scores import threshold_of_patients
 from ..exceptions import LeakageError
 from ..messages import first_few
@@ -30,6 +31,7 @@ from .routing import (
     agreed_pos_label,
     final_estimator,
     fit_arguments,
+    needs_routing,
     require_omics,
     set_pos_label,
     set_seeds,
@@ -61,8 +63,9 @@ def evaluate(
     Parameters
     ----------
     estimator : classifier with ``predict_proba``
-        A classifier of this package, a pipeline or a search around one, or any scikit-learn
-        pipeline that takes bags. It is cloned, and each of its ``random_state`` is set.
+        A classifier of this package, a pipeline, search or threshold around one, or any
+        scikit-learn pipeline that takes bags. It is cloned, and each of its ``random_state`` is
+        set.
     bags : BagSequence or input of `as_bags`
         The patient is the unit of all metrics: its probability is the mean over its bags, its
         label that of most of them. A bag without patient id is its own patient.
@@ -123,12 +126,24 @@ def evaluate(
     Notes
     -----
     ``auroc`` is the AUROC of the pooled out-of-fold predictions. ``fold_auroc`` is the mean of the
-    AUROCs within folds, which does not compare scores of different models. Metrics with the suffix
-    ``_tuned`` use, in each fold, the threshold with the best F1 on the estimator's inner validation
-    part (``validation_``); they are NaN for estimators without one. The calibration error has ten
-    bins of equal width over the probability of the positive class, weighted by patients. For more
-    than two classes, AUROC and AUPRC are one-vs-rest, averaged over classes, and there are no
-    thresholds.
+    AUROCs within folds, which does not compare scores of different models. The calibration error
+    has ten bins of equal width over the probability of the positive class, weighted by patients.
+    For more than two classes, AUROC and AUPRC are one-vs-rest, averaged over classes, and there
+    are no thresholds.
+
+    Accuracies, F1, sensitivity and specificity are those of the estimator's own `predict`, with a
+    `decision_threshold`, `FixedThresholdClassifier` or `TunedThresholdClassifierCV` at that
+    threshold. For a patient with several bags, the threshold (or the choice of the most probable
+    class) is applied to the mean probability; where `predict` follows another rule, most bags
+    decide, and a tie is negative. Thresholds that were chosen on bags are therefore applied to
+    patients; :meth:`Evaluation.threshold` chooses one on patients. Metrics with the suffix
+    ``_tuned`` are at the threshold in column ``threshold``: that of `predict`, else, in each fold,
+    the one with the best F1 on the estimator's inner validation part (``validation_``). They are
+    NaN without either.
+
+    Omics and groups reach the classifier through pipelines, searches, calibration, and, by
+    scikit-learn's metadata routing, through its other meta-estimators: where these need it,
+    or the caller has enabled it, requests that are not set are set on the clones.
 
     Intervals are percentiles over bootstrap samples of patients (within folds for ``fold_auroc``).
     They do not contain the randomness of training, see `n_repeats` and :func:`seed_spread`. With
@@ -246,8 +261,9 @@ def _check_estimator(estimator: Any, *, with_omics: bool) -> None:
     default_stack = isinstance(inner, StackingClassifier) and inner.final_estimator is None
     if not default_stack and not hasattr(estimator, "predict_proba"):
         raise TypeError(
-            f"{type(estimator).__name__} has no predict_proba, which evaluation needs. Use a "
-            "classifier with probabilities, e.g. inside CalibratedClassifierCV."
+            f"{type(estimator).__name__} has no predict_proba, on which AUROC, calibration and "
+            "decision curves rest here. Calibrate the classifier inside: "
+            f"CalibratedClassifierCV({type(inner).__name__}(), cv=PatientStratifiedKFold())."
         )
     if with_omics:
         require_omics(estimator)
@@ -259,10 +275,12 @@ def _fit_and_predict(
     train, test = fold.split
     model = set_seeds(set_pos_label(clone(estimator), study.classes), fold.seed)
     groups = None if study.groups is None else study.groups[train]
-    arguments = fit_arguments(model, fold.omics, groups, study.patient_of[train])
+    routed = get_config()["enable_metadata_routing"]
+    routed |= needs_routing(model) and (fold.omics is not None or groups is not None)
     memory = PeakMemory() if measure_memory else nullcontext()
-    with memory, config_context(enable_metadata_routing=False), warnings.catch_warnings():
+    with memory, config_context(enable_metadata_routing=routed), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The groups parameter is ignored")
+        arguments = fit_arguments(model, fold.omics, groups, study.patient_of[train])
         start = time.perf_counter()
         try:
             model.fit(study.bags[train], study.y[train], **arguments)
@@ -272,20 +290,25 @@ def _fit_and_predict(
         fit_seconds = time.perf_counter() - start
     _check_untrained_on(model, study, fold)
     start = time.perf_counter()
-    proba = bag_probabilities(model, study.bags[test], study.classes)
+    found = predictions(model, study.bags[test], study.classes)
     predict_seconds = time.perf_counter() - start
+    proba, predicted = found.of_patients(np.unique(study.patient_of[test], return_inverse=True)[1])
+    classifier = final_estimator(model)
     return FoldResult(
         fold.repeat,
         fold.fold,
         trained=study.patients_at(train),
         tested=study.patients_at(test),
-        proba=study.mean_over_bags(test, proba),
+        proba=proba,
         n_bags=np.unique(study.patient_of[test], return_counts=True)[1],
-        threshold=tuned_threshold(model, study.classes),
+        threshold=threshold_of(model, found, study.classes),
         fit_seconds=fit_seconds,
         predict_seconds=predict_seconds,
         fit_mib=memory.mib if isinstance(memory, PeakMemory) else None,
         model=model if keep_model else None,
+        predicted=predicted,
+        threshold_source=found.source,
+        prior=getattr(classifier, "prior", None) if hasattr(classifier, "sampled_prior_") else None,
     )
 
 
@@ -322,25 +345,21 @@ def bag_probabilities(model: Any, bags: BagSequence, classes: list[Any]) -> NDAr
     ValueError
         If a value is not finite, or the model has a class that is none of `classes`.
     """
-    proba = np.asarray(model.predict_proba(bags), dtype=float)
-    invalid = np.flatnonzero(~np.isfinite(proba).all(axis=1))
-    if len(invalid):
-        i = invalid[0]
-        raise ValueError(f"The prediction of {bags.name(i)} is not finite: {proba[i]}.")
-    of_model = np.asarray(model.classes_).tolist()
-    if any(c not in classes for c in of_model):
-        raise ValueError(f"The model knows the classes {of_model}, but y has {classes}.")
-    ordered = np.zeros((len(proba), len(classes)))
-    ordered[:, [classes.index(c) for c in of_model]] = proba
-    return ordered
+    return predictions(model, bags, classes).proba
+
+
+def threshold_of(model: Any, found: Predictions, classes: list[Any]) -> float:
+    """Threshold on the positive class: that of `predict`, else that of the validation part."""
+    return found.positive_threshold if found.source else tuned_threshold(model, classes)
 
 
 def tuned_threshold(model: Any, classes: list[Any]) -> float:
     """Threshold with the best F1 on the patients of the model's inner validation part.
 
-    NaN if the model has none (attribute ``validation_``), and for more than two classes.
+    NaN if the model has none (attribute ``validation_``), for more than two classes, and for what
+    decides in a way of its own around a classifier.
     """
-    classifier = final_estimator(model)
+    classifier = innermost(model)
     known = np.asarray(getattr(classifier, "classes_", ())).tolist()
     if len(classes) != 2 or len(known) != 2:
         return np.nan

@@ -12,11 +12,19 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ..data.training_patients import meet
+from ..estimators.decisions import known_classes, predictions
 from ..exceptions import LeakageError
 from ..messages import first_few
-from .cross_validation import bag_probabilities, estimator_name, tuned_threshold
+from .cross_validation import estimator_name, threshold_of
 from .metrics import patient_metrics
-from .results import Evaluation, PatientPredictions, TableResult, count_classes, positive_text
+from .results import (
+    Evaluation,
+    PatientPredictions,
+    TableResult,
+    count_classes,
+    positive_text,
+    source_of,
+)
 from .routing import agreed_pos_label, final_estimator
 from .small_samples import small_sample_intervals, small_sample_note
 from .statistics import Bootstrap
@@ -38,10 +46,11 @@ class ExternalEvaluation(TableResult):
         ``ensemble_low``, ``ensemble_high``; ``value`` (mean over the models) with ``low``, ``high``
         and ``std`` over models; with groups also the intervals with the suffix ``_sites``.
     by_model : DataFrame, index model
-        Columns ``threshold`` and each metric.
+        Columns ``threshold``, ``threshold_source`` (the estimator whose `predict` decides at it,
+        or the inner validation part) and each metric.
     predictions : DataFrame
         One row per patient. Columns ``patient_id``, ``group`` (if groups were given), ``n_bags``,
-        ``y``, ``p_<class>`` of the ensemble, ``p_<class>_model<i>``.
+        ``y``, ``p_<class>`` and ``predicted`` of the ensemble, ``p_<class>_model<i>``.
     classes : tuple
         Of two classes, the last is the positive one.
     bootstrap : Bootstrap
@@ -159,9 +168,12 @@ def evaluate_external(
 
     Notes
     -----
-    The threshold of each model comes from its inner validation part; that of the ensemble is their
-    mean. No label of the external cohort changes predictions or thresholds. Averaging models raises
-    most metrics, so compare an ensemble with an ensemble.
+    Accuracies, F1, sensitivity and specificity are those of each model's `predict`, by patient as
+    in :func:`evaluate`. The ensemble takes the most probable class if all models do, decides at
+    the mean of their thresholds if `predict` of each has one, else as most models do. Metrics with
+    the suffix ``_tuned`` are at these thresholds, or, where `predict` has none, at those of the
+    inner validation parts. No label of the external cohort changes predictions or thresholds.
+    Averaging models raises most metrics, so compare an ensemble with an ensemble.
 
     Examples
     --------
@@ -195,20 +207,19 @@ def evaluate_external(
     pos_label = agreed_pos_label(models, pos_label)
     if pos_label is None:
         pos_label = _positive_of(fitted_models, models)
-    known = np.unique(np.concatenate([np.asarray(model.classes_) for model in models])).tolist()
+    known = np.unique(
+        np.concatenate([np.asarray(known_classes(model)) for model in models])
+    ).tolist()
     study = as_study(bags, y, groups=groups, pos_label=pos_label, classes=known)
     separation = check_no_overlap(study, trained, models, allow=allow_training_patients)
     _warn_if_classes_are_absent(study)
-    parts = [_predict(study, model) for model in models]
-    ensemble = _predictions_of_all(
-        study,
-        np.mean([p.proba for p in parts], axis=0),
-        float(np.mean([p.threshold[0] for p in parts])),
-    )
+    found = [_predict(study, model) for model in models]
+    parts = [part for part, _ in found]
+    ensemble = _ensemble(study, parts)
     return ExternalEvaluation(
         estimator_name(models[0]),
         _summary(study, parts, ensemble, bootstrap),
-        _by_model(study, parts),
+        _by_model(study, found),
         _predictions(study, parts, ensemble),
         tuple(study.classes),
         bootstrap,
@@ -283,22 +294,54 @@ class _ExternalPredictions(PatientPredictions):
     def metrics(self, weights: NDArray) -> dict[str, NDArray]:
         """All metrics, over the classes that the cohort has."""
         weights = weights[:, self.patients]
-        return patient_metrics(self.y, self.proba, weights, self.tuned, absent="skip")
+        return patient_metrics(
+            self.y, self.proba, weights, self.tuned, predicted=self.predicted, absent="skip"
+        )
 
 
-def _predict(study: Study, model: Any) -> PatientPredictions:
-    positions = np.arange(len(study.bags))
-    proba = bag_probabilities(model, study.bags, study.classes)
-    threshold = tuned_threshold(model, study.classes)
-    return _predictions_of_all(study, study.mean_over_bags(positions, proba), threshold)
+def _predict(study: Study, model: Any) -> tuple[PatientPredictions, str | None]:
+    """Predictions of one model, and where its threshold comes from."""
+    found = predictions(model, study.bags, study.classes)
+    proba, predicted = found.of_patients(study.patient_of)
+    threshold = threshold_of(model, found, study.classes)
+    part = _predictions_of_all(study, proba, threshold, predicted, own=bool(found.source))
+    return part, source_of(threshold, found.source)
 
 
-def _predictions_of_all(study: Study, proba: NDArray, threshold: float) -> PatientPredictions:
+def _ensemble(study: Study, parts: Sequence[PatientPredictions]) -> PatientPredictions:
+    """Mean probability, and what the models' ways to decide say of it.
+
+    If all take the most probable class, so does the ensemble; if all have a threshold, it is at
+    their mean; else most models decide, and on a tie the lower class number.
+    """
+    proba = np.mean([part.proba for part in parts], axis=0)
+    threshold = float(np.mean([part.threshold[0] for part in parts]))
+    own = all(part.own_threshold.all() for part in parts)
+    votes = np.mean([np.eye(proba.shape[1])[part.predicted] for part in parts], axis=0)
+    predicted = votes.argmax(axis=1)
+    if own:
+        predicted = (proba[:, 1] >= threshold).astype(int)
+    elif all(np.array_equal(part.proba.argmax(axis=1), part.predicted) for part in parts):
+        predicted = proba.argmax(axis=1)
+    if len(parts) == 1:
+        predicted = parts[0].predicted
+    return _predictions_of_all(study, proba, threshold, predicted, own=own)
+
+
+def _predictions_of_all(
+    study: Study, proba: NDArray, threshold: float, predicted: NDArray, *, own: bool
+) -> PatientPredictions:
     n = len(study.names)
     n_bags = np.bincount(study.patient_of, minlength=n)
-    zeros = np.zeros(n, dtype=int)
     return _ExternalPredictions(
-        np.arange(n), zeros, study.labels, proba, np.full(n, threshold), n_bags
+        np.arange(n),
+        np.zeros(n, dtype=int),
+        study.labels,
+        proba,
+        np.full(n, threshold),
+        n_bags,
+        predicted,
+        np.full(n, own),
     )
 
 
@@ -347,11 +390,12 @@ def _small_sample_columns(
     return found
 
 
-def _by_model(study: Study, parts: Sequence[PatientPredictions]) -> pd.DataFrame:
+def _by_model(study: Study, found: Sequence[tuple[PatientPredictions, str | None]]) -> pd.DataFrame:
     once = np.ones((1, len(study.names)))
     rows = [
-        {"threshold": part.threshold[0]} | {m: v[0] for m, v in part.metrics(once).items()}
-        for part in parts
+        {"threshold": part.threshold[0], "threshold_source": source}
+        | {m: v[0] for m, v in part.metrics(once).items()}
+        for part, source in found
     ]
     return pd.DataFrame(rows).rename_axis("model")
 
@@ -365,6 +409,7 @@ def _predictions(
         columns["group"] = study.sites
     columns |= {"n_bags": ensemble.n_bags, "y": pd.Series(classes[study.labels]).infer_objects()}
     columns |= {f"p_{c}": ensemble.proba[:, k] for k, c in enumerate(study.classes)}
+    columns["predicted"] = pd.Series(classes[ensemble.predicted]).infer_objects()
     for i, part in enumerate(parts):
         columns |= {f"p_{c}_model{i}": part.proba[:, k] for k, c in enumerate(study.classes)}
     return pd.DataFrame(columns)

@@ -20,6 +20,7 @@ def patient_metrics(
     weights: NDArray,
     tuned: NDArray | None = None,
     *,
+    predicted: NDArray | None = None,
     absent: str = "nan",
 ) -> dict[str, NDArray]:
     """Compute all metrics for each row of `weights`.
@@ -34,6 +35,8 @@ def patient_metrics(
     tuned : int ndarray of shape (n_patients,), optional
         Classes predicted at tuned thresholds, for two classes. Without them the metrics with the
         suffix ``_tuned`` are NaN.
+    predicted : int ndarray of shape (n_patients,), optional
+        Classes that the model's `predict` says; by default the most probable ones.
     absent : {"nan", "skip"}, default="nan"
         Whether a class without patients in `y` makes means over classes NaN, or is left out.
 
@@ -54,23 +57,29 @@ def patient_metrics(
     """
     n_classes = proba.shape[1]
     shown = range(n_classes) if absent == "nan" else np.unique(y).tolist()
-    blocks = [_metrics_of_block(y, proba, block, tuned, shown) for block in _blocks(weights)]
+    decided = (proba.argmax(axis=1) if predicted is None else predicted, tuned)
+    blocks = [_metrics_of_block(y, proba, block, decided, shown) for block in _blocks(weights)]
     return {name: np.concatenate([block[name] for block in blocks]) for name in blocks[0]}
 
 
 def _metrics_of_block(
-    y: NDArray, proba: NDArray, weights: NDArray, tuned: NDArray | None, shown: Sequence[int]
+    y: NDArray,
+    proba: NDArray,
+    weights: NDArray,
+    decided: tuple[NDArray, NDArray | None],
+    shown: Sequence[int],
 ) -> dict[str, NDArray]:
+    predicted, tuned = decided
     n_classes, total = proba.shape[1], weights.sum(axis=1)
     values = {
         "auroc": one_vs_rest(auroc, y, proba, weights, shown),
         "auprc": one_vs_rest(average_precision, y, proba, weights, shown),
     }
-    values |= _decision_metrics(y, proba.argmax(axis=1), n_classes, weights, shown)
+    values |= _decision_metrics(y, predicted, n_classes, weights, shown)
     if n_classes == 2:
-        decided = _decision_metrics(y, y if tuned is None else tuned, n_classes, weights, shown)
+        found = _decision_metrics(y, y if tuned is None else tuned, n_classes, weights, shown)
         unknown = np.full(len(weights), np.nan)
-        values |= {f"{k}_tuned": unknown if tuned is None else v for k, v in decided.items()}
+        values |= {f"{k}_tuned": unknown if tuned is None else v for k, v in found.items()}
     values["brier"] = divide_or_nan(weights @ _squared_error(y, proba), total)
     stated, happened = calibration_pairs(y, proba)
     excess = np.eye(N_BINS)[calibration_bin(stated)] * (stated - happened)[:, None]

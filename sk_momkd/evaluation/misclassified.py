@@ -86,11 +86,11 @@ def misclassified_patients(
         Result of :func:`evaluate`. With ``n_repeats`` above 1, patients that are always wrong can
         be told from those that are wrong by chance.
     tuned : bool, default=False
-        Decide at the threshold that each model chose on its inner validation part, instead of by
-        the most probable class.
+        Decide at the threshold that each model chose on its inner validation part, instead of as
+        the estimator's `predict` does.
     others : mapping of str to Evaluation, optional
         Evaluations of other classifiers on the same labels, whose predictions of the same patients
-        are added, decided by the most probable class. With that of a classifier on the patients'
+        are added, decided by their own `predict`. With that of a classifier on the patients'
         omics, ``p_true_<name>`` tells whether the omics of a misclassified patient agree with its
         label.
 
@@ -155,7 +155,8 @@ def _by_patient(result: Evaluation, *, tuned: bool) -> pd.DataFrame:
             "validation part. Pass tuned=False."
         )
     p_true, others = _split(result)
-    decided = _distance_to_threshold(result) if tuned else p_true - others.max(axis=1)
+    at_threshold = tuned or all(part.own_threshold.all() for part in result.repeats)
+    decided = _distance_to_threshold(result) if at_threshold else p_true - others.max(axis=1)
     known = [c for c in ("group", "n_bags", "y") if c in table]
     rows = table[["patient_id", *known]].assign(
         n_wrong=(predicted != table["y"]).astype(int), p_true=p_true, margin=decided

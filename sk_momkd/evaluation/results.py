@@ -21,6 +21,7 @@ from .small_samples import small_sample_intervals, small_sample_note
 from .statistics import Bootstrap
 from .study import Study
 
+VALIDATION_PART = "inner validation part"  # source of a threshold that `predict` does not use
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")  # how spreadsheets recognise one
 _SITE_METRICS = ("auroc", "balanced_accuracy", "accuracy", "brier")
 
@@ -134,13 +135,14 @@ class Evaluation(TableResult):
         repeats ``repeat_std``. Row ``fold_auroc`` is the mean of the AUROCs within folds.
     folds : DataFrame
         One row per repeat and fold. Columns ``repeat``, ``fold``, ``n_train``, ``n_test``
-        (patients), ``n_<class>`` (tested patients of each class), ``threshold``, ``fit_seconds``,
-        ``predict_seconds``, each metric, and ``fit_mib`` if memory was measured: the most memory,
-        in MiB, that the fit held above what the process had before.
+        (patients), ``n_<class>`` (tested patients of each class), ``threshold``,
+        ``threshold_source`` (the estimator whose `predict` decides at it, or the inner validation
+        part), ``fit_seconds``, ``predict_seconds``, each metric, and ``fit_mib`` if memory was
+        measured: the most memory, in MiB, that the fit held above what the process had before.
     predictions : DataFrame
         One row per repeat and patient. Columns ``repeat``, ``fold``, ``patient_id``, ``group`` (if
-        groups were given), ``n_bags``, ``y``, ``p_<class>`` for each class, ``predicted``,
-        ``threshold``, ``predicted_tuned``.
+        groups were given), ``n_bags``, ``y``, ``p_<class>`` for each class, ``predicted`` (by the
+        estimator's `predict`), ``threshold``, ``predicted_tuned`` (at the threshold).
     sites : DataFrame or None, index group
         Columns ``n_patients``, ``n_<class>``, ``auroc``, ``balanced_accuracy``, ``accuracy``,
         ``brier``, means over repeats; NaN where a site has one class only.
@@ -246,11 +248,17 @@ class FoldResult:
         Mean over the bags of a patient.
     n_bags : int ndarray of shape (n_tested,)
     threshold : float
-        Chosen on the inner validation part; NaN where there is none.
+        At which `predict` decides; else chosen on the inner validation part; NaN without either.
     fit_seconds, predict_seconds : float
     fit_mib : float or None
         Memory that the fit held at most above what was there; None unless measured.
     model : estimator or None
+    predicted : int ndarray of shape (n_tested,) or None
+        Classes that `predict` says; None for the most probable ones.
+    threshold_source : str
+        Whose threshold it is, where `predict` decides at it; else empty.
+    prior : str, dict, array or None
+        Population that the probabilities of this package's classifiers refer to.
     """
 
     repeat: int
@@ -264,6 +272,14 @@ class FoldResult:
     predict_seconds: float
     fit_mib: float | None = None
     model: Any = None
+    predicted: NDArray | None = None
+    threshold_source: str = ""
+    prior: Any = None
+
+    @property
+    def decided(self) -> NDArray:
+        """Class numbers of the tested patients."""
+        return self.proba.argmax(axis=1) if self.predicted is None else self.predicted
 
 
 @dataclass(frozen=True)
@@ -277,6 +293,10 @@ class PatientPredictions:
     threshold : ndarray of shape (n_tested,)
         Threshold of the patient's fold.
     n_bags : int ndarray of shape (n_tested,)
+    predicted : int ndarray of shape (n_tested,)
+        Classes that `predict` says; by default the most probable ones.
+    own_threshold : bool ndarray of shape (n_tested,)
+        Whether `predict` decides at the threshold of the patient's fold.
     """
 
     patients: NDArray
@@ -285,13 +305,22 @@ class PatientPredictions:
     proba: NDArray
     threshold: NDArray
     n_bags: NDArray
+    predicted: NDArray = None  # type: ignore[assignment]
+    own_threshold: NDArray = None  # type: ignore[assignment]
+
+    def __post_init__(self) -> None:
+        if self.predicted is None:
+            object.__setattr__(self, "predicted", self.proba.argmax(axis=1))
+        if self.own_threshold is None:
+            object.__setattr__(self, "own_threshold", np.zeros(len(self.y), dtype=bool))
 
     @property
     def tuned(self) -> NDArray | None:
         """Classes predicted at the thresholds of the folds; None where a fold has none."""
         if np.isnan(self.threshold).any():
             return None
-        return (self.proba[:, 1] >= self.threshold).astype(int)
+        reached = (self.proba[:, 1] >= self.threshold).astype(int)
+        return np.where(self.own_threshold, self.predicted, reached)
 
     def take(self, rows: NDArray) -> PatientPredictions:
         """Some of the patients."""
@@ -303,7 +332,8 @@ class PatientPredictions:
 
     def metrics(self, weights: NDArray) -> dict[str, NDArray]:
         """All metrics for weights (n_weights, n_all_patients), in the order of the tables."""
-        return patient_metrics(self.y, self.proba, weights[:, self.patients], self.tuned)
+        weights = weights[:, self.patients]
+        return patient_metrics(self.y, self.proba, weights, self.tuned, predicted=self.predicted)
 
     def auroc(self, weights: NDArray) -> NDArray:
         """AUROC of the pooled predictions."""
@@ -330,6 +360,8 @@ def _pool(folds: Sequence[FoldResult], labels: NDArray) -> PatientPredictions:
         np.concatenate([f.proba for f in folds]),
         np.repeat([f.threshold for f in folds], sizes),
         np.concatenate([f.n_bags for f in folds]),
+        np.concatenate([f.decided for f in folds]),
+        np.repeat([bool(f.threshold_source) for f in folds], sizes),
     )
     return everyone.take(np.argsort(patients))
 
@@ -428,10 +460,16 @@ def _fold_row(
         "n_test": len(fold.tested),
         **_class_counts(study, tested.y),
         "threshold": fold.threshold,
+        "threshold_source": source_of(fold.threshold, fold.threshold_source),
         "fit_seconds": fold.fit_seconds,
         "predict_seconds": fold.predict_seconds,
         **{metric: value[0] for metric, value in metrics.items()},
     }
+
+
+def source_of(threshold: float, source: str) -> str | None:
+    """Where the threshold of a model comes from; None without one."""
+    return source or (None if np.isnan(threshold) else VALIDATION_PART)
 
 
 def _class_counts(study: Study, y: NDArray) -> dict[str, int]:
@@ -503,7 +541,7 @@ def _predictions(study: Study, repeat: int, part: PatientPredictions) -> pd.Data
     table["y"] = pd.Series(classes[part.y]).infer_objects()
     for k, name in enumerate(study.classes):
         table[f"p_{name}"] = part.proba[:, k]
-    table["predicted"] = pd.Series(classes[part.proba.argmax(axis=1)]).infer_objects()
+    table["predicted"] = pd.Series(classes[part.predicted]).infer_objects()
     table["threshold"] = part.threshold
     tuned = part.tuned
     table["predicted_tuned"] = (

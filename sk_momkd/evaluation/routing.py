@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import inspect
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from copy import copy
 from typing import Any
 
 import numpy as np
+from sklearn import get_config
 from sklearn.base import BaseEstimator
+from sklearn.calibration import CalibratedClassifierCV
+from sklearn.ensemble import VotingClassifier
 from sklearn.model_selection import check_cv
 from sklearn.pipeline import Pipeline
+from sklearn.utils.metadata_routing import get_routing_for_object
 from sklearn.utils.validation import has_fit_parameter
 
 
@@ -27,29 +31,35 @@ def final_estimator(estimator: Any) -> Any:
 
 
 def accepts(estimator: Any, name: str) -> bool:
-    """Whether the fit argument `name` (omics, groups) reaches the classifier inside."""
-    return _fit_keyword(estimator, name) is not None
+    """Whether the fit argument `name` (omics, groups) reaches a classifier inside."""
+    if isinstance(estimator, Pipeline):
+        return accepts(estimator.steps[-1][1], name)
+    # Not of stacking, which hands fit arguments to its final estimator, too.
+    voters = estimator.estimators if isinstance(estimator, VotingClassifier) else []
+    inner = [e for _, e in voters if isinstance(e, BaseEstimator)]
+    return _fit_keyword(estimator, name) is not None or any(accepts(e, name) for e in inner)
 
 
-def require_omics(estimator: Any) -> str:
-    """Keyword under which ``estimator.fit`` takes omics.
+def require_omics(estimator: Any) -> None:
+    """Check that a `fit` inside takes omics.
 
     Raises
     ------
     TypeError
-        If no `fit` inside takes omics.
+        If none does.
     """
-    keyword = _fit_keyword(estimator, "omics")
-    if keyword is None:
+    if not accepts(estimator, "omics"):
         raise TypeError(
             f"{type(final_estimator(estimator)).__name__} is not trained with omics. Pass "
             "omics=None, or an estimator that learns from omics, e.g. MoMKDClassifier."
         )
-    return keyword
 
 
 def fit_arguments(estimator: Any, omics: Any, groups: Any, patients: Any) -> dict[str, Any]:
     """Keyword arguments for ``estimator.fit``.
+
+    Where scikit-learn's metadata routing is enabled, requests of the classifiers inside that are
+    not set are set, and the arguments are those that are requested.
 
     Parameters
     ----------
@@ -65,15 +75,60 @@ def fit_arguments(estimator: Any, omics: Any, groups: Any, patients: Any) -> dic
     TypeError
         If omics is given and no `fit` inside takes it.
     """
-    arguments = {}
+    arguments: dict[str, Any] = {}
     if omics is not None:
-        arguments[require_omics(estimator)] = omics
+        require_omics(estimator)
+    if get_config()["enable_metadata_routing"]:
+        arguments = _routed_arguments(estimator, omics, groups, patients)
+        if arguments or (omics is None and groups is None):
+            return arguments
+    if omics is not None:
+        arguments[str(_fit_keyword(estimator, "omics"))] = omics
     if groups is not None and (keyword := _fit_keyword(estimator, "groups")) is not None:
         arguments[keyword] = groups
     search = _search_prefix(estimator)
     if search is not None:
         arguments[f"{search}groups"] = patients if groups is None else groups
     return arguments
+
+
+def needs_routing(estimator: Any) -> bool:
+    """Whether fit arguments reach the classifiers inside by metadata routing alone.
+
+    It is so for scikit-learn's meta-estimators but for pipelines, searches and calibration.
+    """
+    if isinstance(estimator, Pipeline):
+        return needs_routing(estimator.steps[-1][1])
+    if _is_search(estimator) or isinstance(estimator, CalibratedClassifierCV):
+        return needs_routing(estimator.estimator)
+    around = hasattr(estimator, "estimator") or hasattr(estimator, "estimators")
+    return around and type(estimator).__module__.startswith("sklearn.")
+
+
+def _routed_arguments(estimator: Any, omics: Any, groups: Any, patients: Any) -> dict[str, Any]:
+    """What the estimators and splitters inside request, by the name under which they do."""
+    given = {"omics": omics, "groups": groups}
+    found: dict[str, Any] = {}
+    for inner in _inside(estimator):
+        requests = getattr(get_routing_for_object(inner), "fit", None)
+        for name, value in given.items():
+            asked = getattr(requests, "requests", {}).get(name, False)
+            if asked is None:
+                asked = value is not None and accepts(inner, name)
+                inner.set_fit_request(**{name: asked})
+            if isinstance(asked, str) and value is not None:
+                found[asked] = value
+    found |= {name: value for name, value in given.items() if value is not None}
+    found.setdefault("groups", patients)  # for splitters
+    consumed = get_routing_for_object(estimator).consumes("fit", list(found))
+    return {name: value for name, value in found.items() if name in consumed}
+
+
+def _inside(estimator: Any) -> Iterator[Any]:
+    """The estimator and all inside it, each once."""
+    parameters = [estimator, *estimator.get_params(deep=True).values()]
+    known = {id(e): e for e in parameters if isinstance(e, BaseEstimator)}
+    yield from known.values()
 
 
 def _fit_keyword(estimator: Any, name: str) -> str | None:
@@ -190,7 +245,8 @@ def warn_if_patients_are_split(estimator: Any, n_bags: int, n_patients: int) -> 
     outer = estimator
     while isinstance(outer, Pipeline):
         outer = outer.steps[-1][1]
-    for _, inner in getattr(outer, "estimators", None) or []:  # of voting and stacking
+    several = [inner for _, inner in getattr(outer, "estimators", None) or []]  # voting, stacking
+    for inner in (*several, getattr(outer, "estimator", None)):
         if isinstance(inner, BaseEstimator):
             warn_if_patients_are_split(inner, n_bags, n_patients)
     cv = getattr(outer, "cv", "prefit")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from ..data.bag_order import in_bag_order
 from ..data.patient import patient_labels
 from ..data.sequence import BagSequence, as_bags
 from ..data.training_patients import meet
+from ..estimators.decisions import Predictions, known_classes, predictions
 from ..io.atomic import atomic_write
 from ..messages import first_few
 
@@ -49,8 +49,9 @@ def prediction_table(
     -------
     DataFrame
         A row per bag: ``bag_id, patient_id``, ``y`` if it is given, ``p_<class>`` for each class,
-        and ``predicted``, the most probable class. A row per patient has ``n_bags`` instead of
-        ``bag_id``; patients are in the order of their first bags.
+        and ``predicted``, what `predict` says. A row per patient has ``n_bags`` instead of
+        ``bag_id``; patients are in the order of their first bags, and their class follows from the
+        mean probability by the rule of `predict`, as in :func:`evaluate`.
 
     Raises
     ------
@@ -83,18 +84,19 @@ def prediction_table(
     y = in_bag_order(y, bags, "y")
     check_consistent_length(bags, y)
     labels = None if y is None or unit == "bag" else patient_labels(bags, y)
-    proba = np.asarray(clf.predict_proba(bags))
+    classes = known_classes(clf)
+    found = predictions(clf, bags, classes)
     if not allow_training_patients:
         _warn_of_training_patients(clf, bags)
     if unit == "patient":
-        return _by_patient(bags, labels, proba, clf.classes_)
+        return _by_patient(bags, labels, found, classes)
     table = pd.DataFrame(
         {
             "bag_id": [bags.name(i) if b.bag_id is None else b.bag_id for i, b in enumerate(bags)],
             "patient_id": [bag.patient_id for bag in bags],
         }
     )
-    return _with_predictions(table, y, proba, clf.classes_)
+    return _with_predictions(table, y, found.proba, found.predicted, classes)
 
 
 def _warn_of_training_patients(clf: Any, bags: BagSequence) -> None:
@@ -110,26 +112,26 @@ def _warn_of_training_patients(clf: Any, bags: BagSequence) -> None:
 
 
 def _with_predictions(
-    table: pd.DataFrame, y: Any, proba: NDArray, classes: Iterable[Any]
+    table: pd.DataFrame, y: Any, proba: NDArray, predicted: NDArray, classes: list[Any]
 ) -> pd.DataFrame:
     if y is not None:
         table["y"] = np.asarray(y)
     for c, column in zip(classes, proba.T, strict=True):
         table[f"p_{c}"] = column
-    table["predicted"] = np.asarray(classes)[proba.argmax(axis=1)]
+    table["predicted"] = np.asarray(classes)[predicted]
     return table
 
 
 def _by_patient(
-    bags: BagSequence, labels: NDArray | None, proba: NDArray, classes: Iterable[Any]
+    bags: BagSequence, labels: NDArray | None, found: Predictions, classes: list[Any]
 ) -> pd.DataFrame:
-    """Means over the bags of each patient, in the order of the first bags."""
+    """Predictions for each patient, in the order of the first bags."""
     groups = bags.groups()
     _, first, n_bags = np.unique(groups, return_index=True, return_counts=True)
-    mean = pd.DataFrame(proba).groupby(groups).mean().to_numpy()
+    mean, predicted = found.of_patients(groups)
     names = [bags[int(i)].patient_id or bags.name(int(i)) for i in first]
     table = pd.DataFrame({"patient_id": names, "n_bags": n_bags})
-    return _with_predictions(table, labels, mean, classes)
+    return _with_predictions(table, labels, mean, predicted, classes)
 
 
 def to_stamp(predictions: pd.DataFrame, path: str | PathLike, *, label: str) -> pd.DataFrame:
@@ -150,8 +152,8 @@ def to_stamp(predictions: pd.DataFrame, path: str | PathLike, *, label: str) -> 
     -------
     DataFrame
         The table that was written, a row per patient, ordered by loss as STAMP does: ``PATIENT``,
-        `label`, ``pred``, ``<label>_<class>`` and ``loss``, the cross-entropy (empty without
-        labels).
+        `label`, ``pred`` (as in STAMP, the most probable class), ``<label>_<class>`` and ``loss``,
+        the cross-entropy (empty without labels).
 
     Raises
     ------

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from ..evaluation.results import VALIDATION_PART
 from .displays.style import shortened
 
 
@@ -22,21 +23,16 @@ class RepeatPredictions:
     y : int ndarray of shape (n_patients,)
         Class numbers; with two classes, 1 is the positive one.
     proba : ndarray of shape (n_patients, n_classes)
-    tuned : int ndarray of shape (n_patients,) or None
-        Predicted classes at the chosen thresholds; None without thresholds.
+    predicted : int ndarray of shape (n_patients,)
+        Class numbers that the estimator's `predict` says.
     thresholds : ndarray
         The distinct thresholds that the models chose.
     """
 
     y: NDArray
     proba: NDArray
-    tuned: NDArray | None
+    predicted: NDArray
     thresholds: NDArray
-
-    @property
-    def decided(self) -> NDArray:
-        """Predicted classes: at the chosen thresholds, or the most probable class without them."""
-        return self.proba.argmax(axis=1) if self.tuned is None else self.tuned
 
 
 def predictions_by_repeat(result: Any) -> list[RepeatPredictions]:
@@ -70,10 +66,24 @@ def _of_repeat(
     number = {c: k for k, c in enumerate(classes)}
     y = np.array([number[c] for c in table["y"]])
     proba = table[[f"p_{c}" for c in classes]].to_numpy(dtype=float)
-    if threshold.isna().any() or len(classes) != 2:
-        return RepeatPredictions(y, proba, None, np.array([]))
-    tuned = (proba[:, 1] >= threshold.to_numpy()).astype(int)
-    return RepeatPredictions(y, proba, tuned, np.unique(threshold))
+    predicted = np.array([number[c] for c in table["predicted"]])
+    none = threshold.isna().any() or len(classes) != 2
+    return RepeatPredictions(y, proba, predicted, np.array([]) if none else np.unique(threshold))
+
+
+def decision_rule(result: Any) -> str:
+    """How `predict` decides, in words: at which thresholds, or by the largest probability."""
+    table = result.by_model if hasattr(result, "by_model") else result.folds
+    known = table["threshold_source"].dropna()
+    own = table.loc[known.index[known != VALIDATION_PART]]
+    if len(own) and len(own) == len(table):
+        low, high = own["threshold"].min(), own["threshold"].max()
+        span = f"{low:.3g}" if low == high else f"{low:.3g} to {high:.3g}"
+        sources = ", ".join(pd.unique(own["threshold_source"]))
+        return f"at the threshold {span} of predict ({sources})"
+    parts = predictions_by_repeat(result)
+    plain = all(np.array_equal(p.proba.argmax(axis=1), p.predicted) for p in parts)
+    return "most probable class" if plain else "as predict of the models decides"
 
 
 def with_interval(result: Any, metric: str) -> tuple[float, float, float]:

@@ -41,6 +41,9 @@ class Recorder(ClassifierMixin, BaseEstimator):
     def predict_proba(self, X):
         return self.model_.predict_proba(mean_patch(X))
 
+    def predict(self, X):
+        return self.model_.predict(mean_patch(X))
+
 
 @pytest.fixture
 def pooled_lr():

@@ -29,10 +29,10 @@ def test_decision_curve_of_three_classes_is_refused(three_classes):
         DecisionCurveDisplay.from_result(three_classes)
 
 
-def test_confusion_counts_are_the_tuned_decisions(demo, three_classes):
+def test_confusion_counts_are_the_decisions_of_predict(demo, three_classes):
     counts = ConfusionDisplay.from_result(demo.result).counts
     table = demo.result.predictions
-    right = (table["y"] == table["predicted_tuned"]).sum() / 2  # repeats
+    right = (table["y"] == table["predicted"]).sum() / 2  # repeats
     assert counts.trace() == right
     assert counts.sum() == 20
     untuned = ConfusionDisplay.from_result(three_classes)

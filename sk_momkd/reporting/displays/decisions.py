@@ -9,7 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import ConfusionMatrixDisplay, confusion_matrix
 
-from ..repeat_predictions import positive_title, predictions_by_repeat, require_two_classes
+from ..repeat_predictions import (
+    decision_rule,
+    positive_title,
+    predictions_by_repeat,
+    require_two_classes,
+)
 from .style import COLOURS, GREY, axes, colour, literal, shortened, styled
 
 _THRESHOLDS = np.arange(0.01, 1.0, 0.01)
@@ -149,7 +154,7 @@ def net_benefit(positive: NDArray, proba: NDArray, thresholds: NDArray) -> NDArr
 
 @dataclass
 class ConfusionDisplay:
-    """Confusion matrix at the chosen thresholds, as counts and fractions of each true class.
+    """Confusion matrix of what `predict` says, as counts and fractions of each true class.
 
     Parameters
     ----------
@@ -189,7 +194,6 @@ class ConfusionDisplay:
         Parameters
         ----------
         result : Evaluation or ExternalEvaluation
-            If the models chose no threshold, the most probable class is the predicted one.
         ax : matplotlib Axes, optional
 
         Returns
@@ -203,9 +207,8 @@ class ConfusionDisplay:
         """
         repeats = predictions_by_repeat(result)
         labels = range(len(result.classes))
-        counts = [confusion_matrix(p.y, p.decided, labels=labels) for p in repeats]
-        tuned = repeats[0].tuned is not None
-        note = "at the chosen thresholds" if tuned else "most probable class"
+        counts = [confusion_matrix(p.y, p.predicted, labels=labels) for p in repeats]
+        note = decision_rule(result).partition(" of predict")[0]
         classes = tuple(result.classes)
         return cls(np.mean(counts, axis=0), classes, note, positive_title(classes)).plot(ax)
 

@@ -6,12 +6,11 @@ The items follow TRIPOD+AI (Collins et al., BMJ 2024;385:e078378) in our own wor
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import numpy as np
 import pandas as pd
 
-from ..repeat_predictions import with_interval
+from ..repeat_predictions import decision_rule, with_interval
 from .blocks import Block, Paragraph, Section, table
 from .context import ReportContext
 
@@ -145,15 +144,10 @@ def _imbalance(s: ReportContext) -> str | None:
 def _output(s: ReportContext) -> str | None:
     if s.result is None:
         return None
-    tuned = np.isfinite(_thresholds(s)).any()
-    how = "a threshold with the best F1 on the inner validation part"
-    chosen = how if tuned else "the largest probability"
-    return f"A probability per class, the mean over a patient's slides; decision by {chosen}."
-
-
-def _thresholds(s: ReportContext) -> Any:
-    source = s.result.by_model if _external(s) else s.result.folds
-    return source["threshold"].to_numpy(dtype=float)
+    return (
+        "A probability per class, the mean over a patient's slides; predicted class: "
+        f"{decision_rule(s.result)}."
+    )
 
 
 def _separation(s: ReportContext) -> str | None:

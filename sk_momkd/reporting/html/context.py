@@ -105,7 +105,7 @@ def _confidence(table: pd.DataFrame, classes: list[Any]) -> pd.DataFrame:
     rows = {
         "patient_id": table["patient_id"].astype(str).to_numpy(),
         "y": table["y"].to_numpy(),
-        "predicted": np.array(classes, dtype=object)[proba.argmax(axis=1)],
+        "predicted": table["predicted"].to_numpy(dtype=object),
         "p_true": proba[np.arange(len(true)), true],
         "margin": best[:, -1] - best[:, -2],
         "fold": table["fold"].to_numpy() if "fold" in table else 0,

@@ -228,9 +228,8 @@ def _cards(context: ReportContext) -> list[tuple[str, str]]:
     result, summary = context.result, context.result.summary
     cards = [(str(len(context.patient_confidence())), "patients")]
     wanted = [("auroc", f"AUROC{ensemble_note(result)}")]
-    suffix = "_tuned" if summary["value"].notna().get("sensitivity_tuned", False) else ""
     note = positive_note(result.classes)
-    wanted += [(f"{name}{suffix}", f"{name}{note}") for name in ("sensitivity", "specificity")]
+    wanted += [(name, f"{name}{note}") for name in ("sensitivity", "specificity")]
     for metric, words in [*wanted, ("calibration_error", "calibration error")]:
         if metric in summary.index:
             value, low, high = with_interval(result, metric)

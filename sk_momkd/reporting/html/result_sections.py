@@ -7,10 +7,17 @@ from typing import Any
 
 import pandas as pd
 
+from ...evaluation.results import VALIDATION_PART
 from ..displays.calibration import ReliabilityDisplay
 from ..displays.curves import PRDisplay, ROCDisplay
 from ..displays.decisions import ConfusionDisplay, DecisionCurveDisplay
-from ..repeat_predictions import ensemble_note, interval_text, positive_note, with_interval
+from ..repeat_predictions import (
+    decision_rule,
+    ensemble_note,
+    interval_text,
+    positive_note,
+    with_interval,
+)
 from .blocks import Block, Paragraph, Picture, Pictures, Section, chart, table
 from .context import ReportContext
 
@@ -141,7 +148,8 @@ def calibration_section(context: ReportContext) -> Section:
         (
             lambda: ConfusionDisplay.from_result(result),
             "Confusion matrix",
-            f"Number of patients, and fraction of the true class{note}.",
+            "Number of patients by what the estimator's predict says, and fraction of the true "
+            f"class{note}.",
         ),
     ]
     blocks: list[Block] = []
@@ -170,16 +178,16 @@ def _chosen_thresholds(result: Any) -> pd.Series:
 
 
 def _threshold_line(result: Any) -> str:
-    chosen = _chosen_thresholds(result)
+    """How `predict` decides, and what the thresholds of the metrics are that it does not use."""
+    table = result.by_model if hasattr(result, "by_model") else result.folds
+    line = f"The predicted class is that of the estimator: {decision_rule(result)}."
+    chosen = table.loc[table["threshold_source"] == VALIDATION_PART, "threshold"]
     if not len(chosen):
-        return (
-            "The models have no inner validation part and therefore chose no threshold. The "
-            "predicted class is the most probable one."
-        )
+        return line
     return (
-        "Each model chose the threshold with the best F1 on its own inner validation part, without "
-        f"test patients. The thresholds range from {chosen.min():.2f} to {chosen.max():.2f}, with "
-        f"median {chosen.median():.2f}."
+        f"{line} Each model also chose the threshold with the best F1 on its own inner validation "
+        f"part, without test patients, from {chosen.min():.2f} to {chosen.max():.2f}, with median "
+        f"{chosen.median():.2f}. Metrics at these thresholds say so; predict does not use them."
     )
 
 
