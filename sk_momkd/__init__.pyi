@@ -58,6 +58,7 @@ from .exceptions import (
     CohortWarning as CohortWarning,
     EmptyInstancesWarning as EmptyInstancesWarning,
     ExpressionScaleWarning as ExpressionScaleWarning,
+    FeatureTypeWarning as FeatureTypeWarning,
     LeakageError as LeakageError,
     OmicsError as OmicsError,
     PairingWarning as PairingWarning,

@@ -74,6 +74,13 @@ class EmptyInstancesWarning(UserWarning):
     """
 
 
+class FeatureTypeWarning(UserWarning):
+    """Features are integers that could be the bits of floats.
+
+    Read a few of them. If they are meant as numbers, store them as floats.
+    """
+
+
 class ExpressionScaleWarning(UserWarning):
     """Expression looks neither like counts nor like a log scale, or has values far from all others.
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..exceptions import BagError, EmptyInstancesWarning
+from ..exceptions import BagError, EmptyInstancesWarning, FeatureTypeWarning
 
 _WIDE = 8  # features; an instance of fewer may be zero by chance
 
@@ -77,8 +77,10 @@ def check_features(features: Any, name: str) -> NDArray:
 
 
 _FLOAT_OF_SIZE = {2: ("float16", "bfloat16"), 4: ("float32",), 8: ("float64",)}
+_MANTISSA = {"float16": 10, "bfloat16": 7, "float32": 23, "float64": 52}  # bits
 _PLAUSIBLE = (2.0**-13, 2.0**12)  # magnitude of features
-_SAMPLE = 4096
+_SAMPLE = 2**17
+_SURE = 0.12  # standard error of a jump that tells 0.69 from 0
 
 
 def _as_float(bits: NDArray, kind: str) -> NDArray:
@@ -90,24 +92,68 @@ def _as_float(bits: NDArray, kind: str) -> NDArray:
 def _refuse_bit_patterns(features: NDArray, name: str) -> None:
     """Raise if integers are the bits of floats, as tools store bfloat16 for want of a dtype.
 
-    As floats nearly all have the magnitude of features; as integers nearly all are large.
+    As floats nearly all have the magnitude of features; as integers nearly all are large, and
+    their frequency jumps where a float doubles.
     """
     kinds = _FLOAT_OF_SIZE.get(features.dtype.itemsize, ())
-    sample = features[: max(1, _SAMPLE // features.shape[1])].ravel()
+    sample = features[:: max(1, features.size // _SAMPLE)].ravel()
     sample = np.ascontiguousarray(sample[sample != 0])
     if not len(sample):
         return
     bits = sample.view(f"u{sample.dtype.itemsize}") if kinds else sample
+    unsure = ""
     for kind in kinds:
         with np.errstate(invalid="ignore"):
             size = np.abs(_as_float(bits, kind))
         in_range = ((size >= _PLAUSIBLE[0]) & (size <= _PLAUSIBLE[1])).mean()
-        if in_range > 0.95 and np.median(np.abs(sample.astype(np.float64))) > 2**13:
+        large = np.median(np.abs(sample.astype(np.float64))) > 2**13
+        if in_range <= 0.95 or not large:
+            continue
+        sure = len(kinds) == 1 or _are_bits(bits, kind)
+        if sure is False:
+            continue
+        found = (
+            f"{name}: features are integers of dtype {features.dtype} from {sample.min()} to "
+            f"{sample.max()}, which {'are' if sure else 'could be'} the bits of {kind} numbers (up "
+            f"to {size.max():.3g})."
+        )
+        if sure:
             raise BagError(
-                f"{name}: features are integers of dtype {features.dtype} from {sample.min()} to "
-                f"{sample.max()}, which are the bits of {kind} numbers (up to {size.max():.3g}). "
-                "Convert them when they are written, e.g. tensor.float() before saving."
+                f"{found} Convert them when they are written, e.g. tensor.float() before saving."
             )
+        unsure = unsure or found
+    if unsure:
+        warnings.warn(
+            f"{unsure} They are taken for numbers. If they are, store them as floats.",
+            FeatureTypeWarning,
+            stacklevel=3,
+        )
+
+
+def _are_bits(bits: NDArray, kind: str) -> bool | None:
+    """Whether 16-bit integers of the size of bits of floats are such, or intensities.
+
+    Bits of floats count evenly between 2**k and 2**(k+1), so that their frequency doubles from one
+    octave to the next where that of the floats goes on; intensities know of no octaves. Too few
+    values to see that are bits if both signs occur, which leaves a gap between two groups, and
+    are unknown (None) otherwise.
+    """
+    quarter = _MANTISSA[kind] - 2  # of an octave, in bits
+    unsigned = bits & (np.iinfo(bits.dtype).max >> 1)
+    if not (unsigned & ((1 << quarter) - 1)).any():
+        return False  # multiples of a large number
+    first = int(unsigned.min() >> quarter) & ~3
+    counts = np.bincount((unsigned >> quarter).astype(np.int64) - first).astype(float)
+    counts = np.pad(counts, (4, 8 - len(counts) % 4)) + 0.5
+    edges = np.arange(4, len(counts) - 1, 4)  # the first quarter of each octave
+    below2, below, above, above2 = (np.log(counts[edges + shift]) for shift in (-2, -1, 0, 1))
+    jumps = above - below - ((below - below2) + (above2 - above)) / 2
+    errors = 2.25 / counts[edges] + 2.25 / counts[edges - 1]
+    weights = 1 / (errors + 0.25 / counts[edges - 2] + 0.25 / counts[edges + 1])
+    if weights.sum() > 1 / _SURE**2:
+        return bool((jumps * weights).sum() / weights.sum() > np.log(2) / 2)
+    negative = (bits > unsigned).mean()
+    return True if 0.05 < negative < 0.95 else None
 
 
 def empty_instances(features: NDArray, fill: float = 0.0) -> NDArray:

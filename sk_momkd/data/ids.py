@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from ..exceptions import CohortError
 
@@ -186,6 +187,55 @@ def is_numeric_index(index: pd.Index) -> bool:
     )
 
 
+_SOME_ROWS = 32  # that tell most columns of expression from ids
+_MANY_COLUMNS = 200  # of text, of which those without any known id in these rows are passed over
+
+
+def _kinds(frame: pd.DataFrame) -> NDArray:
+    """Kind of each column: i for whole numbers, f for others, O for text, "" for no ids."""
+    of_type = {"i": "i", "u": "i", "f": "f", "O": "O", "U": "O", "S": "O", "T": "O"}
+    kinds = []
+    for dtype in frame.dtypes:
+        is_text = isinstance(dtype, pd.CategoricalDtype | pd.StringDtype)
+        kinds.append("O" if is_text else of_type.get(getattr(dtype, "kind", ""), ""))
+    return np.array(kinds)
+
+
+def _columns_of_numbers(
+    frame: pd.DataFrame, places: NDArray, numbers: set[int], least: int
+) -> list[int]:
+    """Those `places` of columns of whole numbers of which `least` are among `numbers`."""
+    some = np.sort(_floats(frame.iloc[:_SOME_ROWS], places), axis=0)
+    whole = ((some % 1 == 0) | np.isnan(some)).all(axis=0)
+    places = places[whole & ~(np.diff(some, axis=0) == 0).any(axis=0)]
+    values = _floats(frame, places)
+    found = (values >= min(numbers)) & (values <= max(numbers))
+    places, values = places[found.sum(axis=0) >= least], values[:, found.sum(axis=0) >= least]
+    return places[np.isin(values, list(numbers)).sum(axis=0) >= least].tolist()
+
+
+def _floats(frame: pd.DataFrame, places: NDArray) -> NDArray:
+    return frame.iloc[:, places].to_numpy(dtype=float, na_value=np.nan)
+
+
+def _may_hold_ids(frame: pd.DataFrame, known: set[str], least: int) -> Iterator[int]:
+    """Positions of the columns that could hold ids, of frames that may have thousands."""
+    kinds = _kinds(frame)
+    numbers = {int(name) for name in known if name.isdecimal() and len(name) < 16}
+    numeric, texts = np.flatnonzero(np.isin(kinds, ["i", "f"])), np.flatnonzero(kinds == "O")
+    places: list[int] = []
+    if numbers and len(numeric):
+        places += _columns_of_numbers(frame, numeric, numbers, least)
+    some = frame.iloc[:_SOME_ROWS, texts].to_numpy(dtype=object)
+    for place, column in zip(texts.tolist(), some.T, strict=True):
+        values = [str(value) for value in column if value is not None and value == value]
+        if len(set(values)) < len(values):
+            continue
+        if len(texts) <= _MANY_COLUMNS or any(normalise_id(value) in known for value in values):
+            places.append(place)
+    yield from sorted(places)
+
+
 def column_of_ids(frame: pd.DataFrame, known: set[str], index: pd.Index) -> Any:
     """The column of `frame` that holds most ids of `known`, each once; None if none does.
 
@@ -193,12 +243,13 @@ def column_of_ids(frame: pd.DataFrame, known: set[str], index: pd.Index) -> Any:
     """
     ids = [normalise_id(value) for value in index]
     best, most = None, max(1, len(known.intersection(ids)), min(len(known), len(frame)) // 2)
-    for column in frame.columns:
-        values = frame[column]
-        if values.ndim > 1 or pd.api.types.is_bool_dtype(values) or not values.is_unique:
+    doubled = set(frame.columns[frame.columns.duplicated()])
+    for place in _may_hold_ids(frame, known, most):
+        values = frame.iloc[:, place]
+        if values.name in doubled or not values.is_unique:
             continue
         own = [normalise_id(value) for value in values.dropna()]
         found = len(known.intersection(own))
         if found >= most and own != ids:
-            best, most = column, found + 1
+            best, most = values.name, found + 1
     return best

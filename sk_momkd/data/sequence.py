@@ -18,7 +18,10 @@ from .bag import NO_TABLE, Bag
 from .ids import RULES, both, collisions, normalise_id
 
 CENTRES = ("centroid", "centroids", "centers", "centres")  # of patches; the rest are corners
-POSITIONS = ("pos", "coords", "coordinates", "positions", "coord", "xy", *CENTRES)
+POSITIONS = (
+    *("pos", "coords", "coordinates", "positions", "position", "coord", "xy"),
+    *("patch_coords", "tile_coords", "locations", "spatial", *CENTRES),
+)
 
 
 def _objects(values: Iterable[Any]) -> NDArray:

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import h5py
 import numpy as np
 
 from ..exceptions import OmicsError
 
-SPARSE = ("csr_matrix", "csc_matrix")  # values of the attribute "encoding-type"
+_SPARSE = ("csr_matrix", "csc_matrix", "csr", "csc")
 _BLOCK = 2**22  # indices that are read at once
+
+
+def sparse_kind(attribute: Callable[[str], Any]) -> str:
+    """How a sparse matrix is stored, by its attributes, of which files of old have others."""
+    stated = attribute("encoding-type") or attribute("h5sparse_format")
+    stated = stated.decode(errors="replace") if isinstance(stated, bytes) else stated
+    return stated if isinstance(stated, str) and stated in _SPARSE else ""
 
 
 def check_stored_sparse(group: h5py.Group) -> None:
@@ -20,14 +30,14 @@ def check_stored_sparse(group: h5py.Group) -> None:
         Naming the file and the matrix.
     """
     where = f"{group.file.filename}: the sparse matrix {group.name!r}"
-    shape = np.ravel(group.attrs.get("shape", ()))
+    shape = np.ravel(group.attrs.get("shape", group.attrs.get("h5sparse_shape", ())))
     parts = [group.get(key) for key in ("data", "indices", "indptr")]
     if not all(isinstance(part, h5py.Dataset) and part.ndim == 1 for part in parts):
         raise OmicsError(f"{where} is incomplete. Write the file again.")
     data, indices, indptr = parts
     if len(shape) != 2 or {shape.dtype.kind, indices.dtype.kind, indptr.dtype.kind} - {*"iu"}:
         raise OmicsError(f"{where} has indices that are no integers. Write the file again.")
-    major, minor = shape if group.attrs["encoding-type"] == "csr_matrix" else shape[::-1]
+    major, minor = shape if sparse_kind(group.attrs.get).startswith("csr") else shape[::-1]
     starts = indptr[:]
     lengths = (len(starts) == major + 1, len(data) == len(indices))
     if not all(lengths) or starts[0] != 0 or starts[-1] != len(indices):

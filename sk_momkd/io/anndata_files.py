@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,19 +16,39 @@ from ..exceptions import BagFileError, OmicsError
 from .hdf5_checks import check_h5ad
 from .named_arrays import number, stated
 from .read_errors import errors_that_name, h5ad_errors
+from .zarr_stores import (
+    files_of_store,
+    metadata_of_store,
+    one_of_coords,
+    require_chunks,
+    require_expression_chunks,
+    require_store,
+)
 
 if TYPE_CHECKING:
     from anndata import AnnData
+    from zarr import Group
 
 NUMBERS = ("patch_size", "magnification", "patch_pixels")
 GEOMETRY = ("unit", "anchor", "encoder", "feature_type", *NUMBERS)  # of BagInfo in ``uns["bag"]``
 
 
 class AnnDataBag:
-    """A ``.h5ad`` of one slide as LazySlide writes it: X, ``obsm["spatial"]``, tile spec."""
+    """An AnnData of one slide as LazySlide writes it: X, ``obsm["spatial"]``, tile spec.
 
-    def __init__(self, path: str, format: str = "auto", *, allow_external: bool = False) -> None:
+    It is a ``.h5ad`` file, or a store of zarr.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        format: str = "auto",
+        *,
+        allow_external: bool = False,
+        allow_constant: bool = False,
+    ) -> None:
         self.path, self.format, self.allow_external = path, format, allow_external
+        self.allow_constant = allow_constant
 
     def shape(self) -> tuple[int, ...]:
         """(n_instances, n_features)."""
@@ -51,13 +71,13 @@ class AnnDataBag:
 
     @property
     def parts(self) -> list[str]:
-        """The file."""
-        return [self.path]
+        """The file; of a zarr store, the files in it."""
+        return files_of_store(self.path) if self._in_zarr else [self.path]
 
     @property
     def stated_in(self) -> list[str]:
-        """The file."""
-        return [self.path]
+        """The file; of a zarr store, those with metadata."""
+        return metadata_of_store(self.path) if self._in_zarr else [self.path]
 
     def info(self) -> BagInfo:
         """Keys, unit and patch size, as far as the file holds them."""
@@ -76,15 +96,47 @@ class AnnDataBag:
     @contextmanager
     def _header(self) -> Iterator[AnnData]:
         """The slide with X on disk."""
+        if self._in_zarr:
+            with self._store() as store:
+                yield _without_x(store)
+            return
         slide = self._load(backed="r")
         try:
             yield slide
         finally:
             slide.file.close()
 
+    @property
+    def _in_zarr(self) -> bool:
+        return self.path.lower().endswith(".zarr")
+
+    @contextmanager
+    def _store(self) -> Iterator[Group]:
+        require_store(self.path, allow_external=self.allow_external)
+        with errors_that_name(self.path, "zarr store of an AnnData", h5ad_errors()):
+            import zarr
+
+            store = zarr.open_group(self.path, mode="r")
+            if "X" not in store:
+                raise BagFileError(f"{self.path} has no X; put the patch features there.")
+            yield store
+
+    def _load_store(self) -> AnnData:
+        import anndata
+
+        with self._store() as store:
+            if not self.allow_constant:
+                require_expression_chunks(self.path, store)
+            if "obsm/spatial" in store:
+                coords: Any = store["obsm/spatial"]
+                require_chunks(self.path, "spatial", coords, may_lack=one_of_coords(coords))
+            return anndata.read_zarr(self.path)
+
     def _load(self, backed: Literal["r"] | None = None) -> AnnData:
         import anndata
 
+        if self._in_zarr:
+            return self._load_store()
         try:
             check_h5ad(self.path, allow_external=self.allow_external)
         except OmicsError as error:  # a damaged sparse matrix
@@ -95,6 +147,17 @@ class AnnDataBag:
             slide.file.close()
             raise BagFileError(f"{self.path} has no X; put the patch features there.")
         return slide
+
+
+def _without_x(store: Group) -> AnnData:
+    """All of a slide in zarr that describes its patches."""
+    from anndata import AnnData
+    from anndata.io import read_elem
+
+    x: Any = store["X"]
+    shape = x.shape if hasattr(x, "chunks") else tuple(x.attrs["shape"])
+    parts = {name: read_elem(store[name]) for name in ("obsm", "obsp", "uns") if name in store}
+    return AnnData(shape=shape, **parts)
 
 
 def _of_lazyslide(slide: AnnData) -> dict[str, float]:

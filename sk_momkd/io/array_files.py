@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,19 +15,33 @@ from numpy.typing import NDArray
 
 from ..data.arrays import BagArrays, to_numpy
 from ..data.bag import BagInfo
-from ..data.sequence import POSITIONS
 from ..exceptions import BagFileError
 from .local_files import (
     LARGEST_EXPANSION,
     check_zip,
-    leaves_its_folder,
     require_plausible_size,
     require_regular,
 )
-from .named_arrays import feature_key, named_arrays, named_info, squeezed
+from .named_arrays import (
+    coords_key,
+    feature_key,
+    is_of_a_bag,
+    named_arrays,
+    named_info,
+    squeezed,
+    x_and_y,
+)
 from .read_errors import PARSER_ERRORS, errors_that_name
-
-_X_AND_Y = (("x", "y"), ("coord_x", "coord_y"), ("coords_x", "coords_y"), ("X", "Y"))
+from .slide_files import coords_beside
+from .zarr_stores import (
+    arrays_of,
+    files_of_store,
+    metadata_of_store,
+    one_of_coords,
+    require_chunks,
+    require_store,
+    size_of_store,
+)
 
 
 class _Content(NamedTuple):
@@ -42,37 +56,57 @@ def _needs(package: str, path: str) -> BagFileError:
     return BagFileError(f"{path}: reading it needs {package}, pip install {package}.")
 
 
-def _header(file: Any, what: str, size: int) -> tuple[int, ...]:
-    """Shape of a numpy array from its header; one that declares more than the file raises."""
+def _header(file: Any, what: str, size: int) -> tuple[tuple[int, ...], np.dtype]:
+    """Shape and type of a numpy array from its header; more than the file can hold raises."""
     version = numpy_format.read_magic(file)
     read = numpy_format.read_array_header_1_0
     read = read if version == (1, 0) else numpy_format.read_array_header_2_0
     shape, _, dtype = read(file)
     n_bytes = dtype.itemsize * int(np.prod(shape, dtype=object))
-    require_plausible_size(what, n_bytes, size, compressed=False)
-    return shape
+    if not dtype.hasobject:  # else a pickle, of any size
+        require_plausible_size(what, n_bytes, size, compressed=False)
+    return shape, dtype
+
+
+def _refuse_objects(what: str) -> None:
+    raise BagFileError(
+        f"{what} holds Python objects, which are stored as pickles and could run any code. Save "
+        "numbers: one array of shape (n_instances, n_features) per slide."
+    )
 
 
 @contextmanager
 def _numpy(path: str) -> Iterator[_Content]:
-    with open(path, "rb") as file:
-        shape = _header(file, path, os.path.getsize(path))
-    yield _Content({"features": shape}, lambda _: np.load(path, allow_pickle=False), {})
+    paths = {"features": path} | ({"coords": str(c)} if (c := coords_beside(Path(path))) else {})
+    shapes = {}
+    for name, own in paths.items():
+        with open(own, "rb") as file:
+            shapes[name], dtype = _header(file, own, os.path.getsize(own))
+        if dtype.hasobject:
+            _refuse_objects(own)
+    yield _Content(shapes, lambda name: np.load(paths[name], allow_pickle=False), {})
 
 
 @contextmanager
 def _numpy_archive(path: str) -> Iterator[_Content]:
     check_zip(path, expansion=LARGEST_EXPANSION)
-    shapes, values = {}, {}
+    shapes, objects = {}, []
     with zipfile.ZipFile(path) as archive:
         for part in archive.infolist():
             name = part.filename.removesuffix(".npy")
             with archive.open(part) as file:
-                shapes[name] = _header(file, f"{path}: {name}", part.file_size)
+                shape, dtype = _header(file, f"{path}: {name}", part.file_size)
+            if dtype.hasobject:  # notes beside the arrays are passed over, bags are refused
+                objects.append(name)
+            else:
+                shapes[name] = shape
+    if held := [name for name in objects if is_of_a_bag(name)]:
+        _refuse_objects(f"{path}: {held[0]!r}")
+    single = [name for name, shape in shapes.items() if shape in ((), (1,))]
+    arrays = {name: shape for name, shape in shapes.items() if name not in single}
     with np.load(path, allow_pickle=False) as stored:
-        values = {name: stored[name] for name, shape in shapes.items() if not shape}
-        arrays = {name: shape for name, shape in shapes.items() if shape}
-        yield _Content(arrays, lambda name: stored[name], {k: v.item() for k, v in values.items()})
+        values = {name: stored[name].item() for name in single}
+        yield _Content(arrays, lambda name: stored[name], values)
 
 
 @contextmanager
@@ -101,12 +135,12 @@ def _parquet(path: str) -> Iterator[_Content]:
     n_rows = file.metadata.num_rows
     n_bytes = sum(file.metadata.row_group(i).total_byte_size for i in range(file.num_row_groups))
     require_plausible_size(path, max(n_bytes, n_rows * len(names)), os.path.getsize(path))
-    pair = next((p for p in _X_AND_Y if set(p) <= set(names)), ())
+    pair = x_and_y(names)
     lists = [f.name for f in file.schema_arrow if str(f.type).startswith(("list", "fixed_size"))]
     plain = [n for n in names if n not in (*pair, *lists)]
     numbers = [n for n in plain if _is_number(file.schema_arrow.field(n).type)]
     held = {name: name for name in lists} | ({"coords": pair} if pair else {})
-    if not set(lists) - set(POSITIONS):
+    if not set(lists) - {coords_key(lists)}:
         held["features"] = tuple(numbers)
     metadata = {k.decode(): v.decode() for k, v in (file.schema_arrow.metadata or {}).items()}
 
@@ -127,27 +161,29 @@ def _is_number(kind: Any) -> bool:
 
 
 @contextmanager
-def _zarr(path: str) -> Iterator[_Content]:
+def _zarr(path: str, *, allow_constant: bool) -> Iterator[_Content]:
     try:
         import zarr
     except ImportError as error:
         raise _needs("zarr", path) from error
     node = zarr.open(path, mode="r")
-    arrays = {"features": node} if isinstance(node, zarr.Array) else dict(node.arrays())
-    size = sum(os.path.getsize(os.path.join(p, f)) for p, _, files in os.walk(path) for f in files)
+    arrays = arrays_of(path, node)
+    size = size_of_store(path)
     for name, array in arrays.items():
         require_plausible_size(f"{path}: {name}", array.nbytes, size)
     attributes = dict(node.attrs)
     for array in arrays.values():
         attributes = dict(array.attrs) | attributes
-    yield _Content(
-        {name: array.shape for name, array in arrays.items()},
-        lambda name: np.asarray(arrays[name][...]),
-        attributes,
-    )
+
+    def values(name: str) -> NDArray:
+        may_lack = one_of_coords(arrays[name]) if name == coords_key(arrays) else 0
+        require_chunks(path, name, arrays[name], may_lack=may_lack, allow_missing=allow_constant)
+        return np.asarray(arrays[name][...])
+
+    yield _Content({name: array.shape for name, array in arrays.items()}, values, attributes)
 
 
-_OPENERS = {
+_OPENERS: dict[str, tuple[str, Callable[..., AbstractContextManager[_Content]]]] = {
     ".npy": ("npy", _numpy),
     ".npz": ("npz", _numpy_archive),
     ".safetensors": ("safetensors", _safetensors),
@@ -159,8 +195,16 @@ _OPENERS = {
 class ArrayBag:
     """Named arrays in a file: features, and where they are there coordinates and a graph."""
 
-    def __init__(self, path: str, format: str = "auto", *, allow_external: bool = False) -> None:
+    def __init__(
+        self,
+        path: str,
+        format: str = "auto",
+        *,
+        allow_external: bool = False,
+        allow_constant: bool = False,
+    ) -> None:
         self.path, self.format, self.allow_external = path, format, allow_external
+        self.allow_constant = allow_constant
 
     def shape(self) -> tuple[int, ...]:
         """(n_instances, n_features)."""
@@ -180,15 +224,16 @@ class ArrayBag:
 
     @property
     def parts(self) -> list[str]:
-        """The file; of a zarr store, the files in it."""
-        if not os.path.isdir(self.path):
-            return [self.path]
-        return sorted(os.path.join(p, f) for p, _, files in os.walk(self.path) for f in files)
+        """The file, and that of its coordinates; of a zarr store, the files in it."""
+        if os.path.isdir(self.path):
+            return files_of_store(self.path)
+        coords = coords_beside(Path(self.path)) if self._kind == "npy" else None
+        return [self.path] if coords is None else [self.path, str(coords)]
 
     @property
     def stated_in(self) -> list[str]:
         """Files from which `info` reads."""
-        return self.parts[:8]
+        return metadata_of_store(self.path) if os.path.isdir(self.path) else self.parts
 
     def info(self) -> BagInfo:
         """Format, keys, unit and what else the file states."""
@@ -208,23 +253,10 @@ class ArrayBag:
         if self._kind == "zarr":
             require_store(self.path, allow_external=self.allow_external)
         else:
-            require_regular(self.path, allow_external=self.allow_external)
+            for part in self.parts:
+                require_regular(part, allow_external=self.allow_external)
         _, opener = _OPENERS[Path(self.path).suffix.lower()]
+        options = {"allow_constant": self.allow_constant} if self._kind == "zarr" else {}
         named = errors_that_name(self.path, f"{self._kind} file", PARSER_ERRORS)
-        with named, opener(self.path) as content:
+        with named, opener(self.path, **options) as content:
             yield content
-
-
-def require_store(path: str, *, allow_external: bool) -> None:
-    """Raise unless a zarr store is a folder of regular files, none a link to elsewhere."""
-    if not os.path.isdir(path):
-        raise BagFileError(f"{path} does not exist, or is no folder of zarr.")
-    if not allow_external and os.path.islink(path) and leaves_its_folder(path):
-        raise BagFileError(f"{path} is a link to elsewhere; allow it with allow_external=True.")
-    for folder, folders, files in os.walk(path):
-        for name in (*folders, *files):
-            inner = os.path.join(folder, name)
-            if not allow_external and os.path.islink(inner):
-                raise BagFileError(f"{inner} is a link; allow it with allow_external=True.")
-            if name in files:
-                require_regular(inner, allow_external=allow_external)

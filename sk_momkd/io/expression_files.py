@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from ..exceptions import OmicsError
-from .array_files import require_store
 from .local_files import require_plausible_size, require_regular
 from .read_errors import PARSER_ERRORS, errors_that_name, h5ad_errors
 from .tables import is_table, open_text, read_table
+from .zarr_stores import require_expression_chunks, require_store
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -40,10 +40,14 @@ def is_zarr(path: str | PathLike) -> bool:
 
 def read_zarr(path: str | PathLike, *, allow_external: bool) -> AnnData:
     """An AnnData in a zarr store, in memory."""
-    import anndata
-
+    try:
+        import anndata
+        import zarr
+    except ImportError as error:
+        raise OmicsError(f"{path}: reading zarr needs zarr, pip install zarr.") from error
     require_store(os.fspath(path), allow_external=allow_external)
     with errors_that_name(path, "zarr store of an AnnData", h5ad_errors()):
+        require_expression_chunks(os.fspath(path), zarr.open_group(os.fspath(path), mode="r"))
         return anndata.read_zarr(path)
 
 

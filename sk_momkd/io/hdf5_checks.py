@@ -10,13 +10,14 @@ import sys
 from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
 import h5py
 
-from ..data.stored_sparse import SPARSE, check_stored_sparse
+from ..data.stored_sparse import check_stored_sparse, sparse_kind
 from ..exceptions import BagFileError
 from .local_files import require_plausible_size, require_regular, require_unchanged
 from .read_errors import PARSER_ERRORS, errors_that_name
@@ -238,7 +239,7 @@ def check_tree(group: h5py.Group, *, allow_external: bool = False) -> None:
             names = list(here.id)
             found = (_member(here, name, allow_external=allow_external) for name in names)
             waiting += [member for member in found if member is not None]
-            if attribute(here, "encoding-type") in SPARSE:
+            if sparse_kind(partial(attribute, here)):
                 check_stored_sparse(here)
 
 

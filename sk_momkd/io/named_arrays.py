@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -13,8 +13,15 @@ from ..data.sequence import CENTRES, POSITIONS
 from ..exceptions import BagFileError
 from ..messages import first_few
 
-FEATURES = ("features", "feats", "feat", "embeddings", "patch_embeddings", "embedding", "x", "X")
+FEATURES = (
+    *("features", "feature", "feats", "feat", "embeddings", "embedding", "embs"),
+    *("patch_embeddings", "patch_features", "tile_embeddings", "tile_features", "x"),
+)
 EDGES = "edge_index"
+_PAIRS = (  # coordinates in two arrays or columns
+    *(("x", "y"), ("coord_x", "coord_y"), ("coords_x", "coords_y"), ("x_coord", "y_coord")),
+    *(("pos_x", "pos_y"), ("x_coords", "y_coords")),
+)
 _ENCODER = ("encoder", "extractor", "model_name", "patch_encoder", "feature_extractor")
 _SIZES = ("patch_size_level0", "patch_size")
 _TYPES = ("feat_type", "feature_type")
@@ -42,21 +49,46 @@ def squeezed(shape: tuple[int, ...]) -> tuple[int, ...]:
     return shape[1:] if len(shape) == 3 and shape[0] == 1 else shape
 
 
-def _one_of(names: tuple[str, ...], present: Collection[str]) -> str | None:
-    return next((name for name in names if name in present), None)
+def _named(names: Iterable[str], present: Collection[str]) -> list[str]:
+    """Those of `present` that are among `names`, in the order of these, in any letter case."""
+    return [own for name in names for own in present if str(own).casefold() == name]
+
+
+def x_and_y(present: Collection[str]) -> tuple[str, ...]:
+    """Names of the two arrays or columns that hold the coordinates; () without such."""
+    pairs = (tuple(_named(pair, present)) for pair in _PAIRS)
+    return next((pair for pair in pairs if len(pair) == 2), ())
+
+
+def coords_key(present: Collection[str]) -> str | None:
+    """Name of the array of coordinates among the names of a file."""
+    return next(iter(_named(POSITIONS, present)), None)
+
+
+def is_of_a_bag(name: str) -> bool:
+    """Whether an array of this name is features, coordinates or a graph."""
+    return name.casefold() in (*FEATURES, *POSITIONS, EDGES)
+
+
+def _pair_beside_features(present: Collection[str]) -> tuple[str, ...]:
+    """`x_and_y` if the features have another name: x and y alone are features and a label."""
+    pair = x_and_y(present)
+    return pair if set(_named(FEATURES, present)) - set(pair) else ()
 
 
 def feature_key(path: str, present: Collection[str], kind: str) -> str:
     """Name of the features among the names of a file; a single array needs no known name."""
-    found = [name for name in FEATURES if name in present]
-    rest = [name for name in present if name not in (*POSITIONS, EDGES)]
+    pair = _pair_beside_features(present)
+    found = [name for name in _named(FEATURES, present) if name not in pair]
+    others = (*pair, *_named(POSITIONS, present), EDGES)
+    rest = [name for name in present if name not in others]
     if not found and len(rest) == 1 and kind != "dict":
         return rest[0]
     if len(found) != 1:
         raise BagFileError(
             f"{path} holds a {kind} with {first_few(sorted(map(str, present)), 8) or 'nothing'}; "
             f"expected exactly one of {', '.join(map(repr, FEATURES))}, and with coordinates one "
-            f"of {', '.join(map(repr, POSITIONS))}."
+            f"of {', '.join(map(repr, POSITIONS))}, or x and y."
         )
     return found[0]
 
@@ -72,8 +104,14 @@ def named_arrays(
         values = convert(content[key])
         return values.reshape(squeezed(values.shape))
 
-    features = array(feature_key(path, list(content), kind))
-    return BagArrays(features, array(_one_of(POSITIONS, content)), array(EDGES))
+    names = list(content)
+    features, coords = array(feature_key(path, names, kind)), array(coords_key(names))
+    if coords is None and (pair := _pair_beside_features(names)):
+        x, y = (np.ravel(convert(content[name])) for name in pair)
+        if len(x) != len(y):
+            raise BagFileError(f"{path} has {len(x)} {pair[0]!r} and {len(y)} {pair[1]!r}.")
+        coords = np.stack([x, y], axis=1)
+    return BagArrays(features, coords, array(EDGES))
 
 
 def stated(get: Callable[[str], Any], *, has_coords: bool) -> dict[str, Any]:
@@ -105,8 +143,9 @@ def named_info(
     path: str, format: str, names: Collection[str], kind: str, attributes: Any
 ) -> BagInfo:
     """What a file with these names and attributes (a mapping) states."""
-    coords = _one_of(POSITIONS, names)
-    found = [feature_key(path, names, kind), coords, EDGES if EDGES in names else None]
-    anchor = {"anchor": "centre"} if coords in CENTRES else {}
-    known = stated(attributes.get, has_coords=coords is not None)
-    return BagInfo(format, tuple(key for key in found if key), **(anchor | known))
+    one = coords_key(names)
+    coords = (one,) if one else _pair_beside_features(names)
+    found = (feature_key(path, names, kind), *coords, *((EDGES,) if EDGES in names else ()))
+    anchor = {"anchor": "centre"} if one is not None and one.casefold() in CENTRES else {}
+    known = stated(attributes.get, has_coords=bool(coords))
+    return BagInfo(format, found, **(anchor | known))

@@ -22,6 +22,7 @@ from .hdf5 import LAYOUTS, Hdf5Bag
 from .local_files import FileState, file_state, require_regular, require_unchanged
 from .slide_files import BAG_SUFFIXES, PICKLES, bag_files, files_by_slide, nothing_found
 from .torch_files import TorchBag
+from .zarr_stores import is_anndata_store
 
 _READERS: dict[str, type[Hdf5Bag | TorchBag | AnnDataBag | ArrayBag]] = {
     ".h5": Hdf5Bag,
@@ -123,9 +124,16 @@ class SlideFile:
 
     def require_unchanged(self) -> None:
         """Raise if the file was pinned and is another one now."""
-        if self.state is not None:
-            for part, state in zip(self.parts, self.state, strict=False):
-                require_unchanged(part, state)
+        if self.state is None:
+            return
+        parts = self.parts
+        if len(parts) != len(self.state):
+            raise BagFileError(
+                f"{self.path} changed while it was in use: it had {len(self.state)} files, and "
+                f"has {len(parts)} now."
+            )
+        for part, state in zip(parts, self.state, strict=True):
+            require_unchanged(part, state)
 
     @contextmanager
     def opened(self) -> Iterator[BagArrays]:
@@ -187,6 +195,8 @@ class SlideFile:
 
     def _reader(self) -> Hdf5Bag | TorchBag | AnnDataBag | ArrayBag:
         reader = _READERS.get(Path(self.path).suffix.lower())
+        if reader is ArrayBag and is_anndata_store(self.path):
+            reader = AnnDataBag
         if reader is None:
             why = " Pickles may run any code." if self.path.lower().endswith(PICKLES) else ""
             known = ", ".join(_READERS)
@@ -196,7 +206,10 @@ class SlideFile:
                 f"{self.path}: format={self.format!r} is not for this suffix; it takes "
                 f"{sorted(_FORMATS_OF[reader])}."
             )
-        return reader(self.path, self.format, allow_external=self.allow_external)
+        options = {"allow_external": self.allow_external}
+        if issubclass(reader, ArrayBag | AnnDataBag):
+            options["allow_constant"] = self.allow_constant
+        return reader(self.path, self.format, **options)
 
 
 def read_bags(

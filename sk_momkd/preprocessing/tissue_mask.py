@@ -48,6 +48,8 @@ class TissueMaskFilter(BagTransformer):
         where the file does not hold it (as CLAM's), and for bags in memory.
     missing : {"raise", "keep"}, default="raise"
         How to treat a slide without a file: raise an error, or keep all its patches.
+    allow_external : bool, default=False
+        Whether files of the folder may be links to files outside it, as in :func:`read_bags`.
 
     See Also
     --------
@@ -80,6 +82,7 @@ class TissueMaskFilter(BagTransformer):
         "folder": [str, PathLike],
         "patch_size": [Interval(Real, 0, None, closed="neither"), None],
         "missing": [StrOptions({"raise", "keep"})],
+        "allow_external": ["boolean"],
     }
 
     def __init__(
@@ -88,10 +91,12 @@ class TissueMaskFilter(BagTransformer):
         *,
         patch_size: float | None = None,
         missing: str = "raise",
+        allow_external: bool = False,
     ) -> None:
         self.folder = folder
         self.patch_size = patch_size
         self.missing = missing
+        self.allow_external = allow_external
 
     def fit(self, X: Any = None, y: Any = None) -> Self:
         """Check the parameters; nothing is learned.
@@ -134,7 +139,7 @@ class TissueMaskFilter(BagTransformer):
         masks = [[_mask_of(slide, files) for slide in bag.slides] for bag in bags]
         self._report_missing(bags, masks)
         return bags.replace(
-            bag.filter(_InsideMasks(bag.slides, own, self.patch_size))
+            bag.filter(_InsideMasks(bag.slides, own, self.patch_size, self.allow_external))
             for bag, own in zip(bags, masks, strict=True)
         )
 
@@ -178,6 +183,7 @@ class _InsideMasks:
     slides: Sequence[Bag]
     masks: Sequence[Path | None]
     patch_size: float | None
+    allow_external: bool = False
 
     def __call__(self, bag: BagArrays) -> NDArray:
         n = len(bag.features)
@@ -187,7 +193,8 @@ class _InsideMasks:
             own = slide_index == i
             if mask is not None and own.any():
                 centers = _centers(bag.coords, slide, self.patch_size)
-                keep[own] = _inside(centers[own], read_outlines(mask))
+                outlines = read_outlines(mask, allow_external=self.allow_external)
+                keep[own] = _inside(centers[own], outlines)
         if not keep.any():
             used = first_few(filter(None, self.masks))
             raise BagError(

@@ -1,5 +1,6 @@
 """Ids have one form on every side; row numbers are none, and what would collide is named."""
 
+import time
 import unicodedata
 
 import numpy as np
@@ -190,3 +191,33 @@ def test_samples_as_patients_are_found_by_patient():
     ids = ["TCGA-A2-A04P-01", "tcga-a2-a04p-06A", "TCGA-BH-A0B3", "P1", None]
     expected = {"TCGA-A2-A04P": ["TCGA-A2-A04P-01", "tcga-a2-a04p-06A"]}
     assert samples_as_patients(ids) == expected
+
+
+@pytest.mark.parametrize("kind", ["measured", "counts", "text"])
+@pytest.mark.parametrize("ids", ["P{}", "{}"])
+def test_column_of_ids_is_found_among_thousands_of_genes_at_once(kind, ids):
+    random = np.random.default_rng(0)
+    values = random.normal(size=(60, 20_000)) if kind == "measured" else None
+    if values is None:
+        values = random.poisson(3, size=(60, 20_000))
+        values = values.astype(str).astype(object) if kind == "text" else values
+    genes = pd.DataFrame(values, columns=[f"G{i}" for i in range(20_000)])
+    known = {ids.format(1000 + i) for i in range(60)}
+    started = time.process_time()
+    assert column_of_ids(genes, known, genes.index) is None
+    used = time.process_time() - started
+    genes["case"] = sorted(known) if ids == "P{}" else [1000.0 + i for i in range(60)]
+    assert column_of_ids(genes, known, genes.index) == "case"
+    assert used < 1.5  # seconds; 0.1 on a processor that is not shared
+
+
+def test_column_of_ids_takes_any_type_of_column():
+    known = {f"P{i}" for i in range(50)}
+    names = [f"P{i}" for i in range(50)]
+    for values in (names, pd.Categorical(names), pd.array(names, dtype="string")):
+        frame = pd.DataFrame({"gene": np.arange(50.0), "case": values})
+        assert column_of_ids(frame, known, frame.index) == "case"
+    frame["case"] = pd.array([1000 + i for i in range(49)] + [None], dtype="Int64")
+    assert column_of_ids(frame, {str(1000 + i) for i in range(50)}, frame.index) == "case"
+    doubled = pd.concat([frame[["case"]], frame[["case"]]], axis=1)
+    assert column_of_ids(doubled, {str(1000 + i) for i in range(50)}, frame.index) is None

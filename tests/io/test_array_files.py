@@ -69,6 +69,20 @@ def zarr_2(folder):
     zarr(folder, 2)
 
 
+def npz_of_other_names(folder):
+    np.savez(folder / "S1.npz", Features=X, X=GRID[:, 0], y=GRID[:, 1], **STATED)
+
+
+def npz_with_objects(folder):
+    notes = np.array([{"by": "me"}, None], dtype=object)
+    np.savez(folder / "S1.npz", embs=X, Coords=GRID, notes=notes, note=notes[0], **STATED)
+
+
+def dict_of_tensors_and_columns(folder):
+    parts = {"feats": torch.tensor(X), "x": torch.tensor(GRID[:, 0]), "y": torch.tensor(GRID[:, 1])}
+    torch.save(parts | STATED, folder / "S1.pt")
+
+
 def dict_of_tensors(folder):
     parts = {"features": torch.tensor(X), "coords": torch.tensor(GRID)}
     torch.save(parts | STATED, folder / "S1.pt")
@@ -84,6 +98,9 @@ WRITERS = [
     zarr,
     zarr_2,
     dict_of_tensors,
+    npz_of_other_names,
+    npz_with_objects,
+    dict_of_tensors_and_columns,
 ]
 
 
@@ -105,7 +122,7 @@ def test_features_coordinates_and_what_is_stated_are_read(tmp_path, write):
 def test_single_arrays_and_leading_axes(tmp_path, lead):
     np.save(tmp_path / "S1.npy", X.reshape(*lead, 12, 6))
     torch.save(torch.tensor(X).reshape(*lead, 12, 6), tmp_path / "S2.pt")
-    for bag in read_bags(tmp_path):
+    for bag in read_bags([tmp_path / "S1.npy", tmp_path / "S2.pt"]):
         assert bag.shape == (12, 6)
         np.testing.assert_array_equal(bag.features, X)
 
@@ -187,6 +204,103 @@ def test_folder_per_slide_and_folder_per_encoder(tmp_path):
     with pytest.raises(BagFileError, match=r"conch \(2 files\).*uni \(2 files\).*Name the one"):
         read_bags(tmp_path / "many")
     assert len(read_bags(tmp_path / "many" / "uni")) == 2
+
+
+def test_objects_as_features_are_refused(tmp_path):
+    ragged = np.array([X[0], X[1, :2]], dtype=object)
+    np.savez(tmp_path / "S1.npz", features=ragged)
+    np.save(tmp_path / "S2.npy", ragged)
+    for bag in read_bags(tmp_path):
+        with pytest.raises(BagFileError, match=r"S\d\.np.*holds Python objects.*Save numbers"):
+            bag.load()
+
+
+def test_x_beside_a_label_is_features(tmp_path):
+    np.savez(tmp_path / "S1.npz", x=X, y=1)
+    (bag,) = read_bags(tmp_path)
+    np.testing.assert_array_equal(bag.features, X)
+    assert bag.coords is None
+
+
+def test_coordinates_in_a_file_of_their_own(tmp_path):
+    for slide, own in (("A", "features"), ("B", "features"), ("C", "C")):
+        (tmp_path / slide).mkdir()
+        np.save(tmp_path / slide / f"{own}.npy", X)
+        np.save(tmp_path / slide / ("coords.npy" if slide != "C" else "C_coords.npy"), GRID)
+    bags = read_bags(tmp_path)
+    assert bags.ids.tolist() == ["A", "B", "C"]
+    for bag in bags:
+        np.testing.assert_array_equal(bag.coords, GRID)
+        assert bag.info.keys == ("features", "coords")
+
+
+def chunks_of(store, name):
+    """Files with values of an array."""
+    files = (path for path in (store / name).rglob("*") if path.is_file())
+    return sorted(path for path in files if path.name not in ("zarr.json", ".zarray", ".zattrs"))
+
+
+def zarr_in_chunks(folder, version, *, fill=0, **options):
+    library = pytest.importorskip("zarr")
+    group = library.open_group(folder / "S1.zarr", mode="w", zarr_format=version)
+    for name, values, chunks in (("features", X, (4, 3)), ("coords", GRID, (1, 2))):
+        extra = options if name == "features" else {}
+        array = group.create_array(
+            name, shape=values.shape, chunks=chunks, dtype=values.dtype, fill_value=fill, **extra
+        )
+        array[:] = values
+    return folder / "S1.zarr"
+
+
+@pytest.mark.parametrize("version", [2, 3])
+@pytest.mark.parametrize("fill", [0, 7])
+def test_lost_chunk_of_zarr_is_no_content(tmp_path, version, fill):
+    store = zarr_in_chunks(tmp_path, version, fill=fill)
+    np.testing.assert_array_equal(read_bags(store)[0].coords, GRID)  # zarr leaves out the origin
+    chunks_of(store, "features")[2].unlink()
+    said = rf"S1\.zarr: array 'features' lacks 1 of 6 chunks, where zarr reads {fill}.*allow_cons"
+    with pytest.raises(BagFileError, match=said):
+        read_bags(store)[0].load()
+    found = read_bags(store, allow_constant=True)[0].features
+    assert (found != X).sum() == (found == fill).sum() == 12
+
+
+@pytest.mark.filterwarnings("ignore:Object at coords is not recognized")
+@pytest.mark.parametrize("part", ["coords", "coords of several", "shard", "metadata"])
+def test_other_lost_files_of_zarr_are_named(tmp_path, part):
+    store = zarr_in_chunks(tmp_path, 3, **({"shards": (8, 6)} if part == "shard" else {}))
+    lost = chunks_of(store, "features" if part == "shard" else "coords")[-1]
+    if part == "coords of several":
+        zarr(tmp_path)
+        lost = chunks_of(store, "coords")[0]
+    (store / "coords/zarr.json" if part == "metadata" else lost).unlink()
+    with pytest.raises(BagFileError, match=r"S1\.zarr.*(lacks|without the metadata)"):
+        read_bags(store)[0].load()
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # anndata and zarr on what is to come
+@pytest.mark.parametrize("version", [2, 3])
+def test_anndata_in_zarr_is_a_bag_with_coordinates(tmp_path, version):
+    pytest.importorskip("zarr")
+    from anndata import AnnData, settings
+
+    slide = AnnData(X, obsm={"spatial": GRID}, uns={"tile_spec": {"base_width": 512.0}})
+    with settings.override(zarr_write_format=version):
+        slide.write_zarr(tmp_path / "S1.zarr")
+    (bag,) = read_bags(tmp_path)
+    assert (bag.info.format, bag.info.patch_size, bag.shape) == ("anndata", 512, (12, 6))
+    np.testing.assert_array_equal(bag.features, X)
+    np.testing.assert_array_equal(bag.coords, GRID)
+    chunks_of(tmp_path / "S1.zarr", "X")[0].unlink()
+    with pytest.raises(BagFileError, match=r"S1\.zarr: array 'X' lacks 1 of 1 chunks"):
+        bag.load()
+
+
+def test_spatial_data_in_zarr_is_named(tmp_path):
+    library = pytest.importorskip("zarr")
+    library.open_group(tmp_path / "S1.zarr", mode="w").create_group("tables")
+    with pytest.raises(BagFileError, match=r"groups 'tables'.*SpatialData.*write_zarr"):
+        read_bags(tmp_path)[0].load()
 
 
 def test_links_in_a_zarr_store_are_refused(tmp_path):

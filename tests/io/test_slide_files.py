@@ -3,7 +3,8 @@
 import pandas as pd
 import pytest
 
-from sk_momkd.exceptions import CohortError
+from sk_momkd import read_bags
+from sk_momkd.exceptions import BagFileError, CohortError, CohortWarning
 from sk_momkd.io.slide_files import BAG_SUFFIXES, files_by_slide, match_files, visible_files
 
 SLIDE = "TCGA-A2-A04P-01Z-00-DX1"
@@ -82,3 +83,49 @@ def test_match_several_slides_of_one_file_raise_naming_both(folder, slides, file
     with pytest.raises(CohortError, match="Several slide ids belong to the same file") as error:
         match_files(slides, folder(file))
     assert all(repr(slide) in str(error.value) for slide in [*slides, file])
+
+
+def bags_among(folder, names):
+    """Ids of the bags of a folder with these files."""
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+    return read_bags(folder).ids.tolist()
+
+
+@pytest.mark.parametrize(
+    ("names", "slides"),
+    [
+        (["A/features.h5", "B/features.h5"], ["A", "B"]),
+        (["A/features.h5"], ["A"]),
+        (["P1/A/features.h5", "P1/B/features.h5", "P2/C/Features.pt"], ["A", "B", "C"]),
+        (["A/uni/embeddings.h5", "B/uni/embeddings.h5"], ["A", "B"]),
+        (["P1/blocks/A.h5", "P2/blocks/B.h5"], ["A", "B"]),
+        (["A/features.h5", "A/stats.npz", "A/thumbnail.npy", "B/features.h5"], ["A", "B"]),
+        (["mean.pt", "uni/S1.h5", "uni/S2.h5", "thumbnails/S1.npy"], ["S1", "S2"]),
+    ],
+)
+def test_folder_per_slide_names_its_file(tmp_path, names, slides):
+    assert bags_among(tmp_path, names) == slides
+
+
+@pytest.mark.parametrize("kind", ["h5", "pt", "npy", "zarr.h5ad"])
+def test_files_beside_bags_are_no_bags(tmp_path, kind):
+    beside = ["coords.npy", "stats.npz", "mean.pt", "feature_mean_std.npz"]
+    own = ["S1_coords.npy", "S2.mask.npy", "thumbnails/S1.npy", "mean.index.npz"]
+    assert bags_among(tmp_path, [f"S1.{kind}", f"S2.{kind}", *beside, *own]) == ["S1", "S2"]
+
+
+def test_arrays_beside_files_of_a_tool_are_named(tmp_path):
+    with pytest.warns(CohortWarning, match=r"not read as slides: 'quality\.npz'.*list of files"):
+        assert bags_among(tmp_path, ["S1.h5", "S2.h5", "quality.npz"]) == ["S1", "S2"]
+
+
+def test_slides_with_words_in_their_names_are_bags(tmp_path):
+    names = ["model_A1.h5", "Mask-7.h5", "42_scores_9.h5", "coords.svs.h5"]
+    assert bags_among(tmp_path, names) == ["42_scores_9", "Mask-7", "model_A1"]
+
+
+def test_one_slide_in_two_folders_raises(tmp_path):
+    with pytest.raises(BagFileError, match=r"Two files are of slide 'S1'.*call the files features"):
+        bags_among(tmp_path, ["uni/S1.h5", "conch/S1.h5"])

@@ -14,7 +14,13 @@ from scipy import sparse
 
 from sk_momkd import load_cohort, read_bags, simulate_cohort, write_trident
 from sk_momkd.data.bag import Bag
-from sk_momkd.exceptions import BagError, BagFileError, CohortError, OmicsError
+from sk_momkd.exceptions import (
+    BagError,
+    BagFileError,
+    CohortError,
+    FeatureTypeWarning,
+    OmicsError,
+)
 from sk_momkd.io import hdf5_checks, local_files
 from sk_momkd.io.geojson import read_polygons
 from sk_momkd.io.tables import read_table
@@ -177,6 +183,34 @@ def test_sparse_indices_outside_the_matrix_are_refused(folder, tmp_path, value, 
     path.rename(folder / "S1.h5ad")
     with pytest.raises(BagFileError, match=r"S1\.h5ad.*has indices"):
         read_bags(folder / "S1.h5ad")[0].load()
+
+
+def h5sparse(path, counts):
+    """A file as anndata before 0.7 wrote it."""
+    with h5py.File(path, "w") as file:
+        stored = file.create_group("X")
+        stored.attrs.update(h5sparse_format="csr", h5sparse_shape=np.array(counts.shape))
+        for part in ("data", "indices", "indptr"):
+            stored[part] = getattr(counts, part)
+        for axis, names in (("obs", "P1 P2 P3"), ("var", "A B C D")):
+            rows = [(name.encode(),) for name in names.split()]
+            file[axis] = np.array(rows, dtype=[("index", "S4")])
+    return path
+
+
+@pytest.mark.filterwarnings("ignore::anndata.OldFormatWarning")
+def test_h5ad_of_old_with_h5sparse_is_read_and_checked(folder, tmp_path):
+    counts = sparse.csr_matrix(np.arange(12, dtype=np.float32).reshape(3, 4))
+    path = h5sparse(tmp_path / "rna.h5ad", counts)
+    found = cohort_with(folder, path).omics
+    np.testing.assert_array_equal(found.to_df().loc[["P1", "P2"]], counts[:2].toarray())
+    np.testing.assert_array_equal(read_bags(path)[0].features, counts.toarray())
+    with h5py.File(path, "a") as file:
+        file["X/indices"][:2] = 10**9
+    with pytest.raises(OmicsError, match="has indices"):
+        cohort_with(folder, path)
+    with pytest.raises(BagFileError, match="has indices"):
+        read_bags(path)[0].load()
 
 
 @pytest.mark.parametrize(
@@ -384,6 +418,52 @@ def test_bits_of_floats_in_integers_are_recognised(folder, dtype, kind):
     write_bag(folder / "S1.h5", bits)
     with pytest.raises(BagError, match=r"bag 'S1'.*bits of b?float16 numbers"):
         read_bags(folder)[0].load()
+
+
+FLOATS = {
+    "rectified": np.maximum(np.random.default_rng(1).normal(size=(300, 64)), 0),
+    "probabilities": np.random.default_rng(1).uniform(size=(300, 64)),
+    "small": 0.02 * np.random.default_rng(1).normal(size=(300, 64)),
+}
+
+
+@pytest.mark.parametrize("values", FLOATS.values(), ids=FLOATS)
+@pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16])
+def test_bits_of_floats_of_any_distribution_are_recognised(folder, values, kind):
+    write_bag(folder / "S1.h5", torch.tensor(values).to(kind).view(torch.int16).numpy())
+    with pytest.raises(BagError, match=r"bag 'S1'.*bits of b?float16 numbers"):
+        read_bags(folder)[0].load()
+
+
+RANDOM = np.random.default_rng(2)
+INTENSITIES = {
+    "uniform": RANDOM.integers(9000, 26000, (300, 64)),
+    "normal": RANDOM.normal(15000, 3000, (300, 64)),
+    "skewed": RANDOM.gamma(6, 2500, (300, 64)).clip(2100, 27000),
+    "two groups": np.where(
+        RANDOM.random((300, 64)) < 0.5,
+        RANDOM.normal(13000, 2000, (300, 64)),
+        RANDOM.normal(46000, 2000, (300, 64)),
+    ),
+    "of 12 bits": RANDOM.integers(600, 1600, (300, 64)) * 16,
+    "of 8 bits": RANDOM.integers(57, 69, (300, 64)) * 256,
+    "with background": RANDOM.integers(9000, 26000, (300, 64)) * (RANDOM.random((300, 64)) < 0.3),
+}
+
+
+@pytest.mark.parametrize("values", INTENSITIES.values(), ids=INTENSITIES)
+@pytest.mark.parametrize("dtype", ["uint16", "int16"])
+def test_intensities_of_16_bits_are_numbers(folder, values, dtype):
+    values = np.round(values).clip(0, np.iinfo(dtype).max).astype(dtype)
+    write_bag(folder / "S1.h5", values)
+    np.testing.assert_array_equal(read_bags(folder)[0].features, values)
+
+
+def test_too_few_integers_to_tell_are_numbers_with_a_warning(folder):
+    values = RANDOM.integers(15400, 16300, (12, 6)).astype(np.uint16)
+    write_bag(folder / "S1.h5", values)
+    with pytest.warns(FeatureTypeWarning, match=r"'S1'.*could be the bits.*taken for numbers"):
+        np.testing.assert_array_equal(read_bags(folder)[0].features, values)
 
 
 @pytest.mark.parametrize("highest", [2, 255, 1000, 2**15 - 1])

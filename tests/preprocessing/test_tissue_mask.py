@@ -261,3 +261,17 @@ def test_patches_in_ignored_polygons_are_left_out(tmp_path, with_tissue, kept):
     bag = Bag(np.ones((3, 2)) * [[0], [1], [2]] + 1, [[0, 0], [11, 0], [30, 0]], bag_id="S1")
     (cut,) = TissueMaskFilter(tmp_path, patch_size=2).fit_transform([bag])
     assert (cut.features[:, 0] - 1).tolist() == kept
+
+
+def test_mask_that_is_a_link_to_elsewhere_is_refused_unless_allowed(tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "masks").mkdir()
+    write_mask(tmp_path / "elsewhere", "S1", LEFT)
+    (tmp_path / "masks" / "S1.geojson").symlink_to(tmp_path / "elsewhere" / "S1.geojson")
+    bag = slide_bag()
+    own = TissueMaskFilter(tmp_path / "masks", patch_size=SIZE)
+    with pytest.raises(BagError, match=r"S1\.geojson is a link to .*allow_external=True"):
+        own.fit_transform([bag])[0].load()
+    allowed = own.set_params(allow_external=True).fit_transform([bag])[0]
+    there = TissueMaskFilter(tmp_path / "elsewhere", patch_size=SIZE).fit_transform([bag])[0]
+    np.testing.assert_array_equal(allowed.coords, there.coords)
