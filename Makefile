@@ -25,7 +25,7 @@ test: lint
 # what `test` leaves out: real cohorts, every method in scikit-learn's battery, long fuzzing
 test-long: .venv/.installed
 	$(PYTEST) -m long
-	NUMBA_DISABLE_JIT=1 $(PYTEST) tests/nn tests/models tests/training tests/estimators
+	NUMBA_DISABLE_JIT=1 $(PYTEST) -m "slow and not long" tests/training tests/estimators
 
 test-all: test test-long
 

@@ -46,7 +46,7 @@ LONG = (
     *("test_readme.py", "reporting/test_browser.py", "io/test_scale.py"),
     "io/test_damaged.py",  # fuzzing
 )
-# Files read back are compared exactly.
+# Files read back are compared exactly, as is what examples print.
 EXACT = (
     "io",
     "data/test_arrays.py",
@@ -69,7 +69,8 @@ def pytest_collection_modifyitems(items):
             item.add_marker("long")
         if below(item.path, SLOW) and not item.get_closest_marker("fast"):
             item.add_marker("slow")
-        exact = item.get_closest_marker("exact_features") or below(item.path, EXACT)
+        printed = isinstance(item, pytest.DoctestItem)
+        exact = printed or item.get_closest_marker("exact_features") or below(item.path, EXACT)
         if NOISE and exact:
             item.add_marker(skip)
 
