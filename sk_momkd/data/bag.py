@@ -204,7 +204,19 @@ class Bag:
 
     @property
     def slides(self) -> Sequence[Bag]:
-        """Slides of a patient's bag in the order of ``slide_index``, or the slide's bag itself."""
+        """Slides of a patient's bag in the order of ``slide_index``, or the slide's bag itself.
+
+        The transforms of a patient's bag are part of its slides, which then read the whole patient.
+        """
+        slides = self.stored_slides
+        as_stored = not self._steps and self._coords is None and self._edge_index is None
+        if as_stored or not hasattr(self._source, "slides"):
+            return slides
+        return [slide.read_from(_SlideOfPatient(self, i)) for i, slide in enumerate(slides)]
+
+    @property
+    def stored_slides(self) -> Sequence[Bag]:
+        """The slides without the transforms of a patient's bag: for their ids and headers."""
         return getattr(self._source, "slides", (self,))
 
     @property
@@ -401,10 +413,36 @@ class Bag:
         Bag
         """
         pin = getattr(self._source, "pinned", None)
-        if pin is None:
-            return self
+        return self if pin is None else self.with_source(pin())
+
+    def with_source(self, source: BagSource) -> Self:
+        """Bag whose features are read from another source; all else stays as it is.
+
+        Parameters
+        ----------
+        source : BagSource
+
+        Returns
+        -------
+        Bag
+        """
         bag = self._copy()
-        bag._source = pin()
+        bag._source = source
+        return bag
+
+    def read_from(self, source: BagSource) -> Self:
+        """Bag with these ids of which all else, also coordinates, is read from `source`.
+
+        Parameters
+        ----------
+        source : BagSource
+
+        Returns
+        -------
+        Bag
+        """
+        bag = self.with_source(source)
+        bag._coords, bag._edge_index, bag._steps = None, None, ()
         return bag
 
     def _copy(self) -> Self:
@@ -431,3 +469,35 @@ class Bag:
         parts += ["graph"] if self._edge_index is not None else []
         parts += ["transformed when read"] if self._steps else []
         return f"Bag({', '.join(parts)})"
+
+
+class _SlideOfPatient:
+    """What the transforms of a patient's bag leave of one of its slides, as the source of a bag."""
+
+    def __init__(self, patient: Bag, number: int) -> None:
+        self.patient, self.number = patient, number
+        self.allow_constant = True  # the slide is checked when the patient is read
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.read().features.shape
+
+    def read(self) -> BagArrays:
+        of_slide = keep_instances(self._mine, self.patient.load(), self._name)
+        return of_slide._replace(slide_index=None)
+
+    def _mine(self, arrays: BagArrays) -> NDArray:
+        return np.asarray(arrays.slide_index) == self.number
+
+    @property
+    def _name(self) -> str:
+        return self.patient.stored_slides[self.number].name
+
+    def info(self) -> BagInfo:
+        return self.patient.stored_slides[self.number].info
+
+    def pinned(self) -> _SlideOfPatient:
+        return _SlideOfPatient(self.patient.pinned(), self.number)
+
+    def __str__(self) -> str:
+        return f"{self._name} of {self.patient.name}"

@@ -45,7 +45,7 @@ def stated_by(bag: Bag) -> dict[str, Any]:
 
 def _slides(bags: BagSequence) -> Iterator[Bag]:
     for bag in bags:
-        yield from bag.slides
+        yield from bag.stored_slides
 
 
 def _may_be_mixed(bag: Bag) -> bool:
@@ -95,7 +95,7 @@ def agreed(bags: BagSequence) -> dict[str, Any]:
 
 def require_as_in_training(bag: Bag, name: str, trained_on: dict[str, Any]) -> None:
     """Raise if the file of a bag states something else than those of the training bags did."""
-    for slide in bag.slides:
+    for slide in bag.stored_slides:
         if not trained_on or _may_be_mixed(slide):
             continue
         stated = stated_by(slide)

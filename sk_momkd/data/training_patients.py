@@ -75,7 +75,7 @@ def _owner(bag: Bag) -> str | None:
 
 
 def _slide_ids(bag: Bag) -> list[str]:
-    return [slide.bag_id for slide in bag.slides if slide.bag_id is not None]
+    return [slide.bag_id for slide in bag.stored_slides if slide.bag_id is not None]
 
 
 def _hashes(ids: Iterable[str], key: bytes) -> NDArray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import Field, dataclass, field
 from numbers import Integral, Real
 from typing import Any, ClassVar, Self
@@ -167,6 +168,11 @@ class TrainingOptions(Parameters):
 
     def _validate_params(self) -> None:
         super()._validate_params()
+        if isinstance(self.validation_split, Iterator):
+            raise ValueError(
+                f"validation_split is a {type(self.validation_split).__name__}, which the first "
+                "fit uses up. Pass a list of splits: list(...)."
+            )
         if self.betas != "auto":
             numbers = [isinstance(beta, Real) and 0 <= float(beta) < 1 for beta in self.betas]
             if numbers != [True, True]:

@@ -153,6 +153,8 @@ def map_suffixes(model: BaseMILClassifier, n_maps: int) -> list[str]:
 class _CachedSource:
     """Source of a bag that keeps the arrays it read, so that they are not read twice."""
 
+    allow_constant = True  # the bag is checked when it is read
+
     def __init__(self, bag: Bag, name: str) -> None:
         self.bag, self.name = bag, name
         self.arrays: BagArrays | None = None
@@ -171,7 +173,7 @@ def _readable(bag: Bag, name: str) -> Bag:
     source = bag.source
     if hasattr(source, "opened") and bag.n_instances > _MAX_CACHED:
         return bag
-    return Bag(_CachedSource(bag, name), bag_id=bag.bag_id, patient_id=bag.patient_id)
+    return bag.read_from(_CachedSource(bag, name))
 
 
 def _read_arrays(bag: Bag, name: str) -> BagArrays:

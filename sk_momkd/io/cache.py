@@ -251,7 +251,7 @@ def _cached(bag: Bag, name: str, folder: str | PathLike, dtype: str) -> Bag:
             f"{name} is not read from a file, so it cannot be cached. Cache bags of files before "
             "they are transformed."
         )
-    return Bag(source, bag_id=bag.bag_id, patient_id=bag.patient_id)
+    return bag.with_source(source)
 
 
 def cache_bags(bags: BagSequence, folder: str | PathLike, *, dtype: str = "float16") -> BagSequence:

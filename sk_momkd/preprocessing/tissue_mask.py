@@ -136,10 +136,10 @@ class TissueMaskFilter(BagTransformer):
         self._validate_params()
         files = _mask_files(Path(self.folder))
         bags = as_bags(X)
-        masks = [[_mask_of(slide, files) for slide in bag.slides] for bag in bags]
+        masks = [[_mask_of(slide, files) for slide in bag.stored_slides] for bag in bags]
         self._report_missing(bags, masks)
         return bags.replace(
-            bag.filter(_InsideMasks(bag.slides, own, self.patch_size, self.allow_external))
+            bag.filter(_InsideMasks(bag.stored_slides, own, self.patch_size, self.allow_external))
             for bag, own in zip(bags, masks, strict=True)
         )
 
@@ -147,7 +147,7 @@ class TissueMaskFilter(BagTransformer):
         without = [
             bags.name(i) if slide.bag_id is None else slide.bag_id
             for i, (bag, own) in enumerate(zip(bags, masks, strict=True))
-            for slide, mask in zip(bag.slides, own, strict=True)
+            for slide, mask in zip(bag.stored_slides, own, strict=True)
             if mask is None
         ]
         if without and self.missing == "raise":

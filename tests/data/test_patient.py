@@ -1,10 +1,21 @@
 """Several slides per patient: one bag, a graph per slide, one label."""
 
+import copy
+import pickle
+
 import numpy as np
 import pytest
 from conftest import quick_classifier
 
-from sk_momkd import Bag, BagSequence, load_cohort, patient_bags, patient_labels, simulate_cohort
+from sk_momkd import (
+    Bag,
+    BagSequence,
+    InstanceStandardizer,
+    load_cohort,
+    patient_bags,
+    patient_labels,
+    simulate_cohort,
+)
 from sk_momkd.data.graph import build_edges
 from sk_momkd.exceptions import BagError, CohortError
 
@@ -101,3 +112,53 @@ def test_load_cohort_by_patient_gives_patients_with_omics(tmp_path):
     assert list(omics.obs_names) == list(bags.patient_ids)
     with pytest.raises(CohortError, match="'slide' or 'patient'"):
         load_cohort(*paths, label="case_id", unit="site")
+
+
+def halved(bag):
+    """A patient's bag with transforms that depend on all its slides, and on each patch."""
+    bag = bag.map(lambda features: features - features.mean(axis=0))
+    return bag.filter(lambda arrays: np.arange(len(arrays.features)) % 2 == 0)
+
+
+def of_slide(arrays, number):
+    own = arrays.slide_index == number
+    return arrays.features[own], arrays.coords[own]
+
+
+def test_slides_of_a_transformed_patient_are_transformed_in_it():
+    chain = np.array([[0, 2], [2, 0]])
+    slides = [slide("S0", "A", edge_index=chain), slide("S22", "A", 6, edge_index=chain)]
+    bag = halved(patient_bags(slides)[0])
+    whole = bag.load()
+    for number, one in enumerate(bag.slides):
+        features, coords = of_slide(whole, number)
+        np.testing.assert_array_equal(one.features, features)
+        np.testing.assert_array_equal(one.coords, coords)
+        np.testing.assert_array_equal(one.edge_index, [[0, 1], [1, 0]])
+        assert (one.bag_id, one.patient_id) == (slides[number].bag_id, "A")
+        assert one.load().slide_index is None
+        assert one.shape == features.shape
+        assert one.slides == (one,)
+        assert one.info == slides[number].info
+        assert one.given_ids == slides[number].given_ids
+    np.testing.assert_array_equal(bag.slides[1].pinned().features, bag.slides[1].features)
+    assert bag.slides[0].map(np.abs).features.min() >= 0
+
+
+def test_slide_of_which_transforms_leave_nothing_is_named():
+    first = patient_bags(SLIDES)[0].filter(lambda arrays: arrays.slide_index == 0)
+    assert first.slides[0].n_instances == 4
+    with pytest.raises(BagError, match="bag 'S22' is empty after its filter"):
+        first.slides[1].load()
+
+
+def test_coordinates_and_copies_reach_the_slides():
+    patient = patient_bags(SLIDES)[0]
+    moved = Bag(patient.source, np.full((6, 2), 7), bag_id="A", patient_id="A")
+    assert (moved.slides[1].coords == 7).all()
+    for copied in (copy.copy(moved), copy.deepcopy(moved), pickle.loads(pickle.dumps(moved))):
+        np.testing.assert_array_equal(copied.slides[0].coords, moved.slides[0].coords)
+    scaler = InstanceStandardizer().fit([patient])
+    one = pickle.loads(pickle.dumps(scaler.transform([patient])[0].slides[1]))
+    features, _ = of_slide(scaler.transform([patient])[0].load(), 1)
+    np.testing.assert_array_equal(one.features, features)

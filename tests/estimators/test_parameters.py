@@ -2,7 +2,9 @@
 
 import re
 
+import numpy as np
 import pytest
+from conftest import make_bags
 from estimators.shared_docstrings import classifiers, entries, section, whole_docstring
 from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV
@@ -101,3 +103,11 @@ def test_omics_for_a_classifier_of_histology_is_refused(cohort):
     bags, y, omics = cohort
     with pytest.raises(TypeError, match="learns from histology alone"):
         ABMILClassifier().fit(bags, y, omics=omics)
+
+
+def test_validation_split_that_one_fit_uses_up_raises():
+    bags, y = make_bags()
+    splits = ((np.arange(4, 24), np.arange(4)) for _ in range(1))
+    clf = ABMILClassifier(early_stopping=True).set_params(training__validation_split=splits)
+    with pytest.raises(ValueError, match=r"validation_split is a generator.*list\(\.\.\.\)"):
+        clf.fit(bags, y)

@@ -19,9 +19,13 @@ from sk_momkd import (
     BagSequence,
     MoMKDClassifier,
     PatientStratifiedKFold,
+    compare,
     evaluate,
     evaluate_external,
+    learning_curve,
+    permutation_check,
     read_bags,
+    seed_spread,
 )
 from sk_momkd.evaluation.results import escaped
 from sk_momkd.evaluation.routing import warn_if_patients_are_split
@@ -156,3 +160,21 @@ def test_caption_of_the_decision_curve_speaks_of_thresholds_only_where_there_are
     assert "chose no threshold" in section(result)
     chosen = replace(result, folds=result.folds.assign(threshold=0.4))
     assert "Marks show the thresholds" in section(chosen)
+
+
+@pytest.mark.parametrize(
+    "run",
+    [
+        lambda cv: evaluate(pooled(), BAGS, Y, cv=cv, n_repeats=2, n_bootstrap=20).summary,
+        lambda cv: compare({"a": pooled(), "b": pooled()}, BAGS, Y, cv=cv, n_bootstrap=20).folds,
+        lambda cv: permutation_check(pooled(), BAGS, Y, cv=cv, n_permutations=2).summary,
+        lambda cv: seed_spread(pooled(), BAGS, Y, cv=cv, n_seeds=2).summary,
+        lambda cv: learning_curve(pooled(), BAGS, Y, cv=cv, fractions=[0.5, 1]).points,
+    ],
+    ids=["evaluate", "compare", "permutation", "seeds", "curve"],
+)
+def test_splits_that_come_from_a_generator_are_kept_for_all_fits(run):
+    halves = [(np.arange(12, N), np.arange(12)), (np.arange(12), np.arange(12, N))]
+    once, again = run(split for split in halves), run(halves)
+    timed = [column for column in once if "seconds" in str(column)]
+    pd.testing.assert_frame_equal(once.drop(columns=timed), again.drop(columns=timed))

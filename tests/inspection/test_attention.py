@@ -280,3 +280,10 @@ def test_ensemble_has_the_mean_attention_and_the_memory_of_its_first_model():
     assert background_report(clf, bags).components is None
     explained = explain_prediction(clf, bags[:2], n_permutations=1, random_state=0)
     assert explained.fidelity_error < 1e-5
+
+
+def test_bag_that_may_be_constant_is_inspected_as_it_is_predicted():
+    bags, y = make_bags()
+    clf = quick("ABMILClassifier", max_epochs=1, early_stopping=False).fit(bags, y)
+    blank = Bag(np.zeros((3, 6)), allow_constant=True)
+    assert len(patch_attention(clf, [blank])) == 3

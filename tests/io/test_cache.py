@@ -224,6 +224,23 @@ def test_cache_of_patients_caches_their_slides(bags, tmp_path):
     assert len(list((tmp_path / "cache").glob("*.bag"))) == 1  # both files have one content
 
 
+def test_cached_bag_keeps_what_the_bag_was_given(bags, tmp_path):
+    n = bags[0].n_instances
+    given = Bag(
+        bags[0].source,
+        np.full((n, 2), 9),
+        edge_index=[[0], [1]],
+        bag_id="S1.h5",
+        patient_id="P",
+        allow_constant=True,
+    )
+    cached = cache_bags(BagSequence([given]), tmp_path / "cache", dtype="float32")[0]
+    assert (cached.coords == 9).all()
+    assert cached.edge_index.tolist() == [[0], [1]]
+    assert cached.given_ids == ("S1.h5", "P")
+    assert cached._may_be_constant(n)
+
+
 def test_cache_folder_that_cannot_be_made_or_vanishes(bags, tmp_path):
     with pytest.raises(BagFileError, match="cannot be a folder of copies"):
         cache_bags(bags, tmp_path / "S1.h5")

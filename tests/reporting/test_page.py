@@ -3,6 +3,7 @@
 import html
 import re
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -12,7 +13,16 @@ from quick import quick
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 
-from sk_momkd import BagPooling, compare, evaluate_external, report
+from sk_momkd import (
+    BagPooling,
+    InstanceStandardizer,
+    compare,
+    evaluate_external,
+    patient_bags,
+    report,
+)
+from sk_momkd.reporting.displays.attention_map import AttentionMapDisplay
+from sk_momkd.reporting.html import model_sections
 from sk_momkd.reporting.html.blocks import photograph, table
 
 EVERYTHING = ("Cohort", "Results", "Calibration and threshold", "Memory during training")
@@ -125,6 +135,22 @@ def test_page_of_a_comparison_is_about_the_better_method(demo, tmp_path):
     assert "Paired differences" in page
     assert "The rest of this page describes &#39;two&#39;" in page
     assert "keep_models=True" in why_missing(page)["Memory during training"]
+
+
+def test_map_of_a_patient_is_of_its_first_slide_as_the_classifier_sees_it(monkeypatch):
+    bags, y = make_bags(patients=[f"P{i // 2}" for i in range(24)])
+    steps = make_pipeline(InstanceStandardizer(), quick("ABMILClassifier", max_epochs=1))
+    steps.fit(patient_bags(bags), y[::2] ^ (np.arange(12) % 2))
+    patient, drawn = patient_bags(bags)[0], []
+    monkeypatch.setattr(
+        AttentionMapDisplay, "from_estimator", lambda *given, **options: drawn.extend(given)
+    )
+    monkeypatch.setattr(model_sections, "photograph", lambda draw, *words: draw())
+    context = SimpleNamespace(images=None, mpp=None)
+    model_sections._map(context, steps, "P0", patient, "")
+    seen = steps[0].transform([patient])[0].load()
+    np.testing.assert_array_equal(drawn[1].features, seen.features[seen.slide_index == 0])
+    assert drawn[0] is steps[-1]
 
 
 def test_long_tables_open_in_parts_and_say_what_they_leave_out():

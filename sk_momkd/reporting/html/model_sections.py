@@ -13,6 +13,7 @@ from ...data.omics import as_omics
 from ...exceptions import BagError, OmicsError
 from ...inspection.fitted import fitted_classifier
 from ...inspection.genes import gene_attributions
+from ...inspection.inspected_bags import transformed_bags
 from ...inspection.memory import memory_usage
 from ...inspection.memory_patches import top_patches
 from ..displays.attention_map import AttentionMapDisplay
@@ -216,7 +217,9 @@ def _maps(context: ReportContext, rows: pd.DataFrame) -> tuple[list[Picture], li
 
 
 def _map(context: ReportContext, model: Any, name: str, bag: Any, caption: str) -> Picture:
-    bag = bag.slides[0]  # the first slide of a patient's bag; else the bag itself
+    if len(bag.slides) > 1:  # the first slide, as it is transformed among those of its patient
+        _, transformed = transformed_bags(model, [bag])
+        model, bag = fitted_classifier(model), transformed[0].slides[0]
     options = {
         "image": image_of(bag.bag_id or name, context.images),
         "mpp": context.mpp,
