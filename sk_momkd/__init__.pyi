@@ -60,6 +60,7 @@ from .exceptions import (
     ExpressionScaleWarning as ExpressionScaleWarning,
     FeatureTypeWarning as FeatureTypeWarning,
     LeakageError as LeakageError,
+    ModelFileError as ModelFileError,
     OmicsError as OmicsError,
     PairingWarning as PairingWarning,
     TrainingError as TrainingError,
@@ -105,6 +106,7 @@ from .model_selection import (
     read_splits as read_splits,
     write_splits as write_splits,
 )
+from .persistence import load_model as load_model, save_model as save_model
 from .preprocessing import (
     BackgroundDetector as BackgroundDetector,
     BagPooling as BagPooling,

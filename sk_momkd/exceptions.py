@@ -53,6 +53,15 @@ class CheckpointError(ValueError):
     """A file of weights is missing, unreadable, or of another model."""
 
 
+class ModelFileError(ValueError):
+    """A model cannot be saved, or a saved one cannot be loaded.
+
+    Raised by :func:`save_model` and :func:`load_model`. The message names the part of the file or
+    the attribute, what came and what was expected: copy the file again, upgrade the package, or
+    save the model again where it was made.
+    """
+
+
 class CacheWarning(UserWarning):
     """Copies of bags cannot be written, or lose values.
 

@@ -50,7 +50,7 @@ def facts() -> dict[str, str]:
         "python": sys.version.split()[0],
         "system": platform.platform(),
         "sk_momkd": __version__,
-        **{package: _version(package) for package in _PACKAGES},
+        **{package: version_of(package) for package in _PACKAGES},
         "device": f"{device} ({name}), {torch.get_num_threads()} threads",
         "backend auto": choose_backend("auto", torch.ones(1, device=device)),
         "compiled loops": f"numba {numba}",
@@ -58,7 +58,8 @@ def facts() -> dict[str, str]:
     }
 
 
-def _version(package: str) -> str:
+def version_of(package: str) -> str:
+    """Installed version of a package."""
     try:
         return version(package)
     except PackageNotFoundError:

@@ -36,7 +36,7 @@ MAY_IMPORT = {
     "estimators": _CONTRACT,
     "evaluation": _ANSWERS,
     "inspection": _ANSWERS,
-    "persistence": _ANSWERS,
+    "persistence": _ANSWERS | {"versions", "__version__"},
     "reporting": _PICTURES | {"versions"},
     "cli": _PICTURES | {"reporting", "versions"},
     "versions": {"nn", "__version__"},

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, fields, replace
 from numbers import Real
@@ -43,6 +43,7 @@ from ..training.batches import (
 from ..training.config import Objective, TrainingConfig, resolve_device, resolve_precision
 from ..training.feature_scale import UnlikeTraining, check_scale
 from ..training.random_generators import RandomGenerators
+from .network_state import network_from, weights_of
 from .parameters import (
     AS_TRAINED,
     AT_LEAST_ONE,
@@ -234,6 +235,23 @@ class BaseMILClassifier(ClassifierMixin, WithOptions):
     }
     _uses_omics: ClassVar[bool] = False
     _keeps_omics_branch: ClassVar[bool] = False
+    _fitted: ClassVar[tuple[str, ...]] = (  # what a saved model holds beside the networks
+        "classes_",
+        "pos_label_",
+        "bag_info_",
+        "class_prior_",
+        "sampled_prior_",
+        "largest_feature_",
+        "mean_patch_",
+        "history_",
+        "n_iter_",
+        "device_",
+        "precision_",
+        "_network",
+    )
+    _fitted_of_patients: ClassVar[tuple[str, ...]] = ("_validation",)
+    _fitted_omics: ClassVar[tuple[str, ...]] = ()
+    _not_saved: ClassVar[tuple[str, ...]] = ("callbacks_", "module_", "modules_")
 
     @classmethod
     def preset(cls, name: str, **overrides: Any) -> Self:
@@ -421,7 +439,8 @@ class BaseMILClassifier(ClassifierMixin, WithOptions):
         self._validate_params()
         for name in [name for name in vars(self) if name.endswith("_") and name[0] != "_"]:
             delattr(self, name)  # a fit that fails leaves no model behind
-        self.__dict__.pop("_validation", None)
+        for name in ("_validation", "_network", "_left_out"):
+            self.__dict__.pop(name, None)
         self.device_ = resolve_device(self.device)
         self.precision_ = resolve_precision(self.precision, self.device_)
         self.callbacks_ = engine.fresh_callbacks(self._option("training").callbacks)
@@ -507,7 +526,7 @@ class BaseMILClassifier(ClassifierMixin, WithOptions):
     ) -> Self:
         """Store what was learned; the omics branch stays only where inspection reads it."""
         modules, histories = zip(*models, strict=True)
-        self.modules_, self.module_ = list(modules), modules[0]
+        self._set_networks(modules, len(getattr(self, "genes_", ())))
         for module in self.modules_:
             if hasattr(module, "omics_branch") and not self._keeps_omics_branch:
                 module.omics_branch = None
@@ -516,6 +535,51 @@ class BaseMILClassifier(ClassifierMixin, WithOptions):
         self.n_iter_ = max(map(len, histories))
         self._validation = None if validation is None else self._scores(cohort[validation])
         return self
+
+    def _set_networks(self, modules: Sequence[nn.Module], n_genes: int) -> None:
+        """Store networks, and what they were made with: parameters may be set after `fit`."""
+        self.modules_, self.module_ = list(modules), modules[0]
+        own = {f.name for f in fields(type(self))} - {f.name for f in fields(BaseMILClassifier)}
+        own -= {"n_genes", "omics_transformer", "teacher", "loss"}
+        made_with = {name: getattr(self, name) for name in sorted(own)}
+        self._network = {"n_genes": n_genes, "made_with": copy.deepcopy(made_with)}
+
+    def _restore_networks(self, weights: Sequence[Mapping[str, NDArray]]) -> None:
+        """Set the networks that have these weights; everything else was restored before.
+
+        Raises
+        ------
+        ValueError
+            If the weights are not those of networks made with the stored parameters.
+        """
+        like_this = type(self)(**self._network["made_with"])
+        sizes = self.n_features_in_, len(self.classes_)
+
+        def make(n_genes: int) -> nn.Module:
+            return like_this._make_module(sizes[0], n_genes, sizes[1])
+
+        self.modules_ = [network_from(make, self._network["n_genes"], one) for one in weights]
+        self.module_ = self.modules_[0]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """State with arrays in place of networks, which any version of torch can restore."""
+        state = dict(super().__getstate__())
+        if "modules_" in state:
+            state["_weights"] = [weights_of(module) for module in state.pop("modules_")]
+            del state["module_"]
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        weights = state.get("_weights")
+        super().__setstate__({k: v for k, v in state.items() if k != "_weights"})
+        if weights is not None:
+            self._restore_networks(weights)
+
+    def __copy__(self) -> Self:
+        """A shallow copy, which shares the networks."""
+        new = type(self).__new__(type(self))
+        vars(new).update(vars(self))
+        return new
 
     def _train_model(self, data: FitData) -> tuple[nn.Module, pd.DataFrame]:
         """One trained network and its history."""
@@ -570,6 +634,7 @@ class BaseMILClassifier(ClassifierMixin, WithOptions):
     def validation_(self) -> pd.DataFrame | None:
         """Ids, labels and probabilities, at the current `prior`, of the validation part."""
         if "_validation" not in vars(self):
+            self._explain_left_out("validation_", "_validation")
             raise AttributeError(f"This {type(self).__name__} has no validation_ before fit.")
         if isinstance(self._validation, SavedThresholds):
             raise AttributeError(
@@ -671,6 +736,19 @@ class BaseMILClassifier(ClassifierMixin, WithOptions):
                 clear_workspaces(module)
                 module.to("cpu")  # so that the estimator can be unpickled where there is no GPU
 
+    def _explain_left_out(self, name: str, stored_as: str | None = None) -> None:
+        """Raise if a fitted attribute was left out of the file that the model comes from."""
+        option = vars(self).get("_left_out", {}).get(stored_as or name)
+        if option:
+            raise AttributeError(
+                f"{name} is not in the file that this {type(self).__name__} was loaded from. Save "
+                f"the fitted model with save_model(..., {option}=True) to keep it."
+            )
+
+    def __getattr__(self, name: str) -> Any:
+        self._explain_left_out(name)
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "module_")
 
@@ -708,6 +786,8 @@ class PrivilegedMILClassifier(BaseMILClassifier):
 
     _uses_omics: ClassVar[bool] = True
     _validates_with_omics: ClassVar[bool] = False
+    _fitted: ClassVar[tuple[str, ...]] = (*BaseMILClassifier._fitted, "genes_", "n_paired_")
+    _fitted_omics: ClassVar[tuple[str, ...]] = ("omics_transformer_",)
 
     @isolated()
     def _prepare_omics(

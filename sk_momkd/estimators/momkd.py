@@ -302,6 +302,7 @@ class MoMKDClassifier(TransformerMixin, PrivilegedMILClassifier):
         "loss": LossOptions,
     }
     _keeps_omics_branch: ClassVar[bool] = True
+    _fitted: ClassVar[tuple[str, ...]] = (*PrivilegedMILClassifier._fitted, "official_checkpoint_")
 
     def fit(self, X: Any, y: Any, *, omics: Any = None, groups: Any = None) -> Self:
         """Train on bags, their labels and, where patients have it, their omics.
@@ -389,7 +390,8 @@ class MoMKDClassifier(TransformerMixin, PrivilegedMILClassifier):
         with isolated(), own_torch_random_state():
             module = clf._make_module(checkpoint.in_features, checkpoint.n_genes, 2)
         checkpoint.load_into(module, path)
-        clf.module_, clf.modules_, clf._validation = module, [module], None
+        clf._set_networks([module], checkpoint.n_genes)
+        clf._validation = None
         clf.official_checkpoint_ = str(path)
         clf.sampled_prior_ = np.full(2, 0.5)
         return clf
@@ -401,7 +403,7 @@ class MoMKDClassifier(TransformerMixin, PrivilegedMILClassifier):
                 f"{name} is not known: the model comes from {official!r}, a checkpoint of the "
                 "authors' program, which holds weights alone."
             )
-        return object.__getattribute__(self, name)  # raises, with the message of a property
+        return super().__getattr__(name)
 
     def transform(self, X: Any) -> NDArray:
         """Cosine of each slide with each memory component.

@@ -257,6 +257,7 @@ class TDCClassifier(PrivilegedMILClassifier):
     sampler: str = "shuffle"
     patience: int = 30
 
+    _fitted: ClassVar[tuple[str, ...]] = (*PrivilegedMILClassifier._fitted, "teacher_history_")
     _auto_training: ClassVar[dict[str, Any]] = AUTO_TRAINING | {
         "optimizer": "adam",
         "lr_schedule": "linear",

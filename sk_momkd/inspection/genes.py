@@ -249,8 +249,9 @@ def _omics_branch(model: MoMKDClassifier) -> OmicsBranch:
     branch = getattr(model.module_, "omics_branch", None)
     if branch is None:
         raise OmicsError(
-            "The classifier has no omics branch: it was fitted without omics, or the branch was "
-            "deleted. Fit it with omics=... and do not delete module_.omics_branch."
+            "The classifier has no omics branch: it was fitted without omics, saved without "
+            "include_omics=True, or the branch was deleted. Fit it with omics=..., save it with "
+            "save_model(..., include_omics=True), and do not delete module_.omics_branch."
         )
     return branch
 

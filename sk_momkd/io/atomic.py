@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -88,6 +89,32 @@ def atomic_set(paths: Sequence[Path]) -> Iterator[list[str]]:
         finally:
             if n_moved == len(paths) or (n_moved == 0 and not was_unfinished):
                 mark.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """Yield a new folder beside `path`, which takes its place if nothing is raised.
+
+    A folder that is there is moved aside before and removed after; it is put back if that fails.
+    """
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"There is no folder {path.parent} to write {path.name} into.")
+    new = Path(tempfile.mkdtemp(_SUFFIX, _PREFIX, dir=path.parent))
+    old = new.with_name(f"{new.name}-old")
+    try:
+        yield new
+        os.chmod(new, 0o777 & ~_umask())
+        if path.exists():
+            os.rename(path, old)
+        try:
+            os.rename(new, path)
+        except OSError:
+            if old.exists():
+                os.rename(old, path)
+            raise
+        shutil.rmtree(old, ignore_errors=True)
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
 
 
 def _is_orphan(path: Path) -> bool:

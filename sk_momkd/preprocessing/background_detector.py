@@ -67,6 +67,8 @@ class BackgroundDetector(BaseEstimator):
     array([ 1, -1])
     """
 
+    _fitted: ClassVar[tuple[str, ...]] = ("centers_", "radius_")
+
     _parameter_constraints: ClassVar[dict[str, Any]] = {
         "max_distance": [Interval(Real, 0, 1, closed="neither")],
         "n_neighbors": [Interval(Integral, 1, None, closed="left")],

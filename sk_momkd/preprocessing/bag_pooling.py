@@ -52,6 +52,8 @@ class BagPooling(TransformerMixin, BaseEstimator):
            [1., 1., 1., 1.]])
     """
 
+    _fitted: ClassVar[tuple[str, ...]] = ("bag_info_",)
+
     _parameter_constraints: ClassVar[dict[str, Any]] = {"statistics": [StrOptions(_CHOICES)]}
 
     def __init__(self, statistics: str = "mean") -> None:

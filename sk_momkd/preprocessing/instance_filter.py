@@ -70,6 +70,8 @@ class InstanceFilter(BagTransformer):
     S1          100      80
     """
 
+    _fitted: ClassVar[tuple[str, ...]] = ("detector_", "dropped_fraction_")
+
     _parameter_constraints: ClassVar[dict[str, Any]] = {
         "detector": [HasMethods(["fit", "predict"])],
         "max_patches": [Interval(Integral, 1, None, closed="left"), None],

@@ -72,6 +72,9 @@ class InstanceStandardizer(BagTransformer):
     [[-1.0, 1.0], [-1.0, 1.0]]
     """
 
+    _fitted: ClassVar[tuple[str, ...]] = ("scalers_",)
+    _parameters_of_patients: ClassVar[tuple[str, ...]] = ("sites",)  # their keys are ids
+
     _parameter_constraints: ClassVar[dict[str, Any]] = {
         "by": [StrOptions({"patient", "site"})],
         "sites": [Mapping, pd.Series, None],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,6 +51,8 @@ class InstanceTransformer(BagTransformer):
     >>> InstanceTransformer(StandardScaler()).fit_transform(bags)[1].features.round(3)
     array([[1.225]], dtype=float32)
     """
+
+    _fitted: ClassVar[tuple[str, ...]] = ("transformer_",)
 
     def __init__(self, transformer: Any) -> None:
         self.transformer = transformer

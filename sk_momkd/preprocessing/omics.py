@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import pandas as pd
@@ -46,6 +46,8 @@ class LogCounts(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
     >>> LogCounts().fit_transform([[0.5, -3.0]])
     array([[ 0.5, -3. ]])
     """
+
+    _fitted: ClassVar[tuple[str, ...]] = ("is_counts_",)
 
     def fit(self, X: Any, y: Any = None) -> Self:
         """Decide whether `X` holds counts.
@@ -145,6 +147,8 @@ class GeneSelector(SelectorMixin, BaseEstimator):
     >>> GeneSelector(1).fit(X, [0, 0, 1, 1]).get_support()
     array([ True, False])
     """
+
+    _fitted: ClassVar[tuple[str, ...]] = ("scores_", "support_")
 
     def __init__(self, n_genes: int = 768) -> None:
         self.n_genes = n_genes

@@ -1,0 +1,188 @@
+"""Steps of scikit-learn as skops files; estimators of this package inside them are numbered."""
+
+from __future__ import annotations
+
+import copy
+import io
+import json
+import math
+import zipfile
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from ..exceptions import ModelFileError
+from ..messages import first_few
+from .archive import LARGEST_JSON, model_errors, parsed_json, zip_entries
+from .trusted_types import BY_LOADER, TRUSTED
+
+_SCHEMA = "schema.json"
+
+
+class Placeholder:
+    """Where an estimator of this package belongs in a step of scikit-learn."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+
+def is_of_sklearn(value: Any) -> bool:
+    """Whether the class of `value` is one of scikit-learn's."""
+    return type(value).__module__.partition(".")[0] == "sklearn"
+
+
+def dump_step(step: Any, number: Callable[[Any], int | None], name: str) -> bytes:
+    """A step of scikit-learn as the content of a skops file.
+
+    Parameters
+    ----------
+    step : object
+    number : callable
+        Number of an estimator of this package; None for everything else.
+    name : str
+        Where it belongs, for messages.
+
+    Raises
+    ------
+    ModelFileError
+        If the step holds anything that is not trusted.
+    """
+    import skops.io
+
+    def swap(value: Any) -> Any:
+        found = number(value)
+        return value if found is None else Placeholder(found)
+
+    own = copy.deepcopy(step)
+    with model_errors(f"{name} cannot be saved"):
+        content = skops.io.dumps(_swapped(own, swap, set()))
+    _audit(content, name, saving=True)
+    return content
+
+
+def load_step(content: bytes, estimators: list[Any], name: str) -> Any:
+    """The step that `dump_step` wrote, with `estimators` in the places of their numbers.
+
+    Raises
+    ------
+    ModelFileError
+        If the file is damaged, or holds anything that is not trusted.
+    """
+    _audit(content, name, saving=False)
+    import skops.io
+
+    def swap(value: Any) -> Any:
+        if type(value) is not Placeholder:
+            return value
+        wanted = vars(value).get("number")
+        if type(wanted) is not int or not 0 <= wanted < len(estimators):
+            raise ModelFileError(f"{name} needs the estimator {wanted!r:.100}, which is not there.")
+        return estimators[wanted]
+
+    with model_errors(f"{name} cannot be loaded"):
+        return _swapped(skops.io.loads(content, trusted=TRUSTED), swap, set())
+
+
+def _swapped(value: Any, swap: Callable[[Any], Any], seen: set[int]) -> Any:
+    """`value` with `swap` applied to what it holds, in place where that is possible."""
+    other = swap(value)
+    if other is not value:
+        return other
+    if isinstance(value, tuple):
+        return tuple(_swapped(item, swap, seen) for item in value)
+    if id(value) in seen:
+        return value
+    if isinstance(value, dict):
+        seen.add(id(value))
+        for key in value:
+            value[key] = _swapped(value[key], swap, seen)
+    elif isinstance(value, list):
+        seen.add(id(value))
+        value[:] = [_swapped(item, swap, seen) for item in value]
+    elif is_of_sklearn(value) and hasattr(type(value), "__dict__") and _has_vars(value):
+        seen.add(id(value))
+        for key, item in list(vars(value).items()):
+            vars(value)[key] = _swapped(item, swap, seen)
+    return value
+
+
+def _has_vars(value: Any) -> bool:
+    try:
+        vars(value)
+    except TypeError:  # a compiled class
+        return False
+    return True
+
+
+def _audit(content: bytes, name: str, *, saving: bool) -> None:
+    """Raise unless a skops file holds trusted types alone, and arrays as large as their bytes."""
+    with model_errors(f"{name} is a damaged skops file"):
+        archive = zipfile.ZipFile(io.BytesIO(content))
+    with archive:
+        entries = _entries(archive, len(content), name)
+        if _SCHEMA not in entries or entries[_SCHEMA].file_size > LARGEST_JSON:
+            raise ModelFileError(f"{name} is no skops file: it has no usable {_SCHEMA}.")
+        with model_errors(f"{name} is a damaged skops file"):
+            for entry in entries.values():
+                if entry.filename != _SCHEMA:
+                    _require_array(archive.read(entry), f"{name}: {entry.filename}")
+            schema = parsed_json(archive.read(_SCHEMA), f"{name}: {_SCHEMA}")
+    found: set[str] = set()
+    with model_errors(f"{name} is a damaged skops file"):
+        _untrusted(schema, found)
+    if found and saving:
+        raise ModelFileError(_cannot_save(name, found))
+    if found:
+        raise ModelFileError(
+            f"{name} holds {first_few(sorted(found))}, which load_model does not make from a file. "
+            "It was made by another version of this package, or it is not a model of save_model."
+        )
+
+
+def _entries(archive: zipfile.ZipFile, size: int, name: str) -> dict[str, zipfile.ZipInfo]:
+    return zip_entries(archive, size, name)
+
+
+def _require_array(content: bytes, name: str) -> None:
+    """Raise unless this is an array of numbers or text in numpy's format, of its stated size."""
+    file = io.BytesIO(content)
+    version = np.lib.format.read_magic(file)
+    readers = {
+        (1, 0): np.lib.format.read_array_header_1_0,
+        (2, 0): np.lib.format.read_array_header_2_0,
+    }
+    if version not in readers:
+        raise ModelFileError(f"{name} is an array of version {version}.")
+    shape, _, dtype = readers[version](file)
+    if dtype.hasobject or dtype.fields or math.prod(shape) * dtype.itemsize != len(content) - file.tell():
+        raise ModelFileError(f"{name} declares {shape} of {dtype}, which is not what it holds.")
+
+
+def _untrusted(node: Any, found: set[str]) -> None:
+    """Collect what is not trusted anywhere below a node of the schema."""
+    if isinstance(node, list):
+        for item in node:
+            _untrusted(item, found)
+    elif isinstance(node, dict):
+        if "__loader__" in node or "__class__" in node or "__module__" in node:
+            loader, kind = node.get("__loader__"), f"{node.get('__module__')}.{node.get('__class__')}"
+            if not isinstance(loader, str) or kind not in BY_LOADER.get(loader, ()):
+                found.add(kind[:200])
+        for item in node.values():
+            _untrusted(item, found)
+
+
+def _cannot_save(name: str, found: set[str]) -> str:
+    said = f"{name} holds {first_few(sorted(found))}, which save_model does not write."
+    if any(kind.endswith("SearchCV") for kind in found):
+        return f"{said} Of a search, save its best_estimator_."
+    if any("tree" in kind.casefold() for kind in found):
+        return (
+            f"{said} scikit-learn uses the content of fitted trees unchecked, so that a file could "
+            "crash the process that loads it. Keep such a model as a pickle of your own."
+        )
+    return (
+        f"{said} Remove it, e.g. with set_params, or save the parts separately. "
+        "docs/models.md lists the steps that can be saved."
+    )
