@@ -247,9 +247,10 @@ class BaseMILClassifier(ClassifierMixin, WithOptions):
         "n_iter_",
         "device_",
         "precision_",
+        "training_patients_",
+        "_validation",
         "_network",
     )
-    _fitted_of_patients: ClassVar[tuple[str, ...]] = ("_validation",)
     _fitted_omics: ClassVar[tuple[str, ...]] = ()
     _not_saved: ClassVar[tuple[str, ...]] = ("callbacks_", "module_", "modules_")
 
@@ -536,13 +537,13 @@ class BaseMILClassifier(ClassifierMixin, WithOptions):
         self._validation = None if validation is None else self._scores(cohort[validation])
         return self
 
-    def _set_networks(self, modules: Sequence[nn.Module], n_genes: int) -> None:
+    def _set_networks(self, modules: Sequence[Any], n_genes: int) -> None:
         """Store networks, and what they were made with: parameters may be set after `fit`."""
         self.modules_, self.module_ = list(modules), modules[0]
         own = {f.name for f in fields(type(self))} - {f.name for f in fields(BaseMILClassifier)}
         own -= {"n_genes", "omics_transformer", "teacher", "loss"}
         made_with = {name: getattr(self, name) for name in sorted(own)}
-        self._network = {"n_genes": n_genes, "made_with": copy.deepcopy(made_with)}
+        self._network: dict[str, Any] = {"n_genes": n_genes, "made_with": copy.deepcopy(made_with)}
 
     def _restore_networks(self, weights: Sequence[Mapping[str, NDArray]]) -> None:
         """Set the networks that have these weights; everything else was restored before.
@@ -561,25 +562,11 @@ class BaseMILClassifier(ClassifierMixin, WithOptions):
         self.modules_ = [network_from(make, self._network["n_genes"], one) for one in weights]
         self.module_ = self.modules_[0]
 
-    def __getstate__(self) -> dict[str, Any]:
-        """State with arrays in place of networks, which any version of torch can restore."""
-        state = dict(super().__getstate__())
-        if "modules_" in state:
-            state["_weights"] = [weights_of(module) for module in state.pop("modules_")]
-            del state["module_"]
-        return state
-
     def __setstate__(self, state: dict[str, Any]) -> None:
         weights = state.get("_weights")
         super().__setstate__({k: v for k, v in state.items() if k != "_weights"})
         if weights is not None:
             self._restore_networks(weights)
-
-    def __copy__(self) -> Self:
-        """A shallow copy, which shares the networks."""
-        new = type(self).__new__(type(self))
-        vars(new).update(vars(self))
-        return new
 
     def _train_model(self, data: FitData) -> tuple[nn.Module, pd.DataFrame]:
         """One trained network and its history."""
@@ -639,7 +626,8 @@ class BaseMILClassifier(ClassifierMixin, WithOptions):
         if isinstance(self._validation, SavedThresholds):
             raise AttributeError(
                 f"This {type(self).__name__} was saved without validation_, which holds patients. "
-                "Set training__pickle_validation=True before it is saved."
+                "Save it with save_model(..., include_validation=True), or set "
+                "training__pickle_validation=True before it is pickled."
             )
         if self._validation is None:
             return None
@@ -664,12 +652,20 @@ class BaseMILClassifier(ClassifierMixin, WithOptions):
         return None if as_trained else self._target_prior()
 
     def __getstate__(self) -> dict[str, Any]:
-        """State for pickles, which hold no patient of the validation part unless asked for."""
-        state = super().__getstate__()
+        """State for pickles: arrays in place of networks, and no patient unless asked for."""
         asked_for = self.training is not None and self.training.pickle_validation
+        state = self._state(with_patients=asked_for)
+        if "modules_" in state:
+            state["_weights"] = [weights_of(module) for module in state.pop("modules_")]
+            del state["module_"]
+        return state
+
+    def _state(self, *, with_patients: bool) -> dict[str, Any]:
+        """State of which the validation part is kept, or the thresholds that it gave."""
+        state = dict(super().__getstate__())
         kept = state.get("_validation")
         table = None if kept is None or isinstance(kept, SavedThresholds) else self.validation_
-        if table is None or asked_for:
+        if table is None or with_patients:
             return state
         classes, prior = self.classes_.tolist(), self._prior_of_probabilities()
         return state | {"_validation": SavedThresholds.of(table, classes, prior)}
@@ -736,18 +732,14 @@ class BaseMILClassifier(ClassifierMixin, WithOptions):
                 clear_workspaces(module)
                 module.to("cpu")  # so that the estimator can be unpickled where there is no GPU
 
-    def _explain_left_out(self, name: str, stored_as: str | None = None) -> None:
-        """Raise if a fitted attribute was left out of the file that the model comes from."""
-        option = vars(self).get("_left_out", {}).get(stored_as or name)
+    def __getattr__(self, name: str) -> Any:
+        option = vars(self).get("_left_out", {}).get(name)
         if option:
             raise AttributeError(
                 f"{name} is not in the file that this {type(self).__name__} was loaded from. Save "
                 f"the fitted model with save_model(..., {option}=True) to keep it."
             )
-
-    def __getattr__(self, name: str) -> Any:
-        self._explain_left_out(name)
-        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        return object.__getattribute__(self, name)  # raises, with the message of a property
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "module_")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -30,7 +30,7 @@ def without_omics(weights: Weights) -> dict[str, NDArray]:
     return {name: a for name, a in weights.items() if not name.startswith(f"{_OMICS}.")}
 
 
-def network_from(make: Callable[[int], nn.Module], n_genes: int, weights: Weights) -> nn.Module:
+def network_from(make: Callable[[int], Any], n_genes: int, weights: Weights) -> Any:
     """The network that has these weights, on the CPU and in eval mode.
 
     Parameters
@@ -69,7 +69,9 @@ def _require_same(expected: Mapping[str, torch.Tensor], weights: Weights) -> Non
         came = (weights[name].shape, str(weights[name].dtype))
         wanted = (tuple(tensor.shape), str(tensor.dtype).removeprefix("torch."))
         if came != wanted:
-            raise ValueError(f"weight {name!r} is {came[1]}{came[0]}, expected {wanted[1]}{wanted[0]}")
+            raise ValueError(
+                f"weight {name!r} is {came[1]}{came[0]}, expected {wanted[1]}{wanted[0]}"
+            )
 
 
 @contextmanager
@@ -92,5 +94,3 @@ def _at_most(n_arrays: int) -> Iterator[None]:
     finally:
         for hook in hooks:
             hook.remove()
-
-

@@ -141,11 +141,12 @@ def _refuse_pickles(path: Path) -> None:
 @contextmanager
 def model_errors(what: str, errors: tuple[type[Exception], ...] = PARSER_ERRORS) -> Iterator[None]:
     """Raise a `ModelFileError` about `what` where reading it fails."""
+    caught: tuple[type[Exception], ...] = (*errors, RecursionError)
     try:
         yield
     except ModelFileError:
         raise
-    except (*errors, RecursionError) as error:
+    except caught as error:
         reason = (str(error) or repr(error)).rstrip(".")
         raise ModelFileError(f"{what}: {reason[:500]}.") from error
 

@@ -19,11 +19,14 @@ _FIELDS = {
 }
 _UNSTATED = "Not stated."
 _LIMITS = (
-    "For research. The model is no medical device and was not validated for decisions on patients. "
-    "Its probabilities refer to the prevalence below, and hold for slides that were stained, scanned "
-    "and encoded as those of training."
+    "For research. The model is no medical device and was not validated for decisions on "
+    "patients. Its probabilities refer to the prevalence below, and hold for slides that were "
+    "stained, scanned and encoded as those of training."
 )
-_METRICS = ("auroc", "fold_auroc", "auprc", "balanced_accuracy", "sensitivity", "specificity", "brier")
+_METRICS = (
+    *("auroc", "fold_auroc", "auprc", "balanced_accuracy"),
+    *("sensitivity", "specificity", "brier"),
+)
 _SPECIAL = re.compile(r"([\\`*_\[\]<>|#~$!{}])")
 
 
@@ -78,8 +81,8 @@ def escaped(text: Any) -> str:
 
     Examples
     --------
-    >>> escaped("<b> *HER2*")
-    '&lt;b&gt; \\\\*HER2\\\\*'
+    >>> escaped("<b> HER2")
+    '&lt;b&gt; HER2'
     """
     visible = "".join(" " if unicodedata.category(c)[0] == "C" else c for c in str(text))
     plain = _SPECIAL.sub(lambda m: m[1] if m[1] in "<>" else f"\\{m[1]}", visible.strip())
@@ -103,7 +106,7 @@ def _checked(card: Any) -> dict[str, str]:
 
 def _metadata(name: str, said: Mapping[str, str], evaluation: Any) -> str:
     """The YAML block; JSON is YAML, so text of any content is quoted as in JSON."""
-    lines = {
+    lines: dict[str, Any] = {
         "license": said.get("license", "unknown"),
         "library_name": "sk_momkd",
         "tags": ["sk_momkd", "computational-pathology", "multiple-instance-learning"],
@@ -122,7 +125,7 @@ def _metadata(name: str, said: Mapping[str, str], evaluation: Any) -> str:
 
 def _what_it_is(facts: Mapping[str, Any]) -> str:
     kind = facts.get("classifier", facts["estimator"])
-    text = f"A {escaped(kind)} of sk_momkd, which classifies slides from the features of their patches."
+    text = f"A {escaped(kind)} of sk_momkd, which works on the features of the patches of slides."
     steps = facts.get("steps")
     return f"{text} Steps: {', '.join(map(escaped, steps))}." if steps else text
 

@@ -1,4 +1,4 @@
-"""What a person wants to know of a saved model: classes, widths, prevalence, thresholds, training."""
+"""What people want to know of a model: classes, widths, prevalence, threshold, training."""
 
 from __future__ import annotations
 

@@ -19,10 +19,10 @@ from .archive import (
     require_new_or_model,
     write_parts,
 )
-from .own_objects import ModelReader, ModelWriter
 from .model_card import model_card
 from .model_facts import summary, versions
 from .on_device import move_to
+from .own_objects import ModelReader, ModelWriter
 
 _MODEL, _ARRAYS = "model.json", "model.safetensors"
 
@@ -171,7 +171,9 @@ def _decoded(document: Any, arrays: dict[str, NDArray], steps: dict[str, bytes])
     model = model_file.decode(document["model"])
     unused = [*arrays, *steps]
     if unused:
-        raise ModelFileError(f"{len(unused)} parts belong to nothing, the first is {unused[0]!r:.100}.")
+        raise ModelFileError(
+            f"{len(unused)} parts belong to nothing, the first is {unused[0]!r:.100}."
+        )
     if not hasattr(model, "get_params"):
         raise ModelFileError(f"it holds a {type(model).__name__}, expected an estimator.")
     return model

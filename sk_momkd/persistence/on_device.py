@@ -29,7 +29,7 @@ def move_to(model: Any, device: str | None) -> None:
                 f"The model was saved with device={classifier.device!r}, which is absent here, and "
                 'is loaded with "auto". Choose with load_model(path, device=...).',
                 UserWarning,
-                stacklevel=4,
+                stacklevel=3,
             )
             classifier.device = "auto"
 

@@ -3,21 +3,33 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from dataclasses import fields
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 from sklearn import config_context
-from sklearn.base import BaseEstimator
 
 from .. import estimators, model_selection, preprocessing
+from ..data.training_patients import HashedIds
+from ..estimators.base import BaseMILClassifier
 from ..estimators.network_state import weights_of, without_omics
+from ..estimators.validation_scores import SavedThresholds
 from ..exceptions import ModelFileError
 from ..messages import first_few
 from .archive import model_errors
 from .sklearn_steps import dump_step, is_of_sklearn, load_step
 from .values import ValueReader, ValueWriter
 
+_RECORDS: dict[str, type] = {"HashedIds": HashedIds, "SavedThresholds": SavedThresholds}
+_KINDS: dict[str, tuple[type, ...]] = {  # by the annotation of a field of these
+    "bytes": (bytes,),
+    "NDArray": (np.ndarray,),
+    "NDArray | None": (np.ndarray, type(None)),
+    "dict": (dict,),
+    "int": (int,),
+}
 _PACKAGES = (estimators, preprocessing, model_selection)
 _ALWAYS = ("n_features_in_", "feature_names_in_")
 _REQUESTS, _OUTPUT, _LEFT_OUT = "_metadata_request", "_sklearn_output_config", "_left_out"
@@ -33,12 +45,11 @@ def class_named(name: Any) -> type | None:
 
 
 def _parameter_names(cls: type) -> list[str]:
-    return [name for name in inspect.signature(cls).parameters]
+    return list(inspect.signature(cls).parameters)
 
 
 def _saved_attributes(cls: type) -> set[str]:
-    names = ("_fitted", "_fitted_omics", "_fitted_of_patients")
-    return {*_ALWAYS, *(a for name in names for a in getattr(cls, name, ()))}
+    return {*_ALWAYS, *getattr(cls, "_fitted", ()), *getattr(cls, "_fitted_omics", ())}
 
 
 class ModelWriter(ValueWriter):
@@ -56,6 +67,9 @@ class ModelWriter(ValueWriter):
         number = self._number(value)
         if number is not None:
             return {"object": number}
+        if type(value) in _RECORDS.values():
+            own = {field.name: getattr(value, field.name) for field in fields(value)}
+            return {"record": [type(value).__name__, self.encode(own, name)]}
         if not is_of_sklearn(value):
             kind = f"{type(value).__module__}.{type(value).__qualname__}"
             raise ModelFileError(
@@ -93,18 +107,13 @@ class ModelWriter(ValueWriter):
 
     def _fitted(self, value: Any, place: str) -> dict[str, Any]:
         """Fitted attributes, requests of metadata and output, and what is left out."""
-        cls, state = type(value), dict(vars(value))
+        cls, state = type(value), self._state(value)
         for key in (*_parameter_names(cls), *getattr(cls, "_not_saved", ())):
             state.pop(key, None)
         left_out = dict(state.pop(_LEFT_OUT, {}))
-        for names, option in (
-            (getattr(cls, "_fitted_omics", ()), "include_omics"),
-            (getattr(cls, "_fitted_of_patients", ()), "include_validation"),
-        ):
-            for key in names:
-                if state.get(key) is not None and not self._options[option]:
-                    left_out[key] = option
-                    del state[key]
+        for key in () if self._options["include_omics"] else getattr(cls, "_fitted_omics", ()):
+            if state.pop(key, None) is not None:
+                left_out[key] = "include_omics"
         requests, output = state.pop(_REQUESTS, None), state.pop(_OUTPUT, None)
         unknown = sorted(state.keys() - _saved_attributes(cls))
         if unknown:
@@ -118,6 +127,12 @@ class ModelWriter(ValueWriter):
             "requests": {} if requests is None else _requests(requests),
             "output": {} if output is None else output,
         }
+
+    def _state(self, value: Any) -> dict[str, Any]:
+        """Attributes, with patients where they are asked for."""
+        if isinstance(value, BaseMILClassifier):
+            return value._state(with_patients=self._options["include_validation"])
+        return dict(vars(value))
 
     def _networks(self, value: Any, place: str) -> int:
         """Number of networks, whose weights become arrays."""
@@ -164,9 +179,24 @@ class ModelReader(ValueReader):
         """An object that was built before, or a step of scikit-learn."""
         if kind == "object" and type(stored) is int and 0 <= stored < len(self._built):
             return self._built[stored]
+        if kind == "record":
+            return self._record(stored)
         if kind == "sklearn" and isinstance(stored, str) and stored in self.steps:
             return load_step(self.steps.pop(stored), self._built, stored)
         raise ModelFileError(f"it refers to {kind!r:.100} {stored!r:.100}, which is not there.")
+
+    def _record(self, stored: Any) -> Any:
+        """Hashed ids or thresholds; their parts have the types that they were annotated with."""
+        name, content = stored if isinstance(stored, list) and len(stored) == 2 else (None, None)
+        known, values = _RECORDS.get(str(name)), self.decode(content)
+        expected = {} if known is None else {field.name: field.type for field in fields(known)}
+        if known is None or not isinstance(values, dict) or values.keys() != expected.keys():
+            raise ModelFileError(f"it holds a {name!r:.100}, which this sk_momkd does not have.")
+        for key, value in values.items():
+            kinds = _KINDS[str(expected[key]).partition("[")[0]]
+            if not isinstance(value, kinds):
+                raise ModelFileError(f"{key} of its {name} is a {type(value).__name__}.")
+        return known(**values)
 
     def _build(self, record: Any) -> Any:
         if not isinstance(record, dict):
@@ -227,7 +257,9 @@ class ModelReader(ValueReader):
             start = _weight(place, number, "")
             names = [name for name in self.arrays if name.startswith(start)]
             if not names:
-                raise ModelFileError(f"the weights of network {number} of {n_networks} are missing.")
+                raise ModelFileError(
+                    f"the weights of network {number} of {n_networks} are missing."
+                )
             yield {name.removeprefix(start): self.take_array(name) for name in names}
 
 
@@ -236,5 +268,3 @@ def _mapping(record: dict[str, Any], key: str) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise ModelFileError(f"{key} of an object is a {type(found).__name__}.")
     return found
-
-

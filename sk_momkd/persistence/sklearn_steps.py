@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import io
-import json
 import math
 import zipfile
 from collections.abc import Callable
@@ -120,7 +119,7 @@ def _audit(content: bytes, name: str, *, saving: bool) -> None:
     with model_errors(f"{name} is a damaged skops file"):
         archive = zipfile.ZipFile(io.BytesIO(content))
     with archive:
-        entries = _entries(archive, len(content), name)
+        entries = zip_entries(archive, len(content), name)
         if _SCHEMA not in entries or entries[_SCHEMA].file_size > LARGEST_JSON:
             raise ModelFileError(f"{name} is no skops file: it has no usable {_SCHEMA}.")
         with model_errors(f"{name} is a damaged skops file"):
@@ -140,10 +139,6 @@ def _audit(content: bytes, name: str, *, saving: bool) -> None:
         )
 
 
-def _entries(archive: zipfile.ZipFile, size: int, name: str) -> dict[str, zipfile.ZipInfo]:
-    return zip_entries(archive, size, name)
-
-
 def _require_array(content: bytes, name: str) -> None:
     """Raise unless this is an array of numbers or text in numpy's format, of its stated size."""
     file = io.BytesIO(content)
@@ -155,7 +150,11 @@ def _require_array(content: bytes, name: str) -> None:
     if version not in readers:
         raise ModelFileError(f"{name} is an array of version {version}.")
     shape, _, dtype = readers[version](file)
-    if dtype.hasobject or dtype.fields or math.prod(shape) * dtype.itemsize != len(content) - file.tell():
+    if (
+        dtype.hasobject
+        or dtype.fields
+        or math.prod(shape) * dtype.itemsize != len(content) - file.tell()
+    ):
         raise ModelFileError(f"{name} declares {shape} of {dtype}, which is not what it holds.")
 
 
@@ -166,7 +165,10 @@ def _untrusted(node: Any, found: set[str]) -> None:
             _untrusted(item, found)
     elif isinstance(node, dict):
         if "__loader__" in node or "__class__" in node or "__module__" in node:
-            loader, kind = node.get("__loader__"), f"{node.get('__module__')}.{node.get('__class__')}"
+            loader, kind = (
+                node.get("__loader__"),
+                f"{node.get('__module__')}.{node.get('__class__')}",
+            )
             if not isinstance(loader, str) or kind not in BY_LOADER.get(loader, ()):
                 found.add(kind[:200])
         for item in node.values():

@@ -1,8 +1,8 @@
 """What may be in the scikit-learn steps of a saved model; nothing else is made from a file.
 
-They keep arrays and plain values, and use them through NumPy, which checks its bounds. Fitted trees and
-support vectors are therefore not among them: scikit-learn follows their stored indices unchecked,
-so that a made-up file could crash the process.
+They keep arrays and plain values, and use them through NumPy, which checks its bounds. Fitted trees
+and support vectors are therefore not among them: scikit-learn follows their stored indices
+unchecked, so that a made-up file could crash the process.
 """
 
 from __future__ import annotations

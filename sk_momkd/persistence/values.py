@@ -48,11 +48,15 @@ class ValueWriter:
         if isinstance(value, list | tuple | set | frozenset):
             return self._sequence(value, name)
         if isinstance(value, Mapping):
-            pairs = [[self.encode(k, name), self.encode(v, f"{name}.{k}")] for k, v in value.items()]
+            pairs = [
+                [self.encode(k, name), self.encode(v, f"{name}.{k}")] for k, v in value.items()
+            ]
             return {"dict": pairs}
         return self._other(value, name)
 
     def _other(self, value: Any, name: str) -> Any:
+        if isinstance(value, bytes):
+            return {"bytes": value.hex()}
         if isinstance(value, PurePath):
             return {"path": str(value)}
         if isinstance(value, np.random.RandomState):
@@ -123,6 +127,7 @@ class ValueReader:
         self.arrays = arrays
         self._kinds: dict[str, Callable[[Any], Any]] = {
             "float": self._float,
+            "bytes": _bytes,
             "scalar": self._scalar,
             "array": self._array,
             "text": self._text,
@@ -213,6 +218,12 @@ class ValueReader:
         index, columns = _list(content, 2)
         decoded = [tuple(map(self.decode, _list(column, 2))) for column in _list(columns)]
         return pd.DataFrame(dict(decoded), index=self.decode(index))
+
+
+def _bytes(text: Any) -> bytes:
+    if not isinstance(text, str):
+        raise ModelFileError(f"bytes are stored as {type(text).__name__}, expected text.")
+    return bytes.fromhex(text)
 
 
 def _path(text: Any) -> Any:

@@ -52,7 +52,7 @@ class BagPooling(TransformerMixin, BaseEstimator):
            [1., 1., 1., 1.]])
     """
 
-    _fitted: ClassVar[tuple[str, ...]] = ("bag_info_",)
+    _fitted: ClassVar[tuple[str, ...]] = ("bag_info_", "training_patients_")
 
     _parameter_constraints: ClassVar[dict[str, Any]] = {"statistics": [StrOptions(_CHOICES)]}
 
