@@ -35,7 +35,7 @@ if NOISE:
 TESTS = Path(__file__).parent
 # What these train takes seconds: not in `make test-fast`.
 SLOW = (
-    *("estimators", "evaluation", "inspection", "reporting", "training"),
+    *("estimators", "evaluation", "inspection", "persistence", "reporting", "training"),
     *("test_benchmarks.py", "test_readme.py", "test_small_search.py"),
     *("test_import_cost.py", "test_public_names.py"),
     *("io/test_cache.py", "io/test_scale.py", "model_selection/test_split_files.py"),

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.neighbors import NearestNeighbors
 
 from ..exceptions import BagError
 from .arrays import BagArrays
@@ -54,6 +53,8 @@ def _nearest_of_release(points: NDArray, n_neighbors: int) -> NDArray:
     k = min(n_neighbors, len(points) - 1)
     if k == 0:
         return np.empty((len(points), 0), dtype=np.int64)
+    from sklearn.neighbors import NearestNeighbors  # imports much of scikit-learn
+
     # Without a query, scikit-learn leaves each point out of its own neighbours.
     search = NearestNeighbors(n_neighbors=k).fit(points)
     return search.kneighbors(return_distance=False).astype(np.int64)

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable
 import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
-from sklearn.neighbors import NearestNeighbors
 
 _SAME = 1e-6  # distances of which one is larger by a smaller share are equal
 _ROUNDING = 1e-7  # of the largest length of a vector: error of scikit-learn's fast distances
@@ -72,6 +71,8 @@ def _by_distance(points: NDArray) -> Search:
 
 
 def _by_features(points: NDArray) -> Search:
+    from sklearn.neighbors import NearestNeighbors  # imports much of scikit-learn
+
     fitted = NearestNeighbors().fit(points)
 
     def search(rows: NDArray, m: int) -> tuple[NDArray, NDArray]:

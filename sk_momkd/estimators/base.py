@@ -25,13 +25,11 @@ from ..data.patient import patients_and_groups
 from ..data.sequence import BagSequence
 from ..data.validation import check_bags, encode_labels, network_order
 from ..exceptions import BagError
-from ..model_selection.split import inner_split
 from ..nn.blocks import materialize
 from ..nn.initialization import initialise
 from ..nn.isolation import isolated, own_torch_random_state
 from ..nn.workspace import clear_workspaces
 from ..output import mean_output
-from ..preprocessing.omics import default_omics_transformer
 from ..training.batches import (
     BagDataset,
     FlatBatch,
@@ -460,6 +458,8 @@ class BaseMILClassifier(ClassifierMixin, WithOptions):
         """Positions of the training and the validation part."""
         if not self.early_stopping:
             return np.arange(len(cohort.bags)), None
+        from ..model_selection.split import inner_split  # prediction does not need it
+
         return inner_split(
             cohort.bags,
             cohort.labels,
@@ -807,6 +807,8 @@ class PrivilegedMILClassifier(BaseMILClassifier):
 
     def _new_omics_transformer(self, seed: int) -> Any:
         if self.omics_transformer is None:
+            from ..preprocessing.omics import default_omics_transformer
+
             return default_omics_transformer(self.n_genes)
         return seeded_clone(self.omics_transformer, seed)
 

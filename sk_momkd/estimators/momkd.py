@@ -31,7 +31,6 @@ from ..training.random_generators import RandomGenerators
 from .base import BaseMILClassifier, LabelledBags, PrivilegedMILClassifier
 from .momkd_options import LossOptions, MemoryOptions, NetworkOptions
 from .official_checkpoint import read_official_checkpoint
-from .omics_teacher import cross_fitted_labels
 from .parameters import (
     AS_TRAINED,
     AT_LEAST_ONE,
@@ -506,6 +505,8 @@ class MoMKDClassifier(TransformerMixin, PrivilegedMILClassifier):
     ) -> NDArray | None:
         if not self.lambda_teacher:
             return None
+        from .omics_teacher import cross_fitted_labels
+
         return cross_fitted_labels(
             self.teacher,
             table,

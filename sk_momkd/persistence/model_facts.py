@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 from sklearn.base import BaseEstimator
-from sklearn.pipeline import Pipeline
 
 from .. import __version__
 from ..estimators.base import BaseMILClassifier
@@ -27,7 +26,7 @@ def versions() -> dict[str, str]:
 def summary(estimator: BaseEstimator) -> dict[str, Any]:
     """Facts of a fitted estimator for people and for the model card; loading does not need them."""
     facts: dict[str, Any] = {"estimator": type(estimator).__name__}
-    if isinstance(estimator, Pipeline):
+    if hasattr(estimator, "steps"):
         facts["steps"] = [type(step).__name__ for _, step in estimator.steps]
     fitted = [c for c in classifiers_in(estimator, set()) if hasattr(c, "module_")]
     if fitted:

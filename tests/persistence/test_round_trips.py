@@ -137,8 +137,8 @@ def test_copies_share_networks_and_deep_copies_do_not():
     assert len(np.unique(clf.predict_proba(BAGS).round(9), axis=0)) > 1
 
 
-def test_ensemble_of_networks_and_other_precision(tmp_path):
-    clf = copy.deepcopy(fitted("MoMKDClassifier", n_models=2, precision="bfloat16"))
+def test_ensemble_of_networks_and_another_prior(tmp_path):
+    clf = copy.deepcopy(fitted("ABMILClassifier", n_models=2))
     clf.prior = {"neg": 0.9, "pos": 0.1}
     assert_same(clf, again(clf, tmp_path), BAGS)
 
