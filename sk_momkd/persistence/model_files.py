@@ -146,6 +146,13 @@ def load_model(path: str | PathLike, *, device: str | None = None) -> Any:
     Nothing in the file is executed: it names classes of a fixed list, parameters that are checked
     as in `fit`, and arrays. SHA-256 sums find damage. They do not prove who made the file: whoever
     can change the file can change the sums.
+
+    Examples
+    --------
+    >>> from tempfile import mkdtemp
+    >>> from sk_momkd import BagPooling, load_model, save_model
+    >>> load_model(save_model(BagPooling("mean+max"), f"{mkdtemp()}/pooling"))
+    BagPooling(statistics='mean+max')
     """
     path = Path(path)
     parts, manifest = read_parts(path)
