@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import io
 import math
 import zipfile
@@ -53,9 +52,8 @@ def dump_step(step: Any, number: Callable[[Any], int | None], name: str) -> byte
         found = number(value)
         return value if found is None else Placeholder(found)
 
-    own = copy.deepcopy(step)
     with model_errors(f"{name} cannot be saved"):
-        content = skops.io.dumps(_swapped(own, swap, set()))
+        content = skops.io.dumps(_swapped(step, swap, {}))
     _audit(content, name, saving=True)
     return content
 
@@ -80,38 +78,39 @@ def load_step(content: bytes, estimators: list[Any], name: str) -> Any:
         return estimators[wanted]
 
     with model_errors(f"{name} cannot be loaded"):
-        return _swapped(skops.io.loads(content, trusted=TRUSTED), swap, set())
+        return _swapped(skops.io.loads(content, trusted=TRUSTED), swap, {})
 
 
-def _swapped(value: Any, swap: Callable[[Any], Any], seen: set[int]) -> Any:
-    """`value` with `swap` applied to what it holds, in place where that is possible."""
+def _swapped(value: Any, swap: Callable[[Any], Any], done: dict[int, Any]) -> Any:
+    """A copy of `value` with `swap` applied to what it holds; arrays are shared."""
     other = swap(value)
     if other is not value:
         return other
+    if id(value) in done:
+        return done[id(value)]
     if isinstance(value, tuple):
-        return tuple(_swapped(item, swap, seen) for item in value)
-    if id(value) in seen:
-        return value
-    if isinstance(value, dict):
-        seen.add(id(value))
-        for key in value:
-            value[key] = _swapped(value[key], swap, seen)
-    elif isinstance(value, list):
-        seen.add(id(value))
-        value[:] = [_swapped(item, swap, seen) for item in value]
-    elif is_of_sklearn(value) and hasattr(type(value), "__dict__") and _has_vars(value):
-        seen.add(id(value))
-        for key, item in list(vars(value).items()):
-            vars(value)[key] = _swapped(item, swap, seen)
+        return tuple(_swapped(item, swap, done) for item in value)
+    if isinstance(value, list | dict):
+        done[id(value)] = new = type(value)()
+        if isinstance(value, list):
+            new.extend(_swapped(item, swap, done) for item in value)
+        else:  # also a Bunch
+            new.update({key: _swapped(item, swap, done) for key, item in value.items()})
+        return new
+    if is_of_sklearn(value) and _is_plain(value):
+        done[id(value)] = step = object.__new__(type(value))
+        step.__dict__.update(_swapped(vars(value), swap, done))
+        return step
     return value
 
 
-def _has_vars(value: Any) -> bool:
+def _is_plain(value: Any) -> bool:
+    """Whether a value consists of its attributes, as one of a compiled class does not."""
     try:
         vars(value)
-    except TypeError:  # a compiled class
+    except TypeError:
         return False
-    return True
+    return not isinstance(value, type)
 
 
 def _audit(content: bytes, name: str, *, saving: bool) -> None:

@@ -88,7 +88,7 @@ CLASSES, FUNCTIONS, NUMBERS = _named(_CLASSES), _named(_FUNCTIONS), _named(_NUMB
 
 # What each kind of entry of a skops file may be of.
 BY_LOADER: dict[str, frozenset[str]] = {
-    "DictNode": frozenset({"builtins.dict"}),
+    "DictNode": frozenset({"builtins.dict", "sklearn.utils._bunch.Bunch"}),
     "FunctionNode": FUNCTIONS,
     "JsonNode": frozenset({"builtins.str"}),
     "ListNode": frozenset({"builtins.list"}),
