@@ -91,7 +91,8 @@ def _swapped(value: Any, swap: Callable[[Any], Any], done: dict[int, Any]) -> An
     if isinstance(value, tuple):
         return tuple(_swapped(item, swap, done) for item in value)
     if isinstance(value, list | dict):
-        done[id(value)] = new = type(value)()
+        new: Any = type(value)()
+        done[id(value)] = new
         if isinstance(value, list):
             new.extend(_swapped(item, swap, done) for item in value)
         else:  # also a Bunch
