@@ -94,6 +94,8 @@ class ExpressionClipper(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
     3.5
     """
 
+    _fitted: ClassVar[tuple[str, ...]] = ("median_", "deviation_")
+
     _parameter_constraints: ClassVar[dict[str, Any]] = {
         "limit": [Interval(Real, 0, None, closed="neither")]
     }

@@ -12,6 +12,7 @@ from sklearn.preprocessing import StandardScaler
 from sk_momkd import (
     BackgroundDetector,
     BagPooling,
+    ExpressionClipper,
     GeneSelector,
     InstanceFilter,
     InstanceStandardizer,
@@ -30,6 +31,7 @@ SITES = {patient: f"site {i % 2}" for i, patient in enumerate(PATIENTS)}
 TRANSFORMERS = {
     "BackgroundDetector": (BackgroundDetector(n_neighbors=3), PATCHES),
     "BagPooling": (BagPooling("mean+max"), BAGS),
+    "ExpressionClipper": (ExpressionClipper(), OMICS),
     "GeneSelector": (GeneSelector(4), OMICS),
     "InstanceFilter": (InstanceFilter(BackgroundDetector(), random_state=0), BAGS),
     "InstanceStandardizer": (InstanceStandardizer("site", sites=SITES), BAGS),
