@@ -12,6 +12,7 @@ from .data import (
 )
 from .estimators import (
     ABMILClassifier as ABMILClassifier,
+    DecisionThreshold as DecisionThreshold,
     DSMILClassifier as DSMILClassifier,
     DTFDMILClassifier as DTFDMILClassifier,
     GHANetClassifier as GHANetClassifier,

@@ -1,4 +1,5 @@
 from .abmil import ABMILClassifier as ABMILClassifier
+from .decision_threshold import DecisionThreshold as DecisionThreshold
 from .discovery import all_estimators as all_estimators
 from .dsmil import DSMILClassifier as DSMILClassifier
 from .dtfd import DTFDMILClassifier as DTFDMILClassifier

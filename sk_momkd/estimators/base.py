@@ -41,6 +41,7 @@ from ..training.batches import (
 from ..training.config import Objective, TrainingConfig, resolve_device, resolve_precision
 from ..training.feature_scale import UnlikeTraining, check_scale
 from ..training.random_generators import RandomGenerators
+from .decision_threshold import DecisionThreshold, check_threshold, moved_threshold
 from .network_state import network_from, weights_of
 from .parameters import (
     AS_TRAINED,
@@ -50,6 +51,7 @@ from .parameters import (
     NON_NEGATIVE,
     POSITIVE,
     UNIFIED,
+    UP_TO_ONE,
     Parameters,
     TrainingOptions,
     WithOptions,
@@ -162,6 +164,11 @@ class BaseMILClassifier(ClassifierMixin, WithOptions):
         1 shows a progress bar.
     pos_label : label or None, default=None
         The positive one of two classes. None takes the label that sorts last.
+    decision_threshold : float, DecisionThreshold or None, default=None
+        Probability from which on `predict` takes the positive one of two classes, e.g. from
+        :meth:`Evaluation.threshold`. None takes the most probable class. It does not change the
+        training, so it can be set after `fit`. A `DecisionThreshold` knows its `prior` and moves
+        with it; a number refers to the `prior` at `fit`.
 
     Attributes
     ----------
@@ -169,6 +176,8 @@ class BaseMILClassifier(ClassifierMixin, WithOptions):
         Class labels in sorted order.
     pos_label_ : label or None
         The positive one of two classes; None for more classes.
+    decision_threshold_ : float or None
+        The threshold that `predict` uses at the current `prior`; None for the most probable class.
     n_features_in_ : int
         Number of features of a patch.
     bag_info_ : dict
@@ -224,6 +233,7 @@ class BaseMILClassifier(ClassifierMixin, WithOptions):
     random_state: Any = parameter(None, "random_state")
     verbose: int = parameter(0, "verbose")
     pos_label: Any = parameter(None, str, Real, "boolean", None)
+    decision_threshold: Any = parameter(None, UP_TO_ONE, DecisionThreshold, None)
 
     _options: ClassVar[dict[str, type[Parameters]]] = {"training": TrainingOptions}
     _auto_training: ClassVar[dict[str, Any]] = AUTO_TRAINING
@@ -246,6 +256,7 @@ class BaseMILClassifier(ClassifierMixin, WithOptions):
         "device_",
         "precision_",
         "training_patients_",
+        "_prior_at_fit",
         "_validation",
         "_network",
     )
@@ -350,13 +361,13 @@ class BaseMILClassifier(ClassifierMixin, WithOptions):
         slides that were drawn, and where classes look the same in both populations; labels
         that are softened, by an omics teacher or otherwise, and further loss terms are assumed to
         leave that unchanged. Of two classes the ranking of slides stays the same, whatever `prior`
-        is. `predict` takes the most probable class, which for a rare one is seldom its own;
-        for balanced decisions use a threshold or ``prior="sampler"``.
+        is. Without a `decision_threshold`, `predict` takes the most probable class, which for a
+        rare one is seldom its own; for balanced decisions use a threshold.
         """
         return self._in_class_order(self._logits(X).softmax(dim=1))
 
     def predict(self, X: Any) -> NDArray:
-        """Most probable class of each bag.
+        """Class of each bag: by `decision_threshold`, or by default the most probable one.
 
         Parameters
         ----------
@@ -371,7 +382,50 @@ class BaseMILClassifier(ClassifierMixin, WithOptions):
 
     def _decide(self, proba: NDArray) -> NDArray:
         """Labels for rows of `predict_proba`."""
-        return self.classes_[proba.argmax(axis=1)]
+        if (threshold := self.decision_threshold_) is None:
+            return self.classes_[proba.argmax(axis=1)]
+        positive = self.classes_.tolist().index(self.pos_label_)
+        reached = proba[:, positive] >= threshold
+        return self.classes_[np.where(reached, positive, 1 - positive)]
+
+    @property
+    def decision_threshold_(self) -> float | None:
+        """Threshold of `predict` at the current `prior`; None for the most probable class."""
+        check_is_fitted(self)
+        given = self.decision_threshold
+        if given is None:
+            return None
+        threshold = given if isinstance(given, DecisionThreshold) else DecisionThreshold(given)
+        check_threshold(threshold, self.classes_, self.pos_label_)
+        now = self._shares_at(self.prior)
+        before = self._shares_at(self._prior_of(threshold))
+        if threshold.prior is None and not np.allclose(before, now):
+            raise ValueError(
+                f"decision_threshold={threshold.value:g} is a number, which refers to the prior at "
+                f"fit, {self._prior_at_fit!r}; now prior={self.prior!r}. Pass "
+                f"DecisionThreshold({threshold.value:g}, prior={self._prior_at_fit!r}) for the "
+                f"decisions as at fit, or DecisionThreshold({threshold.value:g}, "
+                f"prior={self.prior!r}) for a threshold on the probabilities as they are now."
+            )
+        positive = self.classes_.tolist().index(self.pos_label_)
+        return moved_threshold(float(threshold.value), before, now, positive)
+
+    @property
+    def threshold_source_(self) -> str:
+        """Whose choice the threshold of `predict` is, in a line."""
+        given = self.decision_threshold
+        named = isinstance(given, DecisionThreshold) and given.criterion
+        return str(given).splitlines()[0] if named else f"decision_threshold={given!r}"
+
+    def _prior_of(self, threshold: DecisionThreshold) -> Any:
+        """The `prior` that a threshold refers to: its own, or that at `fit`."""
+        at_fit = vars(self).get("_prior_at_fit", self.prior)
+        return at_fit if threshold.prior is None else threshold.prior
+
+    def _shares_at(self, prior: Any) -> NDArray:
+        """Class shares that probabilities refer to at a `prior`, in the order of ``classes_``."""
+        as_trained = isinstance(prior, str) and prior == "sampler"
+        return self.sampled_prior_ if as_trained else self._target_prior(prior)
 
     @property
     def _network_classes(self) -> NDArray:
@@ -392,24 +446,24 @@ class BaseMILClassifier(ClassifierMixin, WithOptions):
         """Logits (..., n_classes) by class number of the network, corrected to `prior`."""
         if isinstance(self.prior, str) and self.prior == "sampler":
             return logits
-        target = self._target_prior()
+        target = self._target_prior(self.prior)
         if np.array_equal(target, self.sampled_prior_):
             return logits
         shift = np.log(target / self.sampled_prior_)
         return logits + torch.from_numpy(shift[network_order(self.classes_, self.pos_label_)])
 
-    def _target_prior(self) -> NDArray:
+    def _target_prior(self, prior: Any) -> NDArray:
         """Class shares of `prior`, in the order of ``classes_``."""
-        if not isinstance(self.prior, str):
-            return class_probabilities(self.prior, self.classes_)
-        if self.prior != "training":  # it may be set after fit, which checks parameters
+        if not isinstance(prior, str):
+            return class_probabilities(prior, self.classes_)
+        if prior != "training":  # it may be set after fit, which checks parameters
             raise ValueError(
                 'prior must be "training", "sampler", or one probability per class, by label or in '
-                f"the order of classes_, got {self.prior!r}."
+                f"the order of classes_, got {prior!r}."
             )
         if not hasattr(self, "class_prior_"):
             raise ValueError(
-                f"prior={self.prior!r} needs the class shares of the training data, which this "
+                f"prior={prior!r} needs the class shares of the training data, which this "
                 'model does not know. Use prior="sampler", or give the class probabilities.'
             )
         return self.class_prior_
@@ -447,6 +501,9 @@ class BaseMILClassifier(ClassifierMixin, WithOptions):
         self.classes_, self.pos_label_, labels = encode_labels(self, y, bags)
         if not isinstance(self.prior, str):
             class_probabilities(self.prior, self.classes_)  # raises before training
+        self._prior_at_fit = copy.copy(self.prior)
+        if isinstance(self.decision_threshold, DecisionThreshold | Real):
+            check_threshold(self.decision_threshold, self.classes_, self.pos_label_)
         check_consistent_length(bags, groups)
         _, group_of_bag = patients_and_groups(bags, bags, groups)
         generators = RandomGenerators(self.random_state, self.device_)
@@ -649,7 +706,7 @@ class BaseMILClassifier(ClassifierMixin, WithOptions):
     def _prior_of_probabilities(self) -> NDArray | None:
         """Class shares that probabilities refer to; None for those of the sampler."""
         as_trained = isinstance(self.prior, str) and self.prior == "sampler"
-        return None if as_trained else self._target_prior()
+        return None if as_trained else self._target_prior(self.prior)
 
     def __getstate__(self) -> dict[str, Any]:
         """State for pickles: arrays in place of networks, and no patient unless asked for."""

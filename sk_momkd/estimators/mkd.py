@@ -114,6 +114,11 @@ class MKDClassifier(PrivilegedMILClassifier):
         1 shows a progress bar.
     pos_label : label or None, default=None
         The positive one of two classes. None takes the label that sorts last.
+    decision_threshold : float, DecisionThreshold or None, default=None
+        Probability from which on `predict` takes the positive one of two classes, e.g. from
+        :meth:`Evaluation.threshold`. None takes the most probable class. It does not change the
+        training, so it can be set after `fit`. A `DecisionThreshold` knows its `prior` and moves
+        with it; a number refers to the `prior` at `fit`.
 
     Attributes
     ----------
@@ -127,6 +132,8 @@ class MKDClassifier(PrivilegedMILClassifier):
         Class labels in sorted order.
     pos_label_ : label or None
         The positive one of two classes; None for more classes.
+    decision_threshold_ : float or None
+        The threshold that `predict` uses at the current `prior`; None for the most probable class.
     n_features_in_ : int
         Number of features of a patch.
     bag_info_ : dict

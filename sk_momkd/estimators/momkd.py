@@ -192,6 +192,11 @@ class MoMKDClassifier(TransformerMixin, PrivilegedMILClassifier):
         1 shows a progress bar.
     pos_label : label or None, default=None
         The positive one of two classes. None takes the label that sorts last.
+    decision_threshold : float, DecisionThreshold or None, default=None
+        Probability from which on `predict` takes the positive one of two classes, e.g. from
+        :meth:`Evaluation.threshold`. None takes the most probable class. It does not change the
+        training, so it can be set after `fit`. A `DecisionThreshold` knows its `prior` and moves
+        with it; a number refers to the `prior` at `fit`.
 
     Attributes
     ----------
@@ -205,6 +210,8 @@ class MoMKDClassifier(TransformerMixin, PrivilegedMILClassifier):
         Class labels in sorted order.
     pos_label_ : label or None
         The positive one of two classes; None for more classes.
+    decision_threshold_ : float or None
+        The threshold that `predict` uses at the current `prior`; None for the most probable class.
     n_features_in_ : int
         Number of features of a patch.
     bag_info_ : dict
@@ -392,7 +399,7 @@ class MoMKDClassifier(TransformerMixin, PrivilegedMILClassifier):
         clf._set_networks([module], checkpoint.n_genes)
         clf._validation = None
         clf.official_checkpoint_ = str(path)
-        clf.sampled_prior_ = np.full(2, 0.5)
+        clf.sampled_prior_, clf._prior_at_fit = np.full(2, 0.5), clf.prior
         return clf
 
     def __getattr__(self, name: str) -> Any:

@@ -11,6 +11,7 @@ from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 from joblib.parallel import get_active_backend
 from numpy.typing import NDArray
 from sklearn import config_context, get_config
@@ -308,6 +309,7 @@ def _fit_and_predict(
         model=model if keep_model else None,
         predicted=predicted,
         threshold_source=found.source,
+        n_validation=None if found.source else _validation_counts(model, study.classes),
         prior=getattr(classifier, "prior", None) if hasattr(classifier, "sampled_prior_") else None,
     )
 
@@ -367,6 +369,17 @@ def tuned_threshold(model: Any, classes: list[Any]) -> float:
         return classifier._validation_threshold(classes[1])
     table = getattr(classifier, "validation_", None)
     return np.nan if table is None else threshold_of_patients(table, known, classes[1])
+
+
+def _validation_counts(model: Any, classes: list[Any]) -> NDArray | None:
+    """Patients of each class in the inner validation part of a model; None without one."""
+    table = getattr(innermost(model), "validation_", None)
+    if table is None:
+        return None
+    patient = table["patient_id"].where(table["patient_id"].notna(), table["bag_id"])
+    named = patient.where(patient.notna(), pd.Series(range(len(table)), table.index))
+    once = ~named.astype(str).duplicated()
+    return np.array([(table.loc[once, "y"] == c).sum() for c in classes])
 
 
 def _warn_if_classes_are_absent(study: Study, results: Sequence[FoldResult]) -> None:

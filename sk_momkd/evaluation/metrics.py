@@ -58,7 +58,7 @@ def patient_metrics(
     n_classes = proba.shape[1]
     shown = range(n_classes) if absent == "nan" else np.unique(y).tolist()
     decided = (proba.argmax(axis=1) if predicted is None else predicted, tuned)
-    blocks = [_metrics_of_block(y, proba, block, decided, shown) for block in _blocks(weights)]
+    blocks = [_metrics_of_block(y, proba, block, decided, shown) for block in blocks_of(weights)]
     return {name: np.concatenate([block[name] for block in blocks]) for name in blocks[0]}
 
 
@@ -87,7 +87,8 @@ def _metrics_of_block(
     return values
 
 
-def _blocks(weights: NDArray) -> Iterator[NDArray]:
+def blocks_of(weights: NDArray) -> Iterator[NDArray]:
+    """Rows of `weights`, a part that fits into memory at a time."""
     for start in range(0, len(weights), _BLOCK_SIZE):
         yield weights[start : start + _BLOCK_SIZE]
 
@@ -141,7 +142,7 @@ def calibration_bin(stated: NDArray) -> NDArray:
 
 def pooled_auroc(y: NDArray, proba: NDArray, weights: NDArray) -> NDArray:
     """AUROC as in :func:`patient_metrics`, alone."""
-    blocks = [one_vs_rest(auroc, y, proba, block) for block in _blocks(weights)]
+    blocks = [one_vs_rest(auroc, y, proba, block) for block in blocks_of(weights)]
     return np.concatenate(blocks)
 
 
@@ -168,7 +169,7 @@ def auroc(positive: NDArray, score: NDArray, weights: NDArray) -> NDArray:
     >>> auroc(np.array([False, True, True]), np.array([0.2, 0.1, 0.7]), np.ones((1, 3)))
     array([0.5])
     """
-    true, false = _binary_curve(positive, score, weights)
+    true, false = binary_curve(positive, score, weights)
     gained = np.diff(true, axis=1, prepend=0)
     before = false - np.diff(false, axis=1, prepend=0) / 2  # a tie counts half
     return 1 - divide_or_nan((gained * before).sum(axis=1), true[:, -1] * false[:, -1])
@@ -176,7 +177,7 @@ def auroc(positive: NDArray, score: NDArray, weights: NDArray) -> NDArray:
 
 def average_precision(positive: NDArray, score: NDArray, weights: NDArray) -> NDArray:
     """Sum over thresholds of precision times gain in recall (no interpolation)."""
-    true, false = _binary_curve(positive, score, weights)
+    true, false = binary_curve(positive, score, weights)
     precision = np.nan_to_num(divide_or_nan(true, true + false))
     gained = np.diff(true, axis=1, prepend=0)
     n_positive = np.where(false[:, -1] > 0, true[:, -1], 0)  # NaN where a class has no weight
@@ -195,7 +196,7 @@ class _BinaryCurve(NamedTuple):
     false_positives: NDArray
 
 
-def _binary_curve(positive: NDArray, score: NDArray, weights: NDArray) -> _BinaryCurve:
+def binary_curve(positive: NDArray, score: NDArray, weights: NDArray) -> _BinaryCurve:
     """Curve over the distinct scores; patients of equal score pass the threshold together."""
     order = np.argsort(-score, kind="stable")
     ranked = score[order]

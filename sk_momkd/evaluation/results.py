@@ -15,13 +15,16 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from ..estimators.decision_threshold import DecisionThreshold
 from ..io.atomic import atomic_set
 from .metrics import patient_metrics, placements, pooled_auroc
 from .small_samples import small_sample_intervals, small_sample_note
 from .statistics import Bootstrap
 from .study import Study
+from .thresholds import choose_threshold
 
 VALIDATION_PART = "inner validation part"  # source of a threshold that `predict` does not use
+FEW_IN_VALIDATION = 10  # patients of a class; with fewer, a threshold is chance
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")  # how spreadsheets recognise one
 _SITE_METRICS = ("auroc", "balanced_accuracy", "accuracy", "brier")
 
@@ -156,6 +159,9 @@ class Evaluation(TableResult):
         Patients that any of the models was trained on.
     repeats : tuple of PatientPredictions
         The arrays behind `predictions`.
+    prior : str, dict, array-like or None
+        The `prior` of this package's classifiers, to which the probabilities refer; None for others
+        and where it differs between folds.
 
     See Also
     --------
@@ -184,8 +190,73 @@ class Evaluation(TableResult):
     models: tuple[Any, ...]
     trained_patients: frozenset[Any] = field(repr=False)
     repeats: tuple[PatientPredictions, ...] = field(repr=False)
+    prior: Any = None
 
     _displayed = ("summary", "sites")
+
+    def threshold(
+        self, criterion: str | tuple[str, float] = "youden", *, by: str = "pooled"
+    ) -> DecisionThreshold:
+        """Choose a threshold for the final model on the out-of-fold predictions of patients.
+
+        Parameters
+        ----------
+        criterion : "youden", "f1", ("sensitivity", share) or ("specificity", share)
+            What is largest at the threshold: sensitivity + specificity, or F1 of the positive
+            class. With a share, the highest threshold with at least this sensitivity, or the
+            lowest with at least this specificity.
+        by : {"pooled", "fold"}, default="pooled"
+            "pooled" takes the patients of all folds together. "fold" chooses one in each fold,
+            whose patients one model scored, and takes the median; it needs folds of many patients.
+            Of several repeats it is the mean.
+
+        Returns
+        -------
+        DecisionThreshold
+            With the interval of a bootstrap over patients, the number of patients of each class,
+            sensitivity and specificity at it with exact intervals, and both where the threshold of
+            each fold is chosen on the other folds, which no patient of the fold has influenced.
+
+        Raises
+        ------
+        ValueError
+            If there are more than two classes, or an argument is unusable.
+
+        Warns
+        -----
+        UserWarning
+            If it rests on fewer than 20 patients of a class.
+
+        Notes
+        -----
+        Give it to the final model: ``clf.set_params(decision_threshold=threshold)``, before or
+        after `fit`. For estimators of others, ``FixedThresholdClassifier(model,
+        threshold=threshold.value)`` of scikit-learn does the same. It is chosen on the mean
+        probability of a patient's slides, and `predict` of a classifier applies it to slides.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from sklearn.linear_model import LogisticRegression
+        >>> from sklearn.pipeline import make_pipeline
+        >>> from sk_momkd import Bag, BagPooling, BagSequence, evaluate
+        >>> random, y = np.random.default_rng(0), np.arange(60) % 2
+        >>> patches = [random.normal(0.5 * label, 1, size=(5, 3)) for label in y]
+        >>> bags = BagSequence(Bag(x, patient_id=f"P{i}") for i, x in enumerate(patches))
+        >>> result = evaluate(make_pipeline(BagPooling(), LogisticRegression()), bags, y)
+        >>> threshold = result.threshold(("sensitivity", 0.9))
+        >>> threshold.sensitivity >= 0.9, threshold.low <= threshold.value <= threshold.high
+        (True, True)
+        """
+        return choose_threshold(
+            self.repeats,
+            self.classes,
+            criterion,
+            self.bootstrap,
+            by=by,
+            prior=self.prior,
+            name=self.name,
+        )
 
     @property
     def headline(self) -> str:
@@ -259,6 +330,8 @@ class FoldResult:
         Whose threshold it is, where `predict` decides at it; else empty.
     prior : str, dict, array or None
         Population that the probabilities of this package's classifiers refer to.
+    n_validation : int ndarray of shape (n_classes,) or None
+        Patients of each class in the inner validation part, if `threshold` was chosen there.
     """
 
     repeat: int
@@ -275,6 +348,7 @@ class FoldResult:
     predicted: NDArray | None = None
     threshold_source: str = ""
     prior: Any = None
+    n_validation: NDArray | None = None
 
     @property
     def decided(self) -> NDArray:
@@ -428,6 +502,7 @@ def build_evaluation(
     name: str, study: Study, folds: Sequence[FoldResult], bootstrap: Bootstrap
 ) -> Evaluation:
     """Tables and metrics of the folds of one estimator."""
+    _warn_if_thresholds_rest_on_few(name, study.classes, folds)
     repeats = pool_folds(folds, study.labels)
     table = pd.DataFrame([_fold_row(study, fold, repeats) for fold in folds])
     if any(fold.fit_mib is not None for fold in folds):
@@ -444,7 +519,29 @@ def build_evaluation(
         tuple(fold.model for fold in folds if fold.model is not None),
         frozenset(study.names[i] for fold in folds for i in fold.trained),
         tuple(repeats),
+        folds[0].prior if len({repr(fold.prior) for fold in folds}) == 1 else None,
     )
+
+
+def _warn_if_thresholds_rest_on_few(
+    name: str, classes: Sequence[Any], folds: Sequence[FoldResult]
+) -> None:
+    parts = [fold.n_validation for fold in folds if fold.n_validation is not None]
+    if not parts:
+        return
+    counts = np.array(parts)
+    fewest = int(counts.min())
+    if fewest < FEW_IN_VALIDATION:
+        rare = classes[int(counts.min(axis=0).argmin())]
+        sizes = np.unique(counts.sum(axis=1))
+        warnings.warn(
+            f"{name}: the thresholds of the rows _tuned were chosen on inner validation parts of "
+            f"{' to '.join(map(str, np.unique(sizes[[0, -1]])))} patients, {fewest} of {rare!r} in "
+            "the smallest; with so few they are left to chance. predict does not use them. For a "
+            "threshold that rests on all patients, see Evaluation.threshold.",
+            UserWarning,
+            stacklevel=4,
+        )
 
 
 def _fold_row(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -51,6 +52,10 @@ def _of_classifier(clf: BaseMILClassifier) -> dict[str, Any]:
     for key, attribute in (("prevalence", "class_prior_"), ("drawn", "sampled_prior_")):
         if attribute in vars(clf):
             facts[key] = _plain(vars(clf)[attribute])
+    with suppress(ValueError):  # it does not fit the classes or the prior, which predict says, too
+        if clf.decision_threshold_ is not None:
+            facts["threshold"] = clf.decision_threshold_
+            facts["threshold_source"] = clf.threshold_source_
     if "genes_" in vars(clf):
         facts["n_genes"], facts["n_paired"] = len(clf.genes_), clf.n_paired_
     return facts

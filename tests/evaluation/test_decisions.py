@@ -189,6 +189,7 @@ class Counted(ABMILClassifier):
 
     classes_ = np.array(["a", "b"])
     pos_label_ = "b"
+    module_ = "a network"
     n_passes = 0
 
     def predict_proba(self, X):

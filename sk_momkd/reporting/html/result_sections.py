@@ -135,8 +135,9 @@ def calibration_section(context: ReportContext) -> Section:
     """Calibration of the probabilities, confusion matrix, decision curve and thresholds."""
     name, title = "calibration", "Calibration and threshold"
     result = context.result
+    kept = _kept_threshold(context)
     if result is None:
-        return Section(name, title, missing=NO_RESULT)
+        return Section(name, title, kept, missing=NO_RESULT)
     note = positive_note(result.classes)
     drawn: list[tuple[Callable[[], Any], str, str]] = [
         (
@@ -169,7 +170,15 @@ def calibration_section(context: ReportContext) -> Section:
             Paragraph("Thresholds and decision curves are defined for two classes only.", "note")
         )
     pictures: list[Picture] = [chart(*figure) for figure in drawn]
-    return Section(name, title, [*blocks, Pictures(pictures)])
+    return Section(name, title, [*blocks, *kept, Pictures(pictures)])
+
+
+def _kept_threshold(context: ReportContext) -> list[Block]:
+    """The threshold that the classifier was given, with what it rests on."""
+    given = getattr(context.classifier, "decision_threshold", None)
+    if given is None:
+        return []
+    return [Paragraph(f"The classifier keeps a threshold. {'. '.join(str(given).splitlines())}.")]
 
 
 def _chosen_thresholds(result: Any) -> pd.Series:
