@@ -28,6 +28,7 @@ from ..exceptions import BagError
 from ..nn.blocks import materialize
 from ..nn.initialization import initialise
 from ..nn.isolation import isolated, own_torch_random_state
+from ..nn.thread_budget import threads_for
 from ..nn.workspace import clear_workspaces
 from ..output import mean_output
 from ..training.batches import (
@@ -158,8 +159,9 @@ class BaseMILClassifier(ClassifierMixin, WithOptions):
         Number format in which patches are kept and first multiplied; sums and weights are always
         float32. "auto" is bfloat16 where the processor has instructions for it.
     random_state : int, RandomState or None, default=None
-        Seed of all random draws. The same seed gives the same model, bit for bit on a CPU with
-        the same number of threads.
+        Seed of all random draws. The same seed gives the same model, bit for bit on a CPU. Where a
+        training step has more than 2^18 values (patches times features), which takes the threads
+        of the process, their number must be the same.
     verbose : int, default=0
         1 shows a progress bar.
     pos_label : label or None, default=None
@@ -562,17 +564,24 @@ class BaseMILClassifier(ClassifierMixin, WithOptions):
         """Build and train `n_models` networks; each with its history."""
         self._count_classes(cohort.labels, cohort.labels[training])
         for_training, for_validation = privileged
-        data = FitData(
-            self._dataset(cohort[training], for_training),
-            None if validation is None else self._dataset(cohort[validation], for_validation),
-            0 if for_training is None else for_training.vectors.shape[1],
-            generators,
-            self.callbacks_,
-        )
+        with threads_for(0):
+            data = FitData(
+                self._dataset(cohort[training], for_training),
+                None if validation is None else self._dataset(cohort[validation], for_validation),
+                0 if for_training is None else for_training.vectors.shape[1],
+                generators,
+                self.callbacks_,
+            )
         self.mean_patch_ = data.training.mean_patch
         self.largest_feature_ = check_scale(data.training)
         per_model = [data.for_model(number) for number in range(self.n_models)]
-        models = [self._train_model(data) for data in per_model]
+        step = (
+            min(self.batch_size, len(training))
+            * int(np.median(data.training.sizes))
+            * self.n_features_in_
+        )
+        with threads_for(step):
+            models = [self._train_model(data) for data in per_model]
         self.callbacks_ = [callback for data in per_model for callback in data.callbacks]
         return models
 
@@ -755,7 +764,7 @@ class BaseMILClassifier(ClassifierMixin, WithOptions):
     def _forward_models(self, X: Any) -> Iterator[list[Any]]:
         """Output of each model for each bag, which is alone in its batch."""
         for name, batch, modules in self._single_bag_batches(X):
-            with isolated(), torch.no_grad():
+            with isolated(), torch.no_grad(), threads_for(batch.x.shape[0] * batch.x.shape[1]):
                 outputs = [forward(module, batch, training=False).to("cpu") for module in modules]
             if not all(output.logits.isfinite().all() for output in outputs):
                 largest = float(materialize(batch.x).abs().max())

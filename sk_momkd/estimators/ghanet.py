@@ -100,8 +100,9 @@ class GHANetClassifier(PrivilegedMILClassifier):
         Number format in which patches are kept and first multiplied; sums and weights are always
         float32. "auto" is bfloat16 where the processor has instructions for it.
     random_state : int, RandomState or None, default=None
-        Seed of all random draws. The same seed gives the same model, bit for bit on a CPU with
-        the same number of threads.
+        Seed of all random draws. The same seed gives the same model, bit for bit on a CPU. Where a
+        training step has more than 2^18 values (patches times features), which takes the threads
+        of the process, their number must be the same.
     verbose : int, default=0
         1 shows a progress bar.
     pos_label : label or None, default=None

@@ -142,8 +142,10 @@ def compare(
     measure_memory : bool, default=False
         Measure the most memory that each fit holds, as in :func:`evaluate`.
     n_jobs : int, optional
-        Number of folds that joblib fits at the same time. A worker runs with fewer threads, which
-        may change a probability in the seventh digit; with ``OMP_NUM_THREADS=1`` it does not.
+        Number of folds that joblib fits at the same time. Results do not depend on it where a
+        training step has up to 2^18 values (patches times features), which takes one thread. A
+        larger one takes those of the process, of which workers have fewer: a probability may then
+        differ in the seventh digit, unless ``OMP_NUM_THREADS`` is set.
 
     Returns
     -------

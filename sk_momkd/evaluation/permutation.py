@@ -144,8 +144,10 @@ def permutation_check(
         The positive one of two classes; by default that of the estimator, else the one that sorts
         last. Each `pos_label` inside the estimator that is None is set to it.
     n_jobs : int, optional
-        Number of folds that joblib fits at the same time. A worker runs with fewer threads, which
-        may change a probability in the seventh digit; with ``OMP_NUM_THREADS=1`` it does not.
+        Number of folds that joblib fits at the same time. Results do not depend on it where a
+        training step has up to 2^18 values (patches times features), which takes one thread. A
+        larger one takes those of the process, of which workers have fewer: a probability may then
+        differ in the seventh digit, unless ``OMP_NUM_THREADS`` is set.
 
     Returns
     -------
@@ -240,8 +242,10 @@ def seed_spread(
         The positive one of two classes; by default that of the estimator, else the one that sorts
         last. Each `pos_label` inside the estimator that is None is set to it.
     n_jobs : int, optional
-        Number of folds that joblib fits at the same time. A worker runs with fewer threads, which
-        may change a probability in the seventh digit; with ``OMP_NUM_THREADS=1`` it does not.
+        Number of folds that joblib fits at the same time. Results do not depend on it where a
+        training step has up to 2^18 values (patches times features), which takes one thread. A
+        larger one takes those of the process, of which workers have fewer: a probability may then
+        differ in the seventh digit, unless ``OMP_NUM_THREADS`` is set.
 
     Returns
     -------

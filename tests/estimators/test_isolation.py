@@ -174,3 +174,39 @@ def test_backend_that_forks_threads_is_refused(monkeypatch):
         pytest.raises(RuntimeError, match=r"2 threads.*workers would hang.*loky"),
     ):
         evaluate(clf, bags, y, cv=2, n_jobs=2)
+
+
+@pytest.mark.parametrize("name", ["TransMILClassifier", "DSMILClassifier", "MoMKDClassifier"])
+def test_fit_does_not_depend_on_the_number_of_threads(name):
+    bags, _ = make_bags(16)
+    before, found = torch.get_num_threads(), []
+    try:
+        for n_threads in (1, 2):
+            torch.set_num_threads(n_threads)
+            found.append(fitted(name, batch_size=4).predict_proba(bags))
+            assert torch.get_num_threads() == n_threads
+    finally:
+        torch.set_num_threads(before)
+    np.testing.assert_array_equal(*found)
+
+
+@pytest.mark.long
+def test_evaluation_with_several_workers_is_the_same_bit_for_bit():
+    bags, y = make_bags(16)
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)  # a worker of joblib has one
+    try:
+        one, two = (
+            evaluate(
+                quick("TransMILClassifier", max_epochs=1),
+                bags,
+                y,
+                cv=2,
+                n_jobs=n_jobs,
+                n_bootstrap=20,
+            )
+            for n_jobs in (1, 2)
+        )
+    finally:
+        torch.set_num_threads(before)
+    assert one.predictions.equals(two.predictions)
