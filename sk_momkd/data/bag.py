@@ -114,16 +114,17 @@ class BagBlocks(NamedTuple):
 
 
 def _blocks(rows: Any, n: int, size: int, name: str, *, constant: bool) -> Iterator[NDArray]:
-    empty = []
+    fills = {0.0, getattr(rows, "value_of_fill", 0.0)}  # what HDF5 reads where nothing was written
+    empty: dict[float, list[NDArray]] = {fill: [] for fill in fills if not constant}
     for start in range(0, n, size):
         stop = min(start + size, n)
         part = name if n <= size else f"{name}, instances {start} to {stop - 1}"
         block = check_features(rows[start:stop], part)
-        if not constant:
-            empty.append(start + empty_instances(block))
+        for fill, found in empty.items():
+            found.append(start + empty_instances(block, fill))
         yield block
-    if not constant:
-        report_empty(np.concatenate(empty), rows.shape, name)
+    for fill, found in empty.items():
+        report_empty(np.concatenate(found), rows.shape, name, fill)
 
 
 class Bag:

@@ -28,14 +28,16 @@ def _umask() -> int:
     return mask
 
 
-def _lock(handle: int) -> bool:
-    """Lock a part while it is written; False where that is impossible."""
+def _lock(handle: int) -> bool | None:
+    """Lock a part while it is written; False if another holds it, None if there are no locks."""
     if fcntl is None:
-        return False
+        return None
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+    except BlockingIOError:
         return False
+    except OSError:  # a file system in the network, as a rule
+        return None
     return True
 
 
@@ -121,9 +123,9 @@ def _is_orphan(path: Path) -> bool:
     """Whether no process writes a part any more: a killed one has lost its lock."""
     try:
         with open(path, "r+b") as file:
-            if _lock(file.fileno()):
-                return True
-        return fcntl is None and time.time() - path.stat().st_mtime > _ORPHAN_AGE
+            locked = _lock(file.fileno())
+        is_old = time.time() - path.stat().st_mtime > _ORPHAN_AGE
+        return is_old if locked is None else locked
     except OSError:
         return False
 

@@ -170,7 +170,10 @@ class CachedFile:
             _warn_once(place.parent, error)
 
     def _states(self) -> list[tuple]:
-        """Path, size, inode and times of each file; unlike mtime, ctime cannot be set back."""
+        """Path, size, inode and times of each file; unlike mtime, ctime cannot be set back.
+
+        Not the number of its device, which changes when a drive is mounted again.
+        """
         states = []
         for path in self.file.parts:
             try:
@@ -178,7 +181,7 @@ class CachedFile:
             except OSError as error:
                 raise BagFileError(f"{path} does not exist.") from error
             times = (s.st_mtime_ns, s.st_ctime_ns)
-            states.append((os.path.realpath(path), s.st_size, s.st_dev, s.st_ino, *times))
+            states.append((os.path.realpath(path), s.st_size, s.st_ino, *times))
         return states
 
     def _digest(self, states: list[tuple]) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from itertools import islice
@@ -13,11 +14,11 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from ..data.arrays import BagArrays, empty_instances, report_empty
+from ..data.arrays import BagArrays
 from ..data.bag import BagInfo
 from ..exceptions import BagFileError
 from .hdf5_checks import attribute, attributes, check_dataset, external_files, find, open_hdf5
-from .local_files import file_state, require_unchanged
+from .local_files import FileState, file_state, require_unchanged
 from .named_arrays import number, squeezed, text
 from .read_errors import OR_MEMORY, errors_that_name, is_out_of_memory
 
@@ -70,9 +71,8 @@ class _Rows:
         self._path, self._key, self._state = bag.path, key, file_state(bag.path)
         self._dataset = bag._dataset(file, key)
         self.shape = squeezed(self._dataset.shape)
-        self.value_of_fill = number(
-            self._dataset.fillvalue
-        )  # what HDF5 reads where nothing was written
+        # What HDF5 reads where nothing was written.
+        self.value_of_fill = number(self._dataset.fillvalue) or 0.0
 
     def __getitem__(self, rows: slice) -> NDArray:
         try:
@@ -180,10 +180,7 @@ class Hdf5Bag:
     def read(self) -> BagArrays:
         """Read features, coordinates and stored graph; None for what is absent."""
         with self.opened() as arrays:
-            features, fill = arrays.features[:], getattr(arrays.features, "value_of_fill", None)
-        if fill not in (None, 0) and features.ndim == 2 and features.size:
-            report_empty(empty_instances(features, fill), features.shape, self.path, fill)
-        return arrays._replace(features=features)
+            return arrays._replace(features=arrays.features[:])
 
     @contextmanager
     def opened(self) -> Iterator[BagArrays]:
@@ -208,6 +205,12 @@ class Hdf5Bag:
         """The file, and where they are allowed the files that hold its content."""
         if not self.allow_external:
             return [self.path]
+        known = _PARTS.get((self.path, self.format))
+        if known is None or known != _states(known):
+            known = _PARTS[self.path, self.format] = _states(self._find_parts())
+        return list(known)
+
+    def _find_parts(self) -> list[str]:
         with self._open() as file:
             layout = self._layout(file)
         keys = [key for key in (layout.features, "coords", layout.edges) if key]
@@ -297,6 +300,14 @@ class Hdf5Bag:
         except OR_MEMORY as error:
             raise _unreadable(self.path, key, error) from error
         return values.reshape(squeezed(values.shape))
+
+
+_PARTS: dict[tuple[str, str], dict[str, FileState | None]] = {}  # of files with parts elsewhere
+
+
+def _states(paths: Iterable[str]) -> dict[str, FileState | None]:
+    """State of each file, None for one that is not there."""
+    return {path: file_state(path) if os.path.exists(path) else None for path in paths}
 
 
 def _names(file: h5py.File) -> list[str]:

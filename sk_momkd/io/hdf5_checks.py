@@ -20,7 +20,7 @@ import h5py
 from ..data.stored_sparse import check_stored_sparse, sparse_kind
 from ..exceptions import BagFileError
 from .local_files import require_plausible_size, require_regular, require_unchanged
-from .read_errors import PARSER_ERRORS, errors_that_name
+from .read_errors import NO_LOCKS, PARSER_ERRORS, errors_that_name
 
 _MOST_LINKS = 32  # soft links on the way to one object
 _MOST_OBJECTS = 100_000
@@ -35,10 +35,20 @@ def open_hdf5(
     """Open a regular HDF5 file for reading; it must still be the same when it is closed."""
     before = require_regular(path, allow_external=allow_external)
     with errors_that_name(path, f"{kind} (truncated, or another format)", PARSER_ERRORS):
-        file = h5py.File(path, "r")
+        file = _open_to_read(path)
     with file:
         yield file
     require_unchanged(path, before)
+
+
+def _open_to_read(path: str | PathLike) -> h5py.File:
+    """Open without a lock where the file system has none; a change of the file is noticed anyway."""
+    try:
+        return h5py.File(path, "r")
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise
+    return h5py.File(path, "r", locking=False)
 
 
 def _refuse_external(path: str, what: str) -> None:
@@ -148,7 +158,7 @@ def _check_virtual(dataset: h5py.Dataset, *, allow_external: bool) -> None:
     for name, inner, _ in sources:
         other = path if name == "." else _beside(path, name)
         require_regular(other, allow_external=True)
-        with errors_that_name(other, "source of a virtual dataset"), h5py.File(other, "r") as file:
+        with errors_that_name(other, "source of a virtual dataset"), _open_to_read(other) as file:
             found = find(file, inner, allow_external=allow_external)
             if not isinstance(found, h5py.Dataset):
                 raise BagFileError(

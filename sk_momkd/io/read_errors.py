@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import pickle
 import struct
 import sys
@@ -33,6 +34,7 @@ READ_ERRORS: tuple[type[Exception], ...] = (
     SyntaxError,
     TokenError,
 )
+NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}  # of file systems in the network
 # For a single call of another library: in code of this package these would be its own bugs.
 PARSER_ERRORS: tuple[type[Exception], ...] = (
     *READ_ERRORS,
@@ -65,6 +67,11 @@ def _cause(error: Exception) -> tuple[str, str]:
     said = str(error)
     if isinstance(error, PermissionError):
         return "permission to read it is denied", "Ask for the right to read it."
+    if getattr(error, "errno", None) in NO_LOCKS and "lock" in said:
+        return "its file system has no locks", (
+            "Set HDF5_USE_FILE_LOCKING=FALSE in the environment before Python starts, or copy the "
+            "file to a local disk."
+        )
     if isinstance(error, BlockingIOError) or "unable to lock file" in said:
         return "another program has it open for writing", "Wait until that program is done."
     if "truncated file" in said or "Truncated" in said:

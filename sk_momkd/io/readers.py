@@ -12,7 +12,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from ..data.arrays import BagArrays
+from ..data.arrays import BagArrays, empty_instances, report_empty
 from ..data.bag import Bag, BagInfo
 from ..data.sequence import BagSequence
 from ..exceptions import BagError, BagFileError
@@ -108,7 +108,10 @@ class SlideFile:
         BagArrays
         """
         with self.opened() as arrays:
-            return arrays._replace(features=arrays.features[:])
+            features, fill = arrays.features[:], getattr(arrays.features, "value_of_fill", 0)
+        if fill and not self.allow_constant and features.ndim == 2 and features.size:
+            report_empty(empty_instances(features, fill), features.shape, self.path, fill)
+        return arrays._replace(features=features)
 
     def pinned(self) -> SlideFile:
         """The same file, which must stay as it is now; a missing one is returned as it is.

@@ -1,7 +1,9 @@
 """The contiguous copy equals the file, follows its changes and survives damage."""
 
+import errno
 import os
 import shutil
+import stat
 import time
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from multiprocessing import get_context
@@ -384,3 +386,77 @@ def test_float16_tells_what_it_flushes_to_zero(tmp_path):
     with pytest.warns(CacheWarning, match=r"S1\.h5: 50\.00% .* too small for float16.*1e-09"):
         cache_bags(bags, tmp_path / "cache")[0].load()
     assert (cache_bags(bags, tmp_path / "cache", dtype="bfloat16")[0].features != 0).all()
+
+
+def test_drive_that_was_mounted_again_keeps_its_notes(bags, tmp_path, at_rest, hashed, monkeypatch):
+    cache_bags(bags, tmp_path / "cache")[0].load()
+    plain = os.stat
+
+    def on_another_device(*args, **options):
+        found = plain(*args, **options)
+        changed = [*found]
+        changed[stat.ST_DEV] += 1
+        return os.stat_result(changed, found.__reduce__()[1][1] | {"st_dev": changed[stat.ST_DEV]})
+
+    monkeypatch.setattr(os, "stat", on_another_device)
+    cache_bags(bags, tmp_path / "cache")[0].load()
+    assert len(hashed) == 1
+
+
+def test_copy_of_content_elsewhere_is_read_without_the_sources(tmp_path, at_rest, monkeypatch):
+    (tmp_path / "bags").mkdir()
+    with h5py.File(tmp_path / "source.h5", "w") as file:
+        file["features"] = X
+    with h5py.File(tmp_path / "bags" / "S1.h5", "w") as file:
+        file["features"] = h5py.ExternalLink("../source.h5", "features")
+    bags = read_bags(tmp_path / "bags", allow_external=True)
+    (bag,) = cache_bags(bags, tmp_path / "cache", dtype="float32")
+    bag.load()
+    with monkeypatch.context() as patch:
+        patch.setattr(h5py, "File", None)
+        np.testing.assert_array_equal(bag.pinned().features, X)
+    with h5py.File(tmp_path / "source.h5", "a") as file:
+        file["features"][:] = X + 1
+    np.testing.assert_array_equal(bag.features, X + 1)
+    with h5py.File(tmp_path / "other.h5", "w") as file:
+        file["features"] = X + 2
+    with h5py.File(tmp_path / "bags" / "S1.h5", "a") as file:
+        del file["features"]
+        file["features"] = h5py.ExternalLink("../other.h5", "features")
+    np.testing.assert_array_equal(bag.features, X + 2)
+
+
+@pytest.mark.parametrize("code", [errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EACCES])
+def test_source_is_read_where_nothing_can_be_written(bags, tmp_path, monkeypatch, fresh, code):
+    def refuse(*args, **options):
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr("tempfile.mkstemp", refuse)
+    with pytest.warns(CacheWarning, match=os.strerror(code)) as told:
+        for _ in range(2):
+            cached = cache_bags(bags, tmp_path / "cache", dtype="float32")
+            np.testing.assert_array_equal(cached[0].features, X)
+    assert len(told) == 1
+
+
+def test_file_system_without_locks_is_read_and_written(bags, tmp_path, monkeypatch):
+    plain = h5py.File
+
+    def without_locks(*args, locking=None, **options):
+        if locking is not False:
+            raise OSError(errno.ENOLCK, "unable to lock file, errno = 37, 'No locks available'")
+        return plain(*args, locking=locking, **options)
+
+    def refuse(*args):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(h5py, "File", without_locks)
+    monkeypatch.setattr("fcntl.flock", refuse)
+    (tmp_path / "cache").mkdir()
+    young, old = (tmp_path / "cache" / f".sk_momkd-{name}.part" for name in ("young", "old"))
+    young.touch(), old.touch()
+    os.utime(old, (1, 1))
+    (bag,) = cache_bags(bags, tmp_path / "cache", dtype="float32")
+    np.testing.assert_array_equal(bag.features, X)
+    assert copies_of(tmp_path / "cache")
+    assert (young.exists(), old.exists()) == (True, False)

@@ -208,6 +208,7 @@ def test_denied_and_locked_files_are_not_told_as_truncated(tmp_path, monkeypatch
     for error, said in (
         (PermissionError(13, "Permission denied"), "permission to read it is denied"),
         (BlockingIOError(11, "unable to lock file"), "another program has it open"),
+        (OSError(37, "unable to lock file"), "its file system has no locks.*HDF5_USE_FILE_LOCKING"),
     ):
 
         def refuse(*args, error=error, **options):
