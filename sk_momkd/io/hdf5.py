@@ -271,9 +271,9 @@ class Hdf5Bag:
             if self.format != "auto" or self._matches(file, layout):
                 return layout
         known = ", ".join(sorted({repr(layout.features) for layout in wanted}))
+        asked = "" if self.format == "auto" else f" Read as format={self.format!r}."
         raise BagFileError(
-            f"{self.path} has no dataset {known}; it holds {_names(file)}. "
-            f"Read as format={self.format!r}."
+            f"{self.path} has no dataset {known}; it holds {_names(file)}.{asked}{_hint(file)}"
         )
 
     def _matches(self, file: h5py.File, layout: Hdf5Layout) -> bool:
@@ -310,8 +310,24 @@ def _states(paths: Iterable[str]) -> dict[str, FileState | None]:
     return {path: file_state(path) if os.path.exists(path) else None for path in paths}
 
 
-def _names(file: h5py.File) -> list[str]:
+def _names(file: h5py.Group) -> list[str]:
     return sorted(islice((name.decode(errors="replace") for name in file.id), _MOST_NAMES))
+
+
+def _hint(file: h5py.File) -> str:
+    """What a file without features may be."""
+    names = set(_names(file))
+    if {"obs", "var"} <= names:
+        return " It is an AnnData: give it the suffix .h5ad."
+    if names == {"coords"}:
+        return " These are the places of patches; the features of a slide are in another file."
+    known = {layout.features for layout in LAYOUTS}
+    for name in sorted(names):
+        link = file.id.links.get_info(name.encode())
+        inner = find(file, name) if link.type == h5py.h5l.TYPE_HARD else None
+        if isinstance(inner, h5py.Group) and known & set(_names(inner)):
+            return f" Its group {name!r} has features: write them at the top of a file."
+    return ""
 
 
 def _stamp_info(

@@ -19,6 +19,7 @@ import h5py
 
 from ..data.stored_sparse import check_stored_sparse, sparse_kind
 from ..exceptions import BagFileError
+from ..messages import first_few
 from .local_files import require_plausible_size, require_regular, require_unchanged
 from .read_errors import NO_LOCKS, PARSER_ERRORS, errors_that_name
 
@@ -324,5 +325,10 @@ def check_h5ad(path: str | PathLike, *, allow_external: bool = False) -> None:
         open_hdf5(path, allow_external=allow_external, kind=".h5ad file") as file,
         errors_that_name(path, ".h5ad file"),
     ):
+        if not {"obs", "var", "X"} & (names := set(file)):
+            raise BagFileError(
+                f"{path} is no AnnData: it holds {first_few(sorted(names), 8)}, but no obs, var and "
+                "X. Files of features that other tools write have the suffix .h5."
+            )
         check_tree(file["/"], allow_external=allow_external)
     _CHECKED[key] = state

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import codecs
+import errno
 import os
 import re
 import stat
@@ -27,7 +29,12 @@ _SIGNATURES: tuple[tuple[bytes, str, tuple[str, ...]], ...] = (  # (start, name,
     (b"\x1f\x8b", "a gzip file", ("GeoJSON",)),
     (b"\x93NUMPY", "a numpy array", ("npy",)),
     (b"PAR1", "a parquet file", ("parquet",)),
-    (b"\x80", "a pickle", ("torch",)),
+    (b"\x80\x02", "a pickle", ("torch",)),
+    *((bytes([0x80, n]), "a pickle, which could run any code", ()) for n in (1, 3, 4, 5)),
+    *((mark, "an image, as of a slide", ()) for mark in (b"II*\0", b"MM\0*", b"II+\0")),
+    *((mark, "a picture", ()) for mark in (b"\x89PNG", b"\xff\xd8\xff")),
+    (b"BZh", "a bzip2 file", ()),
+    (b"\xfd7zXZ", "an xz file", ()),
     (b"<", "text in HTML or XML, as a server sends it instead of a file", ()),
 )
 
@@ -54,10 +61,11 @@ def is_same_file(before: FileState, now: FileState) -> bool:
 
 def _missing(path: str | PathLike) -> BagFileError:
     if os.path.islink(path):
-        return BagFileError(
-            f"{path} is a link to {os.readlink(os.fspath(path))}, which does not exist. Mount or "
-            "restore the target, or remove the link."
-        )
+        target = os.readlink(os.fspath(path))
+        remedy = "Mount or restore the target, or remove the link."
+        if ".git/annex/" in target.replace("\\", "/"):
+            remedy = "It is a pointer of git-annex: get the data with `git annex get`."
+        return BagFileError(f"{path} is a link to {target}, which does not exist. {remedy}")
     return BagFileError(f"{path} does not exist.")
 
 
@@ -81,6 +89,8 @@ def require_regular(path: str | PathLike, *, allow_external: bool = False) -> Fi
     except (FileNotFoundError, NotADirectoryError) as error:
         raise _missing(path) from error
     except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise BagFileError(f"{path} is a link that leads back to itself.") from error
         raise BagFileError(f"{path} cannot be opened: {error}.") from error
     if not stat.S_ISREG(found.st_mode):
         what = "a folder" if stat.S_ISDIR(found.st_mode) else "a pipe, a socket or a device"
@@ -195,7 +205,20 @@ def describe_content(path: str | PathLike, kind: str) -> str:
             return f" It is a pointer of {tool}, not the data: get them with `{command}`."
     if not start.strip(b"\0"):
         return " It begins with zeros, as after a copy that was cut short."
+    if start[8:9] == b"{" and "safetensors" not in kind and b'"dtype"' in start:
+        return " By its first bytes it is a safetensors file."
+    start = start.removeprefix(codecs.BOM_UTF8).lstrip(b" \t\r\n")
     found = [(name, kinds) for mark, name, kinds in _SIGNATURES if start.startswith(mark)]
-    if not found or any(word in kind for word in found[0][1]):
+    if not found:
+        return _quoted_text(start)
+    return "" if any(w in kind for w in found[0][1]) else f" By its first bytes it is {found[0][0]}."
+
+
+def _quoted_text(start: bytes) -> str:
+    """The first line of a file of text, such as the error of a server; "" for other content."""
+    try:
+        text = start[:200].decode("ascii")
+    except UnicodeDecodeError:
         return ""
-    return f" By its first bytes it is {found[0][0]}."
+    line = text.splitlines()[0][:80] if text else ""
+    return f" It is text: {line!r}." if line.isprintable() and line else ""

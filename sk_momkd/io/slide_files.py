@@ -53,18 +53,29 @@ def _is_visible(path: Path) -> bool:
     return not path.is_dir() or path.suffix.lower() == ".zarr"
 
 
+_NO_BAGS = (  # endings of files that stand for bags, and what to do
+    ((".dvc",), "pointers of DVC ({}): get the data with `dvc pull`."),
+    ((".icloud",), "placeholders of iCloud ({}): download the files first."),
+    (
+        (".tmp", ".part", ".partial", ".crdownload", ".download", ".filepart"),
+        "files whose copy did not come to an end ({}): copy or download them again.",
+    ),
+    ((".gz", ".zip", ".tar", ".bz2", ".xz", ".7z"), "packed files ({}): unpack them first."),
+    (
+        PICKLES,
+        "pickles ({}), which could run any code and are not read. Save them as one of these "
+        "formats.",
+    ),
+)
+
+
 def nothing_found(folder: str | PathLike) -> str:
     """What a folder without bag files holds instead, for messages."""
-    names = sorted(path.name for path in Path(folder).iterdir() if not path.name.startswith("."))
-    pointers = [name for name in names if name.endswith(".dvc")]
-    pickles = [name for name in names if Path(name).suffix.lower() in PICKLES]
-    if pointers:
-        return f" It has pointers of DVC ({first_few(pointers)}): get the data with `dvc pull`."
-    if pickles:
-        return (
-            f" It has pickles ({first_few(pickles)}), which could run any code and are not read. "
-            "Save them as one of these formats."
-        )
+    paths = sorted(Path(folder).iterdir())
+    names = [p.name + "/" * p.is_dir() for p in paths if not p.name.startswith(".")]
+    for endings, what in _NO_BAGS:
+        if found := [path.name for path in paths if path.name.lower().endswith(endings)]:
+            return f" It has {what.format(first_few(found))}"
     return f" It has {first_few(names, 5)}." if names else " It is empty."
 
 

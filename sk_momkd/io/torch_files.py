@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickletools
+import re
 from pathlib import Path
 from typing import Any
 
@@ -158,6 +159,8 @@ class TorchBag:
                 raise MemoryError(f"{self.path}: there is not enough memory to read it.") from error
             # torch goes on to recommend weights_only=False, which runs any code in the file.
             reason = str(error).splitlines()[0].split(". ")[0] if str(error) else repr(error)
+            if kind := re.search(r"GLOBAL ([\w.]+)", str(error)):
+                reason = f"it holds {kind[1]}, not tensors alone"
             raise BagFileError(
                 f"{self.path} is not a readable torch file of a tensor or Data: {reason}."
                 + describe_content(self.path, "torch")

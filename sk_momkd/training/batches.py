@@ -257,7 +257,16 @@ class BagDataset(Dataset):
         )
 
     def _read(self, i: int) -> Tensor:
-        return as_tensor(self.bags[i].load(self.bags.name(i)).features).to(self.dtype)
+        name = self.bags.name(i)
+        features = self.bags[i].load(name).features
+        expected = (self.sizes[i], self.n_features)
+        if features.shape != expected:
+            raise BagError(
+                f"{name} has changed since it was first read in this fit: it had features of shape "
+                f"{tuple(map(int, expected))}, and has {features.shape} now. Its graph is of the "
+                "former; fit again when what writes it is done."
+            )
+        return as_tensor(features).to(self.dtype)
 
 
 def draw_batches(
