@@ -40,6 +40,15 @@ _NO_GENE = re.compile(  # summaries of STAR, and of HTSeq with and without under
 )
 
 
+_OF_EXCEL = re.compile(  # dates and numbers that were MARCH1, SEPT2 and 2310009E13
+    r"\d{1,2}[-. ](jan|feb|m[a\u00e4]r|mrz|apr|ma[yi]|jun|jul|aug|sep|o[ck]t|nov|de[cz])[a-z]*\.?"
+    r"|(mar|mrz|sep|dec|dez)[a-z]*-\d{2}|\d{4}-\d{2}-\d{2}([ T]00:00:00)?"
+    r"|\d{1,2}/\d{1,2}/\d{2,4}|\d[.,]\d+E[+]?\d{2}",
+    re.IGNORECASE,
+)
+_WRITTEN_NUMBER = re.compile(r"[+-]?\d[\d.,'\u2019 \u00a0\u202f]*")
+
+
 def is_anndata(values: Any) -> TypeGuard[AnnData]:
     """Whether `values` is an AnnData; does not import anndata, which takes seconds."""
     anndata = sys.modules.get("anndata")
@@ -242,9 +251,29 @@ def _numbers(frame: pd.DataFrame) -> NDArray:
         kinds = zip(frame.columns, frame.dtypes, strict=True)
         text = [c for c, kind in kinds if kind.kind == "c" or not is_numeric_dtype(kind)]
         raise OmicsError(
-            f"omics must be numbers; these columns are not: {first_few(text)}. Move the ids into "
-            "the index."
+            f"omics must be numbers; these columns are not: {first_few(text)}."
+            + _no_number(frame, text)
         ) from error
+
+
+def _no_number(frame: pd.DataFrame, columns: list[Any]) -> str:
+    """The first cell that is no number, and what may be the matter with it."""
+    cells = frame[columns[0]] if columns else frame.iloc[:, 0]
+    if cells.ndim > 1:
+        return " Move the ids into the index."
+    wrong = cells[pd.to_numeric(cells, errors="coerce").isna() & cells.notna()]
+    if not len(wrong):
+        return " Move the ids into the index."
+    found = f" {columns[0]!r} holds {str(wrong.iloc[0])!r} for {wrong.index[0]!r}."
+    if _WRITTEN_NUMBER.fullmatch(str(wrong.iloc[0]).strip()):
+        return (
+            f"{found} Numbers must be written as 1234.5, without separators of thousands and with "
+            "a point: pd.read_csv(path, index_col=0, decimal=',', thousands='.'), or as it was "
+            "written."
+        )
+    if len(wrong) < len(cells) / 2:
+        return f"{found} Leave cells empty where nothing was measured."
+    return f"{found} Move the ids into the index."
 
 
 def _refuse_duplicates(names: NDArray, what: str, remedy: str) -> None:
@@ -308,6 +337,19 @@ def ids_of_rows(
     )
 
 
+def warn_of_excel(names: Iterable[Any]) -> None:
+    """Warn of genes that Excel has turned into dates and rounded numbers."""
+    changed = [name for name in map(str, names) if _OF_EXCEL.fullmatch(name)]
+    if changed:
+        warnings.warn(
+            f"{len(changed)} genes are called as dates or rounded numbers: {first_few(changed)}. "
+            "Excel makes them of names such as MARCH1 and 2310009E13, and two genes may have "
+            "become one: take the names from where the table was made.",
+            CohortWarning,
+            stacklevel=4,
+        )
+
+
 def genes_only(names: Iterable[str]) -> NDArray:
     """Which names are genes; warns of rows that count reads instead, as STAR and HTSeq write."""
     names = [str(name) for name in names]
@@ -359,6 +401,7 @@ def as_omics(
     if id_column is not None:
         omics = omics.drop(columns=id_column)
     ids, genes = check_names(index, omics.columns)
+    warn_of_excel(genes)
     keep = genes_only(genes)
     return OmicsTable(_numbers(omics.loc[:, keep]), ids, genes[keep])
 
@@ -367,6 +410,7 @@ def _of_anndata(adata: AnnData, bags: BagSequence | None, id_column: str | None)
     index = ids_of_rows(adata.obs_names.astype(str), adata.obs, id_column, bags)
     require_expression(adata)
     ids, genes = check_names(index, adata.var_names)
+    warn_of_excel(genes)
     keep = genes_only(genes)
     table = OmicsTable(adata if adata.isbacked else adata.X, ids, genes[keep])
     table._columns = slice(None) if keep.all() else np.flatnonzero(keep)

@@ -13,12 +13,14 @@ _POSITIVE = (
     "+ pos positive high hi yes true present with mut mutant mutated mutation altered amplified "
     "amplification methylated deficient dmmr msi msih case event responder response recurrence "
     "relapse progression metastasis metastatic malignant cancer tumor tumour disease diseased "
-    "dead deceased"
+    "dead deceased ja oui si s\u00ed s\u00ec sim wahr vrai vero verdadero verdadeiro positiv "
+    "positif positivo mutiert hoch erh\u00f6ht \u00e9lev\u00e9 alto"
 )
 _NEGATIVE = (
     "- neg negative low lo no not non none without nil false absent wt wild wildtype unaltered "
     "unamplified unmethylated proficient pmmr mss control nonresponder unresponsive normal "
-    "healthy benign alive living"
+    "healthy benign alive living nein nee n\u00e3o nao falsch faux falso negativ n\u00e9gatif "
+    "negatif negativo wildtyp niedrig bas bajo"
 )
 # A single letter is a word only where the other label is its counterpart.
 _LETTERS = frozenset({("p", "n"), ("h", "l"), ("y", "n"), ("t", "f")})

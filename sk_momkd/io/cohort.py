@@ -90,6 +90,8 @@ def _slide_table(
     hint = " Name yours with slide_id=, patient_id= and label=."
     frame = named_columns(given, wanted.values(), "table", hint)
     frame = pd.DataFrame({n: frame[c] for n, c in wanted.items()}).reset_index(drop=True)
+    if not len(frame):
+        raise CohortError("The table has the names of its columns, but no rows below them.")
     if given is not table and "label" in frame:
         frame["label"] = parse_text(frame["label"])
     changed = []

@@ -26,11 +26,18 @@ from ..data.omics import (
     is_anndata,
     known_ids,
     require_expression,
+    warn_of_excel,
 )
 from ..data.sequence import BagSequence
 from ..exceptions import BagFileError, CohortError, OmicsError
 from ..messages import first_few
-from .expression_files import expression_frame, is_expression_table, is_zarr, read_zarr
+from .expression_files import (
+    expression_frame,
+    is_expression_table,
+    is_zarr,
+    read_zarr,
+    require_h5ad_name,
+)
 from .hdf5_checks import check_h5ad, require_survivable
 from .local_files import require_regular
 from .read_errors import errors_that_name, h5ad_errors, is_out_of_memory
@@ -180,6 +187,7 @@ def _open_h5ad(path: str | PathLike, *, allow_external: bool) -> AnnData:
     try:
         if is_zarr(path):
             return read_zarr(path, allow_external=allow_external)
+        require_h5ad_name(path)
         require_regular(path, allow_external=allow_external)
         require_survivable(path)
         check_h5ad(path, allow_external=allow_external)
@@ -206,6 +214,7 @@ def _as_anndata(
         adata = omics
         if not is_anndata(omics):
             adata = _open_h5ad(omics, allow_external=allow_external)
+        warn_of_excel(adata.var_names)
         return adata, ids_of_rows(adata.obs_names.astype(str), adata.obs, id_column, bags)
     from anndata import AnnData
 

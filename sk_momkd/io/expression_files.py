@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from ..exceptions import OmicsError
+from ..exceptions import BagFileError, OmicsError
 from .local_files import require_plausible_size, require_regular
 from .read_errors import PARSER_ERRORS, errors_that_name, h5ad_errors
+from .slide_files import PICKLES
 from .tables import is_table, open_text, read_table
 from .zarr_stores import require_expression_chunks, require_store
 
@@ -36,6 +37,26 @@ def is_expression_table(path: str | PathLike) -> bool:
 def is_zarr(path: str | PathLike) -> bool:
     """Whether a path is that of a zarr store."""
     return _kind(path) == "zarr"
+
+
+def require_h5ad_name(path: str | PathLike) -> None:
+    """Raise for a file that is called otherwise than those in which expression is read.
+
+    Raises
+    ------
+    OmicsError
+        With what is read.
+    """
+    suffix = Path(path).suffix.lower()
+    if suffix in (".h5ad", ".h5", ".hdf5", ""):
+        return
+    why = {
+        ".rds": " In R, write.csv(x, 'rna.csv') writes a table.",
+        ".rdata": " In R, write.csv(x, 'rna.csv') writes a table.",
+        ".loom": " anndata.io.read_loom(path).write_h5ad('rna.h5ad') converts it.",
+        **dict.fromkeys(PICKLES, " Pickles could run any code and are not read."),
+    }.get(suffix, "")
+    raise OmicsError(f"{path}: expression is read from {_READ}.{why}")
 
 
 def read_zarr(path: str | PathLike, *, allow_external: bool) -> AnnData:
@@ -68,8 +89,11 @@ def expression_frame(path: str | PathLike, id_column: str | None = None) -> pd.D
     readers = {"gct": _gct, "parquet": _parquet, "": _excel}
     if not is_expression_table(path):
         raise OmicsError(f"{path}: expression is read from {_READ}.")
-    require_regular(path, allow_external=True)
-    frame = readers[_kind(path)](path)
+    try:
+        require_regular(path, allow_external=True)
+        frame = readers[_kind(path)](path)
+    except BagFileError as error:
+        raise OmicsError(str(error)) from error
     if id_column is None and isinstance(frame.index, pd.RangeIndex):
         id_column = str(frame.columns[0])
     if id_column is not None:
@@ -114,7 +138,7 @@ def _gct(path: str | PathLike) -> pd.DataFrame:
     with errors_that_name(path, "GCT file", PARSER_ERRORS), open_text(path) as file:
         version, sizes = file.readline().strip(), file.readline().split()
         if version not in ("#1.2", "#1.3") or len(sizes) < 2:
-            raise OmicsError(f"{path} begins with {version!r}, expected #1.2 or #1.3 of GCT.")
+            raise ValueError(f"it begins with {version!r}, expected #1.2 or #1.3 of GCT")
         n_described = 1 if version == "#1.2" else int(sizes[2])
         n_annotated = 0 if version == "#1.2" else int(sizes[3])
         header = file.readline().rstrip("\r\n").split("\t")

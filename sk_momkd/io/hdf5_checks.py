@@ -43,7 +43,7 @@ def open_hdf5(
 
 
 def _open_to_read(path: str | PathLike) -> h5py.File:
-    """Open without a lock where the file system has none; a change of the file is noticed anyway."""
+    """Open without a lock where the file system has none; changes are noticed anyway."""
     try:
         return h5py.File(path, "r")
     except OSError as error:
@@ -327,8 +327,8 @@ def check_h5ad(path: str | PathLike, *, allow_external: bool = False) -> None:
     ):
         if not {"obs", "var", "X"} & (names := set(file)):
             raise BagFileError(
-                f"{path} is no AnnData: it holds {first_few(sorted(names), 8)}, but no obs, var and "
-                "X. Files of features that other tools write have the suffix .h5."
+                f"{path} is no AnnData: it holds {first_few(sorted(names), 8)}, but no obs, var "
+                "and X. Files of features that other tools write have the suffix .h5."
             )
         check_tree(file["/"], allow_external=allow_external)
     _CHECKED[key] = state

@@ -59,14 +59,26 @@ def is_same_file(before: FileState, now: FileState) -> bool:
     return before[:2] == now[:2] and (before[2] == now[2] or before[3] == now[3])
 
 
-def _missing(path: str | PathLike) -> BagFileError:
+def missing(path: str | PathLike) -> BagFileError:
+    """The error of a file that does not exist, or of a link that leads nowhere."""
     if os.path.islink(path):
         target = os.readlink(os.fspath(path))
+        if not _ends(path):
+            return BagFileError(f"{path} is a link that leads back to itself.")
         remedy = "Mount or restore the target, or remove the link."
         if ".git/annex/" in target.replace("\\", "/"):
             remedy = "It is a pointer of git-annex: get the data with `git annex get`."
         return BagFileError(f"{path} is a link to {target}, which does not exist. {remedy}")
     return BagFileError(f"{path} does not exist.")
+
+
+def _ends(path: str | PathLike) -> bool:
+    """Whether following a link comes to an end."""
+    try:
+        os.stat(path)
+    except OSError as error:
+        return error.errno != errno.ELOOP
+    return True
 
 
 def leaves_its_folder(path: str | PathLike) -> bool:
@@ -87,10 +99,10 @@ def require_regular(path: str | PathLike, *, allow_external: bool = False) -> Fi
     try:
         found = os.stat(path)
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise _missing(path) from error
+        raise missing(path) from error
     except OSError as error:
         if error.errno == errno.ELOOP:
-            raise BagFileError(f"{path} is a link that leads back to itself.") from error
+            raise missing(path) from error
         raise BagFileError(f"{path} cannot be opened: {error}.") from error
     if not stat.S_ISREG(found.st_mode):
         what = "a folder" if stat.S_ISDIR(found.st_mode) else "a pipe, a socket or a device"
@@ -211,7 +223,9 @@ def describe_content(path: str | PathLike, kind: str) -> str:
     found = [(name, kinds) for mark, name, kinds in _SIGNATURES if start.startswith(mark)]
     if not found:
         return _quoted_text(start)
-    return "" if any(w in kind for w in found[0][1]) else f" By its first bytes it is {found[0][0]}."
+    return (
+        "" if any(w in kind for w in found[0][1]) else f" By its first bytes it is {found[0][0]}."
+    )
 
 
 def _quoted_text(start: bytes) -> str:

@@ -11,6 +11,7 @@ import bz2
 import csv
 import gzip
 import lzma
+import os
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -30,7 +31,15 @@ import pandas as pd
 from ..data.ids import normalise_id, normalise_ids
 from ..exceptions import CohortError, CohortWarning
 from ..messages import first_few, repeated
-from .local_files import check_zip, require_local
+from .local_files import check_zip, describe_content, missing, require_local
+from .table_content import (
+    check_first_line,
+    encoding_of,
+    not_excel,
+    not_utf8,
+    require_text,
+    start_of,
+)
 
 _SEPARATORS = {".csv": ",", ".tsv": "\t", ".txt": "\t"}
 _NAMES = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "bars"}
@@ -97,8 +106,8 @@ def read_table(path: str | PathLike) -> pd.DataFrame:
 def require_file(path: str | PathLike) -> None:
     """Raise unless `path` is a file whose suffix is that of a table."""
     require_local(path, CohortError)
-    if not Path(path).exists():
-        raise FileNotFoundError(f"{path} does not exist.")
+    if not os.path.exists(path):
+        raise FileNotFoundError(str(missing(path)))
     if not is_table(path):
         known = ", ".join((*_SEPARATORS, *_EXCEL))
         raise CohortError(f"{path}: the suffix must be one of {known}.")
@@ -107,14 +116,20 @@ def require_file(path: str | PathLike) -> None:
 @contextmanager
 def open_text(path: str | PathLike) -> Iterator[IO[str]]:
     """Open a text table, compressed or not; errors on its content name it."""
-    opener = _OPENERS.get(Path(path).suffix.lower(), open)
+    opener, encoding = _OPENERS.get(Path(path).suffix.lower(), open), "utf-8-sig"
     try:
-        with opener(path, "rt", encoding="utf-8-sig", newline="") as file:
+        if opener is open:
+            require_text(path)
+            encoding = encoding_of(start_of(path))
+        with opener(path, "rt", encoding=encoding, newline="") as file:
             yield file
     except UnicodeError as error:
-        raise CohortError(f"{path} is not a readable table: it is not UTF-8 text.") from error
+        raise CohortError(not_utf8(path, separator_of(path))) from error
     except (OSError, EOFError, csv.Error, BadZipFile, ZlibError, LZMAError) as error:
-        raise CohortError(f"{path} is not a readable {_suffix(path)} table: {error}") from error
+        hint = describe_content(path, "gzip")
+        raise CohortError(
+            f"{path} is not a readable {_suffix(path)} table: {error}.{hint}"
+        ) from error
 
 
 def _open_zip(path: str | PathLike, mode: str, **options: Any) -> IO[str]:
@@ -138,6 +153,8 @@ def _text_cells(path: str | PathLike) -> pd.DataFrame:
     with open_text(path) as file:
         reader = csv.reader(file, delimiter=separator_of(path))
         rows = [row for row in reader if any(row)]
+    if rows and any("\n" in cell for cell in rows[-1]):
+        _require_closed_quotes(path)
     longer = next((i for i, row in enumerate(rows) if any(row[len(header) :])), None)
     if longer is not None:
         raise CohortError(
@@ -147,6 +164,22 @@ def _text_cells(path: str | PathLike) -> pd.DataFrame:
         )
     width = len(header)
     return pd.DataFrame([(row + [""] * width)[:width] for row in rows], dtype=object)
+
+
+def _require_closed_quotes(path: str | PathLike) -> None:
+    """Raise if a quote is never closed, so that the rest of the file is one cell."""
+    with open_text(path) as file:
+        reader, n = csv.reader(file, delimiter=separator_of(path), strict=True), 0
+        try:
+            for row in reader:
+                n = n + 1 if any(row) else n
+        except csv.Error as error:
+            if "unexpected end" not in str(error):
+                return
+            raise CohortError(
+                f"{path}: row {n} has a cell with a quote that is never closed, so that the rest "
+                "of the file is one cell. Remove the quote, or double it within a cell."
+            ) from error
 
 
 def read_header(path: str | PathLike) -> list[str]:
@@ -169,6 +202,7 @@ def read_header(path: str | PathLike) -> list[str]:
 
 
 def _check_first_lines(path: str | PathLike, lines: list[str], separator: str) -> None:
+    check_first_line(path, lines[0].strip())
     head, remedy = lines[0].strip(), "or pass a DataFrame: pd.read_csv(path, dtype=str, "
     if head.startswith("#") and not _is_header(head, lines[1:], separator):
         kind, rows = ("the header of a GCT file", 2) if head[:3] == "#1." else ("a comment", 1)
@@ -211,7 +245,7 @@ def _excel_cells(path: str | PathLike) -> pd.DataFrame:
             f"{path}: reading {suffix} needs {package}, pip install {package}.{other}"
         ) from error
     except (OSError, ValueError, KeyError, BadZipFile, TypeError, SyntaxError, EOFError) as error:
-        raise CohortError(f"{path} is not a readable {suffix} table: {error}") from error
+        raise CohortError(not_excel(path, suffix, error)) from error
     for header, *values in cells.T.to_numpy():
         numbers = [v for v in values if isinstance(v, int | float)]
         warn_of_long_numbers(numbers, f"{path}, column {header!r}")
@@ -245,11 +279,14 @@ def named_columns(
 ) -> pd.DataFrame:
     """The table, read if it is a file; raises if one of `columns` is missing or there twice."""
     frame = table if isinstance(table, pd.DataFrame) else read_table(table)
-    missing = [column for column in columns if column not in frame]
-    if missing:
+    lacking = [column for column in columns if column not in frame]
+    if lacking:
+        wanted = {str(column).casefold() for column in lacking}
+        alike = [own for own in frame.columns if str(own).casefold() in wanted]
+        other = f" {first_few(alike)} differs in letter case." if alike else ""
         raise CohortError(
-            f"The {what} has no column {first_few(missing)}; it has "
-            f"{first_few(frame.columns, 12)}.{hint}"
+            f"The {what} has no column {first_few(lacking)}; it has "
+            f"{first_few(frame.columns, 12)}.{other}{hint}"
         )
     doubled = [column for column in columns if frame[column].ndim > 1]
     if doubled:

@@ -30,6 +30,10 @@ AMBIGUOUS = [
     ("case", "control"),
     ("MSI-H", "MSS"),
     ("amplified", "not amplified"),
+    ("ja", "nein"),
+    ("hoch", "niedrig"),
+    ("mutiert", "wildtyp"),
+    ("alto", "bajo"),
 ]
 CLEAR = [
     ("negative", "positive"),
@@ -38,6 +42,10 @@ CLEAR = [
     ("no", "yes"),
     ("absent", "present"),
     ("non-responder", "responder"),
+    ("falsch", "wahr"),
+    ("non", "oui"),
+    ("faux", "vrai"),
+    ("no", "s\u00ed"),
     ("LUAD", "LUSC"),
     ("A", "B"),
     ("N", "T"),

@@ -119,7 +119,9 @@ def test_instances_of_a_fill_value_are_told_as_those_of_zero(tmp_path, fill, use
     features = features_of(3)
     features[4:6] = fill
     folder = write(tmp_path, features, fill=fill)
-    said = rf"S3.*2 of 12 instances \(16\.7%\) have no feature but {fill:g}, the first is instance 4"
+    said = (
+        rf"S3.*2 of 12 instances \(16\.7%\) have no feature but {fill:g}, the first is instance 4"
+    )
     with pytest.warns(EmptyInstancesWarning, match=said):
         USES[use](read_bags(folder))
     recwarn.clear()
@@ -167,7 +169,9 @@ class Growing:
 
 @pytest.mark.usefixtures("nothing_kept")
 def test_source_that_changes_during_fit_is_named_with_both_shapes():
-    bags = as_bags([Bag(features_of(i), bag_id=f"S{i}") for i in range(3)] + [Bag(Growing(), bag_id="S3")])
+    bags = as_bags(
+        [Bag(features_of(i), bag_id=f"S{i}") for i in range(3)] + [Bag(Growing(), bag_id="S3")]
+    )
     said = r"bag 'S3' has changed.*\(12, 10\), and has \(5, 10\) now"
     with pytest.raises(BagError, match=said):
         small().set_params(max_epochs=9).fit(bags, Y)
