@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Hashable, Iterable
+from importlib.metadata import PackageNotFoundError, requires
 from typing import Any
+
+_NAME = re.compile(r"[\w.-]+")
 
 
 def first_few(names: Iterable[Any], n: int = 3) -> str:
@@ -29,3 +33,22 @@ def repeated(names: Iterable[Hashable]) -> list[Any]:
     ['S2', 'S1']
     """
     return [name for name, count in Counter(names).items() if count > 1]
+
+
+def install_hint(*packages: str) -> str:
+    """Command that installs optional packages, with the versions that this package asks for.
+
+    It names the packages themselves and not an extra of this one, whose name on an index could
+    belong to someone else.
+
+    Examples
+    --------
+    >>> install_hint("jinja2")[:19]
+    "pip install 'jinja2"
+    """
+    try:
+        asked = requires(__package__) or []
+    except PackageNotFoundError:  # it is run from its sources
+        asked = []
+    bounds = {_NAME.match(text)[0]: text.partition(";")[0].strip() for text in asked}  # type: ignore[index]
+    return "pip install " + " ".join(f"'{bounds.get(name, name)}'" for name in packages)

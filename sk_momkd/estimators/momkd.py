@@ -21,10 +21,12 @@ from .. import training as engine
 from ..data.graph import GRAPHS
 from ..data.omics import OmicsTable
 from ..data.positive_class import positive_class
+from ..data.sequence import as_bags
 from ..losses.momkd import momkd_terms
 from ..models.momkd import MoMKD, slide_affinity
 from ..nn.isolation import isolated, own_torch_random_state
 from ..nn.memory import ClassMemory
+from ..preprocessing.slide_index import indexed_by_slide
 from ..training.batches import GraphSpec
 from ..training.config import Objective, resolve_device, resolve_precision
 from ..training.random_generators import RandomGenerators
@@ -412,7 +414,7 @@ class MoMKDClassifier(TransformerMixin, PrivilegedMILClassifier):
             )
         return super().__getattr__(name)
 
-    def transform(self, X: Any) -> NDArray:
+    def transform(self, X: Any) -> Any:
         """Cosine of each slide with each memory component.
 
         Parameters
@@ -422,10 +424,12 @@ class MoMKDClassifier(TransformerMixin, PrivilegedMILClassifier):
         Returns
         -------
         ndarray of shape (n_bags, n_models * n_classes * n_components)
-            In [-1, 1]; columns as `get_feature_names_out` names them.
+            In [-1, 1]; columns as `get_feature_names_out` names them. With
+            ``set_output(transform="pandas")`` a DataFrame with the ids of the bags as index.
         """
         check_is_fitted(self)
-        return self._affinities(X)
+        bags = as_bags(X)
+        return indexed_by_slide(self, bags, self._affinities(bags))
 
     @isolated()
     def _affinities(self, X: Any) -> NDArray:

@@ -21,7 +21,7 @@ from ..data.omics import OmicsTable, as_omics
 from ..estimators.momkd import MoMKDClassifier
 from ..exceptions import OmicsError
 from ..losses.momkd import alignment_margin
-from ..messages import first_few
+from ..messages import first_few, install_hint
 from ..nn.encoders import OmicsBranch
 from ..nn.isolation import isolated, own_numpy_random_state
 from .fitted import fitted_momkd
@@ -216,7 +216,7 @@ def _import_shap() -> ModuleType:
             import shap
     except ImportError as error:
         raise ImportError(
-            "Attributions need shap, which is not installed: pip install 'sk_momkd[explain]'."
+            f"Attributions need shap, which is not installed: {install_hint('shap')}."
         ) from error
     return shap
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from ..data.arrays import BagArrays, to_numpy
 from ..data.bag import BagInfo
 from ..exceptions import BagFileError
+from ..messages import install_hint
 from .local_files import (
     LARGEST_EXPANSION,
     check_zip,
@@ -53,7 +54,7 @@ class _Content(NamedTuple):
 
 
 def _needs(package: str, path: str) -> BagFileError:
-    return BagFileError(f"{path}: reading it needs {package}, pip install {package}.")
+    return BagFileError(f"{path}: reading it needs {package}: {install_hint(package)}.")
 
 
 def _header(file: Any, what: str, size: int) -> tuple[tuple[int, ...], np.dtype]:

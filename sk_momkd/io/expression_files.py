@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from ..exceptions import BagFileError, OmicsError
+from ..messages import install_hint
 from .local_files import require_plausible_size, require_regular
 from .read_errors import PARSER_ERRORS, errors_that_name, h5ad_errors
 from .slide_files import PICKLES
@@ -65,7 +66,7 @@ def read_zarr(path: str | PathLike, *, allow_external: bool) -> AnnData:
         import anndata
         import zarr
     except ImportError as error:
-        raise OmicsError(f"{path}: reading zarr needs zarr, pip install zarr.") from error
+        raise OmicsError(f"{path}: reading zarr needs zarr: {install_hint('zarr')}.") from error
     require_store(os.fspath(path), allow_external=allow_external)
     with errors_that_name(path, "zarr store of an AnnData", h5ad_errors()):
         require_expression_chunks(os.fspath(path), zarr.open_group(os.fspath(path), mode="r"))
@@ -125,7 +126,9 @@ def _parquet(path: str | PathLike) -> pd.DataFrame:
     try:
         from pyarrow import parquet
     except ImportError as error:
-        raise OmicsError(f"{path}: reading parquet needs pyarrow, pip install pyarrow.") from error
+        raise OmicsError(
+            f"{path}: reading parquet needs pyarrow: {install_hint('pyarrow')}."
+        ) from error
     with errors_that_name(path, "parquet file", PARSER_ERRORS):
         stored = parquet.ParquetFile(path)
         n_values = stored.metadata.num_rows * stored.metadata.num_columns

@@ -30,7 +30,7 @@ import pandas as pd
 
 from ..data.ids import normalise_id, normalise_ids
 from ..exceptions import CohortError, CohortWarning
-from ..messages import first_few, repeated
+from ..messages import first_few, install_hint, repeated
 from .local_files import check_zip, describe_content, missing, require_local
 from .table_content import (
     check_first_line,
@@ -242,7 +242,7 @@ def _excel_cells(path: str | PathLike) -> pd.DataFrame:
     except ImportError as error:
         other = " Or save the file as .xlsx or .csv." if package == "xlrd" else ""
         raise CohortError(
-            f"{path}: reading {suffix} needs {package}, pip install {package}.{other}"
+            f"{path}: reading {suffix} needs {package}: {install_hint(package)}.{other}"
         ) from error
     except (OSError, ValueError, KeyError, BadZipFile, TypeError, SyntaxError, EOFError) as error:
         raise CohortError(not_excel(path, suffix, error)) from error

@@ -147,7 +147,7 @@ def _classes(facts: Mapping[str, Any]) -> str:
     last = "" if positive is None else f"\n\nPositive class: {escaped(positive)}."
     if "threshold" in facts:
         last += f"\n\nThreshold of `predict`: {facts['threshold']:.4f}."
-        last += f" {facts['threshold_source']}." if "threshold_source" in facts else ""
+        last += f" {escaped(facts['threshold_source'])}." if "threshold_source" in facts else ""
     return table + last
 
 

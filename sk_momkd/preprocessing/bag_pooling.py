@@ -14,6 +14,7 @@ from sklearn.utils.validation import check_is_fitted
 from ..data.arrays import check_n_features
 from ..data.sequence import BagSequence
 from ..data.validation import check_bags
+from .slide_index import indexed_by_slide
 
 _STATISTICS: dict[str, Callable[..., NDArray]] = {"mean": np.mean, "std": np.std, "max": np.max}
 _CHOICES = {"mean", "mean+std", "max", "mean+max"}
@@ -80,7 +81,7 @@ class BagPooling(TransformerMixin, BaseEstimator):
         check_bags(self, X, reset=True)
         return self
 
-    def transform(self, X: Any) -> NDArray:
+    def transform(self, X: Any) -> Any:
         """Pool each bag; files are read one after the other.
 
         Parameters
@@ -90,6 +91,7 @@ class BagPooling(TransformerMixin, BaseEstimator):
         Returns
         -------
         ndarray of shape (n_bags, n_features_in_ * number of statistics), float64
+            With ``set_output(transform="pandas")`` a DataFrame with the ids of the bags as index.
 
         Raises
         ------
@@ -99,7 +101,8 @@ class BagPooling(TransformerMixin, BaseEstimator):
         check_is_fitted(self)
         bags = check_bags(self, X, reset=False)
         functions = [_STATISTICS[name] for name in self.statistics.split("+")]
-        return np.stack([self._pool(bags, i, functions) for i in range(len(bags))])
+        pooled = np.stack([self._pool(bags, i, functions) for i in range(len(bags))])
+        return indexed_by_slide(self, bags, pooled)
 
     def _pool(self, bags: BagSequence, i: int, functions: list[Callable[..., NDArray]]) -> NDArray:
         features = bags.load(i).features

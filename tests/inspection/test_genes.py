@@ -142,7 +142,7 @@ def test_one_patient_alone_has_nobody_to_be_compared_with(small):
 
 def test_without_shap_the_error_says_how_to_install_it(small, monkeypatch):
     monkeypatch.setitem(sys.modules, "shap", None)
-    with pytest.raises(ImportError, match=r"pip install 'sk_momkd\[explain\]'"):
+    with pytest.raises(ImportError, match=r"pip install 'shap"):
         gene_attributions(*small)
 
 

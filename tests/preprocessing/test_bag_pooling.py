@@ -2,13 +2,14 @@
 
 import numpy as np
 import pytest
+import sklearn
 from conftest import make_bags
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, cross_val_score
-from sklearn.pipeline import make_pipeline
+from sklearn.pipeline import make_pipeline, make_union
 from sklearn.preprocessing import StandardScaler
 
-from sk_momkd import BagPooling
+from sk_momkd import Bag, BagPooling
 from sk_momkd.exceptions import BagError
 
 
@@ -50,3 +51,18 @@ def test_errors_name_the_parameter_and_the_bag():
         BagPooling("median").fit(bags)
     with pytest.raises(BagError, match=r"X has 3 features in bag 1.*expecting 6"):
         BagPooling().fit(bags, y).transform([np.ones((2, 6)), np.ones((2, 3))])
+
+
+def test_pandas_output_has_slide_ids_as_index():
+    bags = [Bag(np.ones((2, 3)) * i, bag_id=f"S{i}.svs") for i in (2, 1)] + [Bag(np.ones((1, 3)))]
+    pooling = BagPooling("mean+max").set_output(transform="pandas")
+    for table in (pooling.fit_transform(bags), pooling.transform(bags)):
+        assert table.index.tolist() == ["S2", "S1", "bag 2"]
+        assert table.columns.tolist() == pooling.get_feature_names_out().tolist()
+    both = make_union(BagPooling(), BagPooling("max"))
+    both = make_pipeline(both, StandardScaler()).set_output(transform="pandas")
+    assert both.fit_transform(bags).index.tolist() == ["S2", "S1", "bag 2"]
+    assert both.fit_transform(bags).shape == (3, 6)
+    with sklearn.config_context(transform_output="pandas"):
+        assert BagPooling().fit_transform(bags).index[0] == "S2"
+    assert isinstance(BagPooling().fit_transform(bags), np.ndarray)

@@ -213,5 +213,5 @@ def test_page_of_a_classifier_without_attention_says_so_once(tmp_path):
 @pytest.mark.parametrize("package", ["matplotlib", "jinja2"])
 def test_missing_package_is_named_with_what_installs_it(demo, tmp_path, monkeypatch, package):
     monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(ImportError, match=rf"{package}.*pip install 'sk_momkd\[report\]'"):
+    with pytest.raises(ImportError, match=rf"{package}.*pip install '{package}"):
         report(demo.result, tmp_path / "r.html")

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ...messages import install_hint
+
 
 class SlideImage:
     """An open slide whose regions are addressed in level-0 pixels.
@@ -138,7 +140,7 @@ def open_slide(image: Any) -> SlideImage:
     if not failures:
         raise ImportError(
             "Images of slides need tiffslide or openslide, and neither is installed: "
-            "pip install 'sk_momkd[slides]'."
+            f"{install_hint('tiffslide')}."
         )
     raise OSError(f"{path} cannot be opened as a slide: {'; '.join(failures)}")
 

@@ -8,6 +8,8 @@ from contextvars import ContextVar
 from types import ModuleType
 from typing import Any, Literal
 
+from ...messages import install_hint
+
 # Okabe and Ito's palette without its yellow, which is too light for lines on white.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 GREY = "#6B6B6B"
@@ -35,7 +37,7 @@ def matplotlib() -> ModuleType:
         import matplotlib as module
     except ImportError as error:
         raise ImportError(
-            "Figures need matplotlib, which is not installed: pip install 'sk_momkd[report]'."
+            f"Figures need matplotlib, which is not installed: {install_hint('matplotlib')}."
         ) from error
     return module
 

@@ -14,6 +14,7 @@ from ...data.sequence import as_bags
 from ...evaluation.routing import final_estimator
 from ...io.atomic import atomic_write
 from ...io.join_report import JoinReport
+from ...messages import install_hint
 from ...versions import facts
 from ..displays.style import matplotlib
 from ..repeat_predictions import ensemble_note, interval_text, positive_note, with_interval
@@ -242,7 +243,7 @@ def _template() -> Any:
         import jinja2
     except ImportError as error:
         raise ImportError(
-            "The report needs jinja2, which is not installed: pip install 'sk_momkd[report]'."
+            f"The report needs jinja2, which is not installed: {install_hint('jinja2')}."
         ) from error
     loader = jinja2.PackageLoader("sk_momkd.reporting.html", "templates")
     environment = jinja2.Environment(
