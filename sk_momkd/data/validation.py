@@ -102,6 +102,39 @@ def network_order(classes: NDArray, pos_label: Any) -> NDArray:
     return order[::-1].copy() if len(classes) == 2 and classes[0] == pos_label else order
 
 
+def check_sample_weight(sample_weight: Any, bags: BagSequence) -> NDArray | None:
+    """Weights of bags in their order as float64; None stays None.
+
+    Raises
+    ------
+    ValueError
+        If there is not one number per bag, or one is negative or not finite, naming the bag; or if
+        all are 0.
+    """
+    if sample_weight is None:
+        return None
+    values = in_bag_order(sample_weight, bags, "sample_weight")
+    try:
+        weights = np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"sample_weight must be numbers: {error}.") from error
+    if weights.shape != (len(bags),):
+        raise ValueError(
+            f"sample_weight has the shape {weights.shape}, expected one number for each of the "
+            f"{len(bags)} bags: {(len(bags),)}."
+        )
+    wrong = np.flatnonzero(~((weights >= 0) & np.isfinite(weights)))
+    if len(wrong):
+        raise ValueError(
+            f"{len(wrong)} values of sample_weight are negative or not finite, the first "
+            f"({weights[wrong[0]]:g}) for {bags.name(int(wrong[0]))}. Use 0 for a bag that is to "
+            "be left out."
+        )
+    if not weights.any():
+        raise ValueError("All values of sample_weight are 0, so no bag is left.")
+    return weights
+
+
 def encode_labels(estimator: BaseEstimator, y: Any, bags: BagSequence) -> EncodedLabels:
     """Encode `y`; the positive class is the estimator's `pos_label`.
 

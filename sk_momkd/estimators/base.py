@@ -23,7 +23,7 @@ from .. import training as engine
 from ..data.omics import OmicsTable, join_omics
 from ..data.patient import patients_and_groups
 from ..data.sequence import BagSequence
-from ..data.validation import check_bags, encode_labels, network_order
+from ..data.validation import check_bags, check_sample_weight, encode_labels, network_order
 from ..exceptions import BagError
 from ..nn.blocks import materialize
 from ..nn.initialization import initialise
@@ -35,6 +35,7 @@ from ..training.batches import (
     BagDataset,
     FlatBatch,
     GraphSpec,
+    LossWeights,
     forward,
     open_graph,
     single_bag_batch,
@@ -42,6 +43,7 @@ from ..training.batches import (
 from ..training.config import Objective, TrainingConfig, resolve_device, resolve_precision
 from ..training.feature_scale import UnlikeTraining, check_scale
 from ..training.random_generators import RandomGenerators
+from .bag_weights import check_class_weight, loss_weights
 from .decision_threshold import DecisionThreshold, check_threshold, moved_threshold
 from .network_state import network_from, weights_of
 from .parameters import (
@@ -58,7 +60,7 @@ from .parameters import (
     WithOptions,
     parameter,
 )
-from .prior import class_probabilities, class_shares
+from .prior import class_probabilities, class_shares, shares_in_loss
 from .privileged import PrivilegedOmics, fit_omics, seeded_clone, transform_omics
 from .validation_scores import SavedThresholds, threshold_of_patients
 
@@ -67,14 +69,19 @@ _BLOCK_SIZE = 8192  # instances of a large slide that are in memory at once, in 
 
 @dataclass(frozen=True)
 class LabelledBags:
-    """Bags with the class number in the network and the group (patient or site) of each."""
+    """Bags with the class number in the network and the group (patient or site) of each.
+
+    `weights` are the sample weights, None where there are none.
+    """
 
     bags: BagSequence
     labels: NDArray
     groups: NDArray
+    weights: NDArray | None = None
 
     def __getitem__(self, rows: NDArray) -> LabelledBags:
-        return LabelledBags(self.bags[rows], self.labels[rows], self.groups[rows])
+        weights = None if self.weights is None else self.weights[rows]
+        return LabelledBags(self.bags[rows], self.labels[rows], self.groups[rows], weights)
 
 
 @dataclass(frozen=True)
@@ -135,6 +142,11 @@ class BaseMILClassifier(ClassifierMixin, WithOptions):
         another population, by label or in the order of ``classes_``. It does not change the
         training, so it can be set after `fit`. ``preset("original")`` and MoMKD's ``"paper"`` and
         ``"release"`` have "sampler".
+    class_weight : {"balanced"}, dict of label to float, or None, default=None
+        Weights of the classes in the loss, 1 for a class that a dict does not have. "balanced"
+        gives all classes the same total weight; the balanced sampler does so already, and there
+        it changes nothing. Like the sampler it acts on the training part alone, and probabilities
+        refer to `prior` whatever it is; only with ``prior="sampler"`` does it move them.
     early_stopping : bool, default=True
         Set a validation part of the training data aside, keep the weights of the epoch that is
         best on it, and stop when it no longer improves.
@@ -186,9 +198,10 @@ class BaseMILClassifier(ClassifierMixin, WithOptions):
         What the files of the training bags state, such as encoder and magnification; bags that
         state something else are refused in prediction.
     class_prior_ : ndarray of shape (n_classes,)
-        Share of each class in the training data, in the order of ``classes_``.
+        Share of each class in the training data, in the order of ``classes_``; by weight where
+        there is `sample_weight`.
     sampled_prior_ : ndarray of shape (n_classes,)
-        Share of each class among the slides that the sampler draws.
+        Share of each class in the loss: among the slides that the sampler draws, by weight.
     largest_feature_ : float
         Largest absolute value of a feature in the training part.
     module_ : torch module
@@ -223,6 +236,7 @@ class BaseMILClassifier(ClassifierMixin, WithOptions):
     weight_decay: float = parameter(1e-4, NON_NEGATIVE)
     sampler: str = parameter("balanced", StrOptions({"balanced", "shuffle"}))
     prior: Any = parameter("training", StrOptions({"training", "sampler"}), dict, "array-like")
+    class_weight: Any = parameter(None, StrOptions({"balanced"}), dict, None)
     early_stopping: bool = parameter(True, "boolean")
     validation_fraction: float = parameter(0.125, Interval(Real, 0, 0.5, closed="right"))
     patience: int = parameter(15, AT_LEAST_ONE)
@@ -290,7 +304,9 @@ class BaseMILClassifier(ClassifierMixin, WithOptions):
         named = {k: v for k, v in cls._presets[name].items() if k.split("__")[0] not in overrides}
         return cls().set_params(**(named | overrides))
 
-    def fit(self, X: Any, y: Any, *, omics: Any = None, groups: Any = None) -> Self:
+    def fit(
+        self, X: Any, y: Any, *, omics: Any = None, groups: Any = None, sample_weight: Any = None
+    ) -> Self:
         """Train on bags and their labels.
 
         Parameters
@@ -306,6 +322,11 @@ class BaseMILClassifier(ClassifierMixin, WithOptions):
             a row per bag. Bags without omics train the histology side alone.
         groups : array-like of shape (n_bags,), optional
             What stays whole in the inner validation part, e.g. sites; by default patients.
+        sample_weight : array-like of shape (n_bags,), optional
+            Weights of the bags in the loss, of which only the ratios count. A bag of weight 0 is
+            left out. Under the balanced sampler weights count within a class. The loss and the AUC
+            of the validation part are weighted, too. What is drawn, which bags form the validation
+            part, and how omics is prepared does not depend on weights.
 
         Returns
         -------
@@ -319,7 +340,7 @@ class BaseMILClassifier(ClassifierMixin, WithOptions):
         TypeError
             If omics is given to a classifier that learns from histology alone.
         """
-        cohort, generators = self._validate(X, y, groups)
+        cohort, generators = self._validate(X, y, groups, sample_weight)
         training, validation = self._split(cohort, generators)
         privileged = self._prepare_omics(omics, cohort, training, validation, generators)
         models = self._train_models(cohort, training, validation, privileged, generators)
@@ -489,8 +510,13 @@ class BaseMILClassifier(ClassifierMixin, WithOptions):
     def _graph_spec(self) -> GraphSpec:
         return GraphSpec("none")
 
-    def _validate(self, X: Any, y: Any, groups: Any) -> tuple[LabelledBags, RandomGenerators]:
-        """Check parameters, bags, labels and groups; forget an earlier fit."""
+    def _validate(
+        self, X: Any, y: Any, groups: Any, sample_weight: Any
+    ) -> tuple[LabelledBags, RandomGenerators]:
+        """Check parameters, bags, labels, groups and weights; forget an earlier fit.
+
+        Bags of weight 0 are left out.
+        """
         self._validate_params()
         for name in [name for name in vars(self) if name.endswith("_") and name[0] != "_"]:
             delattr(self, name)  # a fit that fails leaves no model behind
@@ -506,10 +532,27 @@ class BaseMILClassifier(ClassifierMixin, WithOptions):
         self._prior_at_fit = copy.copy(self.prior)
         if isinstance(self.decision_threshold, DecisionThreshold | Real):
             check_threshold(self.decision_threshold, self.classes_, self.pos_label_)
+        check_class_weight(self.class_weight, self.classes_)
         check_consistent_length(bags, groups)
         _, group_of_bag = patients_and_groups(bags, bags, groups)
         generators = RandomGenerators(self.random_state, self.device_)
-        return LabelledBags(bags, labels, group_of_bag), generators
+        weights = check_sample_weight(sample_weight, bags)
+        cohort = LabelledBags(bags, labels, group_of_bag, weights)
+        return self._with_weight(cohort), generators
+
+    def _with_weight(self, cohort: LabelledBags) -> LabelledBags:
+        """The bags without those of weight 0."""
+        if cohort.weights is None or cohort.weights.all():
+            return cohort
+        weighed = cohort[np.flatnonzero(cohort.weights)]
+        lacking = np.setdiff1d(cohort.labels, weighed.labels)
+        if len(lacking):
+            name = self._network_classes[lacking[0]].item()
+            raise ValueError(
+                f"sample_weight is 0 for all bags of class {name!r}. Give a bag of each class a "
+                "weight above 0, or leave the bags out."
+            )
+        return weighed
 
     def _split(
         self, cohort: LabelledBags, generators: RandomGenerators
@@ -529,11 +572,27 @@ class BaseMILClassifier(ClassifierMixin, WithOptions):
             classes=list(self._network_classes),
         )
 
-    def _count_classes(self, labels: NDArray, training: NDArray) -> None:
-        """Store the class shares of the training data and of the slides that will be drawn."""
+    def _weigh(
+        self, cohort: LabelledBags, training: NDArray, privileged: PrivilegedOmics | None
+    ) -> LossWeights | None:
+        """Weights of the training bags in the loss.
+
+        The class shares of the training data and of the loss are stored.
+        """
+        part, sampler = cohort[training], self.sampler
+        weights = loss_weights(
+            part.labels,
+            part.weights,
+            self.class_weight,
+            sampler=sampler,
+            classes=self._network_classes,
+            paired=None if privileged is None else privileged.paired,
+        )
         place = np.argsort(network_order(self.classes_, self.pos_label_))
-        shares, sampled = class_shares(labels, training, self.sampler)
-        self.class_prior_, self.sampled_prior_ = shares[place], sampled[place]
+        in_loss, n_classes = None if weights is None else weights.bags, len(place)
+        self.class_prior_ = class_shares(cohort.labels, cohort.weights, n_classes)[place]
+        self.sampled_prior_ = shares_in_loss(part.labels, in_loss, sampler, n_classes)[place]
+        return weights
 
     def _prepare_omics(
         self,
@@ -562,12 +621,13 @@ class BaseMILClassifier(ClassifierMixin, WithOptions):
         generators: RandomGenerators,
     ) -> list[tuple[nn.Module, pd.DataFrame]]:
         """Build and train `n_models` networks; each with its history."""
-        self._count_classes(cohort.labels, cohort.labels[training])
         for_training, for_validation = privileged
+        weights = self._weigh(cohort, training, for_training)
+        validated = None if validation is None else cohort[validation]
         with threads_for(0):
             data = FitData(
-                self._dataset(cohort[training], for_training),
-                None if validation is None else self._dataset(cohort[validation], for_validation),
+                self._dataset(cohort[training], for_training, weights),
+                None if validated is None else self._validation_set(validated, for_validation),
                 0 if for_training is None else for_training.vectors.shape[1],
                 generators,
                 self.callbacks_,
@@ -671,10 +731,19 @@ class BaseMILClassifier(ClassifierMixin, WithOptions):
         settings = self.get_params(deep=False) | chosen | {"device": self.device_}
         return TrainingConfig(**{f.name: settings[f.name] for f in fields(TrainingConfig)})
 
-    def _dataset(self, part: LabelledBags, privileged: PrivilegedOmics | None) -> BagDataset:
-        known: dict[str, Any] = {}
+    def _validation_set(self, part: LabelledBags, privileged: PrivilegedOmics | None) -> BagDataset:
+        """Dataset of the validation part, weighted by `sample_weight` alone."""
+        weights = loss_weights(
+            part.labels, part.weights, None, sampler="shuffle", classes=self._network_classes
+        )
+        return self._dataset(part, privileged, weights)
+
+    def _dataset(
+        self, part: LabelledBags, privileged: PrivilegedOmics | None, weights: LossWeights | None
+    ) -> BagDataset:
+        known: dict[str, Any] = {"weights": weights}
         if privileged is not None:
-            known = {
+            known |= {
                 "omics": privileged.vectors,
                 "paired": privileged.paired,
                 "teacher": privileged.teacher,

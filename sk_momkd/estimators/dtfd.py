@@ -61,6 +61,11 @@ class DTFDMILClassifier(BaseMILClassifier):
         another population, by label or in the order of ``classes_``. It does not change the
         training, so it can be set after `fit`. ``preset("original")`` and MoMKD's ``"paper"`` and
         ``"release"`` have "sampler".
+    class_weight : {"balanced"}, dict of label to float, or None, default=None
+        Weights of the classes in the loss, 1 for a class that a dict does not have. "balanced"
+        gives all classes the same total weight; the balanced sampler does so already, and there
+        it changes nothing. Like the sampler it acts on the training part alone, and probabilities
+        refer to `prior` whatever it is; only with ``prior="sampler"`` does it move them.
     early_stopping : bool, default=True
         Set a validation part of the training data aside, keep the weights of the epoch that is
         best on it, and stop when it no longer improves.
@@ -115,9 +120,10 @@ class DTFDMILClassifier(BaseMILClassifier):
         What the files of the training bags state, such as encoder and magnification; bags that
         state something else are refused in prediction.
     class_prior_ : ndarray of shape (n_classes,)
-        Share of each class in the training data, in the order of ``classes_``.
+        Share of each class in the training data, in the order of ``classes_``; by weight where
+        there is `sample_weight`.
     sampled_prior_ : ndarray of shape (n_classes,)
-        Share of each class among the slides that the sampler draws.
+        Share of each class in the loss: among the slides that the sampler draws, by weight.
     largest_feature_ : float
         Largest absolute value of a feature in the training part.
     module_ : torch module

@@ -81,6 +81,11 @@ class MKDClassifier(PrivilegedMILClassifier):
         another population, by label or in the order of ``classes_``. It does not change the
         training, so it can be set after `fit`. ``preset("original")`` and MoMKD's ``"paper"`` and
         ``"release"`` have "sampler".
+    class_weight : {"balanced"}, dict of label to float, or None, default=None
+        Weights of the classes in the loss, 1 for a class that a dict does not have. "balanced"
+        gives all classes the same total weight; the balanced sampler does so already, and there
+        it changes nothing. Like the sampler it acts on the training part alone, and probabilities
+        refer to `prior` whatever it is; only with ``prior="sampler"`` does it move them.
     early_stopping : bool, default=True
         Set a validation part of the training data aside, keep the weights of the epoch that is
         best on it, and stop when it no longer improves.
@@ -141,9 +146,10 @@ class MKDClassifier(PrivilegedMILClassifier):
         What the files of the training bags state, such as encoder and magnification; bags that
         state something else are refused in prediction.
     class_prior_ : ndarray of shape (n_classes,)
-        Share of each class in the training data, in the order of ``classes_``.
+        Share of each class in the training data, in the order of ``classes_``; by weight where
+        there is `sample_weight`.
     sampled_prior_ : ndarray of shape (n_classes,)
-        Share of each class among the slides that the sampler draws.
+        Share of each class in the loss: among the slides that the sampler draws, by weight.
     largest_feature_ : float
         Largest absolute value of a feature in the training part.
     module_ : torch module
@@ -184,7 +190,8 @@ class MKDClassifier(PrivilegedMILClassifier):
     Bags without omics train the student alone. The epoch is chosen by the student's AUC, in the
     original by the mean AUC of the three networks; a tie is progress if the loss is lower; training
     ends after 50 epochs, where the cosine of the original ends; the last, smaller batch of an epoch
-    counts. Both teachers are dropped after `fit`.
+    counts. Both teachers are dropped after `fit`. Similarities, moments and orthogonality belong to
+    a batch, not to a bag: `sample_weight` and `class_weight` do not reach them.
 
     References
     ----------
@@ -253,4 +260,9 @@ class MKDClassifier(PrivilegedMILClassifier):
             "coral": self.lambda_coral,
             "orthogonality": self.lambda_orthogonality,
         }
-        return Objective(partial(mkd_terms, temperature=self.temperature), weights)
+        return Objective(
+            partial(mkd_terms, temperature=self.temperature),
+            weights,
+            paired=frozenset({"ce_omics", "ce_joint", "clod"}),
+            of_batch=frozenset({"skd", "coral", "orthogonality"}),
+        )

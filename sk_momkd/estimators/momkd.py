@@ -161,6 +161,11 @@ class MoMKDClassifier(TransformerMixin, PrivilegedMILClassifier):
         another population, by label or in the order of ``classes_``. It does not change the
         training, so it can be set after `fit`. ``preset("original")`` and MoMKD's ``"paper"`` and
         ``"release"`` have "sampler".
+    class_weight : {"balanced"}, dict of label to float, or None, default=None
+        Weights of the classes in the loss, 1 for a class that a dict does not have. "balanced"
+        gives all classes the same total weight; the balanced sampler does so already, and there
+        it changes nothing. Like the sampler it acts on the training part alone, and probabilities
+        refer to `prior` whatever it is; only with ``prior="sampler"`` does it move them.
     early_stopping : bool, default=True
         Set a validation part of the training data aside, keep the weights of the epoch that is
         best on it, and stop when it no longer improves.
@@ -221,9 +226,10 @@ class MoMKDClassifier(TransformerMixin, PrivilegedMILClassifier):
         What the files of the training bags state, such as encoder and magnification; bags that
         state something else are refused in prediction.
     class_prior_ : ndarray of shape (n_classes,)
-        Share of each class in the training data, in the order of ``classes_``.
+        Share of each class in the training data, in the order of ``classes_``; by weight where
+        there is `sample_weight`.
     sampled_prior_ : ndarray of shape (n_classes,)
-        Share of each class among the slides that the sampler draws.
+        Share of each class in the loss: among the slides that the sampler draws, by weight.
     largest_feature_ : float
         Largest absolute value of a feature in the training part.
     module_ : torch module
@@ -261,7 +267,8 @@ class MoMKDClassifier(TransformerMixin, PrivilegedMILClassifier):
     ``module_.omics_branch`` may be deleted; prediction does not use it. ``history_`` also has the
     usage of the memory. ``docs/equations.md`` lists every equation with its function, and each
     difference between paper, authors' code and these defaults. More than two classes are our
-    extension.
+    extension. The start and the moves of the memory do not know `sample_weight` and `class_weight`;
+    all terms of the loss do.
 
     References
     ----------
@@ -313,7 +320,9 @@ class MoMKDClassifier(TransformerMixin, PrivilegedMILClassifier):
     _keeps_omics_branch: ClassVar[bool] = True
     _fitted: ClassVar[tuple[str, ...]] = (*PrivilegedMILClassifier._fitted, "official_checkpoint_")
 
-    def fit(self, X: Any, y: Any, *, omics: Any = None, groups: Any = None) -> Self:
+    def fit(
+        self, X: Any, y: Any, *, omics: Any = None, groups: Any = None, sample_weight: Any = None
+    ) -> Self:
         """Train on bags, their labels and, where patients have it, their omics.
 
         Parameters
@@ -329,6 +338,11 @@ class MoMKDClassifier(TransformerMixin, PrivilegedMILClassifier):
             side alone; None trains without omics.
         groups : array-like of shape (n_bags,), optional
             What stays whole in the inner validation part, e.g. sites; by default patients.
+        sample_weight : array-like of shape (n_bags,), optional
+            Weights of the bags in the loss, of which only the ratios count. A bag of weight 0 is
+            left out. Under the balanced sampler weights count within a class. The loss and the AUC
+            of the validation part are weighted, too. What is drawn, which bags form the validation
+            part, and how omics is prepared does not depend on weights.
 
         Returns
         -------
@@ -340,7 +354,7 @@ class MoMKDClassifier(TransformerMixin, PrivilegedMILClassifier):
             If the input is unusable. The message names the bag, patient or gene, what came, what
             was expected and how to mend it.
         """
-        cohort, generators = self._validate(X, y, groups)
+        cohort, generators = self._validate(X, y, groups, sample_weight)
         training, validation = self._split(cohort, generators)
         privileged = self._prepare_omics(omics, cohort, training, validation, generators)
         models = self._train_models(cohort, training, validation, privileged, generators)
@@ -510,7 +524,7 @@ class MoMKDClassifier(TransformerMixin, PrivilegedMILClassifier):
         }
         del constants["teacher_temperature"]  # used where the soft labels are made
         terms = partial(momkd_terms, lambda_teacher=self.lambda_teacher, **constants)
-        return Objective(terms, weights)
+        return Objective(terms, weights, paired=frozenset({"mse", "align_omics"}))
 
     def _make_soft_labels(
         self, table: OmicsTable, rows: NDArray, known: LabelledBags, generators: RandomGenerators

@@ -9,18 +9,26 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from .bag_weights import draw_shares
+
 _SUM_TOLERANCE = 1e-6
 
 
-def class_shares(labels: NDArray, training: NDArray, sampler: str) -> tuple[NDArray, NDArray]:
-    """Share of each class number in the training data, and among the slides that are drawn.
+def class_shares(labels: NDArray, weights: NDArray | None, n_classes: int) -> NDArray:
+    """Share of each class number, by weight where bags have weights."""
+    totals = np.bincount(labels, weights, minlength=n_classes)
+    return totals / totals.sum()
 
-    The latter are of the training part, without the validation part.
-    """
-    shares = np.bincount(labels) / len(labels)
+
+def shares_in_loss(
+    labels: NDArray, weights: NDArray | None, sampler: str, n_classes: int
+) -> NDArray:
+    """Share of each class number among the slides that the sampler draws, by weight in the loss."""
+    if weights is not None:
+        return class_shares(labels, weights * draw_shares(labels, sampler), n_classes)
     if sampler == "balanced":
-        return shares, np.full(len(shares), 1 / len(shares))
-    return shares, np.bincount(training, minlength=len(shares)) / len(training)
+        return np.full(n_classes, 1 / n_classes)
+    return class_shares(labels, None, n_classes)
 
 
 def class_probabilities(prior: Any, classes: NDArray) -> NDArray:

@@ -108,6 +108,11 @@ class TDCClassifier(PrivilegedMILClassifier):
         another population, by label or in the order of ``classes_``. It does not change the
         training, so it can be set after `fit`. ``preset("original")`` and MoMKD's ``"paper"`` and
         ``"release"`` have "sampler".
+    class_weight : {"balanced"}, dict of label to float, or None, default=None
+        Weights of the classes in the loss, 1 for a class that a dict does not have. "balanced"
+        gives all classes the same total weight; the balanced sampler does so already, and there
+        it changes nothing. Like the sampler it acts on the training part alone, and probabilities
+        refer to `prior` whatever it is; only with ``prior="sampler"`` does it move them.
     early_stopping : bool, default=True
         Set a validation part of the training data aside, keep the weights of the epoch that is
         best on it, and stop when it no longer improves.
@@ -168,9 +173,10 @@ class TDCClassifier(PrivilegedMILClassifier):
         What the files of the training bags state, such as encoder and magnification; bags that
         state something else are refused in prediction.
     class_prior_ : ndarray of shape (n_classes,)
-        Share of each class in the training data, in the order of ``classes_``.
+        Share of each class in the training data, in the order of ``classes_``; by weight where
+        there is `sample_weight`.
     sampled_prior_ : ndarray of shape (n_classes,)
-        Share of each class among the slides that the sampler draws.
+        Share of each class in the loss: among the slides that the sampler draws, by weight.
     largest_feature_ : float
         Largest absolute value of a feature in the training part.
     module_ : torch module
@@ -218,7 +224,8 @@ class TDCClassifier(PrivilegedMILClassifier):
     with the moving average is weighted by the discrepancy of that average; bags without omics learn
     from their labels and the average alone; epochs are chosen on a validation part, in the original
     on the test part; the last, smaller batch of an epoch counts. Teachers and memory banks are
-    dropped after `fit`.
+    dropped after `fit`. `sample_weight` and `class_weight` weigh the losses of bags in both stages;
+    the norm of the omics network, batch norm, averages and memory banks do not know them.
 
     References
     ----------
@@ -286,7 +293,12 @@ class TDCClassifier(PrivilegedMILClassifier):
 
     def _train_teacher(self, data: FitData) -> MultimodalNet:
         module = cast(TDCTeacher, self._build(self._make_teacher, data))
-        loss = Objective(tdc_teacher_terms, _TEACHER_WEIGHTS | {"l1": self.l1})
+        loss = Objective(
+            tdc_teacher_terms,
+            _TEACHER_WEIGHTS | {"l1": self.l1},
+            paired=frozenset(_TEACHER_WEIGHTS) - {"ce_path", "kl_path"},
+            of_batch=frozenset({"l1"}),
+        )
         history = self._train(module, loss, data, [engine.StartMasking(2)])
         if not hasattr(self, "teacher_history_"):
             self.teacher_history_ = history
@@ -338,4 +350,5 @@ class TDCClassifier(PrivilegedMILClassifier):
             dict.fromkeys((f"{kind}_average", f"{kind}_teacher"), weight)
             for kind, weight in (("kl", self.alpha), ("crd", self.beta))
         )
-        return Objective(terms, {"ce": 1.0} | soft | contrast)
+        paired = frozenset({"kl_teacher", "crd_teacher"})
+        return Objective(terms, {"ce": 1.0} | soft | contrast, paired=paired)

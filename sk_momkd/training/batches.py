@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -98,6 +98,21 @@ def largest_value(x: Tensor) -> float:
     return float(torch.maximum(-low, high))
 
 
+class LossWeights(NamedTuple):
+    """Weights of bags in the loss.
+
+    Attributes
+    ----------
+    bags : float32 ndarray of shape (n_bags,)
+        In terms that every bag has.
+    paired : float32 ndarray of shape (n_bags,)
+        In terms of the bags with omics.
+    """
+
+    bags: NDArray
+    paired: NDArray
+
+
 @dataclass(frozen=True)
 class FlatBatch:
     """Batch of B bags with n instances in total; P of the bags have omics.
@@ -118,6 +133,10 @@ class FlatBatch:
         A row for each bag with omics, and none for the others.
     teacher : Tensor of shape (P, n_classes) or None
         Soft labels of an omics teacher, for the same bags.
+    weight : Tensor of shape (B,) or None
+        Weights of the bags in the loss; None where all are 1.
+    paired_weight : Tensor of shape (P,) or None
+        Weights in loss terms of the bags with omics.
     """
 
     x: Tensor | Blocks
@@ -129,6 +148,8 @@ class FlatBatch:
     paired: Tensor
     omics: Tensor | None = None
     teacher: Tensor | None = None
+    weight: Tensor | None = None
+    paired_weight: Tensor | None = None
 
     def __len__(self) -> int:
         return self.n_bags
@@ -139,7 +160,7 @@ class FlatBatch:
             return self
         names = ("edges", "batch", "index", "y", "paired")
         moved: dict[str, Any] = {name: getattr(self, name).to(device) for name in names}
-        for name in ("omics", "teacher"):
+        for name in ("omics", "teacher", "weight", "paired_weight"):
             rows = getattr(self, name)
             moved[name] = None if rows is None else rows.to(device)
         return replace(self, x=materialize(self.x).to(device), **moved)
@@ -186,6 +207,8 @@ class BagDataset(Dataset):
         Which rows of `omics` and `teacher` are in use; by default none.
     teacher : float32 ndarray of shape (n_bags, n_classes), optional
         Soft labels.
+    weights : LossWeights, optional
+        Weights in the loss; by default all are 1.
     dtype : torch.dtype, default=float32
         Of the features.
     cache_bytes : int, default=1 GiB
@@ -206,10 +229,12 @@ class BagDataset(Dataset):
         omics: NDArray | None = None,
         paired: NDArray | None = None,
         teacher: NDArray | None = None,
+        weights: LossWeights | None = None,
         dtype: torch.dtype = torch.float32,
         cache_bytes: int = 2**30,
     ) -> None:
         self.bags, self.y, self.omics, self.teacher = bags, y, omics, teacher
+        self.weights = weights
         self.paired = np.zeros(len(bags), dtype=bool) if paired is None else paired
         self.spec, self.n_features, self.dtype = spec, n_features, dtype
         self.sizes = np.zeros(len(bags), dtype=int)
@@ -254,6 +279,10 @@ class BagDataset(Dataset):
             paired=torch.from_numpy(self.paired[chosen]),
             omics=None if self.omics is None else torch.from_numpy(self.omics[known]),
             teacher=None if self.teacher is None else torch.from_numpy(self.teacher[known]),
+            weight=None if self.weights is None else torch.from_numpy(self.weights.bags[chosen]),
+            paired_weight=None
+            if self.weights is None
+            else torch.from_numpy(self.weights.paired[known]),
         )
 
     def _read(self, i: int) -> Tensor:

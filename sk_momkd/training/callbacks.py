@@ -38,11 +38,15 @@ class LossTerms(Callback):
 
 
 class ValidationScores(Callback):
-    """Record the AUC of the validation part, for several classes the mean of one versus rest."""
+    """Record the AUC of the validation part, for several classes the mean of one versus rest.
+
+    Bags count by their weights.
+    """
 
     def on_epoch_begin(self, net: NeuralNet, **kwargs: Any) -> None:
         self.logits_: list[Tensor] = []
         self.labels_: list[Tensor] = []
+        self.bag_weights_: list[Tensor] = []
 
     def on_batch_end(
         self, net: NeuralNet, batch: Any = None, training: bool = False, **kwargs: Any
@@ -50,13 +54,17 @@ class ValidationScores(Callback):
         if not training:
             self.logits_.append(kwargs["y_pred"].logits.cpu())
             self.labels_.append(batch[1])
+            if batch[0].weight is not None:
+                self.bag_weights_.append(batch[0].weight)
 
     def on_epoch_end(self, net: NeuralNet, **kwargs: Any) -> None:
         proba = torch.cat(self.logits_).double().softmax(dim=1).numpy()
         labels = torch.cat(self.labels_).numpy()
         n_classes = proba.shape[1]
         scores = proba[:, 1] if n_classes == 2 else proba
-        auc = roc_auc_score(labels, scores, multi_class="ovr", labels=np.arange(n_classes))
+        weight = torch.cat(self.bag_weights_).numpy() if self.bag_weights_ else None
+        known = {"multi_class": "ovr", "labels": np.arange(n_classes), "sample_weight": weight}
+        auc = roc_auc_score(labels, scores, **known)
         net.history.record("valid_auc", float(auc))
 
 

@@ -10,27 +10,60 @@ import torch
 from torch import Tensor
 
 from ..nn.precision import native_bfloat16
+from .batches import FlatBatch
 
 Terms = Callable[[Any, Tensor], Mapping[str, Tensor]]
 
 
 @dataclass(frozen=True)
 class Objective:
-    """Named loss terms of a model's output and labels, and their weights."""
+    """Named loss terms of a model's output and labels, and their weights.
+
+    Attributes
+    ----------
+    terms : callable
+        Takes the output and the labels, and returns the terms by name.
+    weights : mapping of str to float
+        Of each term.
+    paired : frozenset of str
+        Terms with a value for each bag with omics; the others have one for each bag.
+    of_batch : frozenset of str
+        Terms with a single value for a batch or for the network, which no bag weighs.
+    """
 
     terms: Terms
     weights: Mapping[str, float]
+    paired: frozenset[str] = frozenset()
+    of_batch: frozenset[str] = frozenset()
+
+    def bag_weights(self, batch: FlatBatch, device: Any) -> dict[str, Tensor]:
+        """Weights of the bags in each term; empty where all bags weigh the same."""
+        if batch.weight is None or batch.paired_weight is None:
+            return {}
+        of_all, of_paired = batch.weight.to(device), batch.paired_weight.to(device)
+        names = set(self.weights) - self.of_batch
+        return {name: of_paired if name in self.paired else of_all for name in names}
 
 
-def weighted_total(terms: Mapping[str, Tensor], weights: Mapping[str, float]) -> Tensor:
+def weighted_total(
+    terms: Mapping[str, Tensor],
+    weights: Mapping[str, float],
+    of_bags: Mapping[str, Tensor] | None = None,
+) -> Tensor:
     """Total objective, ``sum_t w_t mean_b l_tb`` over terms t and bags b (MoMKD's Eq. 9).
+
+    With weights v of bags, a term is ``mean_b v_b l_tb``.
 
     Parameters
     ----------
     terms : mapping of str to Tensor of shape (n_bags_of_the_term,)
     weights : mapping of str to float
         A term of weight 0 is left out of the graph.
+    of_bags : mapping of str to Tensor of shape (n_bags_of_the_term,), optional
+        Weights of the bags in some of the terms.
     """
+    if of_bags:
+        terms = {name: of_bags.get(name, 1.0) * values for name, values in terms.items()}
     parts = [weights[name] * values.mean() for name, values in terms.items() if weights[name]]
     return torch.stack(parts).sum()
 

@@ -83,9 +83,13 @@ class MILNet(NeuralNet):
         y_true = y_true.to(self.device)
         if training:
             self.terms_ = self.criterion_.terms(y_pred, y_true)
-            loss = weighted_total(self.terms_, self.criterion_.weights)
-        else:
+            of_bags = self.criterion_.bag_weights(X, self.device)
+            loss = weighted_total(self.terms_, self.criterion_.weights, of_bags)
+        elif X.weight is None:
             loss = F.cross_entropy(y_pred.logits, y_true)
+        else:
+            losses = F.cross_entropy(y_pred.logits, y_true, reduction="none")
+            loss = (X.weight.to(self.device) * losses).mean()
         if not loss.isfinite():
             self._raise_diverged(loss, X, training=training)
         return loss

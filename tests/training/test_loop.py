@@ -126,7 +126,8 @@ def test_validation_auc_two_and_three_classes(labels, proba, auc):
     net.history.append({})
     scores.on_epoch_begin(net)
     output = SimpleNamespace(logits=torch.tensor(proba).log())
-    scores.on_batch_end(net, batch=(None, torch.tensor(labels)), y_pred=output)
+    batch = SimpleNamespace(weight=None), torch.tensor(labels)
+    scores.on_batch_end(net, batch=batch, y_pred=output)
     scores.on_epoch_end(net)
     assert net.history[-1, "valid_auc"] == auc
 
