@@ -131,7 +131,7 @@ def check_sample_weight(sample_weight: Any, bags: BagSequence) -> NDArray | None
             "be left out."
         )
     if not weights.any():
-        raise ValueError("All values of sample_weight are 0, so no bag is left.")
+        raise ValueError("All values of sample_weight are zero, so no bag is left.")
     return weights
 
 

@@ -164,7 +164,8 @@ def test_weights_in_the_objective_of_momkd_are_as_good_as_copies():
         batch = data.batch(range(len(rows)))
         terms = objective.terms(forward(module, batch, training=True), batch.y)
         assert set(terms) == set(objective.weights)
-        return float(weighted_total(terms, objective.weights, objective.bag_weights(batch, "cpu")))
+        of_bags = objective.bag_weights(batch, "cpu")
+        return weighted_total(terms, objective.weights, of_bags).item()
 
     known = {"sampler": "shuffle", "classes": CLASSES, "paired": paired}
     weighted = total(np.arange(10), loss_weights(y, weights.astype(float), None, **known))
@@ -242,7 +243,7 @@ def test_validation_part_is_weighted_by_sample_weight_alone():
         ([1.0] * 7 + [np.inf], r"1 values .* \(inf\) for bag 'S07'"),
         ([1.0] * 7 + [None], r"\(nan\) for bag 'S07'"),
         (["high"] * 8, "must be numbers"),
-        ([0.0] * 8, "All values of sample_weight are 0"),
+        ([0.0] * 8, "All values of sample_weight are zero"),
         ([0, 1] * 4, r"0 for all bags of class 'neg'"),
     ],
 )

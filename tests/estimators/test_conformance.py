@@ -17,7 +17,11 @@ from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import GridSearchCV, cross_val_predict, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-from sklearn.utils.estimator_checks import estimator_checks_generator, parametrize_with_checks
+from sklearn.utils.estimator_checks import (
+    check_class_weight_classifiers,
+    estimator_checks_generator,
+    parametrize_with_checks,
+)
 
 from sk_momkd import BagPooling, BagSequence, InstanceTransformer, read_bags
 from sk_momkd.evaluation.cross_validation import tuned_threshold
@@ -34,33 +38,55 @@ of_each = pytest.mark.parametrize("name", CLASSIFIERS)
 
 
 IN_EVERY_RUN = {"ABMILClassifier"}  # MoMKD takes three times as long
+EXPECTED_TO_FAIL = {
+    "check_sample_weight_equivalence_on_dense_data": "Batches are drawn at random. Where nothing "
+    "is, weights are as good as copies, see test_bag_weights.py; weights of 0 always leave out.",
+    "check_class_weight_classifiers": "Probabilities refer to the class shares of the training "
+    "data whatever class_weight is. With prior='sampler' it passes, see below.",
+}
+
+
+def expected_to_fail(estimator):
+    return {} if isinstance(estimator, BagPooling) else EXPECTED_TO_FAIL
 
 
 @parametrize_with_checks(
-    [*(clf for clf in BATTERY if type(clf).__name__ in IN_EVERY_RUN), BagPooling()]
+    [*(clf for clf in BATTERY if type(clf).__name__ in IN_EVERY_RUN), BagPooling()],
+    expected_failed_checks=expected_to_fail,
 )
 def test_sklearn_check(estimator, check):
     check(estimator)
 
 
 @pytest.mark.long
-@parametrize_with_checks([clf for clf in BATTERY if type(clf).__name__ not in IN_EVERY_RUN])
+@parametrize_with_checks(
+    [clf for clf in BATTERY if type(clf).__name__ not in IN_EVERY_RUN],
+    expected_failed_checks=expected_to_fail,
+)
 def test_sklearn_check_of_the_other_methods(estimator, check):
     check(estimator)
 
 
 @pytest.mark.parametrize(
     ("estimator", "n_checks"),
-    [*((clf, 59 if hasattr(clf, "transform") else 54) for clf in BATTERY), (BagPooling(), 45)],
+    [*((clf, 67 if hasattr(clf, "transform") else 62) for clf in BATTERY), (BagPooling(), 45)],
     ids=lambda value: type(value).__name__,
 )
-def test_sklearn_battery_is_complete_and_nothing_is_expected_to_fail(estimator, n_checks):
+def test_sklearn_battery_is_complete(estimator, n_checks):
     names = [check.func.__name__ for _, check in estimator_checks_generator(estimator)]
     # scikit-learn itself skips one, check_array_api_input, where SCIPY_ARRAY_API is not set.
     assert len([name for name in names if name != "check_array_api_input"]) >= n_checks
     for name in ("check_methods_sample_order_invariance", "check_methods_subset_invariance"):
         assert name in names
     assert not estimator.__sklearn_tags__()._skip_test
+    assert set(expected_to_fail(estimator)) <= set(names)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["ABMILClassifier", "MoMKDClassifier"])
+def test_sklearn_check_of_class_weight_passes_on_probabilities_as_trained(name):
+    clf = quick(name, batch_size=32, learning_rate=0.02, prior="sampler", early_stopping=False)
+    check_class_weight_classifiers(name, clf)
 
 
 def known(name, omics):
