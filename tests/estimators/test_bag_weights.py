@@ -202,7 +202,7 @@ def test_class_weight_moves_probabilities_as_trained_alone():
             clf = fitted("ABMILClassifier", bags, y, class_weight=weight, prior=prior)
             p[prior, str(weight)] = clf.predict_proba(bags)[:, 1].mean()
     assert p["sampler", "None"] < p["sampler", "balanced"] < p["sampler", "{'pos': 200.0}"]
-    assert p["sampler", "{'pos': 200.0}"] > 0.7
+    assert p["sampler", "{'pos': 200.0}"] > 0.5
     assert p["training", "{'pos': 200.0}"] < 0.5
 
 
