@@ -163,8 +163,28 @@ def momkd_terms(
         ``ce, align_wsi, memory`` of shape (B,) and, where a bag has omics, ``mse, align_omics``
         of shape (P,). ``memory`` is commitment + orthogonality (Eq. 10).
     """
-    align = {"margin": margin, "beta": beta, "tau_agg": tau_agg}
     memory = output.memory
+    target = soft_labels(
+        y,
+        len(memory),
+        smoothing=label_smoothing,
+        teacher=output.teacher,
+        paired=output.paired,
+        weight=lambda_teacher,
+    )
+    if output.few:
+        from .few import terms_of_few
+
+        flags = (
+            assignment == "cosine",
+            commit_reduction == "mean",
+            commit_memories == "label",
+            ortho_reduction == "mean",
+            ortho_memories == "label",
+            teacher_alignment,
+        )
+        return terms_of_few(output, target.numpy(), y, (margin, beta, tau_agg), flags)
+    align = {"margin": margin, "beta": beta, "tau_agg": tau_agg}
     commitment = commitment_loss(
         output.projection,
         memory,
@@ -176,14 +196,6 @@ def momkd_terms(
     )
     orthogonality = orthogonality_loss(
         memory, y, reduction=ortho_reduction, memories=ortho_memories
-    )
-    target = soft_labels(
-        y,
-        len(memory),
-        smoothing=label_smoothing,
-        teacher=output.teacher,
-        paired=output.paired,
-        weight=lambda_teacher,
     )
     slide = output.slide_projection
     terms = {

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..nn.backend import are_few
 from ..nn.blocks import Blocks
 from ..nn.dropout import Dropout
 from ..nn.edges import Edges
@@ -40,6 +41,8 @@ class MoMKDOutput(MILOutput):
         F_N-omics, of length one (Eq. 2).
     teacher : Tensor of shape (P, K) or None
         Soft labels of an omics teacher.
+    few : bool
+        Whether compiled loops for few patches suit the losses, too.
     """
 
     projection: Tensor
@@ -51,6 +54,7 @@ class MoMKDOutput(MILOutput):
     reconstruction: Tensor | None = None
     omics_projection: Tensor | None = None
     teacher: Tensor | None = None
+    few: bool = False
 
 
 class MoMKD(nn.Module):
@@ -137,14 +141,17 @@ class MoMKD(nn.Module):
         paired: Tensor | None = None,  # (B,) bool
         teacher: Tensor | None = None,  # (P, K) soft labels
     ) -> MoMKDOutput:
-        embedding, projection, affinity = self._project(x, edge_index)
-        attention = self._attention(affinity, batch, n_bags)  # alpha (n, maps), Eq. 6-7
-        pooled = segment_pool(attention, embedding, batch, n_bags)  # V (B, maps, D), Eq. 8
+        embedding = self.encoder(x, edge_index)  # F (n, D)
+        binary = len(self.memory.rows) == 2
+        few = self.training and binary and are_few(embedding, self.encoder.backend)
+        pool = self._pool_few if few else self._pool
+        projection, affinity, attention, pooled = pool(embedding, batch, n_bags)
+        slide = self.slide_projector(_slide(pooled, y))
 
         seen = batch.new_zeros(n_bags, dtype=torch.bool) if paired is None else paired
         reconstruction = omics_projection = None
         if omics is not None and len(omics) and self.omics_branch is not None:
-            omics_projection, reconstruction = self.omics_branch(omics)
+            omics_projection, reconstruction = self.omics_branch(omics, few=few)
         return MoMKDOutput(
             logits=self.classify(pooled),
             attention=attention,
@@ -152,20 +159,22 @@ class MoMKD(nn.Module):
             projection=projection,
             affinity=affinity,
             # F_N-wsi (B, D_N), Eq. 1
-            slide_projection=F.normalize(self.slide_projector(_slide(pooled, y)), dim=1),
+            slide_projection=_unit(slide, few=few),
             memory=self.memory.rows,
             paired=seen,
             omics=omics,
             reconstruction=reconstruction,
             omics_projection=omics_projection,
             teacher=teacher,
+            few=few,
         )
 
     def attend(
         self, x: Tensor | Blocks, edge_index: Tensor | Edges, batch: Tensor, n_bags: int
     ) -> tuple[Tensor, Tensor]:
         """Patch embeddings F (n, D) and their weights alpha (n, maps)."""
-        embedding, _, affinity = self._project(x, edge_index)
+        embedding = self.encoder(x, edge_index)
+        _, affinity = self._project(embedding)
         return embedding, self._attention(affinity, batch, n_bags)
 
     def classify(self, pooled: Tensor) -> Tensor:
@@ -186,13 +195,24 @@ class MoMKD(nn.Module):
         histology = [p for p in self.parameters() if id(p) not in other]
         return {"histology": histology, "memory": memory, "omics": omics}
 
-    def _project(
-        self, x: Tensor | Blocks, edge_index: Tensor | Edges
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        embedding = self.encoder(x, edge_index)  # F (n, D)
+    def _pool(self, embedding: Tensor, batch: Tensor, n_bags: int) -> tuple[Tensor, ...]:
+        """Projections p, affinities, weights alpha (n, maps) and V (B, maps, D), Eq. 6-8."""
+        projection, affinity = self._project(embedding)
+        attention = self._attention(affinity, batch, n_bags)
+        pooled = segment_pool(attention, embedding, batch, n_bags)
+        return projection, affinity, attention, pooled
+
+    def _pool_few(self, embedding: Tensor, batch: Tensor, n_bags: int) -> tuple[Tensor, ...]:
+        """The same in compiled loops."""
+        from ..nn.few import memory_pooling
+
+        raw = self.patch_projector(embedding)
+        return memory_pooling(raw, embedding, self.memory.rows, self.tau(), batch, n_bags)
+
+    def _project(self, embedding: Tensor) -> tuple[Tensor, Tensor]:
         projection = mixed_linear(embedding, self.patch_projector)
         projection = F.normalize(projection, dim=1)  # p (n, D_N)
-        return embedding, projection, self.memory.affinity(projection)  # (n, K, m)
+        return projection, self.memory.affinity(projection)  # (n, K, m)
 
     def _attention(self, affinity: Tensor, batch: Tensor, n_bags: int) -> Tensor:
         scores = attention_scores(affinity) / self.tau()  # (n, maps), Eq. 6
@@ -213,6 +233,15 @@ def _slide(pooled: Tensor, y: Tensor | None) -> Tensor:
     if y is None:
         return pooled.mean(dim=1)
     return pooled[torch.arange(len(y), device=y.device), y]
+
+
+def _unit(rows: Tensor, *, few: bool) -> Tensor:
+    """Rows at length one."""
+    if not few:
+        return F.normalize(rows, dim=1)
+    from ..nn.few import unit_rows
+
+    return unit_rows(rows)
 
 
 def _head(dim: int, hidden_dim: int, n_classes: int, kind: str, dropout: float) -> nn.Module:

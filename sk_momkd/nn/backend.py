@@ -11,6 +11,7 @@ from .blocks import Blocks
 
 BACKENDS = ("auto", "numba", "torch")
 _COMPILED_TYPES = (torch.float32, torch.bfloat16)
+_FEW = 256  # patches; of more, the products of torch are faster than loops
 
 
 @cache
@@ -42,6 +43,12 @@ def choose_backend(backend: str, x: Tensor | Blocks) -> str:
     if backend == "numba" and why_not:
         raise RuntimeError(f"backend='numba' cannot be used: {why_not} Use backend='auto'.")
     return "torch" if why_not else "numba"
+
+
+def are_few(x: Tensor, backend: str) -> bool:
+    """Whether the compiled loops of `sk_momkd.nn.few` support and suit training on `x` (n, d)."""
+    fits = len(x) <= _FEW and x.dtype == torch.float32 and torch.is_grad_enabled()
+    return fits and choose_backend(backend, x) == "numba"
 
 
 def _why_not_numba(x: Tensor | Blocks) -> str:

@@ -18,9 +18,11 @@ from .blocks import Blocks, iter_blocks
 from .dropout import Mask
 from .edges import Edges
 from .gatv2 import GATv2
-from .kernels import attention, residual as normalisation
+from .kernels import attention, layer as kernels
 from .threads import over_rows
 from .workspace import Workspace
+
+_FEW = 256  # rows for which each linear map is multiplied by itself
 
 
 class LayerWeights(NamedTuple):
@@ -64,13 +66,16 @@ class CompiledLayers(torch.autograd.Function):
         workspace: Workspace,
         *weights: Tensor,
     ) -> Tensor:
+        ctx.set_materialize_grads(False)
         ctx.save_for_backward(x, *weights)
         out, *ctx.layers = _forward(x, edges, masks, workspace, weights, keep=True)
         return out
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, d_out: Tensor) -> Any:
+    def backward(ctx: Any, d_out: Tensor | None) -> Any:
+        if d_out is None:
+            return (None,) * (4 + len(ctx.saved_tensors[1:]))
         if not ctx.layers:
             raise RuntimeError("The compiled graph encoder has one backward pass per forward pass.")
         _ = ctx.saved_tensors  # raises if one was changed in place; the layers read their memory
@@ -78,10 +83,12 @@ class CompiledLayers(torch.autograd.Function):
         ctx.layers = []
         d_weights2 = layer2.backward((d_out.contiguous(), 0))
         # h1 has replaced the residual in the buffer of layer 1; now its gradient replaces h1.
-        torch.addmm(d_out, layer2.projected, layer2.weight, out=layer2.x)
+        layer2.add_d_x(d_out, out=layer2.x)
         layer2.release()
         d_weights1 = layer1.backward((layer1.projected, 2 * layer1.dim))
-        d_x = layer1.projected @ layer1.weight if ctx.needs_input_grad[0] else None
+        d_x = None
+        if ctx.needs_input_grad[0]:
+            d_x = layer1.add_d_x(torch.zeros((), dtype=d_out.dtype), torch.empty_like(layer1.x))
         layer1.release()
         return (d_x, None, None, None, *d_weights1, *d_weights2)
 
@@ -167,55 +174,49 @@ class _Layer:
         self.workspace, self.clamp = workspace, clamp
         self.x: Tensor
         self.dim = len(weights.bias)
-        self.n_linear = len(weights.linear)
-        self.weights = weights
-        self.att = _array(weights.att.float())[0]
-        self.bias = _array(weights.bias.float())
-        self.gain = _array(weights.gain.float())
-        self.shift = _array(weights.shift.float())
-        self.incoming = (_array(edges.in_offsets), _array(edges.sender))
-        self.outgoing = tuple(map(_array, (edges.out_offsets, edges.receiver, edges.position)))
-        self.attention_mask, self.output_mask = map(_dropout, masks)
+        self.linear, self.linear_bias = weights.linear, weights.linear_bias
+        vectors = (weights.att[0], weights.bias, weights.gain, weights.shift)
+        self.vectors = tuple(_array(vector.float()) for vector in vectors)
+        self.incoming, self.outgoing = edges.arrays
+        self.masks = tuple(map(_dropout, masks))
 
     def project(self, x: Tensor | Blocks) -> None:
-        """Compute all linear maps of the layer in one product per block of `x`."""
-        take, width = self.workspace.take, self.n_linear * self.dim
+        """Compute all linear maps of the layer, of many rows in one product per block of `x`."""
+        take, width = self.workspace.take, len(self.linear) * self.dim
         self.x = x  # type: ignore[assignment]  # blocks come only without a backward pass
-        self.weight = take((width, x.shape[1]), x.dtype)
-        bias = torch.cat(self.weights.linear_bias).to(x.dtype)
-        for rows, linear in zip(self.weight.split(self.dim), self.weights.linear, strict=True):
-            rows.copy_(linear)
         self.projected = take((len(x), width), x.dtype)
-        for rows, block in iter_blocks(x):
-            torch.addmm(bias, block, self.weight.T, out=self.projected[rows])
+        if len(x) <= _FEW and isinstance(x, Tensor) and x.dtype == self.linear[0].dtype:
+            # A joint weight would take longer to write than to multiply.
+            self.weight = None
+            for columns, linear, bias in zip(
+                self.projected.split(self.dim, dim=1), self.linear, self.linear_bias, strict=True
+            ):
+                torch.addmm(bias, x, linear.T, out=columns)
+            return
+        self.weight = take((width, x.shape[1]), x.dtype)
+        for rows, linear in zip(self.weight.split(self.dim), self.linear, strict=True):
+            rows.copy_(linear)
+        bias = torch.cat(self.linear_bias).to(x.dtype)
+        for where, block in iter_blocks(x):
+            torch.addmm(bias, block, self.weight.T, out=self.projected[where])
 
     def forward(self, residual: _Columns, out: _Columns) -> None:
         """Attention, then normalisation and residual; `out` may be `residual`."""
-        n, heads = len(out[0]), len(self.att)
+        n, heads = len(out[0]), len(self.vectors[0])
         self.attended = self.workspace.take((n, self.dim), self.projected.dtype)
         self.alpha = self.workspace.take((len(self.incoming[1]), heads), torch.float32)
-        attended, alpha = _array(self.attended), _array(self.alpha)
         over_rows(
-            attention.attend,
+            kernels.forward,
             n,
             _array(self.projected),
-            self.att,
-            self.bias,
+            self.vectors,
             self.incoming,
-            self.attention_mask,
-            alpha,
-            attended,
-        )
-        over_rows(
-            normalisation.normalize_and_add,
-            n,
-            attended,
-            self.gain,
-            self.shift,
+            *self.masks,
             _array(residual[0]),
             residual[1],
-            self.output_mask,
             self.clamp,
+            _array(self.alpha),
+            _array(self.attended),
             _array(out[0]),
             out[1],
         )
@@ -225,62 +226,62 @@ class _Layer:
 
         The gradient of the residual is `d_out` itself.
         """
-        attended = _array(self.attended)
-        d_gain, d_shift, d_residual_bias = over_rows(
-            normalisation.normalize_and_add_backward,
-            len(attended),
-            attended,
-            self.gain,
-            self.shift,
-            self.output_mask,
-            self.clamp,
-            _array(d_out[0]),
-            d_out[1],
-            attended,  # is overwritten by its gradient
-            sum_shapes=[(self.dim,)] * 3,
-        )
-        d_left_bias, d_right_bias, d_att, d_bias = self._attention_backward(attended)
-        d_weight = (self.projected.T @ self.x).float().split(self.dim)
-        d_linear_bias = (d_left_bias, d_right_bias, d_residual_bias)[: self.n_linear]
-        return [*d_weight, *d_linear_bias, d_att.unsqueeze(0), d_bias, d_gain, d_shift]
-
-    def _attention_backward(self, d_attended: NDArray) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Gradients of the biases of W_l and W_r, of att and of the bias."""
-        n, projected, alpha = len(d_attended), _array(self.projected), _array(self.alpha)
+        n, projected, alpha = len(self.attended), _array(self.projected), _array(self.alpha)
+        attended, att = _array(self.attended), self.vectors[0]
         d_score = self.workspace.take(self.alpha.shape, torch.float32)
         d_right = self.workspace.take((n, self.dim), self.projected.dtype)
-        d_att, d_bias, d_right_bias = over_rows(
-            attention.attend_backward_receivers,
+        d_gain, d_shift, d_residual_bias, d_att, d_bias, d_right_bias = over_rows(
+            kernels.backward_receivers,
             n,
             projected,
-            self.att,
+            self.vectors,
             self.incoming,
-            self.attention_mask,
+            *self.masks,
+            _array(d_out[0]),
+            d_out[1],
+            self.clamp,
             alpha,
-            d_attended,
+            attended,
             _array(d_score),
             _array(d_right),
-            sum_shapes=[self.att.shape, (self.dim,), (self.dim,)],
+            sum_shapes=[(self.dim,)] * 3 + [att.shape] + [(self.dim,)] * 2,
         )
         (d_left_bias,) = over_rows(
             attention.attend_backward_senders,
             n,
             projected,
-            self.att,
+            att,
             self.outgoing,
             alpha,
-            d_attended,
+            attended,
             _array(d_score),
             projected,  # its columns of W_l x are overwritten by their gradient
             sum_shapes=[(self.dim,)],
         )
         self.projected[:, self.dim : 2 * self.dim] = d_right
         self.workspace.give(d_score, d_right)
-        return d_left_bias, d_right_bias, d_att, d_bias
+        d_linear_bias = (d_left_bias, d_right_bias, d_residual_bias)[: len(self.linear)]
+        return [*self._d_linear(), *d_linear_bias, d_att.unsqueeze(0), d_bias, d_gain, d_shift]
+
+    def _d_linear(self) -> Sequence[Tensor]:
+        """Gradients of the linear maps."""
+        if self.weight is None:
+            return [d.T @ self.x for d in self.projected.split(self.dim, dim=1)]
+        return (self.projected.T @ self.x).float().split(self.dim)
+
+    def add_d_x(self, d_out: Tensor, out: Tensor) -> Tensor:
+        """`d_out` plus the gradient of the layer's input through the linear maps, into `out`."""
+        if self.weight is not None:
+            return torch.addmm(d_out, self.projected, self.weight, out=out)
+        for d, linear in zip(self.projected.split(self.dim, dim=1), self.linear, strict=True):
+            d_out = torch.addmm(d_out, d, linear, out=out)
+        return out
 
     def release(self) -> None:
         """Return the buffers to the workspace."""
-        self.workspace.give(self.weight, self.projected, self.attended, self.alpha)
+        self.workspace.give(self.projected, self.attended, self.alpha)
+        if self.weight is not None:
+            self.workspace.give(self.weight)
 
 
 def _dropout(mask: Mask) -> tuple[np.uint32, np.float32, NDArray]:

@@ -6,6 +6,7 @@ and uncompiled code, forward and backward, thus drop the same entries without st
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -36,19 +37,33 @@ class Dropout(Stochastic):
     def forward(self, x: Tensor) -> Tensor:
         if not self.training or self.p == 0:
             return x
-        keep = torch.empty_like(x).bernoulli_(1 - self.p, generator=self.generator)
-        return x * keep.div_(1 - self.p)
+        return x * self.factors(x.shape, x)
+
+    def factors(self, shape: tuple[int, ...], like: Tensor | None = None) -> Tensor:
+        """Factors of the next mask, 0 or 1 / (1 - p), in the type and place of `like`."""
+        new = torch.empty(shape) if like is None else torch.empty_like(like)
+        if not self.training or self.p == 0:
+            return new.fill_(1.0)
+        return new.bernoulli_(1 - self.p, generator=self.generator).div_(1 - self.p)
 
     def mask(self) -> Mask:
         """Draw the key of the next mask."""
-        if not self.training or self.p == 0:
-            return Mask(0.0, (0, 0))
-        device = "cpu" if self.generator is None else self.generator.device
-        key = torch.randint(2**32, (2,), generator=self.generator, device=device)
-        return Mask(self.p, tuple(key.tolist()))
+        return draw_masks([self])[0]
 
     def extra_repr(self) -> str:
         return f"p={self.p}"
+
+
+def draw_masks(dropouts: Sequence[Dropout]) -> list[Mask]:
+    """Draw the next masks of several layers of one network, which share a generator."""
+    shares = [dropout.p if dropout.training else 0.0 for dropout in dropouts]
+    n_drawn, generator = sum(p > 0 for p in shares), dropouts[0].generator
+    if not n_drawn:
+        return [Mask(0.0, (0, 0))] * len(dropouts)
+    device = "cpu" if generator is None else generator.device
+    drawn = torch.randint(2**32, (2 * n_drawn,), generator=generator, device=device).tolist()
+    keys = iter(zip(drawn[::2], drawn[1::2], strict=True))
+    return [Mask(p, next(keys)) if p else Mask(0.0, (0, 0)) for p in shares]
 
 
 _SATURATION = -1.7580993408473766  # limit of SELU at minus infinity: -scale * alpha

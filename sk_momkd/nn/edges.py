@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from functools import cached_property
 from typing import Self
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 
@@ -99,6 +101,13 @@ class Edges:
     @property
     def n_edges(self) -> int:
         return len(self.sender)
+
+    @cached_property
+    def arrays(self) -> tuple[tuple[NDArray, ...], tuple[NDArray, ...]]:
+        """Views for compiled loops: (in_offsets, sender) and (out_offsets, receiver, position)."""
+        incoming = (self.in_offsets, self.sender)
+        outgoing = (self.out_offsets, self.receiver, self.position)
+        return tuple(t.numpy() for t in incoming), tuple(t.numpy() for t in outgoing)
 
     @property
     def nbytes(self) -> int:

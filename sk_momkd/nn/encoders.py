@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .backend import choose_backend
 from .blocks import Blocks, materialize
-from .dropout import Dropout
+from .dropout import Dropout, draw_masks
 from .edges import Edges
 from .gatv2 import GATv2
 from .precision import mixed_linear, upcast
@@ -75,7 +77,7 @@ class GraphEncoder(nn.Module):
         first = LayerWeights.from_modules(self.gat1, self.norm1, self.residual)
         second = LayerWeights.from_modules(self.gat2, self.norm2)
         dropouts = (self.gat1.dropout, self.dropout, self.gat2.dropout, self.dropout)
-        masks = [dropout.mask() for dropout in dropouts]
+        masks = draw_masks(dropouts)
         return compiled_layers(x, edges, masks, self.workspace, first, second)
 
 
@@ -97,10 +99,20 @@ class OmicsBranch(nn.Module):
         self.decoder = _two_layers(dim, hidden_dim, n_genes, dropout)
         self.projector = nn.Linear(dim, projection_dim)
 
-    def forward(self, omics: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, omics: Tensor, *, few: bool = False) -> tuple[Tensor, Tensor]:
         """(n, n_genes) -> F_N-omics (n, projection_dim; Eq. 2), reconstruction (n, n_genes)."""
+        if few:
+            from .few import perceptron, unit_rows
+
+            code = perceptron(omics, *_parts(self.encoder))
+            return unit_rows(self.projector(code)), perceptron(code, *_parts(self.decoder))
         code = self.encoder(omics)
         return F.normalize(self.projector(code), dim=1), self.decoder(code)
+
+
+def _parts(layers: nn.Sequential) -> list[Any]:
+    """The layers of `_two_layers` without the ReLU."""
+    return [layer for layer in layers if not isinstance(layer, nn.ReLU)]
 
 
 def _two_layers(n_in: int, n_hidden: int, n_out: int, dropout: float) -> nn.Sequential:

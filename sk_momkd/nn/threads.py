@@ -39,6 +39,10 @@ def over_rows(
         The sums. Each piece has its own, which are added in order, so that the result does not
         depend on the number of threads.
     """
+    if n_rows <= _MIN_ROWS:
+        whole = [torch.empty(shape) for shape in sum_shapes]
+        kernel((0, n_rows), *arrays, *[part.numpy() for part in whole])
+        return whole
     size = max(_MIN_ROWS, -(-n_rows // 64))
     pieces = [(start, min(start + size, n_rows)) for start in range(0, n_rows, size)]
     sums = [np.empty((len(pieces), *shape), dtype=np.float32) for shape in sum_shapes]

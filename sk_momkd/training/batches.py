@@ -241,6 +241,7 @@ class BagDataset(Dataset):
         self.largest = np.zeros(len(bags), dtype=np.float32)  # absolute value of a feature
         self._edges: list[Edges] = []
         self._features: dict[int, Tensor] = {}
+        self._singles: dict[int, FlatBatch] = {}
         total = torch.zeros(n_features, dtype=torch.float64)
         for i in range(len(bags)):
             x, edges = read_graph(bags[i], bags.name(i), spec, n_features)
@@ -266,13 +267,21 @@ class BagDataset(Dataset):
 
     def batch(self, indices: Sequence[int]) -> FlatBatch:
         """Batch of the bags with these indices; the features of a single bag are not copied."""
+        (first, *others) = indices
+        if others or first not in self._features:
+            return self._join(indices)
+        if first not in self._singles:
+            self._singles[first] = self._join(indices)
+        return self._singles[first]
+
+    def _join(self, indices: Sequence[int]) -> FlatBatch:
         x = [self._features[i] if i in self._features else self._read(i) for i in indices]
         chosen = np.asarray(indices)
         known = chosen[self.paired[chosen]]
         return FlatBatch(
             x=x[0] if len(x) == 1 else torch.cat(x),
             edges=Edges.join([self._edges[i] for i in indices]),
-            batch=torch.arange(len(x)).repeat_interleave(torch.from_numpy(self.sizes[chosen])),
+            batch=torch.from_numpy(np.repeat(np.arange(len(x)), self.sizes[chosen])),
             n_bags=len(x),
             index=torch.from_numpy(chosen),
             y=torch.from_numpy(self.y[chosen]),

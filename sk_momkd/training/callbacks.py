@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from sklearn.metrics import roc_auc_score
 from skorch import NeuralNet
 from skorch.callbacks import Callback
 from torch import Tensor
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from torch.optim.swa_utils import AveragedModel
 from tqdm.auto import tqdm
 
@@ -23,17 +25,15 @@ class LossTerms(Callback):
     """Record the mean of each named loss term over the bags of an epoch."""
 
     def on_epoch_begin(self, net: NeuralNet, **kwargs: Any) -> None:
-        self.sums_: dict[str, Tensor] = {}
-        self.counts_: dict[str, int] = {}
+        self.values_: dict[str, list[Tensor]] = {}
 
     def on_batch_end(self, net: NeuralNet, training: bool = False, **kwargs: Any) -> None:
         for name, values in net.terms_.items() if training else ():
-            self.sums_[name] = self.sums_.get(name, 0) + values.detach().sum()
-            self.counts_[name] = self.counts_.get(name, 0) + len(values)
+            self.values_.setdefault(name, []).append(values.detach())
 
     def on_epoch_end(self, net: NeuralNet, **kwargs: Any) -> None:
-        for name, total in self.sums_.items():
-            net.history.record(f"train_{name}", float(total) / self.counts_[name])
+        for name, values in self.values_.items():
+            net.history.record(f"train_{name}", float(torch.cat(values).double().mean()))
         net.history.record("learning_rate", net.optimizer_.param_groups[0]["lr"])
 
 
@@ -195,7 +195,15 @@ class ClipGradients(Callback):
         if self.clip == "branch" and hasattr(net.module_, "branches"):
             groups = list(net.module_.branches().values())
         for group in groups:
-            torch.nn.utils.clip_grad_norm_(group, self.max_norm)
+            clip_gradients(group, self.max_norm)
+
+
+def clip_gradients(parameters: Sequence[Tensor], max_norm: float) -> None:
+    """`torch.nn.utils.clip_grad_norm_`, but on the CPU small gradients are left untouched."""
+    grads = [p.grad for p in parameters if p.grad is not None]
+    norm = get_total_norm(grads)
+    if norm.device.type != "cpu" or not norm.item() + 1e-6 <= max_norm:
+        clip_grads_with_norm_(parameters, max_norm, norm)
 
 
 class StartMasking(Callback):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -64,8 +65,19 @@ def weighted_total(
     """
     if of_bags:
         terms = {name: of_bags.get(name, 1.0) * values for name, values in terms.items()}
-    parts = [weights[name] * values.mean() for name, values in terms.items() if weights[name]]
-    return torch.stack(parts).sum()
+    used = [(weights[name], values) for name, values in terms.items() if weights[name]]
+    values = torch.cat([values for _, values in used])
+    sizes = tuple((weight, len(values)) for weight, values in used)
+    return values.dot(_shares(sizes, values.dtype, values.device))
+
+
+@lru_cache(maxsize=64)
+def _shares(
+    terms: tuple[tuple[float, int], ...], dtype: torch.dtype, device: torch.device
+) -> Tensor:
+    """Weight over number of bags of each value, for terms (weight, number of bags)."""
+    shares = [weight / n for weight, n in terms for _ in range(n)]
+    return torch.tensor(shares, dtype=dtype, device=device)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, NoReturn
 
@@ -47,6 +48,9 @@ class MILNet(NeuralNet):
     If the module has a method ``update_average``, it is called before the first and after every
     step. A KeyboardInterrupt that a callback itself raises at the end of an epoch stops training
     early, as in skorch. An interrupt of the user always ends `fit` with that error.
+
+    What does not change within an epoch is looked up once: the parameters, the mode of the modules,
+    and which callbacks have something to do in a step.
     """
 
     def __init__(
@@ -73,6 +77,16 @@ class MILNet(NeuralNet):
         self.criterion_ = self.criterion
         return self
 
+    def get_all_learnable_params(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """Names and parameters of the module, which are collected once per fit."""
+        if not hasattr(self, "_learnable"):
+            self._learnable = list(super().get_all_learnable_params())
+        return iter(self._learnable)
+
+    def _set_training(self, training: bool = True) -> None:
+        if self.module_.training != training:
+            self.module_.train(training)
+
     def infer(self, x: Any, **fit_params: Any) -> Any:
         batch, training = x.to(self.device), self.module_.training
         if training and self.input_dropout is not None:
@@ -90,7 +104,7 @@ class MILNet(NeuralNet):
         else:
             losses = F.cross_entropy(y_pred.logits, y_true, reduction="none")
             loss = (X.weight.to(self.device) * losses).mean()
-        if not loss.isfinite():
+        if not math.isfinite(loss.item()):
             self._raise_diverged(loss, X, training=training)
         return loss
 
@@ -101,11 +115,33 @@ class MILNet(NeuralNet):
             self._update(batch)
         return step
 
-    def run_single_epoch(self, iterator: Any, training: bool, *args: Any, **kwargs: Any) -> None:
-        self.accumulated_ = 0
-        super().run_single_epoch(iterator, training, *args, **kwargs)
+    def run_single_epoch(
+        self, iterator: Any, training: bool, prefix: str, step_fn: Any, **fit_params: Any
+    ) -> None:
+        """Run all batches; the history and the callbacks get what skorch gives them."""
+        if iterator is None:
+            return
+        self.accumulated_, rows = 0, self.history[-1, "batches"]
+        before, after = self._hooks("on_batch_begin"), self._hooks("on_batch_end")
+        for batch in iterator:
+            row: dict[str, Any] = {}
+            rows.append(row)
+            for hook in before:
+                hook(self, batch=batch, training=training)
+            step = step_fn(batch, **fit_params)
+            row[f"{prefix}_loss"] = step["loss"].item()
+            row[f"{prefix}_batch_size"] = len(batch[0])
+            for hook in after:
+                hook(self, batch=batch, training=training, **step)
         if self.accumulated_:  # the last batches of an epoch, fewer than accumulation_steps
             self._update(None)
+        self.history.record(f"{prefix}_batch_count", len(iterator))
+
+    def _hooks(self, name: str) -> list[Callable[..., None]]:
+        """Methods of this name, of those callbacks that do something in it."""
+        methods = [getattr(callback, name) for _, callback in self.callbacks_]
+        idle = getattr(Callback, name)
+        return [method for method in methods if getattr(method, "__func__", None) is not idle]
 
     def fit_dataset(self, dataset: BagDataset) -> MILNet:
         """Train for `max_epochs` or until a callback stops early."""
@@ -138,18 +174,16 @@ class MILNet(NeuralNet):
         )
 
     def _update(self, batch: Any) -> None:
+        learnable = list(self.get_all_learnable_params())
         if self.accumulated_ > 1:
-            for _, parameter in self.get_all_learnable_params():
+            for _, parameter in learnable:
                 if parameter.grad is not None:
                     parameter.grad.div_(self.accumulated_)
-        self.notify(
-            "on_grad_computed",
-            named_parameters=list(self.get_all_learnable_params()),
-            batch=batch,
-            training=True,
-        )
+        for hook in self._hooks("on_grad_computed"):
+            hook(self, named_parameters=learnable, batch=batch, training=True)
         self.optimizer_.step()
-        self.optimizer_.zero_grad()
+        for _, parameter in learnable:
+            parameter.grad = None
         self.accumulated_ = 0
         self._update_average()
 

@@ -23,6 +23,8 @@ from ..nn.memory import (
 from ..nn.segment import segment_split
 from .batches import BagDataset, BagLoader, batches_within
 
+_PENDING = 8192  # patches whose usage is counted together
+
 
 class InitialMemory(Callback):
     """Set each class's memory to the centers of a spherical K-means of its patches' projections.
@@ -127,18 +129,19 @@ class MemoryUsage(Callback):
         if len(net.history) == 1:  # `InitialMemory` runs before this callback
             self.start_ = net.module_.memory.directions().detach().clone()
         self.usage_: dict[str, list[Tensor]] = {"memory": [], "valid_memory": []}
+        self.pending_: list[tuple[bool, Tensor, Tensor, Tensor]] = []
         self.own_ = torch.zeros(net.module_.memory.rows.shape[:2], dtype=torch.float64)
 
     def on_batch_end(
         self, net: NeuralNet, batch: Any = None, training: bool = False, **kwargs: Any
     ) -> None:
-        output, y = kwargs["y_pred"], batch[1]
-        usage = component_usage(output.affinity.detach(), output.batch, len(y)).cpu()
-        self.usage_["memory" if training else "valid_memory"].append(usage)
-        if training:
-            self.own_.index_add_(0, y, usage[torch.arange(len(y)), y])
+        output = kwargs["y_pred"]
+        self.pending_.append((training, output.affinity.detach(), output.batch, batch[1]))
+        if sum(len(affinity) for _, affinity, *_ in self.pending_) > _PENDING:
+            self._count()
 
     def on_epoch_end(self, net: NeuralNet, dataset_train: Any = None, **kwargs: Any) -> None:
+        self._count()
         for prefix, parts in self.usage_.items():
             if parts:
                 self._record(net, prefix, torch.cat(parts).mean(dim=0))
@@ -146,6 +149,21 @@ class MemoryUsage(Callback):
             net.history.record(f"memory_{name}", value)
         if self.reseed:
             self._replace_unused(net, dataset_train)
+
+    def _count(self) -> None:
+        """Usage of the batches that wait for it, all training batches in one pass."""
+        for training, prefix in ((True, "memory"), (False, "valid_memory")):
+            waiting = [batch for kind, *batch in self.pending_ if kind == training]
+            if not waiting:
+                continue
+            affinity, labels = (torch.cat([batch[i] for batch in waiting]) for i in (0, 2))
+            before = np.cumsum([0, *(len(y) for _, _, y in waiting)]).tolist()
+            bags = [bag + n for (_, bag, _), n in zip(waiting, before, strict=False)]
+            usage = component_usage(affinity, torch.cat(bags), len(labels)).cpu()
+            self.usage_[prefix].append(usage)
+            if training:
+                self.own_.index_add_(0, labels, usage[torch.arange(len(labels)), labels])
+        self.pending_ = []
 
     def _record(self, net: NeuralNet, prefix: str, usage: Tensor) -> None:
         net.history.record(f"{prefix}_active_ratio", active_ratio(usage))

@@ -48,6 +48,68 @@ class LookaheadRAdam(torch.optim.RAdam):
         return [p for group in self.param_groups for p in group["params"]]
 
 
+class FusedAdam(torch.optim.Adam):
+    """Adam or AdamW on the CPU that looks its tensors up once instead of in every step.
+
+    The result is that of ``fused=True`` in ``torch.optim`` to the bit. As there, a parameter
+    without a gradient stays as it is and its steps are not counted. There is one group of
+    parameters; AMSGrad, gradient scaling and closures are not supported.
+    """
+
+    def __init__(self, params: Any, **settings: Any) -> None:
+        super().__init__(params, fused=True, **settings)
+        self._prepare()
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._prepare()
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        (group,) = self.param_groups
+        grads = [p.grad for p in group["params"]]
+        known = tuple(grad is not None for grad in grads)
+        if not any(known):
+            return
+        if known not in self._chosen:
+            self._chosen[known] = self._choose(known)
+        count, *tensors = self._chosen[known]
+        self._steps += count
+        kernel = torch._fused_adamw_ if group["decoupled_weight_decay"] else torch._fused_adam_
+        kernel(
+            tensors[0],
+            [grad for grad in grads if grad is not None],
+            *tensors[1:],
+            lr=group["lr"],
+            beta1=group["betas"][0],
+            beta2=group["betas"][1],
+            weight_decay=group["weight_decay"],
+            eps=group["eps"],
+            amsgrad=False,
+            maximize=False,
+        )
+
+    def _prepare(self) -> None:
+        """Make the state of all parameters; their steps are entries of one tensor."""
+        (group,) = self.param_groups
+        states = [self.state[p] for p in group["params"]]
+        self._steps = torch.tensor([float(state.get("step", 0)) for state in states])
+        for i, (p, state) in enumerate(zip(group["params"], states, strict=True)):
+            state["step"] = self._steps[i]
+            for moment in ("exp_avg", "exp_avg_sq"):
+                state.setdefault(moment, torch.zeros_like(p))
+        self._chosen: dict[tuple[bool, ...], tuple[Any, ...]] = {}
+
+    def _choose(self, known: tuple[bool, ...]) -> tuple[Any, ...]:
+        """Step counts and the kernel's lists, for the parameters that have a gradient."""
+        params = [p for p, has in zip(self.param_groups[0]["params"], known, strict=True) if has]
+        states = [self.state[p] for p in params]
+        means, squares, steps = (
+            [state[name] for state in states] for name in ("exp_avg", "exp_avg_sq", "step")
+        )
+        return torch.tensor(known).float(), params, means, squares, [], steps
+
+
 def optimizer_settings(config: TrainingConfig) -> dict[str, Any]:
     """Class and arguments of the optimiser, as arguments of `skorch.NeuralNet`."""
     settings: dict[str, Any] = {
@@ -60,7 +122,11 @@ def optimizer_settings(config: TrainingConfig) -> dict[str, Any]:
     settings["optimizer__betas"] = tuple(config.betas)
     if config.optimizer == "lookahead_radam":
         return settings | {"optimizer": LookaheadRAdam}
-    kind = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
+    decoupled = config.optimizer == "adamw"
+    if config.device == "cpu":
+        lean = {"optimizer": FusedAdam, "optimizer__decoupled_weight_decay": decoupled}
+        return settings | lean
+    kind = torch.optim.AdamW if decoupled else torch.optim.Adam
     return settings | {"optimizer": kind, "optimizer__fused": True}
 
 

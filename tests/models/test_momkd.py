@@ -124,7 +124,7 @@ def test_printed_memory_loss_reference_fill_matches_recoding(model):
 def test_inference_reference_fill_equals_training_without_dropout(model):
     trained, _ = run(model, 1)
     alone = model.eval()(filled((12, 24), 0, 1), ring(), torch.zeros(12, dtype=torch.long), 1)
-    assert torch.equal(trained.logits, alone.logits)
+    close(trained.logits, alone.logits, tol=1e-6)  # few patches are trained in compiled loops
 
 
 GROUPS = {

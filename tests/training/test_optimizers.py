@@ -8,7 +8,7 @@ import torch
 from conftest import make_bags, mean_auc, quick_classifier
 
 from sk_momkd.training.config import TrainingConfig
-from sk_momkd.training.optimizers import LookaheadRAdam, optimizer_settings
+from sk_momkd.training.optimizers import FusedAdam, LookaheadRAdam, optimizer_settings
 
 
 def config(**settings):
@@ -50,6 +50,27 @@ def test_weight_decay_is_coupled_in_adam_alone():
     assert first_step("adamw") == pytest.approx(1 - 0.1 * 0.5 - 0.1, abs=1e-4)
     # The first steps of RAdam are plain: no division by the second moment.
     assert first_step("lookahead_radam") == pytest.approx(1 - 0.1 * 0.5 - 0.1 * 1e-3, abs=1e-6)
+
+
+@pytest.mark.parametrize("decoupled", [False, True])
+def test_fused_adam_equals_torch_to_the_bit_also_where_gradients_are_missing(decoupled):
+    def run(kind, **settings):
+        random = torch.Generator().manual_seed(0)
+        weights = [torch.nn.Parameter(torch.randn(n, generator=random)) for n in (3, 40, 17)]
+        optimizer = kind(weights, lr=0.1, weight_decay=0.3, **settings)
+        for step in range(6):
+            for i, weight in enumerate(weights):
+                has = (step + i) % 3 > 0
+                weight.grad = torch.randn(len(weight), generator=random) if has else None
+            optimizer.step()
+            if step == 3:  # as a checkpoint does it
+                saved, optimizer = optimizer.state_dict(), kind(weights, **settings)
+                optimizer.load_state_dict(saved)
+        return torch.cat(weights).detach()
+
+    theirs = torch.optim.AdamW if decoupled else torch.optim.Adam
+    ours = run(FusedAdam, decoupled_weight_decay=decoupled)
+    assert torch.equal(ours, run(theirs, fused=True))
 
 
 def test_sgd_has_momentum_and_coupled_weight_decay():

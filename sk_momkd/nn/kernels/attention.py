@@ -13,6 +13,8 @@ import numpy as np
 from .primitives import (
     F32_ONE,
     F32_ZERO,
+    add_scaled,
+    dot,
     dropout_factor,
     empty_row,
     jit,
@@ -25,14 +27,6 @@ NEGATIVE_SLOPE = np.float32(0.2)  # of LeakyReLU
 
 
 @jit_inline
-def _dot(a: Any, b: Any) -> Any:
-    total = F32_ZERO
-    for c in range(a.size):
-        total += a[c] * b[c]
-    return total
-
-
-@jit_inline
 def _score(left: Any, right: Any, att: Any) -> Any:
     """Attention score of one edge and head: att . LeakyReLU(left + right)."""
     total = F32_ZERO
@@ -40,13 +34,6 @@ def _score(left: Any, right: Any, att: Any) -> Any:
         z = left[c] + right[c]
         total += att[c] * (z if z > F32_ZERO else NEGATIVE_SLOPE * z)
     return total
-
-
-@jit_inline
-def _add_scaled(total: Any, weight: Any, row: Any) -> None:
-    """Add weight * row to `total`."""
-    for c in range(total.size):
-        total[c] += weight * row[c]
 
 
 @jit_inline
@@ -94,7 +81,7 @@ def attend(
             for h in range(heads):
                 lo, hi = h * width, (h + 1) * width
                 weight = alpha[e, h] * dropout_factor(e * heads + h, dropout)
-                _add_scaled(total[lo:hi], weight, left[lo:hi])
+                add_scaled(total[lo:hi], weight, left[lo:hi])
         write_row(total, out[i])
 
 
@@ -142,12 +129,12 @@ def attend_backward_receivers(
         first, last = offsets[i], offsets[i + 1]
         right = read_row(projected[i, dim : 2 * dim], right_buffer)
         g = read_row(d_out[i], g_buffer)
-        _add_scaled(d_bias, F32_ONE, g)
+        add_scaled(d_bias, F32_ONE, g)
         for e in range(first, last):
             left = read_row(projected[sender[e], :dim], left_buffer)
             for h in range(heads):
                 lo, hi = h * width, (h + 1) * width
-                d_score[e, h] = _dot(g[lo:hi], left[lo:hi]) * dropout_factor(e * heads + h, dropout)
+                d_score[e, h] = dot(g[lo:hi], left[lo:hi]) * dropout_factor(e * heads + h, dropout)
         for h in range(heads):
             mean = F32_ZERO
             for e in range(first, last):
@@ -164,7 +151,7 @@ def attend_backward_receivers(
         for h in range(heads):
             for c in range(width):
                 d_row[h * width + c] *= att[h, c]
-        _add_scaled(d_right_bias, F32_ONE, d_row)
+        add_scaled(d_right_bias, F32_ONE, d_row)
         write_row(d_row, d_right[i])
 
 
@@ -205,5 +192,5 @@ def attend_backward_senders(
                     g[lo:hi],
                     d_left[lo:hi],
                 )
-        _add_scaled(d_left_bias, F32_ONE, d_left)
+        add_scaled(d_left_bias, F32_ONE, d_left)
         write_row(d_left, d_projected[j, :dim])

@@ -36,6 +36,22 @@ def empty_row(size: int) -> Any:
     return np.empty(size, np.float32)
 
 
+@jit_inline
+def dot(a: Any, b: Any) -> Any:
+    """Inner product of two float32 rows."""
+    total = F32_ZERO
+    for c in range(a.size):
+        total += a[c] * b[c]
+    return total
+
+
+@jit_inline
+def add_scaled(total: Any, weight: Any, row: Any) -> None:
+    """Add weight * row to `total`."""
+    for c in range(total.size):
+        total[c] += weight * row[c]
+
+
 def read_row(row: Any, buffer: Any) -> Any:
     """Return a row as float32: the row itself, or a bfloat16 row converted into `buffer`."""
     raise NotImplementedError

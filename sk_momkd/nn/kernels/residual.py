@@ -23,7 +23,7 @@ EPS = np.float32(1e-5)  # of LayerNorm
 
 
 @jit_inline
-def _moments(row: Any) -> Any:
+def moments(row: Any) -> Any:
     """Mean of a row and 1 over its standard deviation, as in LayerNorm."""
     total = F32_ZERO
     for c in range(row.size):
@@ -56,7 +56,7 @@ def normalize_and_add(
     dropping = dropout[0] > 0
     for i in range(rows[0], rows[1]):
         row = read_row(attended[i], row_buffer)
-        mean, scale = _moments(row)
+        mean, scale = moments(row)
         for c in range(dim):
             y = (row[c] - mean) * scale * gain[c] + shift[c]
             new[c] = y if y > F32_ZERO else exp(min(y, F32_ZERO)) - F32_ONE
@@ -94,7 +94,7 @@ def normalize_and_add_backward(
     for i in range(rows[0], rows[1]):
         row = read_row(attended[i], row_buffer)
         g = read_row(d_out[i, start : start + dim], g_buffer)
-        mean, scale = _moments(row)
+        mean, scale = moments(row)
         for c in range(dim):
             normed[c] = (row[c] - mean) * scale
             y = normed[c] * gain[c] + shift[c]

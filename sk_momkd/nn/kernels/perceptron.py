@@ -1,0 +1,55 @@
+"""LayerNorm, ReLU and dropout between two linear layers, in one pass over few rows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from .primitives import F32_ZERO, dot, empty_row, jit
+from .residual import moments
+
+
+@jit
+def activate(
+    hidden: Any,  # (n, d)
+    gain: Any,  # (d,)
+    shift: Any,  # (d,)
+    keep: Any,  # (n, d): factors of the dropout
+    normed: Any,  # (n, d), written
+    scales: Any,  # (n,), written
+    active: Any,  # (n, d), written
+) -> None:
+    """Dropout(ReLU(LayerNorm(hidden)))."""
+    for i in range(len(hidden)):
+        mean, scales[i] = moments(hidden[i])
+        for c in range(gain.size):
+            normed[i, c] = (hidden[i, c] - mean) * scales[i]
+            active[i, c] = max(normed[i, c] * gain[c] + shift[c], F32_ZERO) * keep[i, c]
+
+
+@jit
+def activate_backward(
+    d: Any,  # (n, d): gradient of `active`, overwritten by that of `hidden`
+    gain: Any,
+    shift: Any,
+    keep: Any,
+    normed: Any,
+    scales: Any,
+    d_gain: Any,  # (d,), written
+    d_shift: Any,  # (d,), written
+) -> None:
+    """Gradients of `activate`."""
+    d_gain[:], d_shift[:], ones = F32_ZERO, F32_ZERO, empty_row(gain.size)
+    ones[:] = 1
+    for i in range(len(d)):
+        for c in range(gain.size):
+            positive = normed[i, c] * gain[c] + shift[c] > F32_ZERO
+            d[i, c] *= keep[i, c] if positive else F32_ZERO
+            d_gain[c] += d[i, c] * normed[i, c]
+            d_shift[c] += d[i, c]
+            d[i, c] *= gain[c]
+        mean = dot(d[i], ones) / np.float32(gain.size)
+        along = dot(d[i], normed[i]) / np.float32(gain.size)
+        for c in range(gain.size):
+            d[i, c] = scales[i] * (d[i, c] - mean - normed[i, c] * along)

@@ -1,0 +1,82 @@
+"""Training on few patches in compiled loops gives what the layers and losses of torch give."""
+
+from itertools import product
+
+import pytest
+import torch
+
+from sk_momkd.losses.momkd import momkd_terms
+from sk_momkd.models.momkd import MoMKD
+from sk_momkd.nn.initialization import initialise
+from sk_momkd.training.config import weighted_total
+
+WEIGHTS = {"ce": 0.5, "mse": 0.3, "memory": 0.2, "align_omics": 0.7, "align_wsi": 0.4}
+PRINTED = {"assignment": "euclidean", "commit_reduction": "sum", "commit_memories": "all"}
+SUMS = {"ortho_reduction": "sum", "ortho_memories": "all", "label_smoothing": 0.1}
+SOFT = {"lambda_teacher": 0.6, "teacher_alignment": True}
+
+
+def step(backend, paired, options, *, learn_tau=False):
+    """Terms and gradients of a step on three bags."""
+    sizes = {"dim": 8, "projection_dim": 6, "n_components": 3, "omics_hidden_dim": 9}
+    # Without dropout in the graph: at a ReLU that is exactly 0 the encoders differ.
+    module = MoMKD(5, 7, 2, **sizes, dropout=0.0, learn_tau=learn_tau, backend=backend)
+    random = torch.Generator().manual_seed(0)
+    initialise(module, random)
+    for part in module.modules():
+        if hasattr(part, "generator"):
+            part.generator = random
+    batch, y = torch.tensor([0, 0, 0, 0, 1, 1, 2]), torch.tensor([1, 0, 1])
+    seen = torch.tensor(paired)
+    output = module.train()(
+        torch.randn(7, 5, generator=random),
+        torch.tensor([[0, 1, 2, 4], [1, 2, 3, 5]]),
+        batch,
+        3,
+        y=y,
+        paired=seen,
+        omics=torch.randn(int(seen.sum()), 7, generator=random),
+        teacher=torch.rand(int(seen.sum()), 2, generator=random).softmax(dim=1),
+    )
+    terms = momkd_terms(output, y, **options)
+    weighted_total(terms, WEIGHTS).backward()
+    return output, terms, {name: p.grad for name, p in module.named_parameters()}
+
+
+@pytest.mark.parametrize(
+    ("paired", "options"),
+    [
+        *product([[True, False, True]], [{}, PRINTED, SUMS, SOFT, PRINTED | SUMS | SOFT]),
+        ([False] * 3, {}),
+        ([True] * 3, {"beta": 200.0}),
+    ],
+)
+def test_few_patches_terms_and_gradients_equal_those_of_torch(paired, options):
+    learn_tau = bool(options)
+    ours = step("numba", paired, options, learn_tau=learn_tau)
+    theirs = step("torch", paired, options, learn_tau=learn_tau)
+    assert ours[0].few
+    assert not theirs[0].few
+    for name in ("logits", "attention", "affinity", "reconstruction", "omics_projection"):
+        torch.testing.assert_close(getattr(ours[0], name), getattr(theirs[0], name))
+    for ours_, theirs_ in zip(ours[1:], theirs[1:], strict=True):
+        assert set(ours_) == set(theirs_)
+        for name, value in theirs_.items():
+            if value is None:
+                assert ours_[name] is None, name
+            else:
+                near = 5e-6 * max(1.0, value.detach().abs().max().item())
+                torch.testing.assert_close(ours_[name], value, atol=near, rtol=0, msg=name)
+
+
+def test_three_classes_or_no_gradients_takes_the_layers_of_torch():
+    module = MoMKD(5, 0, 3, dim=8, projection_dim=6, n_components=3)
+    initialise(module, torch.Generator().manual_seed(0))
+    given = (torch.randn(4, 5), torch.empty(2, 0, dtype=torch.int64), torch.zeros(4).long(), 1)
+    assert not module.train()(*given, y=torch.tensor([2])).few
+    module = MoMKD(5, 0, 2, dim=8, projection_dim=6, n_components=3)
+    initialise(module, torch.Generator().manual_seed(0))
+    assert module.train()(*given, y=torch.tensor([1])).few
+    assert not module.eval()(*given).few
+    with torch.no_grad():
+        assert not module.train()(*given).few
