@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, fields, replace
 from numbers import Real
 from typing import Any, ClassVar, Self
@@ -340,11 +340,8 @@ class BaseMILClassifier(ClassifierMixin, WithOptions):
         TypeError
             If omics is given to a classifier that learns from histology alone.
         """
-        cohort, generators = self._validate(X, y, groups, sample_weight)
-        training, validation = self._split(cohort, generators)
-        privileged = self._prepare_omics(omics, cohort, training, validation, generators)
-        models = self._train_models(cohort, training, validation, privileged, generators)
-        return self._keep(models, cohort, validation)
+        with self._restored_if_interrupted():
+            return self._fit(X, y, omics, groups, sample_weight)
 
     def decision_function(self, X: Any) -> NDArray:
         """Logits of the classes, corrected to the class shares of `prior`.
@@ -509,6 +506,24 @@ class BaseMILClassifier(ClassifierMixin, WithOptions):
 
     def _graph_spec(self) -> GraphSpec:
         return GraphSpec("none")
+
+    @contextmanager
+    def _restored_if_interrupted(self) -> Iterator[None]:
+        """Leave what an earlier fit has learned if the user interrupts this one."""
+        before = dict(self.__dict__)
+        try:
+            yield
+        except KeyboardInterrupt:
+            self.__dict__ = before
+            raise
+
+    def _fit(self, X: Any, y: Any, omics: Any, groups: Any, sample_weight: Any) -> Self:
+        """What `fit` of every classifier does."""
+        cohort, generators = self._validate(X, y, groups, sample_weight)
+        training, validation = self._split(cohort, generators)
+        privileged = self._prepare_omics(omics, cohort, training, validation, generators)
+        models = self._train_models(cohort, training, validation, privileged, generators)
+        return self._keep(models, cohort, validation)
 
     def _validate(
         self, X: Any, y: Any, groups: Any, sample_weight: Any

@@ -354,11 +354,8 @@ class MoMKDClassifier(TransformerMixin, PrivilegedMILClassifier):
             If the input is unusable. The message names the bag, patient or gene, what came, what
             was expected and how to mend it.
         """
-        cohort, generators = self._validate(X, y, groups, sample_weight)
-        training, validation = self._split(cohort, generators)
-        privileged = self._prepare_omics(omics, cohort, training, validation, generators)
-        models = self._train_models(cohort, training, validation, privileged, generators)
-        return self._keep(models, cohort, validation)
+        with self._restored_if_interrupted():
+            return self._fit(X, y, omics, groups, sample_weight)
 
     @classmethod
     def from_official_checkpoint(

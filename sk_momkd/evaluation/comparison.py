@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ..data.omics import OmicsTable
 from ..messages import first_few
-from .cross_validation import fit_folds
+from .cross_validation import FAILURES, fit_folds
 from .results import (
     Evaluation,
     PatientPredictions,
@@ -80,8 +80,8 @@ class Comparison(TableResult):
 
     @property
     def note(self) -> str:
-        """How to read intervals of few patients; empty where no class has few."""
-        return next(iter(self.evaluations.values())).note
+        """Folds that failed, and how to read intervals of few patients; empty where all is well."""
+        return joint_note(self.evaluations)
 
     @property
     def headline(self) -> str:
@@ -106,6 +106,7 @@ def compare(
     confidence_level: float = 0.95,
     keep_models: bool = False,
     measure_memory: bool = False,
+    error_score: Any = np.nan,
     n_jobs: int | None = None,
 ) -> Comparison:
     """Evaluate several estimators on identical folds and test their differences.
@@ -141,6 +142,8 @@ def compare(
         Keep the fitted models in the evaluations.
     measure_memory : bool, default=False
         Measure the most memory that each fit holds, as in :func:`evaluate`.
+    error_score : numpy.nan or "raise", default=numpy.nan
+        What a fold does whose fit or prediction fails, as in :func:`evaluate`.
     n_jobs : int, optional
         Number of folds that joblib fits at the same time. Results do not depend on it where a
         training step has up to 2^18 values (patches times features), which takes one thread. A
@@ -210,6 +213,7 @@ def compare(
         n_jobs=n_jobs,
         keep_models=keep_models,
         measure_memory=measure_memory,
+        error_score=error_score,
     )
     pairs = {name: (name, reference) for name in evaluations if name != reference}
     return Comparison(
@@ -220,6 +224,38 @@ def compare(
         reference,
         evaluations,
     )
+
+
+def joint_note(evaluations: Mapping[str, Evaluation]) -> str:
+    """Folds that failed in each evaluation, then what the first says of its patients."""
+    failures = [e.failures for e in evaluations.values() if e.failures]
+    if failures:
+        failures.append("Differences are over the folds that neither of the two failed.")
+    one = next(iter(evaluations.values()))
+    return " ".join([*failures, one.note.removeprefix(one.failures).strip()]).strip()
+
+
+def in_both(
+    first: Sequence[PatientPredictions], second: Sequence[PatientPredictions]
+) -> tuple[list[PatientPredictions], list[PatientPredictions]]:
+    """Both predictions of the patients, repeat by repeat, that both have.
+
+    Raises
+    ------
+    ValueError
+        If there are none.
+    """
+    pairs = []
+    for one, two in zip(first, second, strict=True):
+        of_one, of_two = np.isin(one.patients, two.patients), np.isin(two.patients, one.patients)
+        if of_one.any():
+            pairs.append((one.take(of_one), two.take(of_two)))
+    if not pairs:
+        raise ValueError(
+            "Two methods cannot be compared: in each fold, one of them failed. Mend what the "
+            'warnings name, or find the first error with error_score="raise".'
+        )
+    return [one for one, _ in pairs], [two for _, two in pairs]
 
 
 class Method(NamedTuple):
@@ -240,7 +276,7 @@ def evaluate_methods(
     for name, (estimator, omics) in methods.items():
         try:
             folds = fit_folds(study, estimator, plan, omics=omics, **options)
-        except (ValueError, TypeError, RuntimeError, OSError) as error:
+        except FAILURES as error:
             error.add_note(f"This was method {name!r}.")
             raise
         evaluations[name] = build_evaluation(name, study, folds, bootstrap)
@@ -283,6 +319,7 @@ def paired_difference(
     bootstrap : Bootstrap
         The same patients are drawn for both methods.
     """
+    first, second = in_both(first, second)
     once, row = np.ones((1, len(study.names))), {}
     drawn = resampled_weights(study, second, bootstrap)
     for position, (prefix, mean) in enumerate((("", mean_auroc), ("fold_", mean_fold_auroc))):

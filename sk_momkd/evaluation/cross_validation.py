@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from sklearn import config_context, get_config
 from sklearn.base import clone
 from sklearn.ensemble import StackingClassifier
+from sklearn.exceptions import FitFailedWarning
 from sklearn.utils.parallel import Parallel, delayed
 
 from ..data.omics import OmicsTable
@@ -27,7 +28,7 @@ from ..estimators.validation_scores import threshold_of_patients
 from ..exceptions import LeakageError
 from ..messages import first_few
 from .peak_memory import PeakMemory
-from .results import Evaluation, FoldResult, build_evaluation, count_classes
+from .results import Evaluation, FailedFold, FoldResult, build_evaluation, count_classes
 from .routing import (
     agreed_pos_label,
     final_estimator,
@@ -57,6 +58,7 @@ def evaluate(
     confidence_level: float = 0.95,
     keep_models: bool = False,
     measure_memory: bool = False,
+    error_score: Any = np.nan,
     n_jobs: int | None = None,
 ) -> Evaluation:
     """Cross-validate an estimator by patient, with intervals for all metrics.
@@ -96,6 +98,10 @@ def evaluate(
     measure_memory : bool, default=False
         Measure the most memory that each fit holds: column ``fit_mib`` of ``folds``. Each fit then
         waits for a full garbage collection.
+    error_score : numpy.nan or "raise", default=numpy.nan
+        What a fold does whose fit or prediction fails: with NaN, a warning gives the error, table
+        `failed` and the note of the result name the fold, and metrics are about the patients of the
+        other folds; "raise" ends the evaluation. If all folds of a repeat fail, it always ends.
     n_jobs : int, optional
         Number of folds that joblib fits at the same time. Results do not depend on it where a
         training step has up to 2^18 values (patches times features), which takes one thread. A
@@ -188,6 +194,7 @@ def evaluate(
         n_jobs=n_jobs,
         keep_models=keep_models,
         measure_memory=measure_memory,
+        error_score=error_score,
     )
     return build_evaluation(estimator_name(estimator), study, folds, bootstrap)
 
@@ -195,6 +202,11 @@ def evaluate(
 def estimator_name(estimator: Any) -> str:
     """Name of the classifier inside pipelines and searches."""
     return type(final_estimator(estimator)).__name__
+
+
+# What estimators raise; not an interrupt, nor a lack of what they are made of.
+_OF_DATA = (ValueError, TypeError, LookupError, OSError)
+FAILURES: tuple[type[Exception], ...] = (*_OF_DATA, ArithmeticError, RuntimeError, MemoryError)
 
 
 class _Fold(NamedTuple):
@@ -214,11 +226,13 @@ def fit_folds(
     n_jobs: int | None = None,
     keep_models: bool = False,
     measure_memory: bool = False,
-) -> list[FoldResult]:
-    """Fit and predict all folds of all repeats.
+    error_score: Any = "raise",
+) -> list[Any]:
+    """Fit and predict all folds of all repeats: `FoldResult`, or `FailedFold` where one failed.
 
     The omics is that of the study, unless `omics` has a table (or None) for each repeat.
     """
+    _check_error_score(error_score)
     tables = [study.omics] * len(plan.splits) if omics is None else omics
     _check_estimator(estimator, with_omics=any(table is not None for table in tables))
     warn_if_patients_are_split(estimator, len(study.bags), len(study.names))
@@ -230,14 +244,56 @@ def fit_folds(
     _refuse_to_fork_threads(n_jobs)
     results = list(
         Parallel(n_jobs=n_jobs)(
-            delayed(_fit_and_predict)(
-                study, estimator, fold, keep_model=keep_models, measure_memory=measure_memory
+            delayed(_result_or_failure)(
+                study,
+                estimator,
+                fold,
+                catch=error_score != "raise",
+                keep_model=keep_models,
+                measure_memory=measure_memory,
             )
             for fold in folds
         )
     )
-    _warn_if_classes_are_absent(study, results)
+    done = [result for result in results if isinstance(result, FoldResult)]
+    _report_failures([result for result in results if isinstance(result, FailedFold)], done)
+    _warn_if_classes_are_absent(study, done)
     return results
+
+
+def _check_error_score(error_score: Any) -> None:
+    is_nan = isinstance(error_score, float | np.floating) and np.isnan(error_score)
+    if not is_nan and not (isinstance(error_score, str) and error_score == "raise"):
+        raise ValueError(
+            f'error_score must be numpy.nan or "raise", got {error_score!r}: of a fold that failed '
+            "there are no predictions to score."
+        )
+
+
+def _result_or_failure(
+    study: Study, estimator: Any, fold: _Fold, *, catch: bool, **options: Any
+) -> FoldResult | FailedFold:
+    try:
+        return _fit_and_predict(study, estimator, fold, **options)
+    except LeakageError:  # the design of the study is at fault, not a fold
+        raise
+    except FAILURES as error:
+        if not catch:
+            raise
+        trained, tested = map(study.patients_at, fold.split)
+        return FailedFold(fold.repeat, fold.fold, trained, tested, error)
+
+
+def _report_failures(failed: Sequence[FailedFold], done: Sequence[FoldResult]) -> None:
+    """Warn of folds that failed; raise the error of the first if a repeat has no other folds."""
+    complete = {result.repeat for result in done}
+    for failure in failed:
+        if failure.repeat not in complete:
+            failure.error.add_note("All folds of the repeat failed; this is the first of them.")
+            raise failure.error
+    for failure in failed:
+        notes = " ".join(getattr(failure.error, "__notes__", []))
+        warnings.warn(f"{failure} {notes}", FitFailedWarning, stacklevel=4)
 
 
 def _refuse_to_fork_threads(n_jobs: int | None) -> None:
@@ -287,7 +343,7 @@ def _fit_and_predict(
         start = time.perf_counter()
         try:
             model.fit(study.bags[train], study.y[train], **arguments)
-        except (ValueError, TypeError, RuntimeError, OSError) as error:
+        except FAILURES as error:
             error.add_note(_of_fold(study, fold))
             raise
         fit_seconds = time.perf_counter() - start

@@ -75,6 +75,7 @@ def learning_curve(
     pos_label: Any = None,
     n_bootstrap: int = 2000,
     confidence_level: float = 0.95,
+    error_score: Any = np.nan,
     n_jobs: int | None = None,
 ) -> LearningCurve:
     """Evaluate on the same test patients with more and more training patients.
@@ -107,6 +108,8 @@ def learning_curve(
         Number of bootstrap samples.
     confidence_level : float, default=0.95
         Confidence level of the intervals.
+    error_score : numpy.nan or "raise", default=numpy.nan
+        What a fold does whose fit or prediction fails, as in :func:`evaluate`.
     n_jobs : int, optional
         Number of folds that joblib fits at the same time. Results do not depend on it where a
         training step has up to 2^18 values (patches times features), which takes one thread. A
@@ -139,11 +142,11 @@ def learning_curve(
     pos_label = agreed_pos_label([estimator], pos_label)
     study = as_study(bags, y, omics=omics, groups=groups, pos_label=pos_label)
     plan = make_plan(study, cv, n_repeats, random_state)
-    name, rows = estimator_name(estimator), []
+    name, rows, failures = estimator_name(estimator), [], []
     for fraction in fractions:
         part = subsample_training(plan, study, fraction)
         try:
-            folds = fit_folds(study, estimator, part, n_jobs=n_jobs)
+            folds = fit_folds(study, estimator, part, n_jobs=n_jobs, error_score=error_score)
         except ValueError as error:
             error.add_note(
                 f"This was with a fraction of {fraction:g} of the training patients; pass larger "
@@ -151,9 +154,11 @@ def learning_curve(
             )
             raise
         result = build_evaluation(name, study, folds, bootstrap)
+        failures += [result.failures] if result.failures else []
         rows.append({"n_train": result.folds["n_train"].mean()} | two_aurocs(result))
     points = pd.DataFrame(rows, index=pd.Index(fractions, name="fraction"))
-    return LearningCurve(name, points, tuple(study.classes), result.note)
+    note = " ".join([*failures, result.note.removeprefix(result.failures).strip()]).strip()
+    return LearningCurve(name, points, tuple(study.classes), note)
 
 
 def subsample_training(plan: Plan, study: Study, fraction: float) -> Plan:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy.stats import norm
 
 from ..data.omics import OmicsTable
-from .comparison import Method, difference_table, evaluate_methods, stack_tables
+from .comparison import Method, difference_table, evaluate_methods, joint_note, stack_tables
 from .cross_validation import estimator_name
 from .results import Evaluation, TableResult, two_aurocs
 from .routing import agreed_pos_label, require_omics
@@ -79,8 +79,8 @@ class OmicsComparison(TableResult):
 
     @property
     def note(self) -> str:
-        """How to read intervals of few patients; empty where no class has few."""
-        return self.evaluations["with"].note
+        """Folds that failed, and how to read intervals of few patients; empty where all is well."""
+        return joint_note(self.evaluations)
 
     @property
     def headline(self) -> str:
@@ -106,6 +106,7 @@ def compare_omics(
     pos_label: Any = None,
     n_bootstrap: int = 2000,
     confidence_level: float = 0.95,
+    error_score: Any = np.nan,
     n_jobs: int | None = None,
 ) -> OmicsComparison:
     """Train with omics, without, and with omics of other patients, on the same folds.
@@ -138,6 +139,8 @@ def compare_omics(
         Number of bootstrap samples.
     confidence_level : float, default=0.95
         Confidence level of the intervals.
+    error_score : numpy.nan or "raise", default=numpy.nan
+        What a fold does whose fit or prediction fails, as in :func:`evaluate`.
     n_jobs : int, optional
         Number of folds that joblib fits at the same time. Results do not depend on it where a
         training step has up to 2^18 values (patches times features), which takes one thread. A
@@ -189,7 +192,9 @@ def compare_omics(
         "without": Method(estimator, [None] * n_repeats),
         "permuted": Method(estimator, permuted),
     }
-    evaluations = evaluate_methods(study, methods, plan, bootstrap, n_jobs=n_jobs)
+    evaluations = evaluate_methods(
+        study, methods, plan, bootstrap, n_jobs=n_jobs, error_score=error_score
+    )
     pairs = [("with", "without"), ("with", "permuted"), ("permuted", "without")]
     named = {" - ".join(pair): pair for pair in pairs}
     differences = difference_table(study, evaluations, named, bootstrap)

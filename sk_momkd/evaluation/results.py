@@ -162,6 +162,9 @@ class Evaluation(TableResult):
     prior : str, dict, array-like or None
         The `prior` of this package's classifiers, to which the probabilities refer; None for others
         and where it differs between folds.
+    failed : DataFrame or None
+        The folds that failed, with ``error_score=numpy.nan``: columns ``repeat``, ``fold``,
+        ``n_train``, ``n_test`` and ``error``. Their test patients are in no metric of that repeat.
 
     See Also
     --------
@@ -191,8 +194,9 @@ class Evaluation(TableResult):
     trained_patients: frozenset[Any] = field(repr=False)
     repeats: tuple[PatientPredictions, ...] = field(repr=False)
     prior: Any = None
+    failed: pd.DataFrame | None = None
 
-    _displayed = ("summary", "sites")
+    _displayed = ("summary", "sites", "failed")
 
     def threshold(
         self, criterion: str | tuple[str, float] = "youden", *, by: str = "pooled"
@@ -271,8 +275,20 @@ class Evaluation(TableResult):
 
     @property
     def note(self) -> str:
-        """How to read intervals of few patients; empty where no class has few."""
-        return small_sample_note(self.classes, self.repeats[0].y)
+        """Folds that failed, and how to read intervals of few patients; empty where all is well."""
+        notes = [self.failures, small_sample_note(self.classes, self.repeats[0].y)]
+        return " ".join(part for part in notes if part)
+
+    @property
+    def failures(self) -> str:
+        """How many folds failed, and what that means for the numbers; empty if none has."""
+        if self.failed is None:
+            return ""
+        return (
+            f"{len(self.failed)} of {len(self.failed) + len(self.folds)} folds of {self.name} "
+            f"failed (table `failed`): {self.failed['n_test'].sum()} predictions of patients are "
+            "missing, and all numbers are about the others."
+        )
 
 
 def two_aurocs(evaluation: Evaluation) -> dict[str, Any]:
@@ -354,6 +370,31 @@ class FoldResult:
     def decided(self) -> NDArray:
         """Class numbers of the tested patients."""
         return self.proba.argmax(axis=1) if self.predicted is None else self.predicted
+
+
+@dataclass(frozen=True)
+class FailedFold:
+    """A fold whose fit or prediction failed, with ``error_score=numpy.nan``.
+
+    Attributes
+    ----------
+    repeat, fold : int
+    trained, tested : int ndarray
+        Patient numbers.
+    error : Exception
+    """
+
+    repeat: int
+    fold: int
+    trained: NDArray
+    tested: NDArray
+    error: Exception
+
+    def __str__(self) -> str:
+        return (
+            f"Fold {self.fold} (repeat {self.repeat}) failed, so its {len(self.tested)} test "
+            f"patients have no prediction in it: {type(self.error).__name__}: {self.error}"
+        )
 
 
 @dataclass(frozen=True)
@@ -499,9 +540,10 @@ def resampled_weights(
 
 
 def build_evaluation(
-    name: str, study: Study, folds: Sequence[FoldResult], bootstrap: Bootstrap
+    name: str, study: Study, results: Sequence[FoldResult | FailedFold], bootstrap: Bootstrap
 ) -> Evaluation:
     """Tables and metrics of the folds of one estimator."""
+    folds = [fold for fold in results if isinstance(fold, FoldResult)]
     _warn_if_thresholds_rest_on_few(name, study.classes, folds)
     repeats = pool_folds(folds, study.labels)
     table = pd.DataFrame([_fold_row(study, fold, repeats) for fold in folds])
@@ -520,7 +562,22 @@ def build_evaluation(
         frozenset(study.names[i] for fold in folds for i in fold.trained),
         tuple(repeats),
         folds[0].prior if len({repr(fold.prior) for fold in folds}) == 1 else None,
+        _failed_table([fold for fold in results if isinstance(fold, FailedFold)]),
     )
+
+
+def _failed_table(failed: Sequence[FailedFold]) -> pd.DataFrame | None:
+    rows = [
+        {
+            "repeat": fold.repeat,
+            "fold": fold.fold,
+            "n_train": len(fold.trained),
+            "n_test": len(fold.tested),
+            "error": f"{type(fold.error).__name__}: {fold.error}",
+        }
+        for fold in failed
+    ]
+    return pd.DataFrame(rows) if rows else None
 
 
 def _warn_if_thresholds_rest_on_few(

@@ -210,3 +210,20 @@ def test_evaluation_with_several_workers_is_the_same_bit_for_bit():
     finally:
         torch.set_num_threads(before)
     assert one.predictions.equals(two.predictions)
+
+
+@pytest.mark.usefixtures("keyboard")
+@pytest.mark.parametrize("name", ["ABMILClassifier", "MoMKDClassifier"])
+def test_interrupted_refit_leaves_the_earlier_model(name):
+    bags, y = make_bags(16)
+    clf = quick(name, max_epochs=1, early_stopping=True).fit(bags, y)
+    expected, kept = clf.predict_proba(bags), clf.validation_
+    clf.set_params(training__callbacks=[Interrupted()], dropout=0.0)
+    with pytest.raises(KeyboardInterrupt):
+        clf.fit(bags, 1 - y)
+    np.testing.assert_array_equal(clf.predict_proba(bags), expected)
+    assert clf.validation_.equals(kept)
+    fresh = quick(name, max_epochs=1, training__callbacks=[Interrupted()])
+    with pytest.raises(KeyboardInterrupt):
+        fresh.fit(bags, y)
+    assert not [attribute for attribute in vars(fresh) if attribute.endswith("_")]
