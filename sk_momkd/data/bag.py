@@ -160,7 +160,7 @@ class Bag:
 
     __slots__ = (
         *("_allow_constant", "_coords", "_edge_index", "_given", "_source", "_steps"),
-        *("bag_id", "patient_id"),
+        *("bag_id", "patient_id", "coded_label"),
     )
 
     def __init__(
@@ -182,6 +182,7 @@ class Bag:
         self.bag_id = None if pd.isna(bag_id) else normalise_id(bag_id)
         self.patient_id = None if pd.isna(patient_id) else normalise_id(patient_id)
         self._given = (str(bag_id), str(patient_id))
+        self.coded_label: Any = None
 
     @property
     def name(self) -> str:
@@ -401,6 +402,21 @@ class Bag:
         if not pd.isna(patient_id):
             bag.patient_id, given[1] = normalise_id(patient_id), str(patient_id)
         bag._given = (given[0], given[1])
+        return bag
+
+    def with_label(self, coded_label: Any) -> Self:
+        """Bag that knows what its label was in a table.
+
+        Parameters
+        ----------
+        coded_label : CodedLabel
+
+        Returns
+        -------
+        Bag
+        """
+        bag = self._copy()
+        bag.coded_label = coded_label
         return bag
 
     def __float__(self) -> float:

@@ -57,6 +57,8 @@ class ExternalEvaluation(TableResult):
         Settings of the intervals: ``n_draws``, ``confidence_level``, ``random_state``.
     separation : str
         Whether training patients are in the cohort, or why that could not be checked.
+    label_names : dict of label to str
+        What labels were in the table, where :func:`load_cohort` has coded them; else empty.
 
     See Also
     --------
@@ -83,6 +85,7 @@ class ExternalEvaluation(TableResult):
     bootstrap: Bootstrap
     separation: str
     _y: NDArray = field(repr=False)
+    label_names: dict[Any, str] = field(default_factory=dict, repr=False)
 
     _displayed = ("summary", "by_model")
 
@@ -105,7 +108,8 @@ class ExternalEvaluation(TableResult):
             found = f"{found} of the ensemble, {auroc['value']:.3f} of its models on average"
         return (
             f"{len(self.by_model)} fitted {self.name} on {len(self._y)} external patients "
-            f"({count_classes(self.classes, self._y)}){positive_text(self.classes)}: {found}"
+            f"({count_classes(self.classes, self._y)})"
+            f"{positive_text(self.classes, self.label_names)}: {found}"
         )
 
 
@@ -225,6 +229,7 @@ def evaluate_external(
         bootstrap,
         separation,
         study.labels,
+        study.label_names,
     )
 
 

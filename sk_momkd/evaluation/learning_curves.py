@@ -31,6 +31,8 @@ class LearningCurve(TableResult):
         ``fold_std``.
     classes : tuple
         Of two classes, the last is the positive one.
+    label_names : dict of label to str
+        What labels were in the table, where :func:`load_cohort` has coded them; else empty.
 
     Examples
     --------
@@ -47,6 +49,7 @@ class LearningCurve(TableResult):
     points: pd.DataFrame
     classes: tuple[Any, ...]
     _note: str = field(repr=False)
+    label_names: dict[Any, str] = field(default_factory=dict, repr=False)
 
     _displayed = ("points",)
 
@@ -58,7 +61,8 @@ class LearningCurve(TableResult):
     @property
     def headline(self) -> str:
         """Estimator and positive class."""
-        return f"{self.name}: AUROC against training patients{positive_text(self.classes)}"
+        positive = positive_text(self.classes, self.label_names)
+        return f"{self.name}: AUROC against training patients{positive}"
 
 
 def learning_curve(
@@ -158,7 +162,7 @@ def learning_curve(
         rows.append({"n_train": result.folds["n_train"].mean()} | two_aurocs(result))
     points = pd.DataFrame(rows, index=pd.Index(fractions, name="fraction"))
     note = " ".join([*failures, result.note.removeprefix(result.failures).strip()]).strip()
-    return LearningCurve(name, points, tuple(study.classes), note)
+    return LearningCurve(name, points, tuple(study.classes), note, study.label_names)
 
 
 def subsample_training(plan: Plan, study: Study, fraction: float) -> Plan:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -40,6 +40,8 @@ class PermutationCheck(TableResult):
         Columns ``auroc``, ``fold_auroc``.
     classes : tuple
         Of two classes, the last is the positive one.
+    label_names : dict of label to str
+        What labels were in the table, where :func:`load_cohort` has coded them; else empty.
 
     Examples
     --------
@@ -56,6 +58,7 @@ class PermutationCheck(TableResult):
     summary: pd.DataFrame
     permuted: pd.DataFrame
     classes: tuple[Any, ...]
+    label_names: dict[Any, str] = field(default_factory=dict, repr=False)
 
     _displayed = ("summary",)
 
@@ -64,7 +67,7 @@ class PermutationCheck(TableResult):
         """Estimator, number of permutations and positive class."""
         return (
             f"{self.name} against {len(self.permuted)} permutations of the patients' labels"
-            f"{positive_text(self.classes)}"
+            f"{positive_text(self.classes, self.label_names)}"
         )
 
 
@@ -82,6 +85,8 @@ class SeedSpread(TableResult):
         One column per metric.
     classes : tuple
         Of two classes, the last is the positive one.
+    label_names : dict of label to str
+        What labels were in the table, where :func:`load_cohort` has coded them; else empty.
 
     Examples
     --------
@@ -97,6 +102,7 @@ class SeedSpread(TableResult):
     summary: pd.DataFrame
     seeds: pd.DataFrame
     classes: tuple[Any, ...]
+    label_names: dict[Any, str] = field(default_factory=dict, repr=False)
 
     _displayed = ("summary",)
 
@@ -104,7 +110,7 @@ class SeedSpread(TableResult):
     def headline(self) -> str:
         """Estimator, number of seeds and positive class."""
         seeds = f"{len(self.seeds)} seeds on the same folds"
-        return f"{self.name} with {seeds}{positive_text(self.classes)}"
+        return f"{self.name} with {seeds}{positive_text(self.classes, self.label_names)}"
 
 
 def permutation_check(
@@ -202,7 +208,9 @@ def permutation_check(
         }
     )
     summary = summary.rename_axis("metric")
-    return PermutationCheck(estimator_name(estimator), summary, chance, tuple(study.classes))
+    return PermutationCheck(
+        estimator_name(estimator), summary, chance, tuple(study.classes), study.label_names
+    )
 
 
 def seed_spread(
@@ -283,7 +291,9 @@ def seed_spread(
         rows.append(_two_aurocs(study, repeats) | metrics)
     table = pd.DataFrame(rows, index=pd.Index(seeds, name="seed"))
     summary = table.agg(["mean", "std", "min", "max"]).T.rename_axis("metric")
-    return SeedSpread(estimator_name(estimator), summary, table, tuple(study.classes))
+    return SeedSpread(
+        estimator_name(estimator), summary, table, tuple(study.classes), study.label_names
+    )
 
 
 def _two_aurocs(study: Study, repeats: Sequence[PatientPredictions]) -> dict[str, float]:

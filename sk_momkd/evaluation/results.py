@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from itertools import groupby
 from os import PathLike
@@ -165,6 +165,8 @@ class Evaluation(TableResult):
     failed : DataFrame or None
         The folds that failed, with ``error_score=numpy.nan``: columns ``repeat``, ``fold``,
         ``n_train``, ``n_test`` and ``error``. Their test patients are in no metric of that repeat.
+    label_names : dict of label to str
+        What labels were in the table, where :func:`load_cohort` has coded them; else empty.
 
     See Also
     --------
@@ -195,6 +197,7 @@ class Evaluation(TableResult):
     repeats: tuple[PatientPredictions, ...] = field(repr=False)
     prior: Any = None
     failed: pd.DataFrame | None = None
+    label_names: dict[Any, str] = field(default_factory=dict, repr=False)
 
     _displayed = ("summary", "sites", "failed")
 
@@ -270,7 +273,8 @@ class Evaluation(TableResult):
         sites = "" if self.sites is None else f", {len(self.sites)} groups"
         return (
             f"{self.name}: {len(first.y)} patients ({count_classes(self.classes, first.y)})"
-            f"{positive_text(self.classes)}{sites}, {len(np.unique(first.fold))} folds{repeats}"
+            f"{positive_text(self.classes, self.label_names)}{sites}, "
+            f"{len(np.unique(first.fold))} folds{repeats}"
         )
 
     @property
@@ -305,15 +309,20 @@ def two_aurocs(evaluation: Evaluation) -> dict[str, Any]:
     }
 
 
-def positive_text(classes: Sequence[Any]) -> str:
+def positive_text(classes: Sequence[Any], names: Mapping[Any, str] | None = None) -> str:
     """Positive one of two classes, as a part of a headline; empty for more classes.
 
     Examples
     --------
     >>> positive_text(["HER2-", "HER2+"])
     ", positive class 'HER2+'"
+    >>> positive_text([0, 1], {1: "'Positive' of 'HER2'"})
+    ", positive class 1 ('Positive' of 'HER2')"
     """
-    return f", positive class {classes[1]!r}" if len(classes) == 2 else ""
+    if len(classes) != 2:
+        return ""
+    named = (names or {}).get(classes[1])
+    return f", positive class {classes[1]!r}" + (f" ({named})" if named else "")
 
 
 def count_classes(classes: Sequence[Any], y: NDArray) -> str:
@@ -563,6 +572,7 @@ def build_evaluation(
         tuple(repeats),
         folds[0].prior if len({repr(fold.prior) for fold in folds}) == 1 else None,
         _failed_table([fold for fold in results if isinstance(fold, FailedFold)]),
+        study.label_names,
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from numbers import Integral
 from typing import Any
 
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from sklearn.utils import check_consistent_length, column_or_1d
 
 from ..data.bag_order import in_bag_order
+from ..data.coded_labels import label_names
 from ..data.omics import OmicsTable, align_omics
 from ..data.patient import Patients, patients_of
 from ..data.positive_class import positive_class
@@ -45,6 +46,8 @@ class Study:
     labels : int ndarray of shape (n_patients,)
         Class number (position in `classes`) of most of the patient's bags.
     omics : OmicsTable or None
+    label_names : dict of label to str
+        What labels were in the table that they come from, where they were coded.
     """
 
     bags: BagSequence
@@ -55,6 +58,7 @@ class Study:
     names: NDArray
     labels: NDArray
     omics: OmicsTable | None = None
+    label_names: dict[Any, str] = field(default_factory=dict)
 
     @property
     def classes(self) -> list[Any]:
@@ -139,7 +143,8 @@ def as_study(
     patients = patients_of(sequence, y, groups, classes=_positive_last(y, pos_label, classes))
     _, first = np.unique(patients.of_bag, return_index=True)
     names = np.array([sequence[i].patient_id or sequence.name(i) for i in first], dtype=object)
-    return Study(sequence, y, groups, order, patients, names, patients.labels, omics)
+    named = label_names(sequence, y.tolist())
+    return Study(sequence, y, groups, order, patients, names, patients.labels, omics, named)
 
 
 def _join_by_id(omics: Any, bags: BagSequence) -> OmicsTable:

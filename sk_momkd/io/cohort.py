@@ -14,6 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ..data.bag import Bag
+from ..data.coded_labels import CodedLabel
 from ..data.ids import normalise_ids
 from ..data.patient import patient_bags, patient_labels, warn_of_samples
 from ..data.sequence import BagSequence
@@ -132,6 +133,14 @@ def _bags(slides: pd.DataFrame, allowed: tuple[bool, bool, bool]) -> BagSequence
     return BagSequence(
         Bag(SlideFile(file, "auto", *allowed), bag_id=slide, patient_id=patient)
         for file, slide, patient in rows
+    )
+
+
+def _with_labels(bags: BagSequence, used: pd.DataFrame, column: str) -> BagSequence:
+    """Bags that know what their coded label was in the table."""
+    pairs = zip(bags, used["label"], used["label_in_table"], strict=True)
+    return bags.replace(
+        bag.with_label(CodedLabel(label, str(text), column)) for bag, label, text in pairs
     )
 
 
@@ -331,6 +340,7 @@ def load_cohort(
     files = _feature_files(Path(features))
     frame = frame.join(match_files(frame["slide_id"], files))
     if label is not None:
+        frame["label_in_table"] = frame["label"]
         frame["label"], frame["label_status"] = map_labels(
             frame["label"], positive, negative, label
         )
@@ -338,6 +348,8 @@ def load_cohort(
     _require_usable(frame, files, Path(features))
     used = frame[frame["status"] == "used"]
     bags = _bags(used, (allow_external, allow_constant, allow_mixed))
+    if positive is not None:
+        bags = _with_labels(bags, used, str(label))
     joined = join_cohort_omics(
         omics,
         bags,

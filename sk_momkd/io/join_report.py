@@ -6,6 +6,7 @@ import re
 import warnings
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import pandas as pd
 
@@ -31,9 +32,9 @@ class JoinReport:
     ----------
     slides : DataFrame
         One row per slide that occurs in the table or in the folder, with ``patient_id``,
-        ``label`` (if it was asked for), ``has_omics``, ``matched_by`` (how its file was found)
-        and ``status`` (``"used"`` or why not); with TCGA barcodes also ``site`` and
-        ``sample_type``.
+        ``label`` and ``label_in_table`` (if a label was asked for), ``has_omics``, ``matched_by``
+        (how its file was found) and ``status`` (``"used"`` or why not); with TCGA barcodes also
+        ``site`` and ``sample_type``.
     unmatched_omics : list of str
         Omics rows that belong to no slide in use.
     omics_left_out : DataFrame
@@ -114,12 +115,30 @@ class JoinReport:
         labels = used["label"] if "label" in used else pd.Series("all", used.index, name="label")
         return pd.crosstab(used["site"].fillna("unknown"), labels)
 
+    def label_text(self, label: Any) -> str:
+        """A label, with what it was in the table where that is something else.
+
+        Parameters
+        ----------
+        label : label
+
+        Returns
+        -------
+        str
+        """
+        if "label_in_table" not in self.slides:
+            return str(label)
+        rows = self.slides[(self.slides["status"] == "used") & (self.slides["label"] == label)]
+        texts = dict.fromkeys(map(str, rows["label_in_table"]))
+        coded = list(texts) != [str(label)]
+        return f"{label} ({' or '.join(map(repr, texts))})" if coded else str(label)
+
     def __str__(self) -> str:
         used = self.slides[self.slides["status"] == "used"]
         labels = "no labels"
         if "label" in used:
             counts = used["label"].value_counts().items()
-            labels = "labels {" + ", ".join(f"{k}: {n}" for k, n in counts) + "}"
+            labels = "labels {" + ", ".join(f"{self.label_text(k)}: {n}" for k, n in counts) + "}"
         lines = [
             f"{len(used)} of {len(self.slides)} slides in use, "
             f"{used['patient_id'].nunique()} patients, {labels}",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -96,14 +95,18 @@ def with_interval(result: Any, metric: str) -> tuple[float, float, float]:
     return value, low, high
 
 
-def positive_title(classes: Sequence[Any]) -> str:
-    """Positive one of two classes as the title of a figure; empty for more classes."""
-    return f"positive class: {shortened(str(classes[1]))}" if len(classes) == 2 else ""
+def positive_title(result: Any) -> str:
+    """Positive one of two classes of a result as the title of a figure; empty for more classes."""
+    if len(result.classes) != 2:
+        return ""
+    label = result.classes[1]
+    named = getattr(result, "label_names", {}).get(label)
+    return f"positive class: {shortened(str(label))}" + (f" = {shortened(named)}" if named else "")
 
 
-def positive_note(classes: Sequence[Any]) -> str:
+def positive_note(result: Any) -> str:
     """Positive one of two classes, to be put after a caption; empty for more classes."""
-    title = positive_title(classes)
+    title = positive_title(result)
     return f" ({title})" if title else ""
 
 

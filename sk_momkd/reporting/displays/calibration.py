@@ -80,7 +80,7 @@ class ReliabilityDisplay:
         error = "calibration error {:.3f} [{:.3f}, {:.3f}]".format(
             *with_interval(result, "calibration_error")
         )
-        note = "\n".join(part for part in (positive_title(result.classes), error) if part)
+        note = "\n".join(part for part in (positive_title(result), error) if part)
         means = [s / total[used] for s in sums]
         return cls(means[0], means[1], total[used] / len(repeats), note).plot(ax)
 

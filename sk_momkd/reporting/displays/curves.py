@@ -88,7 +88,7 @@ class _CurveDisplay:
             drawn = [curve for p in repeats if (curve := cls._curve(p, k)) is not None]
             if drawn:
                 curves[cls._label(result, k, drawn)] = drawn
-        return cls(curves, positive_title(classes)).plot(ax)
+        return cls(curves, positive_title(result)).plot(ax)
 
     @classmethod
     def _curve(cls, part: RepeatPredictions, k: int) -> Curve | None:

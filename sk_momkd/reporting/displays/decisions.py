@@ -93,7 +93,7 @@ class DecisionCurveDisplay:
         share = np.mean(repeats[0].y == 1)
         everyone = share - (1 - share) * _THRESHOLDS / (1 - _THRESHOLDS)
         chosen = np.unique(np.concatenate([p.thresholds for p in repeats]))
-        benefit, note = np.mean(model, axis=0), positive_title(result.classes)
+        benefit, note = np.mean(model, axis=0), positive_title(result)
         return cls(_THRESHOLDS, benefit, everyone, chosen, note).plot(ax)
 
     def plot(self, ax: Any = None) -> Self:
@@ -210,7 +210,7 @@ class ConfusionDisplay:
         counts = [confusion_matrix(p.y, p.predicted, labels=labels) for p in repeats]
         note = decision_rule(result).partition(" of predict")[0]
         classes = tuple(result.classes)
-        return cls(np.mean(counts, axis=0), classes, note, positive_title(classes)).plot(ax)
+        return cls(np.mean(counts, axis=0), classes, note, positive_title(result)).plot(ax)
 
     def plot(self, ax: Any = None) -> Self:
         """Draw into `ax`, or into a new figure.

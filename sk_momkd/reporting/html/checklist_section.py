@@ -90,7 +90,9 @@ def _outcome(s: ReportContext) -> str | None:
     classes = s.result.classes
     if len(classes) != 2:
         return f"{len(classes)} classes: {', '.join(map(str, classes))}."
-    return f"{classes[1]} (positive) against {classes[0]}."
+    names = getattr(s.result, "label_names", {})
+    negative, positive = (f"{c} = {names[c]}" if c in names else str(c) for c in classes)
+    return f"{positive} (positive) against {negative}."
 
 
 def _predictors(s: ReportContext) -> str | None:

@@ -48,7 +48,8 @@ def _flow(context: ReportContext, slides: pd.DataFrame) -> list[tuple[str, list[
         for why, rows in left.groupby("status")
     ]
     counts = used["label"].value_counts().items() if "label" in used else ()
-    labels = ", ".join(f"{n} x {k}" for k, n in counts) or "no labels"
+    text = str if context.join is None else context.join.label_text
+    labels = ", ".join(f"{n} x {text(k)}" for k, n in counts) or "no labels"
     with_omics = int(used["has_omics"].sum())
     join = context.join
     unmatched = [] if join is None else join.unmatched_omics

@@ -229,7 +229,7 @@ def _cards(context: ReportContext) -> list[tuple[str, str]]:
     result, summary = context.result, context.result.summary
     cards = [(str(len(context.patient_confidence())), "patients")]
     wanted = [("auroc", f"AUROC{ensemble_note(result)}")]
-    note = positive_note(result.classes)
+    note = positive_note(result)
     wanted += [(name, f"{name}{note}") for name in ("sensitivity", "specificity")]
     for metric, words in [*wanted, ("calibration_error", "calibration error")]:
         if metric in summary.index:

@@ -50,7 +50,7 @@ def results_section(context: ReportContext) -> Section:
     blocks: list[Block] = []
     if context.comparison is not None:
         blocks += _comparison(context.comparison, result)
-    note = positive_note(result.classes)
+    note = positive_note(result)
     blocks.append(
         Paragraph(
             f"Intervals are percentiles ({result.bootstrap}) of a bootstrap over patients. "
@@ -77,7 +77,7 @@ def results_section(context: ReportContext) -> Section:
 
 
 def _curves(result: Any) -> Pictures:
-    note = positive_note(result.classes)
+    note = positive_note(result)
     of_folds = " of the out-of-fold predictions, one line per repeat"
     drawn = ensemble_note(result) if hasattr(result, "by_model") else of_folds
     roc = chart(lambda: ROCDisplay.from_result(result), "ROC curve", f"ROC curve{drawn}{note}.")
@@ -94,7 +94,7 @@ def _comparison(comparison: Any, result: Any) -> list[Block]:
     verdict = getattr(comparison, "verdict", "")
     if verdict:
         blocks.append(Paragraph(verdict, "warning"))
-    note = positive_note(result.classes)
+    note = positive_note(result)
     blocks.append(table(_known(comparison.summary), f"Methods, compared on the same folds{note}"))
     blocks.append(table(_known(comparison.differences), "Paired differences"))
     blocks.append(Paragraph(f"The rest of this page describes {result.name!r}."))
@@ -111,7 +111,7 @@ def summary_table(result: Any) -> pd.DataFrame:
         base = str(metric).removesuffix(_TUNED)
         words = "AUROC" if external and base == "auroc" else METRICS.get(base, base)
         words += ", at the chosen thresholds" if base != metric else ""
-        words += positive_note(result.classes) if base in _OF_THE_POSITIVE else ""
+        words += positive_note(result) if base in _OF_THE_POSITIVE else ""
         cells = {"metric": words, "value": value, "interval": interval_text(low, high)}
         if "low_sites" in row and not external:
             cells["interval, bootstrap over sites"] = interval_text(
@@ -138,7 +138,7 @@ def calibration_section(context: ReportContext) -> Section:
     kept = _kept_threshold(context)
     if result is None:
         return Section(name, title, kept, missing=NO_RESULT)
-    note = positive_note(result.classes)
+    note = positive_note(result)
     drawn: list[tuple[Callable[[], Any], str, str]] = [
         (
             lambda: ReliabilityDisplay.from_result(result),
@@ -206,5 +206,5 @@ def predictions_section(context: ReportContext) -> Section:
     if context.result is None:
         return Section(name, title, missing=NO_RESULT)
     frame = _known(context.result.predictions)
-    caption = "Predictions, a row per patient and repeat" + positive_note(context.result.classes)
+    caption = "Predictions, a row per patient and repeat" + positive_note(context.result)
     return Section(name, title, [table(frame, caption, index=False, closed=True)])
