@@ -21,6 +21,7 @@ from .estimators import (
     MKDClassifier as MKDClassifier,
     MoMKDClassifier as MoMKDClassifier,
     NetworkOptions as NetworkOptions,
+    PrivilegedClassifier as PrivilegedClassifier,
     TDCClassifier as TDCClassifier,
     TrainingOptions as TrainingOptions,
     TransMILClassifier as TransMILClassifier,
@@ -64,6 +65,7 @@ from .exceptions import (
     ModelFileError as ModelFileError,
     OmicsError as OmicsError,
     PairingWarning as PairingWarning,
+    TeacherError as TeacherError,
     TrainingError as TrainingError,
 )
 from .inspection import (

@@ -34,6 +34,14 @@ class OmicsError(ValueError):
     """
 
 
+class TeacherError(OmicsError):
+    """No omics teacher can be cross-fitted.
+
+    Raised where too few patients with omics are in a class, or where the teacher's output is the
+    same for all. Pair more patients, use another teacher, or train without omics.
+    """
+
+
 class LeakageError(ValueError):
     """A patient is on two sides of a split.
 

@@ -22,7 +22,7 @@ from .stated import agreed, pinned, require_as_in_training
 from .training_patients import HashedIds
 
 
-def _is_table(X: Any) -> bool:
+def is_table(X: Any) -> bool:
     """Whether `X` is something else than bags, which scikit-learn validates."""
     if isinstance(X, BagSequence | Bag) or is_bag_list(X) or hasattr(X, "edge_index"):
         return False
@@ -41,7 +41,7 @@ def check_bags(estimator: BaseEstimator, X: Any, *, reset: bool) -> BagSequence:
     if isinstance(X, list | tuple) and len(X) == 0:
         raise ValueError("X holds no bags.")
     refuse_other_containers(X)
-    if _is_table(X):
+    if is_table(X):
         table = as_bags(validate_data(estimator, X, reset=reset, dtype=np.float32))
         if reset:
             estimator.training_patients_ = HashedIds.of(table)

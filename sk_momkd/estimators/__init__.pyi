@@ -12,6 +12,7 @@ from .momkd_options import (
     NetworkOptions as NetworkOptions,
 )
 from .parameters import TrainingOptions as TrainingOptions
+from .privileged_classifier import PrivilegedClassifier as PrivilegedClassifier
 from .tdc import TDCClassifier as TDCClassifier
 from .transmil import TransMILClassifier as TransMILClassifier
 from .wikg import WiKGClassifier as WiKGClassifier

@@ -10,7 +10,12 @@ from typing import Any
 from sklearn.base import BaseEstimator
 
 _HERE = f"{__package__.rpartition('.')[0]}."
-_MARKS = {None: "fit", "classifier": "predict_proba", "transformer": "transform"}
+_MARKS = {
+    None: "fit",
+    "classifier": "predict_proba",
+    "transformer": "transform",
+    "meta": "estimator",
+}
 
 
 def all_estimators(kind: str | None = None) -> list[tuple[str, type[BaseEstimator]]]:
@@ -18,8 +23,9 @@ def all_estimators(kind: str | None = None) -> list[tuple[str, type[BaseEstimato
 
     Parameters
     ----------
-    kind : {"classifier", "transformer"}, optional
-        Only these; a classifier that also transforms is both.
+    kind : {"classifier", "transformer", "meta"}, optional
+        Only these. A classifier that also transforms is both; "meta" are those that are made
+        around another classifier, and of no other kind.
 
     Returns
     -------
@@ -37,13 +43,20 @@ def all_estimators(kind: str | None = None) -> list[tuple[str, type[BaseEstimato
     ['ABMILClassifier', 'DSMILClassifier']
     """
     if kind not in _MARKS:
-        raise ValueError(f"kind must be 'classifier', 'transformer' or None, got {kind!r}.")
+        raise ValueError(f"kind must be one of {list(_MARKS)}, got {kind!r}.")
     found: dict[str, type[BaseEstimator]] = {}
     for name in ("..estimators", "..preprocessing"):
         package = import_module(name, __package__)
         for module in iter_modules(package.__path__, f"{package.__name__}."):
             found |= getmembers(import_module(module.name), _is_estimator)
-    return sorted((name, cls) for name, cls in found.items() if hasattr(cls, _MARKS[kind]))
+    return sorted((name, cls) for name, cls in found.items() if _is_of(cls, kind))
+
+
+def _is_of(cls: type[BaseEstimator], kind: str | None) -> bool:
+    if kind is None:
+        return True
+    is_meta = _MARKS["meta"] in cls._get_param_names()
+    return is_meta if kind == "meta" else not is_meta and hasattr(cls, _MARKS[kind])
 
 
 def _is_estimator(member: Any) -> bool:

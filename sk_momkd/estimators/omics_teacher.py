@@ -88,10 +88,13 @@ def cross_fitted_labels(
     logits = _held_out_logits(seeded_clone(teacher, random_state), genes, y, folds)
     soft = np.zeros((len(rows), len(classes)), dtype=np.float32)
     place = pd.Series(np.arange(len(patients)), index=patients.index)
-    soft[rows >= 0] = softmax(logits / (temperature * _spread(logits)), axis=1)[
-        place.loc[known["row"]]
-    ]
+    soft[rows >= 0] = soft_labels(logits, temperature)[place.loc[known["row"]]]
     return soft
+
+
+def soft_labels(logits: NDArray, temperature: float) -> NDArray:
+    """``softmax(logits / (temperature * sd))``, sd as described in :func:`cross_fitted_labels`."""
+    return softmax(logits / (temperature * _spread(logits)), axis=1)
 
 
 def _most_frequent(labels: pd.Series) -> int:
@@ -128,36 +131,51 @@ def _held_out_logits(
     model: Any, genes: pd.DataFrame, y: NDArray, folds: list[tuple[NDArray, NDArray]]
 ) -> NDArray:
     """Out-of-fold logits of each patient, of shape (n_patients, n_classes)."""
-    method = "decision_function" if hasattr(model, "decision_function") else "predict_proba"
+    method = _logit_method(model)
     with config_context(enable_metadata_routing=False):
         values = cross_val_predict(model, genes, y, cv=folds, method=method)
-    if method == "predict_proba":
-        values = np.log(np.clip(values, np.finfo(float).eps, None))
-    if values.ndim == 1:
-        values = np.stack([0 * values, values], axis=1)
-    if not np.isfinite(values).all():
-        bad = genes.index[~np.isfinite(values).all(axis=1)][0]
-        raise OmicsError(f"The omics teacher's output for patient {bad!r} is not finite.")
-    _require_information(model, values, int(y.max()) + 1, folds)
-    return values
-
-
-def _require_information(
-    model: Any, logits: NDArray, n_classes: int, folds: list[tuple[NDArray, NDArray]]
-) -> None:
-    settings = model.get_params().items()
-    pairwise = any(k.endswith("decision_function_shape") and v == "ovo" for k, v in settings)
-    if logits.shape[1] != n_classes or (pairwise and n_classes > 2):
-        raise OmicsError(
-            f"The omics teacher has {logits.shape[1]} outputs, expected one for each of the "
-            f"{n_classes} classes. Use one-vs-rest, decision_function_shape='ovr'."
-        )
+    logits = _as_logits(model, values, genes, int(y.max()) + 1)
     # Differences between folds alone would come from the labels that were held out.
     if not any(np.ptp(logits[held], axis=0).any() for _, held in folds):
         raise OmicsError(
             "The omics teacher predicts the same for all patients of each fold, so it learned "
             "nothing from their genes. Use another teacher, or set lambda_teacher=0."
         )
+    return logits
+
+
+def logits_of(model: Any, genes: pd.DataFrame, n_classes: int) -> NDArray:
+    """Logits of a fitted teacher for patients, of shape (n_patients, n_classes).
+
+    Raises
+    ------
+    OmicsError
+        If they are not finite, or there is not one for each class.
+    """
+    values = getattr(model, _logit_method(model))(genes)
+    return _as_logits(model, values, genes, n_classes)
+
+
+def _logit_method(model: Any) -> str:
+    return "decision_function" if hasattr(model, "decision_function") else "predict_proba"
+
+
+def _as_logits(model: Any, values: NDArray, genes: pd.DataFrame, n_classes: int) -> NDArray:
+    if _logit_method(model) == "predict_proba":
+        values = np.log(np.clip(values, np.finfo(float).eps, None))
+    if values.ndim == 1:
+        values = np.stack([0 * values, values], axis=1)
+    if not np.isfinite(values).all():
+        bad = genes.index[~np.isfinite(values).all(axis=1)][0]
+        raise OmicsError(f"The omics teacher's output for patient {bad!r} is not finite.")
+    settings = model.get_params().items()
+    pairwise = any(k.endswith("decision_function_shape") and v == "ovo" for k, v in settings)
+    if values.shape[1] != n_classes or (pairwise and n_classes > 2):
+        raise OmicsError(
+            f"The omics teacher has {values.shape[1]} outputs, expected one for each of the "
+            f"{n_classes} classes. Use one-vs-rest, decision_function_shape='ovr'."
+        )
+    return values
 
 
 def _spread(logits: NDArray) -> float:

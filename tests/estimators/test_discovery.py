@@ -20,5 +20,6 @@ def test_all_estimators_by_kind():
     assert all(name.endswith("Classifier") for name in classifiers)
     assert "MoMKDClassifier" in dict(all_estimators("transformer"))
     assert "ABMILClassifier" not in dict(all_estimators("transformer"))
+    assert [name for name, _ in all_estimators("meta")] == ["PrivilegedClassifier"]
     with pytest.raises(ValueError, match="'regressor'"):
         all_estimators("regressor")
