@@ -143,7 +143,7 @@ class Evidence:
         if advantage < _SUPERIOR * seen.difference_error:
             shrunk = shrunk[shrunk.index <= _CAUTIOUS]
             reason = "of a teacher that is not clearly better than the student, at most a quarter"
-        weight = float(shrunk.idxmax())
+        weight = WEIGHTS[int(shrunk.to_numpy().argmax())]
         return weight, self._sentence(weight, reason)
 
     def _sentence(self, weight: float, reason: str) -> str:
