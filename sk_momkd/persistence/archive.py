@@ -27,7 +27,7 @@ CARD = "README.md"
 _OPTIONAL = {CARD, "LICENSE", "LICENSE.md", "LICENSE.txt"}  # not part of the model, so not checked
 _NAME = re.compile(r"[A-Za-z0-9_]{1,64}(\.[A-Za-z0-9_]{1,16}){0,2}")
 _MOST_PARTS = 10_000
-LARGEST_JSON = 64 * 2**20  # bytes
+LARGEST_JSON = 16 * 2**20  # bytes; Python takes up to twenty times as many to read them
 _PICKLES = (".pkl", ".pickle", ".joblib", ".pt", ".pth", ".bin", ".ckpt", ".dill", ".cloudpickle")
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the same model gives the same file
 

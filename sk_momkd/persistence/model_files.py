@@ -164,9 +164,12 @@ def load_model(path: str | PathLike, *, device: str | None = None) -> Any:
         raise ModelFileError(f"{path}: {_MODEL} has {len(content):,} bytes, more than any model.")
     document = parsed_json(content, f"{path}: {_MODEL}")
     arrays = _unpacked(parts.pop(_ARRAYS), path)
-    made_by = f"sk_momkd {manifest.get('sk_momkd')!s:.40}"
-    with model_errors(f"{path}, which {made_by} wrote, cannot be loaded"):
-        model = _decoded(document, arrays, parts)
+    try:
+        with model_errors("it is damaged"):
+            model = _decoded(document, arrays, parts)
+    except ModelFileError as error:
+        made_by = f"sk_momkd {manifest.get('sk_momkd')!s:.40}"
+        raise ModelFileError(f"{path}, written by {made_by}, cannot be loaded: {error}") from error
     move_to(model, device)
     return model
 
@@ -178,9 +181,7 @@ def _decoded(document: Any, arrays: dict[str, NDArray], steps: dict[str, bytes])
     model = model_file.decode(document["model"])
     unused = [*arrays, *steps]
     if unused:
-        raise ModelFileError(
-            f"{len(unused)} parts belong to nothing, the first is {unused[0]!r:.100}."
-        )
+        raise ModelFileError(f"{len(unused)} parts are not used, the first is {unused[0]!r:.100}.")
     if not hasattr(model, "get_params"):
         raise ModelFileError(f"it holds a {type(model).__name__}, expected an estimator.")
     return model

@@ -247,6 +247,7 @@ class ModelReader(ValueReader):
                     getattr(value, f"set_{method}_request")(**asked)
         networks = record.get("networks", 0)
         if networks:
+            _require_consistent(vars(value))
             weights = self._weights(networks, str(record.get("place")))
             value._restore_networks(list(weights))
 
@@ -268,3 +269,19 @@ def _mapping(record: dict[str, Any], key: str) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise ModelFileError(f"{key} of an object is a {type(found).__name__}.")
     return found
+
+
+def _require_consistent(known: dict[str, Any]) -> None:
+    """Raise unless classes, widths and shares of a fitted classifier fit together."""
+    classes, width = known.get("classes_"), known.get("n_features_in_")
+    if not isinstance(classes, np.ndarray) or classes.ndim != 1 or type(width) is not int:
+        raise ModelFileError("it has weights, but no classes_ or no n_features_in_.")
+    if len(set(classes.tolist())) != len(classes) or len(classes) < 2:
+        raise ModelFileError(f"its classes_ are not different labels: {first_few(classes)}.")
+    validation = known.get("_validation")
+    if not isinstance(validation, SavedThresholds | tuple | None):
+        raise ModelFileError(f"its validation part is a {type(validation).__name__}.")
+    shapes = dict.fromkeys(("class_prior_", "sampled_prior_"), (len(classes),))
+    for name, shape in (shapes | {"mean_patch_": (width,)}).items():
+        if name in known and np.shape(known[name]) != shape:
+            raise ModelFileError(f"its {name} is {np.shape(known[name])}, expected {shape}.")

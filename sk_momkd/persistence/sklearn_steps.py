@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import io
 import math
 import zipfile
@@ -9,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from sklearn.base import BaseEstimator
 
 from ..exceptions import ModelFileError
 from ..messages import first_few
@@ -100,9 +102,17 @@ def _swapped(value: Any, swap: Callable[[Any], Any], done: dict[int, Any]) -> An
         return new
     if is_of_sklearn(value) and _is_plain(value):
         done[id(value)] = step = object.__new__(type(value))
-        step.__dict__.update(_swapped(vars(value), swap, done))
+        step.__dict__.update({**_defaults(value), **_swapped(vars(value), swap, done)})
         return step
     return value
+
+
+def _defaults(step: Any) -> dict[str, Any]:
+    """Defaults of the parameters that the version which wrote a step did not have any more."""
+    if not isinstance(step, BaseEstimator):
+        return {}
+    parameters = inspect.signature(type(step)).parameters.values()
+    return {p.name: p.default for p in parameters if p.default is not p.empty}
 
 
 def _is_plain(value: Any) -> bool:
@@ -116,27 +126,19 @@ def _is_plain(value: Any) -> bool:
 
 def _audit(content: bytes, name: str, *, saving: bool) -> None:
     """Raise unless a skops file holds trusted types alone, and arrays as large as their bytes."""
+    found: set[str] = set()
     with model_errors(f"{name} is a damaged skops file"):
         archive = zipfile.ZipFile(io.BytesIO(content))
-    with archive:
         entries = zip_entries(archive, len(content), name)
         if _SCHEMA not in entries or entries[_SCHEMA].file_size > LARGEST_JSON:
             raise ModelFileError(f"{name} is no skops file: it has no usable {_SCHEMA}.")
-        with model_errors(f"{name} is a damaged skops file"):
-            for entry in entries.values():
-                if entry.filename != _SCHEMA:
-                    _require_array(archive.read(entry), f"{name}: {entry.filename}")
-            schema = parsed_json(archive.read(_SCHEMA), f"{name}: {_SCHEMA}")
-    found: set[str] = set()
-    with model_errors(f"{name} is a damaged skops file"):
-        _untrusted(schema, found)
-    if found and saving:
-        raise ModelFileError(_cannot_save(name, found))
+        _untrusted(parsed_json(archive.read(_SCHEMA), f"{name}: {_SCHEMA}"), found)
     if found:
-        raise ModelFileError(
-            f"{name} holds {first_few(sorted(found))}, which load_model does not make from a file. "
-            "It was made by another version of this package, or it is not a model of save_model."
-        )
+        raise ModelFileError(_cannot_save(name, found) if saving else _cannot_load(name, found))
+    with model_errors(f"{name} is a damaged skops file"):
+        for entry in entries:
+            if entry != _SCHEMA:
+                _require_array(archive.read(entry), f"{name}: {entry}")
 
 
 def _require_array(content: bytes, name: str) -> None:
@@ -187,4 +189,11 @@ def _cannot_save(name: str, found: set[str]) -> str:
     return (
         f"{said} Remove it, e.g. with set_params, or save the parts separately. "
         "docs/models.md lists the steps that can be saved."
+    )
+
+
+def _cannot_load(name: str, found: set[str]) -> str:
+    return (
+        f"{name} holds {first_few(sorted(found))}, which load_model does not make from a file. "
+        "It was made by another version of this package, or it is not a model of save_model."
     )
