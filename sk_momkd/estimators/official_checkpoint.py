@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ..exceptions import CheckpointError
+from ..exceptions import BagFileError, CheckpointError
+from ..io.torch_files import require_torch_file
 
 # Prefix of the authors' names: prefix of ours. Both memories are handled apart.
 _PREFIXES = {
@@ -107,9 +108,10 @@ def read_official_checkpoint(path: str | PathLike) -> OfficialCheckpoint:
 
 def _load(path: Path) -> dict[str, Tensor]:
     try:
+        require_torch_file(path, allow_external=True)
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
-        raise CheckpointError(f"{path} does not exist.") from error
+    except BagFileError as error:
+        raise CheckpointError(str(error)) from error
     except (OSError, RuntimeError, ValueError, EOFError, LookupError, TypeError) as error:
         raise CheckpointError(f"{path} is not a readable file of weights: {error}") from error
     except pickle.UnpicklingError as error:

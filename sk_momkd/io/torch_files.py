@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import pickletools
 import re
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -128,10 +130,7 @@ class TorchBag:
 
     def _load(self, *, header: bool = False) -> Any:
         """The content; of the `header` alone, tensors stay in the file."""
-        require_regular(self.path, allow_external=self.allow_external)
-        in_zip = check_zip(self.path)
-        if not in_zip:
-            _check_declared(self.path)
+        in_zip = require_torch_file(self.path, allow_external=self.allow_external)
         content = self._unpickled(mmap=header and in_zip)
         from torch import Tensor
 
@@ -165,6 +164,21 @@ class TorchBag:
                 f"{self.path} is not a readable torch file of a tensor or Data: {reason}."
                 + describe_content(self.path, "torch")
             ) from error
+
+
+def require_torch_file(path: str | PathLike, *, allow_external: bool) -> bool:
+    """Whether a file is a zip archive, as torch writes; checked before torch opens it.
+
+    Raises
+    ------
+    BagFileError
+        If it is no regular file, or declares more than it can hold.
+    """
+    require_regular(path, allow_external=allow_external)
+    in_zip = check_zip(path)
+    if not in_zip:
+        _check_declared(os.fspath(path))
+    return in_zip
 
 
 def _check_declared(path: str) -> None:

@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 
 from ..data.ids import normalise_id, normalise_ids
 from ..data.sequence import BagSequence, as_bags
-from ..exceptions import CohortError, CohortWarning, LeakageError
+from ..exceptions import BagFileError, CohortError, CohortWarning, LeakageError
 from ..io.atomic import UNFINISHED, atomic_set
+from ..io.local_files import require_regular
 from ..io.tables import read_table
 from ..messages import first_few, repeated
 from .split import check_leakage, check_parts, positions
@@ -146,6 +147,16 @@ def _require_finished(files: Iterable[Path]) -> None:
             )
 
 
+def _require_own(path: Path, *, allow_external: bool) -> None:
+    """Raise for a link that leads out of its folder, and for a pipe."""
+    if not path.exists():
+        return  # its reader says so
+    try:
+        require_regular(path, allow_external=allow_external)
+    except BagFileError as error:
+        raise CohortError(str(error)) from error
+
+
 def _require_once(path: Path, where: str, ids: Iterable[str]) -> None:
     if twice := repeated(ids):
         raise CohortError(f"{path} names {len(twice)} slides twice{where}: {first_few(twice)}.")
@@ -200,7 +211,10 @@ def _check_ids(path: Path, ids: list[list[str]], known: dict[str, int]) -> None:
 
 
 def read_splits(
-    folder_or_files: str | PathLike | Iterable[str | PathLike], bags: Any
+    folder_or_files: str | PathLike | Iterable[str | PathLike],
+    bags: Any,
+    *,
+    allow_external: bool = False,
 ) -> list[Split]:
     r"""Read split files, CLAM's own included, as positions into `bags`.
 
@@ -211,6 +225,9 @@ def read_splits(
         ``splits_<k>_bool.csv``, slide ids with True or False per part, is read where the folder has
         no ``splits_<k>.csv``. Without a column test (or val) that part is empty.
     bags : BagSequence or list of Bag
+    allow_external : bool, default=False
+        Whether files of a folder may be links to files outside it, as in :func:`read_bags`. A file
+        that is named is read in any case.
 
     Returns
     -------
@@ -245,7 +262,9 @@ def read_splits(
     splits: list[Split] = []
     files = _files(folder_or_files)
     _require_finished(files)
+    named = not (isinstance(folder_or_files, str | PathLike) and Path(folder_or_files).is_dir())
     for path in files:
+        _require_own(path, allow_external=allow_external or named)
         ids = _read_ids(path)
         _check_ids(path, ids, position_of)
         train, valid, test = (np.array([position_of[s] for s in p], dtype=int) for p in ids)

@@ -16,6 +16,7 @@ from ...data.bag import Bag
 from ...data.ids import normalise_id
 from ...data.sequence import BagSequence, as_bags
 from ...exceptions import BagError
+from ...io.local_files import require_regular
 from ...io.slide_files import visible_files
 from .attention_map import patch_width, require_one_slide
 from .component_map import component_pairs
@@ -221,7 +222,10 @@ def image_of(bag_id: str, images: Any) -> Any:
         return next((image for name, image in images.items() if normalise_id(name) == slide), None)
     # Files are listed, not named after the id, which could lead out of the folder.
     own = [f for f in visible_files(images, _SUFFIXES) if normalise_id(f.name) == slide]
-    return min(own, key=lambda file: _SUFFIXES.index(file.suffix.lower()), default=None)
+    found = min(own, key=lambda file: _SUFFIXES.index(file.suffix.lower()), default=None)
+    if found is not None:  # slides are large and often links, but a pipe would wait for ever
+        require_regular(found, allow_external=True)
+    return found
 
 
 def _outline(bag: Bag, width: float) -> tuple[NDArray, NDArray, float]:
