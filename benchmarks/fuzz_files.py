@@ -9,7 +9,7 @@ Each case is one file with changed, missing or zeroed bytes, read in a worker pr
 - slow: more than ten seconds
 - crash: the worker died
 
-    python benchmarks/fuzz_files.py --write fuzz.csv
+    python benchmarks/fuzz_files.py --write fuzz.csv [--counts docs/results/fuzz_files.csv]
 
 The results are appended case by case; a run that was interrupted is continued.
 """
@@ -39,6 +39,7 @@ CASES = {
 }
 FEATURES = np.random.default_rng(0).normal(size=(40, 16)).astype(np.float32)
 COORDS = np.stack(np.divmod(np.arange(40), 8), axis=1) * 512
+OUTCOMES = ["refused", "equal", "different", "foreign", "slow", "crash"]
 SLOW = 10  # seconds
 
 
@@ -154,6 +155,7 @@ def main() -> None:
     """Start workers until all cases are done, and print the counts."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--write", type=Path, default=Path("fuzz.csv"))
+    parser.add_argument("--counts", type=Path)
     parser.add_argument("--worker", action="store_true")
     options = parser.parse_args()
     lines = done_in(options.write)
@@ -166,7 +168,10 @@ def main() -> None:
         before, lines = len(lines), done_in(options.write)
         if code and len(lines) == before:
             raise SystemExit(f"The worker ended with {code} before its first case.")
-    print(pd.crosstab(lines["kind"], lines["outcome"]))
+    counts = pd.crosstab(lines["kind"], lines["outcome"]).reindex(columns=OUTCOMES, fill_value=0)
+    print(counts)
+    if options.counts:
+        counts.to_csv(options.counts)
     for said in lines.loc[lines["outcome"] == "foreign", "said"].drop_duplicates():
         print(said)
 

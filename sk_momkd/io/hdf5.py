@@ -22,7 +22,7 @@ from .local_files import FileState, file_state, require_unchanged
 from .named_arrays import number, squeezed, text
 from .read_errors import OR_MEMORY, errors_that_name, is_out_of_memory
 
-_RUN = 96  # coordinates in a run that are enough for a stride
+_RUN = 48  # coordinates in a run that are enough for a stride
 _MOST_NAMES = 50  # of the objects of a file, in messages
 
 

@@ -140,3 +140,13 @@ def test_stamp_keeps_micrometres_and_says_so(tmp_path, key):
     assert (info.format, info.unit, info.patch_size, info.encoder) == ("stamp", "um", 256, "uni2")
     assert info.patch_size_level0 is None
     assert str(info) == f"stamp: {key}, coords; top-left in um, patches of 256; uni2"
+
+
+def test_hest_embeddings_are_features(tmp_path):
+    with h5py.File(tmp_path / "S1.h5", "w") as file:
+        file["embeddings"], file["coords"] = X, GRID
+        file["barcodes"] = np.array([[b"000x000"]] * len(X))
+    (bag,) = read_bags(tmp_path)
+    assert (bag.info.format, bag.info.keys) == ("hest", ("embeddings", "coords"))
+    np.testing.assert_array_equal(bag.features, X)
+    np.testing.assert_array_equal(bag.coords, GRID)

@@ -1,12 +1,16 @@
 """Torch files, written here as each tool writes them."""
 
+import ast
 import os
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from torch_geometric.data import Data
 
+import sk_momkd
 from sk_momkd import read_bags
 from sk_momkd.exceptions import BagFileError
 
@@ -79,3 +83,18 @@ def test_read_code_in_a_torch_file_is_refused_without_bad_advice(tmp_path):
     with pytest.raises(BagFileError, match=r"S1\.pt is not a readable torch file") as raised:
         read_bags(tmp_path)[0].load()
     assert "Re-running" not in str(raised.value)
+
+
+def test_declared_torch_runs_no_code_of_a_file_and_every_call_asks_for_weights_alone():
+    """Before 2.10, weights_only=True could be made to run code (CVE-2025-32434, CVE-2026-24747)."""
+    root = Path(sk_momkd.__file__).parents[1]
+    (declared,) = re.findall(r'"torch>=([\d.]+)"', (root / "pyproject.toml").read_text())
+    assert tuple(map(int, declared.split("."))) >= (2, 10)
+    calls = 0
+    for path in (root / "sk_momkd").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == "torch.load":
+                calls += 1
+                asked = {word.arg: ast.unparse(word.value) for word in node.keywords}
+                assert asked["weights_only"] == "True", path
+    assert calls >= 2
