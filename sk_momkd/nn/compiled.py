@@ -20,7 +20,7 @@ from .edges import Edges
 from .gatv2 import GATv2
 from .kernels import attention, layer as kernels
 from .threads import over_rows
-from .workspace import Workspace
+from .workspace import SCRATCH, Workspace
 
 _FEW = 256  # rows for which each linear map is multiplied by itself
 
@@ -134,6 +134,7 @@ def _forward(
     keep: bool,
 ) -> tuple[Tensor, _Layer, _Layer]:
     """F and the two layers, which with `keep` hold what their backward pass needs."""
+    workspace = SCRATCH if len(x) <= _FEW else workspace
     layer1 = _Layer(LayerWeights.from_flat(weights[:10]), edges, masks[:2], workspace, clamp=False)
     layer2 = _Layer(LayerWeights.from_flat(weights[10:]), edges, masks[2:], workspace, clamp=True)
     layer1.project(x)

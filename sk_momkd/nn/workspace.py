@@ -55,6 +55,20 @@ class Workspace:
         return Workspace, ()
 
 
+class Scratch(Workspace):
+    """Lends new tensors, for buffers so small that the search for a used one costs more time."""
+
+    def take(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+        """A tensor with arbitrary content, on the CPU."""
+        return torch.empty(shape, dtype=dtype)
+
+    def give(self, *tensors: Tensor) -> None:
+        """Nothing: the tensors are freed with their last reference."""
+
+
+SCRATCH = Scratch()
+
+
 def clear_workspaces(module: nn.Module) -> None:
     """Free the buffers of every workspace inside `module`."""
     for part in module.modules():

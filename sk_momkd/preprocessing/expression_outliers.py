@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy.special import ndtri
 from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin, _fit_context
 from sklearn.utils._param_validation import Interval
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 
 from ..exceptions import ExpressionScaleWarning
 from ..messages import first_few
@@ -20,6 +20,20 @@ from ..messages import first_few
 _FEW = 5  # differing values among which none is called an outlier
 _ABSURD, _ABSURD_LOG2 = 1000.0, 20.0  # deviations; the latter for counts, after the logarithm
 _UNLIKE = 4.0  # deviations of a patient's median gene
+
+
+def expression_values(estimator: BaseEstimator, X: Any, *, reset: bool) -> NDArray:
+    """Checked values of a table of patients x genes, and its names checked or, by `reset`, kept.
+
+    scikit-learn looks at every column of a DataFrame; one whose columns are all float is checked as
+    an array.
+    """
+    kinds = set(X.dtypes) if isinstance(X, pd.DataFrame) else set()
+    if len(kinds) == 1 and isinstance(kind := kinds.pop(), np.dtype) and kind.kind == "f":
+        validate_data(estimator, X, reset=reset, skip_check_array=True)
+        floats = [np.float64, np.float32]
+        return check_array(X.to_numpy(), dtype=floats, estimator=estimator, input_name="X")
+    return validate_data(estimator, X, reset=reset, dtype=[np.float64, np.float32])
 
 
 def robust_deviation(values: NDArray) -> tuple[NDArray, NDArray]:
@@ -116,7 +130,7 @@ class ExpressionClipper(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         -------
         self
         """
-        values = validate_data(self, X, dtype=[np.float64, np.float32])
+        values = expression_values(self, X, reset=True)
         self.median_, self.deviation_ = robust_deviation(values)
         return self
 
@@ -132,7 +146,7 @@ class ExpressionClipper(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         ndarray of shape (n_patients, n_genes)
         """
         check_is_fitted(self)
-        values = validate_data(self, X, dtype=[np.float64, np.float32], reset=False)
+        values = expression_values(self, X, reset=False)
         low, high = (self.median_ + sign * self.limit * self.deviation_ for sign in (-1, 1))
         return np.clip(values, low, high).astype(values.dtype)
 

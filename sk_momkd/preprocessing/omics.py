@@ -15,7 +15,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from ..exceptions import ExpressionScaleWarning, OmicsError
-from .expression_outliers import ExpressionClipper, are_counts
+from .expression_outliers import ExpressionClipper, are_counts, expression_values
 
 _LARGEST_LOG2 = 50.0  # far above any expression on a log scale
 _FEW_PATIENTS = 0.1  # share with larger values that are outliers, not another unit
@@ -66,7 +66,7 @@ class LogCounts(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         OmicsError
             If counts are negative; names the gene and, where `X` is a DataFrame, the patient.
         """
-        values = validate_data(self, X, dtype=[np.float64, np.float32])
+        values = expression_values(self, X, reset=True)
         self.is_counts_ = are_counts(values)
         self._refuse_negative(X, values)
         large = (values > _LARGEST_LOG2).any(axis=1).mean() > _FEW_PATIENTS
@@ -99,7 +99,7 @@ class LogCounts(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
             If counts are negative; names the gene and, where `X` is a DataFrame, the patient.
         """
         check_is_fitted(self)
-        values = validate_data(self, X, dtype=[np.float64, np.float32], reset=False)
+        values = expression_values(self, X, reset=False)
         self._refuse_negative(X, values)
         return np.log2(values + 1) if self.is_counts_ else values
 
