@@ -46,6 +46,12 @@ def test_tests_of_the_equations_exist():
     assert [pattern for pattern in patterns if not matching(TESTS, pattern)] == []
 
 
+def test_tests_of_the_guarantees_exist():
+    named = re.findall(r"\btest_\w+", (ROOT / "docs" / "security.md").read_text("utf-8"))
+    assert len(named) >= 15
+    assert [name for name in named if name not in TESTS] == []
+
+
 @EVERY_PAGE
 def test_nested_parameters_of_a_page_exist(page):
     classifiers = sk_momkd.all_estimators("classifier")
