@@ -89,7 +89,7 @@ class ABMILClassifier(BaseMILClassifier):
         training step has more than 2^18 values (patches times features), which takes the threads
         of the process, their number must be the same.
     verbose : int, default=0
-        1 shows a progress bar.
+        1 shows a progress bar over the epochs of each network, on standard error.
     pos_label : label or None, default=None
         The positive one of two classes. None takes the label that sorts last.
     decision_threshold : float, DecisionThreshold or None, default=None

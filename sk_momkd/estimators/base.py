@@ -31,6 +31,7 @@ from ..nn.isolation import isolated, own_torch_random_state
 from ..nn.thread_budget import threads_for
 from ..nn.workspace import clear_workspaces
 from ..output import mean_output
+from ..progress import labelled
 from ..training.batches import (
     BagDataset,
     FlatBatch,
@@ -175,7 +176,7 @@ class BaseMILClassifier(ClassifierMixin, WithOptions):
         training step has more than 2^18 values (patches times features), which takes the threads
         of the process, their number must be the same.
     verbose : int, default=0
-        1 shows a progress bar.
+        1 shows a progress bar over the epochs of each network, on standard error.
     pos_label : label or None, default=None
         The positive one of two classes. None takes the label that sorts last.
     decision_threshold : float, DecisionThreshold or None, default=None
@@ -656,7 +657,10 @@ class BaseMILClassifier(ClassifierMixin, WithOptions):
             * self.n_features_in_
         )
         with threads_for(step):
-            models = [self._train_model(data) for data in per_model]
+            models: list[tuple[nn.Module, pd.DataFrame]] = []
+            for number, one in enumerate(per_model, 1):
+                with labelled(f"model {number} of {self.n_models}" if self.n_models > 1 else ""):
+                    models.append(self._train_model(one))
         self.callbacks_ = [callback for data in per_model for callback in data.callbacks]
         return models
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from ..data.omics import OmicsTable
 from ..messages import first_few
+from ..progress import progress_bar
 from .cross_validation import FAILURES, fit_folds
 from .results import (
     Evaluation,
@@ -108,6 +109,7 @@ def compare(
     measure_memory: bool = False,
     error_score: Any = np.nan,
     n_jobs: int | None = None,
+    verbose: bool | None = None,
 ) -> Comparison:
     """Evaluate several estimators on identical folds and test their differences.
 
@@ -149,6 +151,9 @@ def compare(
         training step has up to 2^18 values (patches times features), which takes one thread. A
         larger one takes those of the process, of which workers have fewer: a probability may then
         differ in the seventh digit, unless ``OMP_NUM_THREADS`` is set.
+    verbose : bool, optional
+        Show a progress bar over all fits, with the time left, on standard error. By default it is
+        shown where that is a terminal.
 
     Returns
     -------
@@ -210,6 +215,8 @@ def compare(
         methods,
         plan,
         bootstrap,
+        title="compare",
+        verbose=verbose,
         n_jobs=n_jobs,
         keep_models=keep_models,
         measure_memory=measure_memory,
@@ -266,20 +273,29 @@ class Method(NamedTuple):
 
 
 def evaluate_methods(
-    study: Study, methods: Mapping[str, Method], plan: Plan, bootstrap: Bootstrap, **options: Any
+    study: Study,
+    methods: Mapping[str, Method],
+    plan: Plan,
+    bootstrap: Bootstrap,
+    *,
+    title: str,
+    verbose: bool | None,
+    **options: Any,
 ) -> dict[str, Evaluation]:
     """Evaluate each method on the same splits, seeds and bootstrap samples.
 
-    The `options` are those of `fit_folds`.
+    The `options` are those of `fit_folds`; `title` and `verbose` are of the progress bar.
     """
     evaluations = {}
-    for name, (estimator, omics) in methods.items():
-        try:
-            folds = fit_folds(study, estimator, plan, omics=omics, **options)
-        except FAILURES as error:
-            error.add_note(f"This was method {name!r}.")
-            raise
-        evaluations[name] = build_evaluation(name, study, folds, bootstrap)
+    with progress_bar(len(methods) * plan.n_fits, "fit", title, shown=verbose) as bar:
+        for name, (estimator, omics) in methods.items():
+            bar.set_postfix_str(name)
+            try:
+                folds = fit_folds(study, estimator, plan, bar=bar, omics=omics, **options)
+            except FAILURES as error:
+                error.add_note(f"This was method {name!r}.")
+                raise
+            evaluations[name] = build_evaluation(name, study, folds, bootstrap)
     return evaluations
 
 

@@ -8,7 +8,7 @@ import time
 import warnings
 from collections.abc import Sequence
 from contextlib import nullcontext
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -27,6 +27,7 @@ from ..estimators.decisions import Predictions, innermost, predictions
 from ..estimators.validation_scores import threshold_of_patients
 from ..exceptions import LeakageError
 from ..messages import first_few
+from ..progress import labelled, progress_bar
 from .peak_memory import PeakMemory
 from .results import Evaluation, FailedFold, FoldResult, build_evaluation, count_classes
 from .routing import (
@@ -41,6 +42,9 @@ from .routing import (
 )
 from .statistics import Bootstrap
 from .study import Plan, Split, Study, as_study, make_plan
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
 
 
 def evaluate(
@@ -60,6 +64,7 @@ def evaluate(
     measure_memory: bool = False,
     error_score: Any = np.nan,
     n_jobs: int | None = None,
+    verbose: bool | None = None,
 ) -> Evaluation:
     """Cross-validate an estimator by patient, with intervals for all metrics.
 
@@ -107,6 +112,9 @@ def evaluate(
         training step has up to 2^18 values (patches times features), which takes one thread. A
         larger one takes those of the process, of which workers have fewer: a probability may then
         differ in the seventh digit, unless ``OMP_NUM_THREADS`` is set.
+    verbose : bool, optional
+        Show a progress bar over all fits, with the time left, on standard error. By default it is
+        shown where that is a terminal.
 
     Returns
     -------
@@ -187,16 +195,19 @@ def evaluate(
     pos_label = agreed_pos_label([estimator], pos_label)
     study = as_study(bags, y, omics=omics, groups=groups, pos_label=pos_label)
     plan = make_plan(study, cv, n_repeats, random_state)
-    folds = fit_folds(
-        study,
-        estimator,
-        plan,
-        n_jobs=n_jobs,
-        keep_models=keep_models,
-        measure_memory=measure_memory,
-        error_score=error_score,
-    )
-    return build_evaluation(estimator_name(estimator), study, folds, bootstrap)
+    name = estimator_name(estimator)
+    with progress_bar(plan.n_fits, "fit", f"evaluate {name}", shown=verbose) as bar:
+        folds = fit_folds(
+            study,
+            estimator,
+            plan,
+            bar=bar,
+            n_jobs=n_jobs,
+            keep_models=keep_models,
+            measure_memory=measure_memory,
+            error_score=error_score,
+        )
+    return build_evaluation(name, study, folds, bootstrap)
 
 
 def estimator_name(estimator: Any) -> str:
@@ -222,6 +233,7 @@ def fit_folds(
     estimator: Any,
     plan: Plan,
     *,
+    bar: tqdm | None = None,
     omics: Sequence[OmicsTable | None] | None = None,
     n_jobs: int | None = None,
     keep_models: bool = False,
@@ -230,7 +242,8 @@ def fit_folds(
 ) -> list[Any]:
     """Fit and predict all folds of all repeats: `FoldResult`, or `FailedFold` where one failed.
 
-    The omics is that of the study, unless `omics` has a table (or None) for each repeat.
+    The omics is that of the study, unless `omics` has a table (or None) for each repeat. `bar`
+    counts the fits.
     """
     _check_error_score(error_score)
     tables = [study.omics] * len(plan.splits) if omics is None else omics
@@ -242,19 +255,14 @@ def fit_folds(
         for fold, split in enumerate(splits)
     ]
     _refuse_to_fork_threads(n_jobs)
-    results = list(
-        Parallel(n_jobs=n_jobs)(
-            delayed(_result_or_failure)(
-                study,
-                estimator,
-                fold,
-                catch=error_score != "raise",
-                keep_model=keep_models,
-                measure_memory=measure_memory,
-            )
-            for fold in folds
-        )
-    )
+    results, keep = [], {"keep_model": keep_models, "measure_memory": measure_memory}
+    for result in Parallel(n_jobs=n_jobs, return_as=_as_they_come())(
+        delayed(_result_or_failure)(study, estimator, fold, catch=error_score != "raise", **keep)
+        for fold in folds
+    ):
+        results.append(result)
+        if bar is not None:
+            bar.update()
     done = [result for result in results if isinstance(result, FoldResult)]
     _report_failures([result for result in results if isinstance(result, FailedFold)], done)
     _warn_if_classes_are_absent(study, done)
@@ -294,6 +302,12 @@ def _report_failures(failed: Sequence[FailedFold], done: Sequence[FoldResult]) -
     for failure in failed:
         notes = " ".join(getattr(failure.error, "__notes__", []))
         warnings.warn(f"{failure} {notes}", FitFailedWarning, stacklevel=4)
+
+
+def _as_they_come() -> str:
+    """How joblib returns results: one by one in their order, where its backend can."""
+    one_by_one = getattr(get_active_backend()[0], "supports_return_generator", False)
+    return "generator" if one_by_one else "list"
 
 
 def _refuse_to_fork_threads(n_jobs: int | None) -> None:
@@ -337,7 +351,9 @@ def _fit_and_predict(
     routed = get_config()["enable_metadata_routing"]
     routed |= needs_routing(model) and (fold.omics is not None or groups is not None)
     memory = PeakMemory() if measure_memory else nullcontext()
-    with memory, config_context(enable_metadata_routing=routed), warnings.catch_warnings():
+    label = labelled(f"repeat {fold.repeat}, fold {fold.fold}")
+    routing = config_context(enable_metadata_routing=routed)
+    with memory, routing, label, warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The groups parameter is ignored")
         arguments = fit_arguments(model, fold.omics, groups, study.patient_of[train])
         start = time.perf_counter()

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from ..progress import progress_bar
 from .cross_validation import estimator_name, fit_folds
 from .results import TableResult, build_evaluation, positive_text, two_aurocs
 from .routing import agreed_pos_label
@@ -81,6 +82,7 @@ def learning_curve(
     confidence_level: float = 0.95,
     error_score: Any = np.nan,
     n_jobs: int | None = None,
+    verbose: bool | None = None,
 ) -> LearningCurve:
     """Evaluate on the same test patients with more and more training patients.
 
@@ -119,6 +121,9 @@ def learning_curve(
         training step has up to 2^18 values (patches times features), which takes one thread. A
         larger one takes those of the process, of which workers have fewer: a probability may then
         differ in the seventh digit, unless ``OMP_NUM_THREADS`` is set.
+    verbose : bool, optional
+        Show a progress bar over all fits, with the time left, on standard error. By default it is
+        shown where that is a terminal.
 
     Returns
     -------
@@ -147,19 +152,21 @@ def learning_curve(
     study = as_study(bags, y, omics=omics, groups=groups, pos_label=pos_label)
     plan = make_plan(study, cv, n_repeats, random_state)
     name, rows, failures = estimator_name(estimator), [], []
-    for fraction in fractions:
-        part = subsample_training(plan, study, fraction)
-        try:
-            folds = fit_folds(study, estimator, part, n_jobs=n_jobs, error_score=error_score)
-        except ValueError as error:
-            error.add_note(
-                f"This was with a fraction of {fraction:g} of the training patients; pass larger "
-                "ones to learning_curve as fractions=(...)."
-            )
-            raise
-        result = build_evaluation(name, study, folds, bootstrap)
-        failures += [result.failures] if result.failures else []
-        rows.append({"n_train": result.folds["n_train"].mean()} | two_aurocs(result))
+    n_fits, options = len(fractions) * plan.n_fits, {"n_jobs": n_jobs, "error_score": error_score}
+    with progress_bar(n_fits, "fit", f"learning_curve {name}", shown=verbose) as bar:
+        for fraction in fractions:
+            part = subsample_training(plan, study, fraction)
+            try:
+                folds = fit_folds(study, estimator, part, bar=bar, **options)
+            except ValueError as error:
+                error.add_note(
+                    f"This was with a fraction of {fraction:g} of the training patients; pass "
+                    "larger ones to learning_curve as fractions=(...)."
+                )
+                raise
+            result = build_evaluation(name, study, folds, bootstrap)
+            failures += [result.failures] if result.failures else []
+            rows.append({"n_train": result.folds["n_train"].mean()} | two_aurocs(result))
     points = pd.DataFrame(rows, index=pd.Index(fractions, name="fraction"))
     note = " ".join([*failures, result.note.removeprefix(result.failures).strip()]).strip()
     return LearningCurve(name, points, tuple(study.classes), note, study.label_names)

@@ -108,6 +108,7 @@ def compare_omics(
     confidence_level: float = 0.95,
     error_score: Any = np.nan,
     n_jobs: int | None = None,
+    verbose: bool | None = None,
 ) -> OmicsComparison:
     """Train with omics, without, and with omics of other patients, on the same folds.
 
@@ -146,6 +147,9 @@ def compare_omics(
         training step has up to 2^18 values (patches times features), which takes one thread. A
         larger one takes those of the process, of which workers have fewer: a probability may then
         differ in the seventh digit, unless ``OMP_NUM_THREADS`` is set.
+    verbose : bool, optional
+        Show a progress bar over all fits, with the time left, on standard error. By default it is
+        shown where that is a terminal.
 
     Returns
     -------
@@ -192,8 +196,10 @@ def compare_omics(
         "without": Method(estimator, [None] * n_repeats),
         "permuted": Method(estimator, permuted),
     }
+    title = f"compare_omics {estimator_name(estimator)}"
+    options = {"n_jobs": n_jobs, "error_score": error_score}
     evaluations = evaluate_methods(
-        study, methods, plan, bootstrap, n_jobs=n_jobs, error_score=error_score
+        study, methods, plan, bootstrap, title=title, verbose=verbose, **options
     )
     pairs = [("with", "without"), ("with", "permuted"), ("permuted", "without")]
     named = {" - ".join(pair): pair for pair in pairs}

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ..progress import progress_bar
 from .cross_validation import estimator_name, fit_folds
 from .results import (
     PatientPredictions,
@@ -125,6 +126,7 @@ def permutation_check(
     random_state: int = 0,
     pos_label: Any = None,
     n_jobs: int | None = None,
+    verbose: bool | None = None,
 ) -> PermutationCheck:
     """Repeat the whole evaluation with labels permuted among patients.
 
@@ -154,6 +156,9 @@ def permutation_check(
         training step has up to 2^18 values (patches times features), which takes one thread. A
         larger one takes those of the process, of which workers have fewer: a probability may then
         differ in the seventh digit, unless ``OMP_NUM_THREADS`` is set.
+    verbose : bool, optional
+        Show a progress bar over all fits, with the time left, on standard error. By default it is
+        shown where that is a terminal.
 
     Returns
     -------
@@ -187,15 +192,18 @@ def permutation_check(
     study = as_study(bags, y, omics=omics, groups=groups, pos_label=pos_label)
     if isinstance(cv, Iterator):  # each permutation has the same folds
         cv = list(cv)
-    rows = []
-    for number in range(n_permutations + 1):  # the first has the labels as given
-        permuted = study
-        if number:
-            random = permutation_generator(random_state, number)
-            permuted = study.with_labels(random.permutation(study.labels))
-        plan = make_plan(permuted, cv, 1, random_state)
-        folds = fit_folds(permuted, estimator, plan, n_jobs=n_jobs)
-        rows.append(_two_aurocs(permuted, pool_folds(folds, permuted.labels)))
+    rows, plan = [], make_plan(study, cv, 1, random_state)
+    title = f"permutation_check {estimator_name(estimator)}"
+    n_fits = (n_permutations + 1) * plan.n_fits
+    with progress_bar(n_fits, "fit", title, shown=verbose) as bar:
+        for number in range(n_permutations + 1):  # the first has the labels as given
+            permuted = study
+            if number:
+                random = permutation_generator(random_state, number)
+                permuted = study.with_labels(random.permutation(study.labels))
+                plan = make_plan(permuted, cv, 1, random_state)
+            folds = fit_folds(permuted, estimator, plan, bar=bar, n_jobs=n_jobs)
+            rows.append(_two_aurocs(permuted, pool_folds(folds, permuted.labels)))
     table = pd.DataFrame(rows)
     observed, chance = table.iloc[0], table.iloc[1:].rename_axis("permutation")
     as_good = (chance >= observed - 1e-12).sum()
@@ -225,6 +233,7 @@ def seed_spread(
     random_state: int = 0,
     pos_label: Any = None,
     n_jobs: int | None = None,
+    verbose: bool | None = None,
 ) -> SeedSpread:
     """Evaluate with several seeds on the same folds: the effect of random draws in training.
 
@@ -254,6 +263,9 @@ def seed_spread(
         training step has up to 2^18 values (patches times features), which takes one thread. A
         larger one takes those of the process, of which workers have fewer: a probability may then
         differ in the seventh digit, unless ``OMP_NUM_THREADS`` is set.
+    verbose : bool, optional
+        Show a progress bar over all fits, with the time left, on standard error. By default it is
+        shown where that is a terminal.
 
     Returns
     -------
@@ -284,11 +296,14 @@ def seed_spread(
     plan = make_plan(study, cv, 1, random_state)
     seeds = [derive_seed(random_state, _SEED_SPREAD, i) for i in range(n_seeds)]
     once, rows = np.ones((1, len(study.names))), []
-    for seed in seeds:
-        folds = fit_folds(study, estimator, plan.with_random_state(seed), n_jobs=n_jobs)
-        repeats = pool_folds(folds, study.labels)
-        metrics = {name: value[0] for name, value in mean_metrics(repeats, once).items()}
-        rows.append(_two_aurocs(study, repeats) | metrics)
+    title = f"seed_spread {estimator_name(estimator)}"
+    with progress_bar(n_seeds * plan.n_fits, "fit", title, shown=verbose) as bar:
+        for seed in seeds:
+            reseeded = plan.with_random_state(seed)
+            folds = fit_folds(study, estimator, reseeded, bar=bar, n_jobs=n_jobs)
+            repeats = pool_folds(folds, study.labels)
+            metrics = {name: value[0] for name, value in mean_metrics(repeats, once).items()}
+            rows.append(_two_aurocs(study, repeats) | metrics)
     table = pd.DataFrame(rows, index=pd.Index(seeds, name="seed"))
     summary = table.agg(["mean", "std", "min", "max"]).T.rename_axis("metric")
     return SeedSpread(

@@ -201,6 +201,11 @@ class Plan:
     splits: list[list[Split]]
     seeds: list[list[int]]
 
+    @property
+    def n_fits(self) -> int:
+        """Number of folds of all repeats."""
+        return sum(map(len, self.splits))
+
     def with_random_state(self, random_state: int) -> Plan:
         """The same splits with other seeds for the estimators."""
         return replace(self, seeds=_fit_seeds(self.splits, random_state))

@@ -14,8 +14,8 @@ from skorch.callbacks import Callback
 from torch import Tensor
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from torch.optim.swa_utils import AveragedModel
-from tqdm.auto import tqdm
 
+from ..progress import progress_bar
 from .interrupts import EarlyStop
 
 _LOSS_PROGRESS = 0.01  # share by which the loss must fall for a tie of the score to be progress
@@ -226,9 +226,8 @@ class Progress(Callback):
         self.max_epochs = max_epochs
 
     def on_train_begin(self, net: NeuralNet, **kwargs: Any) -> None:
-        self.bar_ = tqdm(
-            total=self.max_epochs, unit="epoch", desc=f"training {type(net.module_).__name__}"
-        )
+        title = f"training {type(net.module_).__name__}"
+        self.bar_ = progress_bar(self.max_epochs, "epoch", title, shown=True)
 
     def on_epoch_end(self, net: NeuralNet, **kwargs: Any) -> None:
         row = net.history[-1]
