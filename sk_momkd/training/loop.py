@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, NoReturn
 
+import numpy as np
 import pandas as pd
 import torch
-from numpy.typing import NDArray
 from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
 from skorch import NeuralNet
@@ -40,6 +40,8 @@ from .interrupts import EarlyStop, watch_interrupts
 from .optimizers import optimizer_settings, schedule
 
 _LARGE_LOSS, _GROWTH = 1e3, 10.0
+_WORSE_THAN_GUESSING = 3.0
+_ENTROPIES = ("train_ce", "train_tier2", "train_bag", "train_ce_path")  # of the logits that predict
 
 
 class MILNet(NeuralNet):
@@ -254,22 +256,31 @@ def train(
     if not all(p.isfinite().all() for p in module.parameters()):
         raise TrainingError("Training diverged in its last step: weights are not finite.")
     history = _history(net)
-    _warn_if_unstable(history["train_loss"].to_numpy(), config.learning_rate)
+    _warn_if_unstable(history, int(training.y.max()) + 1, config.learning_rate)
     return history
 
 
-def _warn_if_unstable(losses: NDArray, learning_rate: float) -> None:
-    """Warn if the training loss has grown or is beyond what a loss of these methods can be."""
-    first, last = losses[0], losses[-1]
-    if last <= _LARGE_LOSS and last <= _GROWTH * max(first, 1.0):
-        return
-    warnings.warn(
-        f"The training loss is {last:.3g} in the last epoch and was {first:.3g} in the first: "
-        f"training was unstable. Lower the learning rate ({learning_rate:g}), or scale the "
-        "features (InstanceTransformer).",
-        ConvergenceWarning,
-        stacklevel=2,
+def _warn_if_unstable(history: pd.DataFrame, n_classes: int, learning_rate: float) -> None:
+    """Warn if the training loss has grown, or is beyond what a loss of these methods can be.
+
+    A cross-entropy far above that of a guess means probabilities near 1 for wrong classes.
+    """
+    remedy = (
+        f"Training was unstable, and probabilities may be near 0 and 1 without reason. Lower the "
+        f"learning rate ({learning_rate:g}), or scale the features (InstanceTransformer)."
     )
+    first, last = history["train_loss"].to_numpy()[[0, -1]]
+    entropies = [history[column] for column in _ENTROPIES if column in history]
+    entropy = float(entropies[0].iloc[-1]) if entropies else 0.0
+    if last > _LARGE_LOSS or last > _GROWTH * max(first, 1.0):
+        found = f"The training loss is {last:.3g} in the last epoch and was {first:.3g} in the "
+        found += "first."
+    elif entropy > _WORSE_THAN_GUESSING * np.log(n_classes):
+        found = f"The cross-entropy of the training slides is {entropy:.3g} in the last epoch, "
+        found += f"where guessing gives {np.log(n_classes):.3g}."
+    else:
+        return
+    warnings.warn(f"{found} {remedy}", ConvergenceWarning, stacklevel=2)
 
 
 def _callbacks(

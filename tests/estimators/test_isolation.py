@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import make_bags
-from quick import quick
+from quick import CLASSIFIERS, quick
 from sklearn.exceptions import ConvergenceWarning
 from skorch.callbacks import Callback, EarlyStopping
 
@@ -227,3 +227,39 @@ def test_interrupted_refit_leaves_the_earlier_model(name):
     with pytest.raises(KeyboardInterrupt):
         fresh.fit(bags, y)
     assert not [attribute for attribute in vars(fresh) if attribute.endswith("_")]
+
+
+def outcome_of_fit(name, bags, **settings):
+    """Probabilities of training slides, or None where training diverged, and what was said."""
+    _, y = make_bags(16)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            proba = quick(name, early_stopping=False, **settings).fit(bags, y).predict_proba(bags)
+        except TrainingError as error:
+            return None, str(error)
+    return proba, " ".join(str(warning.message) for warning in caught)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CLASSIFIERS)
+def test_probabilities_of_a_huge_learning_rate_do_not_come_without_a_warning(name):
+    bags, _ = make_bags(16)
+    settings = {"learning_rate": 10.0, "max_epochs": 6, "batch_size": 4}
+    proba, said = outcome_of_fit(name, bags, **settings)
+    if proba is None:
+        assert "lower the learning rate" in said
+    elif (proba.max(axis=1) > 1 - 1e-6).mean() > 0.25:
+        assert "unstable" in said
+        assert "Lower the learning rate (10)" in said
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CLASSIFIERS)
+def test_features_that_are_far_too_large_are_named_with_their_bag(name):
+    bags, _ = make_bags(16)
+    huge = bags.map(lambda features: features * np.float32(1e30))
+    proba, said = outcome_of_fit(name, huge, max_epochs=2)
+    assert "bag 'S" in said
+    assert "e+30" in said
+    assert "diverged in epoch" in said if proba is None else "Scale them" in said

@@ -1,19 +1,24 @@
 """With, without and with permuted omics; what may be claimed."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
 from conftest import make_bags, make_omics, quick_classifier
 from sklearn.dummy import DummyClassifier
+from sklearn.exceptions import FitFailedWarning
 
 from sk_momkd import align_omics
 from sk_momkd.evaluation.omics_comparison import (
+    _power_note,
     compare_omics,
     cyclic_permutation,
     outcome_of,
     permute_omics,
 )
 from sk_momkd.evaluation.study import as_study
+from sk_momkd.exceptions import OmicsError
 
 
 def values(table):
@@ -150,3 +155,39 @@ def test_comparison_without_omics_names_what_is_missing():
     bags, y = make_bags(12)
     with pytest.raises(ValueError, match="compare_omics needs omics"):
         compare_omics(OmicsDependent(any_omics=True), bags, y, None)
+
+
+def test_gain_that_would_be_found_follows_from_the_width_of_the_interval():
+    differences = pd.DataFrame(
+        {"fold_low": [-0.02], "fold_high": [0.034], "correlation": [0.973]},
+        index=["with - without"],
+    )
+    patients = SimpleNamespace(y=np.arange(200) % 2)
+    evaluation = SimpleNamespace(repeats=[patients], classes=(0, 1))
+    note = _power_note(differences, evaluation, 0.95)
+    assert f"about {0.027 * (1.95996 + 0.84162) / 1.95996:.3f} to be found" in note  # 0.039
+    wide = _power_note(differences.assign(fold_high=0.088), evaluation, 0.95)
+    assert f"about {0.054 * (1.95996 + 0.84162) / 1.95996:.3f} to be found" in wide
+    assert _power_note(differences, evaluation, 0.9) != note  # the same interval, said with less
+
+
+class NeedsPairs(OmicsDependent):
+    def fit(self, X, y, omics=None):
+        if omics is not None and (omics.match(X) >= 0).sum() < 3:
+            raise OmicsError("Too few patients with omics")
+        return super().fit(X, y, omics)
+
+
+def test_fold_with_too_few_paired_patients_is_named_and_left_out():
+    bags, y = make_bags(24)
+    halves = [(np.arange(12, 24), np.arange(12)), (np.arange(12), np.arange(12, 24))]
+    omics = make_omics(y).iloc[[*range(12), 12, 13]]
+    few = {"cv": halves, "n_bootstrap": 20}
+    with pytest.warns(FitFailedWarning, match=r"12 training patients.*2 of them with omics"):
+        result = compare_omics(NeedsPairs(), bags, y, omics, **few)
+    assert "1 of 2 folds of with failed" in result.note
+    assert "1 of 2 folds of permuted failed" in str(result)
+    with pytest.raises(OmicsError) as caught:
+        compare_omics(NeedsPairs(), bags, y, omics, error_score="raise", **few)
+    assert "fold 0 (repeat 0)" in caught.value.__notes__[0]
+    assert caught.value.__notes__[1] == "This was method 'with'."

@@ -7,9 +7,11 @@ import joblib
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.calibration import CalibratedClassifierCV
 from sklearn.dummy import DummyClassifier
 from sklearn.ensemble import StackingClassifier, VotingClassifier
 from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import FixedThresholdClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.svm import LinearSVC
 
@@ -68,6 +70,22 @@ def test_evaluate_without_probabilities_raises_before_any_fit():
 def test_stack_that_separates_slides_of_a_patient_warns(estimator):
     with pytest.warns(UserWarning, match="StackingClassifier splits by StratifiedKFold"):
         warn_if_patients_are_split(estimator, 10, 5)
+
+
+@pytest.mark.parametrize(
+    "around",
+    [
+        lambda inner: VotingClassifier([("a", inner), ("b", pooled())], voting="soft"),
+        lambda inner: StackingClassifier([("a", inner)], cv=PatientStratifiedKFold()),
+        lambda inner: FixedThresholdClassifier(VotingClassifier([("a", inner)], voting="soft")),
+    ],
+)
+def test_calibration_inside_others_that_separates_slides_warns(around, recwarn):
+    with pytest.warns(UserWarning, match="CalibratedClassifierCV splits by StratifiedKFold"):
+        warn_if_patients_are_split(around(CalibratedClassifierCV(pooled())), 10, 5)
+    by_patient = CalibratedClassifierCV(pooled(), cv=PatientStratifiedKFold())
+    warn_if_patients_are_split(around(by_patient), 10, 5)
+    assert not recwarn.list
 
 
 def test_stack_that_keeps_patients_does_not_warn(recwarn):
