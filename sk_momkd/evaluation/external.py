@@ -24,6 +24,7 @@ from .results import (
     count_classes,
     positive_text,
     source_of,
+    threshold_note,
 )
 from .routing import agreed_pos_label, final_estimator
 from .small_samples import small_sample_intervals, small_sample_note
@@ -91,12 +92,12 @@ class ExternalEvaluation(TableResult):
 
     @property
     def note(self) -> str:
-        """Training patients that may be in the cohort, and how to read intervals of few patients.
+        """Training patients that may be in the cohort, thresholds of `predict`, few patients.
 
-        Empty where it is checked that there are none, and no class has few.
+        Empty where it is checked that there are none, there is no threshold, and no class has few.
         """
         notes = ["" if self.separation == _SEPARATE else self.separation]
-        notes.append(small_sample_note(self.classes, self._y))
+        notes += [threshold_note(self.by_model), small_sample_note(self.classes, self._y)]
         return " ".join(part for part in notes if part)
 
     @property

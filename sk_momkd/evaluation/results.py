@@ -279,8 +279,12 @@ class Evaluation(TableResult):
 
     @property
     def note(self) -> str:
-        """Folds that failed, and how to read intervals of few patients; empty where all is well."""
-        notes = [self.failures, small_sample_note(self.classes, self.repeats[0].y)]
+        """Folds that failed, thresholds of `predict`, and how to read intervals of few patients."""
+        notes = [
+            self.failures,
+            threshold_note(self.folds),
+            small_sample_note(self.classes, self.repeats[0].y),
+        ]
         return " ".join(part for part in notes if part)
 
     @property
@@ -629,6 +633,26 @@ def _fold_row(
         "predict_seconds": fold.predict_seconds,
         **{metric: value[0] for metric, value in metrics.items()},
     }
+
+
+def threshold_note(table: pd.DataFrame) -> str:
+    """At which thresholds `predict` of the models decides; empty where it has none.
+
+    Parameters
+    ----------
+    table : DataFrame
+        With ``threshold`` and ``threshold_source`` of each model.
+    """
+    own = table[table["threshold_source"].notna() & (table["threshold_source"] != VALIDATION_PART)]
+    if not len(own):
+        return ""
+    low, high = own["threshold"].min(), own["threshold"].max()
+    span = f"{low:.3g}" if low == high else f"{low:.3g} to {high:.3g}"
+    sources = ", ".join(pd.unique(own["threshold_source"]))
+    return (
+        f"Accuracies, F1, sensitivity and specificity are at the threshold {span} of predict "
+        f"({sources}), and so are the rows _tuned."
+    )
 
 
 def source_of(threshold: float, source: str) -> str | None:

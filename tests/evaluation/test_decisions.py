@@ -24,6 +24,7 @@ from sk_momkd import (
     compare,
     evaluate,
     evaluate_external,
+    report,
 )
 from sk_momkd.estimators.decisions import Predictions, predictions
 
@@ -96,6 +97,15 @@ def test_threshold_inside_counts(cohort, pooled_lr, around):
         inner = make_pipeline(pooled_lr[0], GridSearchCV(fixed, {"threshold": [0.0]}, cv=2))
     result = run(inner, cohort)
     assert value(result)[["sensitivity", "specificity"]].tolist() == [1, 0]
+
+
+def test_text_and_page_say_whose_threshold_it_is(cohort, pooled_lr, tmp_path):
+    pytest.importorskip("matplotlib")
+    result = run(FixedThresholdClassifier(pooled_lr, threshold=0.4), cohort)
+    assert "at the threshold 0.4 of predict (FixedThresholdClassifier)" in str(result)
+    page = report(result, tmp_path / "r.html").read_text("utf-8")
+    assert "at the threshold 0.4 of predict (FixedThresholdClassifier)" in page
+    assert "of predict" not in run(pooled_lr, cohort).note
 
 
 def test_tuned_threshold_is_that_of_each_fold(cohort, pooled_lr):
