@@ -326,7 +326,9 @@ def ids_of_rows(
     if fitting is None and not is_numeric_index(index):
         return index
     shown = f"{first_few(index, 4)}, {len(index)} rows"
-    texts = [c for c in columns if not is_numeric_dtype(columns[c])] if fitting is None else []
+    kinds = {dtype: is_numeric_dtype(dtype) for dtype in set(columns.dtypes)}
+    is_text = [not kinds[dtype] for dtype in columns.dtypes]
+    texts = list(columns.columns[is_text]) if fitting is None else []
     column = texts[0] if texts else "case_id" if fitting is None else fitting
     held = "" if fitting is None else f", while column {fitting!r} holds ids of the bags"
     raise OmicsError(
