@@ -161,7 +161,8 @@ def one_null(cohort: Cohort, label: str, what: str, seed: int) -> pd.DataFrame:
     training, test = part(cohort, train), part(cohort, held)
     clf = fit(training, y[train], omics)
     without = fit(training, y[train], None).decision_function(test.features)
-    scores = {"without": without, "with": clf.decision_function(test.features)}
+    scores = dict.fromkeys(ARMS, np.nan) | {"without": without}
+    scores["with"] = clf.decision_function(test.features)
     found = pd.DataFrame(scores, index=features.index[held]).rename_axis("patient")
     named = {"y": y[held], "weight": clf.weight_, "seconds": time.process_time() - start}
     return found.assign(**named).reset_index()
