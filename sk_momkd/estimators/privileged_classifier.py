@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass, field
 from numbers import Real
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import pandas as pd
@@ -91,7 +91,7 @@ class PrivilegedClassifier(MetaEstimatorMixin, ClassifierMixin, Parameters):
     teacher_report_ : DataFrame, index weight
         Of students that were fitted without a fold and scored in it: AUROC, its gain over weight 0
         with the standard error, and this gain shrunk towards a typical one. Empty where nothing was
-        to be chosen.
+        to be chosen; files of :func:`save_model` do not hold it.
     teacher_verdict_ : str
         The weight, why it was chosen, and the AUROC of teacher and student in inner folds.
     n_features_in_ : int
@@ -161,6 +161,12 @@ class PrivilegedClassifier(MetaEstimatorMixin, ClassifierMixin, Parameters):
     temperature: float = parameter(0.5, POSITIVE)
     random_state: Any = parameter(None, "random_state")
     pos_label: Any = parameter(None, str, Real, "boolean", None)
+
+    _fitted: ClassVar = (
+        *("estimator_", "classes_", "pos_label_", "weight_", "n_paired_", "teacher_verdict_"),
+        *("bag_info_", "training_patients_"),
+    )
+    _not_saved: ClassVar = ("teacher_report_",)  # a table of the training, which nothing reads
 
     def fit(
         self, X: Any, y: Any, *, omics: Any = None, groups: Any = None, patient_ids: Any = None

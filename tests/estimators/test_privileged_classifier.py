@@ -23,6 +23,8 @@ from sk_momkd import (
     TeacherError,
     align_omics,
     delong_test,
+    load_model,
+    save_model,
 )
 from sk_momkd.data.omics import as_omics
 from sk_momkd.estimators.cross_fitted_teacher import cross_fit
@@ -189,6 +191,14 @@ def test_fit_bags_of_patients_without_some_omics(bag_cohort):
     again = pickle.loads(pickle.dumps(student().fit(bags, y, omics=omics[::-1])))
     np.testing.assert_array_equal(again.predict_proba(bags), proba)
     assert not hasattr(clf, "transform")
+
+
+def test_save_model_keeps_predictions_and_the_verdict(bag_cohort, tmp_path):
+    bags, y, omics = bag_cohort
+    clf = student(weight=0.5).fit(bags, y, omics=omics)
+    loaded = load_model(save_model(clf, tmp_path / "model"))
+    np.testing.assert_array_equal(loaded.predict_proba(bags), clf.predict_proba(bags))
+    assert loaded.teacher_verdict_ == clf.teacher_verdict_
 
 
 def test_cross_validation_and_search(bag_cohort):
