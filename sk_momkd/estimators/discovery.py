@@ -54,7 +54,7 @@ def all_estimators(kind: str | None = None) -> list[tuple[str, type[BaseEstimato
 
 def _is_of(cls: type[BaseEstimator], kind: str | None) -> bool:
     if kind is None:
-        return True
+        return hasattr(cls, _MARKS[None])
     is_meta = _MARKS["meta"] in cls._get_param_names()
     return is_meta if kind == "meta" else not is_meta and hasattr(cls, _MARKS[kind])
 
