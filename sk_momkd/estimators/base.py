@@ -825,15 +825,9 @@ class BaseMILClassifier(ClassifierMixin, WithOptions):
         return state | {"_validation": SavedThresholds.of(table, classes, prior)}
 
     def __copy__(self) -> Self:
-        """A copy in this process, with all that `fit` has kept."""
+        """A copy with all that `fit` has kept; deep copies hold what pickles do."""
         twin = object.__new__(type(self))
         twin.__dict__.update(self.__dict__)
-        return twin
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        """A copy in this process, with all that `fit` has kept."""
-        twin = memo[id(self)] = object.__new__(type(self))
-        twin.__dict__.update(copy.deepcopy(self.__dict__, memo))
         return twin
 
     def _scores(self, part: LabelledBags) -> tuple[pd.DataFrame, NDArray]:
