@@ -79,7 +79,9 @@ def _slide_ids(bag: Bag) -> list[str]:
 
 
 def _hashes(ids: Iterable[str], key: bytes) -> NDArray:
-    digests = [hashlib.blake2b(i.encode(), key=key, digest_size=8).digest() for i in ids]
+    # Names of files may hold bytes that are no UTF-8.
+    encoded = (i.encode("utf-8", "surrogatepass") for i in ids)
+    digests = [hashlib.blake2b(name, key=key, digest_size=8).digest() for name in encoded]
     return np.frombuffer(b"".join(digests), dtype=np.uint64)
 
 

@@ -80,6 +80,11 @@ class LabelledBags:
     groups: NDArray
     weights: NDArray | None = None
 
+    @property
+    def weighed(self) -> NDArray:
+        """Positions of the bags that have a weight above 0."""
+        return np.arange(len(self.bags)) if self.weights is None else np.flatnonzero(self.weights)
+
     def __getitem__(self, rows: NDArray) -> LabelledBags:
         weights = None if self.weights is None else self.weights[rows]
         return LabelledBags(self.bags[rows], self.labels[rows], self.groups[rows], weights)
@@ -529,10 +534,7 @@ class BaseMILClassifier(ClassifierMixin, WithOptions):
     def _validate(
         self, X: Any, y: Any, groups: Any, sample_weight: Any
     ) -> tuple[LabelledBags, RandomGenerators]:
-        """Check parameters, bags, labels, groups and weights; forget an earlier fit.
-
-        Bags of weight 0 are left out.
-        """
+        """Check parameters, bags, labels, groups and weights; forget an earlier fit."""
         self._validate_params()
         for name in [name for name in vars(self) if name.endswith("_") and name[0] != "_"]:
             delattr(self, name)  # a fit that fails leaves no model behind
@@ -554,39 +556,39 @@ class BaseMILClassifier(ClassifierMixin, WithOptions):
         generators = RandomGenerators(self.random_state, self.device_)
         weights = check_sample_weight(sample_weight, bags)
         cohort = LabelledBags(bags, labels, group_of_bag, weights)
-        return self._with_weight(cohort), generators
+        self._require_weight(cohort)
+        return cohort, generators
 
-    def _with_weight(self, cohort: LabelledBags) -> LabelledBags:
-        """The bags without those of weight 0."""
-        if cohort.weights is None or cohort.weights.all():
-            return cohort
-        weighed = cohort[np.flatnonzero(cohort.weights)]
-        lacking = np.setdiff1d(cohort.labels, weighed.labels)
+    def _require_weight(self, cohort: LabelledBags) -> None:
+        """Raise if all bags of a class have the weight 0."""
+        lacking = np.setdiff1d(cohort.labels, cohort.labels[cohort.weighed])
         if len(lacking):
             name = self._network_classes[lacking[0]].item()
             raise ValueError(
                 f"sample_weight is 0 for all bags of class {name!r}. Give a bag of each class a "
                 "weight above 0, or leave the bags out."
             )
-        return weighed
 
     def _split(
         self, cohort: LabelledBags, generators: RandomGenerators
     ) -> tuple[NDArray, NDArray | None]:
-        """Positions of the training and the validation part."""
+        """Positions of the training and the validation part; bags of weight 0 are in neither."""
+        weighed = cohort.weighed
         if not self.early_stopping:
-            return np.arange(len(cohort.bags)), None
-        from ..model_selection.split import inner_split  # prediction does not need it
+            return weighed, None
+        from ..model_selection.split import inner_split, positions_within
 
-        return inner_split(
-            cohort.bags,
-            cohort.labels,
-            cohort.groups,
+        splitter, part = self._option("training").validation_split, cohort[weighed]
+        training, validation = inner_split(
+            part.bags,
+            part.labels,
+            part.groups,
             fraction=self.validation_fraction,
-            splitter=self._option("training").validation_split,
+            splitter=positions_within(splitter, weighed, len(cohort.bags)),
             random_state=np.random.RandomState(generators.seeds["split"]),
             classes=list(self._network_classes),
         )
+        return weighed[training], weighed[validation]
 
     def _weigh(
         self, cohort: LabelledBags, training: NDArray, privileged: PrivilegedOmics | None

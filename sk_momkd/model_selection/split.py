@@ -331,3 +331,30 @@ def inner_split(
         if len(np.unique(labels[part])) < labels.max() + 1:
             raise ValueError(f"validation_split leaves a class out of its {side} part.")
     return split
+
+
+def positions_within(splitter: Any, kept: NDArray, n_bags: int) -> Any:
+    """A `validation_split` for the `kept` bags alone; one that gives no positions stays as it is.
+
+    Parameters
+    ----------
+    splitter : splitter, iterable of (training, validation) positions, or None
+    kept : sorted int ndarray
+        Positions, among the `n_bags`, of those that are left.
+    n_bags : int
+
+    Raises
+    ------
+    ValueError
+        If there is no such bag.
+    """
+    if len(kept) == n_bags or not isinstance(splitter, Iterable):
+        return splitter
+    return [tuple(_within(side, kept, n_bags) for side in split) for split in splitter]
+
+
+def _within(positions: Any, kept: NDArray, n_bags: int) -> NDArray:
+    positions = np.asarray(positions)
+    if np.max(positions, initial=-1) >= n_bags:
+        raise ValueError(f"validation_split gives positions beyond the {n_bags} bags of the fit.")
+    return np.searchsorted(kept, positions[np.isin(positions, kept)])

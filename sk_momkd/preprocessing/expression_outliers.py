@@ -178,8 +178,9 @@ def warn_of_outliers(expression: pd.DataFrame) -> None:
     found += [_on_patients(patients[unlike])] if unlike.any() else []
     if found:
         warnings.warn(
-            f"{' '.join(found)} The default omics transformer and teacher clip such values; check "
-            "their units, and whether they are codes of missing values.",
+            f"{' '.join(found)} The default omics transformer and teacher clip such values, unless "
+            "fewer than five patients differ from the others in that gene. Check their units, and "
+            "whether they are codes of missing values.",
             ExpressionScaleWarning,
             stacklevel=2,
         )

@@ -125,3 +125,8 @@ def test_hashes_of_many_ids_take_no_time():
     assert time.process_time() - start < 0.3
     assert len(ids.patients) == len(ids.slides) == 10_000
     assert ids.patients_met(many).all()
+
+
+def test_ids_from_file_names_that_are_no_utf8_are_known():
+    bags = BagSequence([Bag(np.ones((1, 2)), bag_id="slide\udce9")])
+    assert HashedIds.of(bags).slides_met(bags).all()

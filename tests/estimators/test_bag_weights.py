@@ -192,6 +192,22 @@ def test_weight_of_zero_leaves_the_bag_out(name):
     assert torch.equal(parameters(zero), parameters(without))
 
 
+def test_positions_and_rows_are_those_of_the_bags_of_fit_beside_weights_of_zero():
+    bags, y = make_bags(12)
+    weights = np.where(np.arange(12) < 2, 0.0, 1.0)
+    split = [(np.arange(6), np.arange(6, 12))]
+    omics = make_omics(y).to_numpy()
+    clf = quick(
+        "MoMKDClassifier", max_epochs=1, early_stopping=True, training__validation_split=split
+    )
+    clf.fit(bags, y, omics=omics, sample_weight=weights)
+    assert clf.validation_["bag_id"].tolist() == list(bags[6:].ids)
+    assert clf.n_paired_ == 4
+    few = quick("ABMILClassifier", early_stopping=True, training__validation_split=[([0, 3], [12])])
+    with pytest.raises(ValueError, match="beyond the 12 bags"):
+        few.fit(bags, y, sample_weight=weights)
+
+
 def test_class_weight_moves_probabilities_as_trained_alone():
     bags, y = make_bags(16)
     rare = np.r_[np.flatnonzero(y == 0), np.flatnonzero(y == 1)[:3]]
