@@ -115,7 +115,8 @@ def cross_fit(
     sample_folds = _folds(numbers, groups, first, labels, classes, random_state)
     model = seeded_clone(default_teacher() if teacher is None else teacher, random_state)
     genes = table.rows(patients.index.to_numpy())
-    logits = _logits(model, genes, labels, sample_folds[first], pairs)
+    n_folds = int(sample_folds.max()) + 1  # also of folds without omics
+    logits = _logits(model, genes, labels, sample_folds[first], n_folds, pairs)
     found = CrossFittedTeacher(logits, labels, sample_folds[first], sample_folds, of_sample)
     _require_information(found)
     return found
@@ -163,14 +164,15 @@ def _all_see_every_class(folds: NDArray, labels: NDArray, n_folds: int, n_classe
 
 
 def _logits(
-    model: Any, genes: pd.DataFrame, labels: NDArray, folds: NDArray, pairs: bool
+    model: Any, genes: pd.DataFrame, labels: NDArray, folds: NDArray, n_folds: int, pairs: bool
 ) -> NDArray:
-    n_folds = folds.max() + 1
     found = np.full((len(labels), n_folds, labels.max() + 1), np.nan)
     for a, b in combinations_with_replacement(range(n_folds), 2):
         if a != b and not pairs:
             continue
         held = np.flatnonzero((folds == a) | (folds == b))
+        if not len(held):  # of nobody there are genes to ask the teacher about
+            continue
         train = np.flatnonzero((folds != a) & (folds != b))
         with config_context(enable_metadata_routing=False):
             fitted = clone(model).fit(_safe_indexing(genes, train), labels[train])
@@ -182,7 +184,7 @@ def _logits(
 def _require_information(teacher: CrossFittedTeacher) -> None:
     logits, folds = teacher.held_out_logits, teacher.patient_folds
     # Differences between folds alone would come from the labels that were held out.
-    if not any(np.ptp(logits[folds == a], axis=0).any() for a in range(teacher.n_folds)):
+    if not any(np.ptp(logits[folds == a], axis=0).any() for a in np.unique(folds)):
         raise TeacherError(
             "The omics teacher predicts the same for all patients of each fold, so it learned "
             "nothing from their genes. Use another teacher, or pass omics=None."

@@ -160,6 +160,28 @@ def test_teachers_and_students_see_no_label_of_a_held_out_patient():
     assert len(found.soft_labels(0.5, without=2)) == (found.sample_folds != 2).sum()
 
 
+def test_folds_without_omics_are_folds_like_others():
+    X, y, omics = cohort(120)
+    sites = np.arange(120) % 12
+    rows = np.where(sites < 4, omics.index.get_indexer(X.index), -1)
+    empty = set()
+    for seed in range(12):
+        found = cross_fit(
+            *(FirstGene(), as_omics(omics), rows, y, sites),
+            classes=[0, 1],
+            random_state=seed,
+            pairs=True,
+        )
+        assert found.n_folds == found.sample_folds.max() + 1  # the last may have no omics
+        assert np.isfinite(found.held_out_logits).all()
+        for fold in range(found.n_folds):
+            paired = (found.patients >= 0) & (found.sample_folds != fold)
+            soft = found.soft_labels(0.5, without=fold)
+            np.testing.assert_allclose(soft.sum(axis=1), np.ones(paired.sum()), rtol=1e-6)
+        empty |= set(range(found.n_folds)) - set(found.patient_folds)
+    assert found.n_folds - 1 in empty
+
+
 @pytest.fixture(scope="module")
 def bag_cohort():
     """Two slides per patient, named labels, and omics of most patients."""
