@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from contextlib import suppress
@@ -12,16 +11,16 @@ from typing import TYPE_CHECKING, Any
 from ..exceptions import BagFileError
 from ..messages import first_few
 from .local_files import leaves_its_folder, require_regular
+from .zarr_codecs import require_known_codecs, stored_json
 
 if TYPE_CHECKING:
     from zarr import Array
 
 _METADATA = ("zarr.json", ".zarray", ".zattrs", ".zgroup", ".zmetadata")
-_LARGEST_METADATA = 2**26  # bytes
 
 
 def require_store(path: str, *, allow_external: bool) -> None:
-    """Raise unless a zarr store is a folder of regular files, none a link to elsewhere."""
+    """Raise unless a zarr store is a folder of regular files, none a link, of known codecs."""
     if not os.path.isdir(path):
         what = "is a file, not a folder" if os.path.exists(path) else "does not exist"
         raise BagFileError(f"{path} {what}; a store of zarr is a folder.")
@@ -34,6 +33,7 @@ def require_store(path: str, *, allow_external: bool) -> None:
                 raise BagFileError(f"{inner} is a link; allow it with allow_external=True.")
             if name in files:
                 require_regular(inner, allow_external=allow_external)
+    require_known_codecs(path)
 
 
 def files_of_store(path: str) -> list[str]:
@@ -55,11 +55,12 @@ def is_anndata_store(path: str) -> bool:
     """Whether a store says that it holds an AnnData; does not import zarr."""
     for name in ("zarr.json", ".zattrs"):
         file = Path(path, name)
-        with suppress(OSError, ValueError):  # missing, or damaged: its reader says so
-            if file.is_file() and file.stat().st_size < _LARGEST_METADATA:
-                stored = json.loads(file.read_text(encoding="utf-8"))
-                stated = stored.get("attributes", stored)
-                return stated.get("encoding-type") == "anndata"
+        with suppress(OSError, ValueError, RecursionError):  # its reader says so
+            if file.is_file():
+                stored = stored_json(file)
+                known = stored if isinstance(stored, dict) else {}
+                stated = known.get("attributes", known)
+                return isinstance(stated, dict) and stated.get("encoding-type") == "anndata"
     return False
 
 
