@@ -17,6 +17,7 @@ from .bag import Bag
 from .sequence import BagSequence
 
 _ATTRIBUTE = "training_patients_"
+WITHOUT_IDS = "training bags had no ids"  # a reason why patients could not be looked for
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,8 +141,12 @@ class Encounter:
         return Encounter(list(dict.fromkeys([*names, *self.names])), self.unchecked)
 
 
-def meet(models: Iterable[Any], bags: BagSequence) -> Encounter:
-    """Look for the training patients of fitted `models` among `bags`, by patient and by slide."""
+def meet(models: Iterable[Any], bags: BagSequence, *, known_otherwise: bool = False) -> Encounter:
+    """Look for the training patients of fitted `models` among `bags`, by patient and by slide.
+
+    With `known_otherwise`, the caller knows the training patients of models that do not remember
+    them, and looks for these as well.
+    """
     patients, slides = np.zeros((2, len(bags)), dtype=bool)
     reasons = ["bags have no ids"] if any(_owner(bag) is None for bag in bags) else []
     for model in models:
@@ -149,10 +154,10 @@ def meet(models: Iterable[Any], bags: BagSequence) -> Encounter:
         for ids in known:
             patients |= ids.patients_met(bags)
             slides |= ids.slides_met(bags)
-        if not known:
+        if not known and not known_otherwise:
             reasons.append(f"{type(model).__name__} does not remember its training patients")
         elif any(ids.n_without_id for ids in known):
-            reasons.append("training bags had no ids")
+            reasons.append(WITHOUT_IDS)
     names: dict[str, str] = {}  # of a patient once, by patient rather than by slide
     for i in np.flatnonzero(patients | slides).tolist():
         name = bags[i].patient_id or bags.name(i)

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from ..data.training_patients import meet
+from ..data.training_patients import WITHOUT_IDS, Encounter, meet
 from ..estimators.decisions import known_classes, predictions
 from ..exceptions import LeakageError
 from ..messages import first_few
@@ -196,10 +196,9 @@ def evaluate_external(
     '5 fitted LogisticRegression on 40 external patients (20 x 0, 20 x 1), positive class 1'
     """
     bootstrap = Bootstrap(n_bootstrap, confidence_level, random_state)
-    trained: frozenset[Any] = frozenset()
     models: Sequence[Any] = fitted_models
     if isinstance(fitted_models, Evaluation):
-        models, trained = fitted_models.models, fitted_models.trained_patients
+        models = fitted_models.models
     elif hasattr(fitted_models, "predict_proba"):
         models = [fitted_models]
     if not isinstance(models, Sequence):
@@ -216,7 +215,7 @@ def evaluate_external(
         np.concatenate([np.asarray(known_classes(model)) for model in models])
     ).tolist()
     study = as_study(bags, y, groups=groups, pos_label=pos_label, classes=known)
-    separation = check_no_overlap(study, trained, models, allow=allow_training_patients)
+    separation = _check_no_overlap(study, fitted_models, models, allow=allow_training_patients)
     _warn_if_classes_are_absent(study)
     found = [_predict(study, model) for model in models]
     parts = [part for part, _ in found]
@@ -254,9 +253,7 @@ def _warn_if_classes_are_absent(study: Study) -> None:
         )
 
 
-def check_no_overlap(
-    study: Study, trained: frozenset[Any], models: Sequence[Any], *, allow: bool
-) -> str:
+def _check_no_overlap(study: Study, given: Any, models: Sequence[Any], *, allow: bool) -> str:
     """Check that no patient and no slide was in training, and return what is known of it.
 
     Raises
@@ -264,10 +261,7 @@ def check_no_overlap(
     LeakageError
         Naming the first of them, unless `allow`.
     """
-    met = meet(models, study.bags)
-    met = met.joined(_known_by_name(study, trained))
-    if trained:  # an evaluation knows its patients, whatever its models remember
-        met = replace(met, unchecked=meet([], study.bags).unchecked)
+    met = _encounter(study, given, models)
     if met.names and not allow:
         raise LeakageError(
             f"{met} of the external cohort were in training. Leave them out. If only their ids "
@@ -283,15 +277,36 @@ def check_no_overlap(
     return found
 
 
+def _encounter(study: Study, given: Any, models: Sequence[Any]) -> Encounter:
+    """Training patients of the `models`, or of the evaluation that was `given`, in the cohort.
+
+    An evaluation also knows the patients of models that do not remember them.
+    """
+    if not isinstance(given, Evaluation):
+        return meet(models, study.bags)
+    met = meet(models, study.bags, known_otherwise=True)
+    met = met.joined(_known_by_name(study, given.trained_patients))
+    if given.n_trained_without_id and WITHOUT_IDS not in met.unchecked:
+        reasons = [met.unchecked, WITHOUT_IDS] if met.unchecked else [WITHOUT_IDS]
+        met = replace(met, unchecked=" and ".join(reasons))
+    return met
+
+
 def _known_by_name(study: Study, trained: frozenset[Any]) -> list[str]:
-    """Patients, and bags whose patient is unknown, that are among `trained`."""
-    _, first = np.unique(study.patient_of, return_index=True)
-    bags = [study.bags[int(i)] for i in first]
-    return [
-        name
-        for name, bag in zip(study.names, bags, strict=True)
-        if name in trained and not (bag.patient_id is None and bag.bag_id is None)
-    ]
+    """Patients that are among `trained`, or have a slide that is, as names of :func:`meet`.
+
+    Where no patient was given in training, the name there is that of the slide.
+    """
+    found: dict[str, str] = {}
+    for bag, patient in zip(study.bags, study.patient_of, strict=True):
+        name = study.names[patient]
+        if bag.patient_id is None and bag.bag_id is None:
+            continue
+        if name in trained:
+            found[name] = name
+        elif any(slide.name in trained for slide in bag.stored_slides):
+            found.setdefault(name, f"{name}, by its slide {bag.bag_id}")
+    return list(found.values())
 
 
 class _ExternalPredictions(PatientPredictions):

@@ -156,7 +156,7 @@ class Evaluation(TableResult):
     models : tuple of estimators
         Fitted on the folds, repeat by repeat; empty unless kept.
     trained_patients : frozenset
-        Patients that any of the models was trained on.
+        Patients that any of the models was trained on; slides whose patient is unknown.
     repeats : tuple of PatientPredictions
         The arrays behind `predictions`.
     prior : str, dict, array-like or None
@@ -167,6 +167,8 @@ class Evaluation(TableResult):
         ``n_train``, ``n_test`` and ``error``. Their test patients are in no metric of that repeat.
     label_names : dict of label to str
         What labels were in the table, where :func:`load_cohort` has coded them; else empty.
+    n_trained_without_id : int
+        Number of training bags with neither patient nor slide id, which nobody can know again.
 
     See Also
     --------
@@ -198,6 +200,7 @@ class Evaluation(TableResult):
     prior: Any = None
     failed: pd.DataFrame | None = None
     label_names: dict[Any, str] = field(default_factory=dict, repr=False)
+    n_trained_without_id: int = 0
 
     _displayed = ("summary", "sites", "failed")
 
@@ -563,6 +566,8 @@ def build_evaluation(
     if any(fold.fit_mib is not None for fold in folds):
         column = table.columns.tolist().index("predict_seconds") + 1
         table.insert(column, "fit_mib", [fold.fit_mib for fold in folds])
+    trained = {int(i) for fold in folds for i in fold.trained}
+    used = [bag for bag, i in zip(study.bags, study.patient_of, strict=True) if int(i) in trained]
     return Evaluation(
         name,
         _summary(study, repeats, table, bootstrap),
@@ -572,11 +577,12 @@ def build_evaluation(
         tuple(study.classes),
         bootstrap,
         tuple(fold.model for fold in folds if fold.model is not None),
-        frozenset(study.names[i] for fold in folds for i in fold.trained),
+        frozenset(study.names[i] for i in trained),
         tuple(repeats),
         folds[0].prior if len({repr(fold.prior) for fold in folds}) == 1 else None,
         _failed_table([fold for fold in results if isinstance(fold, FailedFold)]),
         study.label_names,
+        sum(bag.patient_id is None and bag.bag_id is None for bag in used),
     )
 
 

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from conftest import make_bags
 from sklearn.metrics import roc_auc_score
+from sklearn.pipeline import make_pipeline
 
-from sk_momkd import Bag, BagSequence
+from sk_momkd import Bag, BagPooling, BagSequence
 from sk_momkd.evaluation.cross_validation import evaluate
 from sk_momkd.evaluation.external import evaluate_external
 from sk_momkd.exceptions import LeakageError
@@ -80,3 +81,35 @@ def test_evaluation_without_models_says_how_to_keep_them(recorder, elsewhere):
     result = evaluate(recorder, bags, y, cv=2, n_bootstrap=20)
     with pytest.raises(ValueError, match="keep_models=True"):
         evaluate_external(result, *elsewhere)
+
+
+def without_ids(bags, *, slides):
+    return BagSequence(
+        Bag(b.features, b.coords, bag_id=f"S{i}" if slides else None) for i, b in enumerate(bags)
+    )
+
+
+def test_training_bags_without_ids_are_said_whatever_the_models_remember(recorder, pooled_lr):
+    bags, y = make_bags(12)
+    own = make_pipeline(BagPooling(), pooled_lr[-1])
+    for model in (recorder, own):  # the second remembers that there were no ids
+        here = evaluate(model, without_ids(bags, slides=False), y, cv=2, keep_models=True)
+        assert here.n_trained_without_id == 12
+        with pytest.warns(UserWarning, match="not be checked.*: training bags had no ids"):
+            result = evaluate_external(here, bags, y, n_bootstrap=20)
+        assert "does not remember" not in result.separation
+
+
+def test_slides_that_were_trained_without_patient_are_known_when_they_have_one(recorder):
+    bags, y = make_bags(12)
+    here = evaluate(recorder, without_ids(bags, slides=True), y, cv=2, keep_models=True)
+    again = BagSequence(
+        Bag(b.features, b.coords, bag_id=f"S{i}", patient_id=f"new {i}") for i, b in enumerate(bags)
+    )
+    with pytest.raises(LeakageError, match=r"12 patients \('new 0, by its slide S0'"):
+        evaluate_external(here, again, y)
+
+
+def test_evaluation_of_patients_with_ids_is_checked(here, elsewhere, recwarn):
+    assert "no patient of training" in evaluate_external(here, *elsewhere).separation
+    assert not recwarn.list
