@@ -45,7 +45,7 @@ from ..training.config import Objective, TrainingConfig, resolve_device, resolve
 from ..training.feature_scale import UnlikeTraining, check_scale
 from ..training.random_generators import RandomGenerators
 from .bag_weights import check_class_weight, loss_weights
-from .decision_threshold import DecisionThreshold, check_threshold, moved_threshold
+from .decision_threshold import DecisionThreshold, MovedThreshold, at_prior, check_threshold
 from .network_state import network_from, weights_of
 from .parameters import (
     AS_TRAINED,
@@ -417,6 +417,10 @@ class BaseMILClassifier(ClassifierMixin, WithOptions):
     @property
     def decision_threshold_(self) -> float | None:
         """Threshold of `predict` at the current `prior`; None for the most probable class."""
+        moved = self._moved_threshold()
+        return None if moved is None else moved.value
+
+    def _moved_threshold(self) -> MovedThreshold | None:
         check_is_fitted(self)
         given = self.decision_threshold
         if given is None:
@@ -434,7 +438,7 @@ class BaseMILClassifier(ClassifierMixin, WithOptions):
                 f"prior={self.prior!r}) for a threshold on the probabilities as they are now."
             )
         positive = self.classes_.tolist().index(self.pos_label_)
-        return moved_threshold(float(threshold.value), before, now, positive)
+        return at_prior(float(threshold.value), before, now, positive)
 
     @property
     def threshold_source_(self) -> str:

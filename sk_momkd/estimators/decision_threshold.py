@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +23,8 @@ class DecisionThreshold:
     prior : "training", "sampler", dict or array-like, optional
         The `prior` of the classifier whose probabilities `value` refers to. At another prior, a
         classifier moves the threshold with the probabilities, so that its decisions, and with
-        them sensitivity and specificity, stay the same. None is the prior at `fit`.
+        them sensitivity and specificity, stay the same. The probabilities of a patient's slides
+        are averaged at the prior given here. None is the prior at `fit`.
     pos_label : label, optional
         The positive class that it is for.
     low, high : float, optional
@@ -107,6 +108,24 @@ class DecisionThreshold:
 
 def _interval(low: float | None, high: float | None) -> str:
     return "" if low is None or high is None else f" [{low:.3f}, {high:.3f}]"
+
+
+class MovedThreshold(NamedTuple):
+    """A threshold at the current prior, with what it was at the prior of its choice.
+
+    The odds of all probabilities are multiplied by `odds` from that prior to this one.
+    """
+
+    value: float
+    chosen_at: float
+    odds: float
+
+
+def at_prior(value: float, before: NDArray, after: NDArray, positive: int) -> MovedThreshold:
+    """The threshold `value` at the class shares `before`, moved to the shares `after`."""
+    moved = moved_threshold(value, before, after, positive)
+    weight = after / before
+    return MovedThreshold(moved, value, float(weight[positive] / weight[1 - positive]))
 
 
 def moved_threshold(value: float, before: NDArray, after: NDArray, positive: int) -> float:

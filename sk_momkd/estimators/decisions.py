@@ -8,6 +8,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.pipeline import Pipeline
+from sklearn.utils.validation import check_is_fitted
+
+from .decision_threshold import MovedThreshold
 
 
 class Threshold(NamedTuple):
@@ -16,6 +19,7 @@ class Threshold(NamedTuple):
     label: Any
     value: float
     source: str
+    moved: MovedThreshold | None = None
 
 
 class Predictions(NamedTuple):
@@ -33,6 +37,8 @@ class Predictions(NamedTuple):
         probable class, or decides in a way of its own.
     source : str
         Whose threshold it is; empty without one.
+    moved : MovedThreshold or None
+        Where the threshold was chosen, of the classifiers of this package.
     """
 
     proba: NDArray
@@ -40,6 +46,7 @@ class Predictions(NamedTuple):
     column: int
     threshold: float
     source: str
+    moved: MovedThreshold | None = None
 
     @property
     def positive_threshold(self) -> float:
@@ -50,21 +57,29 @@ class Predictions(NamedTuple):
         """Mean probabilities and decisions of patients 0, 1, ..., who own the bags.
 
         A patient with one bag is what `predict` says of it. For several bags the rule of `predict`
-        is applied to the mean probability: its threshold, or the most probable class. Where
-        neither explains what it says of the bags, most bags decide, and on a tie the lower class
-        number.
+        is applied to the mean probability: its threshold, or the most probable class. A threshold
+        that has moved to another prior is applied to the mean at the prior of its choice, so that
+        the same patients stay positive. Where neither rule explains what `predict` says of the
+        bags, most bags decide, and on a tie the lower class number.
         """
         n_bags = np.bincount(owner)
         mean = _mean(self.proba, owner, n_bags)
         votes = _mean(np.eye(self.proba.shape[1])[self.predicted], owner, n_bags)
         if self._explained_by_threshold():
-            reached = mean[:, self.column] >= self.threshold
+            reached = self._reached_by_mean(owner, n_bags)
             decided = np.where(reached, self.column, 1 - self.column)
         elif np.array_equal(self.proba.argmax(axis=1), self.predicted):
             decided = mean.argmax(axis=1)
         else:
             decided = votes.argmax(axis=1)
         return mean, np.where(n_bags == 1, votes.argmax(axis=1), decided)
+
+    def _reached_by_mean(self, owner: NDArray, n_bags: NDArray) -> NDArray:
+        proba, threshold = self.proba[:, [self.column]], self.threshold
+        if self.moved is not None and self.moved.odds != 1:
+            threshold = self.moved.chosen_at
+            proba = proba / (proba + self.moved.odds * (1 - proba))
+        return _mean(proba, owner, n_bags)[:, 0] >= threshold
 
     def _explained_by_threshold(self) -> bool:
         if not np.isfinite(self.threshold):
@@ -106,18 +121,26 @@ def predictions(model: Any, bags: Any, classes: Sequence[Any]) -> Predictions:
     proba = np.zeros((len(raw), len(classes)))
     proba[:, place] = raw
     predicted = _numbers(_decisions(model, bags, raw, of_model), classes)
-    for label, value, source in thresholds_of(model):
+    for label, value, source, moved in thresholds_of(model):
         column = list(classes).index(label)
-        found = Predictions(proba, predicted, column, value, source)
+        found = Predictions(proba, predicted, column, value, source, moved)
         if found._explained_by_threshold():
             return found
     return Predictions(proba, predicted, 1, np.nan, "")
 
 
 def known_classes(model: Any) -> list[Any]:
-    """Classes of a model, also of a threshold around a fitted estimator that was not fitted."""
+    """Classes of a model, also of a threshold around a fitted estimator that was not fitted.
+
+    Raises
+    ------
+    NotFittedError
+        If nothing of it was fitted.
+    """
     while not hasattr(model, "classes_") and hasattr(model, "estimator"):
         model = model.estimator
+    if not hasattr(model, "classes_"):
+        check_is_fitted(model)
     return np.asarray(model.classes_).tolist()
 
 
@@ -160,7 +183,8 @@ def thresholds_of(model: Any) -> Iterator[Threshold]:
     if len(labels) != 2:
         return
     if (value := getattr(model, "decision_threshold_", None)) is not None:
-        yield Threshold(model.pos_label_, value, str(model.threshold_source_))
+        moved = model._moved_threshold() if hasattr(model, "_moved_threshold") else None
+        yield Threshold(model.pos_label_, value, str(model.threshold_source_), moved)
     elif getattr(model, "response_method", None) in ("auto", "predict_proba"):
         value = getattr(model, "best_threshold_", getattr(model, "threshold", None))
         if isinstance(value, str) or value is None:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from quick import CLASSIFIERS
 from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import FixedThresholdClassifier, GridSearchCV
 from sklearn.pipeline import make_pipeline
 
@@ -22,7 +23,8 @@ from sk_momkd import (
     prediction_table,
     save_model,
 )
-from sk_momkd.estimators.decision_threshold import moved_threshold
+from sk_momkd.estimators.decision_threshold import at_prior, moved_threshold
+from sk_momkd.estimators.decisions import Predictions, known_classes, predictions
 
 PRIORS = ("training", "sampler", {"neg": 0.98, "pos": 0.02})
 
@@ -123,6 +125,35 @@ def test_threshold_moves_with_the_prior_so_that_decisions_stay(model, before, af
     assert (clf.decision_threshold_ == t) == (before == after)
 
 
+@pytest.mark.parametrize("before", PRIORS, ids=str)
+def test_patients_of_several_slides_stay_positive_at_another_prior(model, before):
+    bags, _ = cohort()
+    owner, classes = np.arange(24) // 2, model.classes_.tolist()
+    there = copy.copy(model).set_params(prior=before)
+    means = there.predict_proba(bags)[:, 1].reshape(12, 2).mean(axis=1)
+    for rank in (3, 6, 9):
+        threshold = DecisionThreshold(float(np.sort(means)[[rank - 1, rank]].mean()), prior=before)
+        for after in PRIORS:
+            found = predictions(with_threshold(model, threshold, prior=after), bags, classes)
+            assert found.of_patients(owner)[1].tolist() == (means >= threshold.value).tolist()
+
+
+def test_mean_of_a_patient_is_taken_at_the_prior_of_the_threshold():
+    half, rare = np.array([0.5, 0.5]), np.array([0.98, 0.02])
+    slides = np.array([0.9, 0.05])
+    moved = at_prior(0.5, half, rare, 1)
+    there = np.array([moved_threshold(p, half, rare, 1) for p in slides])
+    assert slides.mean() < 0.5
+    assert there.mean() > moved.value  # but the patient is negative
+    for column in (0, 1):
+        proba = np.stack([there, 1 - there] if column == 0 else [1 - there, there], axis=1)
+        predicted = np.where(there >= moved.value, column, 1 - column)
+        found = Predictions(proba, predicted, column, moved.value, "", moved)
+        mean, decided = found.of_patients(np.zeros(2, dtype=int))
+        assert decided.tolist() == [1 - column]
+        np.testing.assert_allclose(mean[0], proba.mean(axis=0))
+
+
 def test_number_is_refused_at_another_prior_than_at_fit(model):
     clf = with_threshold(model, 0.3, prior=PRIORS[2])
     with pytest.raises(ValueError, match=r"prior at fit, 'training'; now prior=\{.*Pass Decision"):
@@ -180,3 +211,13 @@ def test_evaluations_and_tables_decide_at_the_threshold(model):
 def test_every_classifier_takes_a_threshold(name):
     clf = CLASSIFIERS[name](decision_threshold=0.25)
     assert clone(clf).decision_threshold == 0.25
+
+
+def test_classifier_that_is_not_fitted_says_so():
+    bags, y = cohort()
+    for clf in (ABMILClassifier(), make_pipeline("passthrough", ABMILClassifier())):
+        for model in (clf, FixedThresholdClassifier(clf), GridSearchCV(clf, {})):
+            with pytest.raises(NotFittedError):
+                known_classes(model)
+        with pytest.raises(NotFittedError):
+            evaluate_external(clf, bags, y)
