@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 
@@ -24,7 +27,8 @@ class DecisionThreshold:
         The `prior` of the classifier whose probabilities `value` refers to. At another prior, a
         classifier moves the threshold with the probabilities, so that its decisions, and with
         them sensitivity and specificity, stay the same. The probabilities of a patient's slides
-        are averaged at the prior given here. None is the prior at `fit`.
+        are averaged at the prior given here. None is the prior at `fit`. An array is kept as a
+        tuple, and a Series as one or, with labels as index, as a dict.
     pos_label : label, optional
         The positive class that it is for.
     low, high : float, optional
@@ -77,13 +81,17 @@ class DecisionThreshold:
     def __post_init__(self) -> None:
         if not 0 <= self.value <= 1:
             raise ValueError(f"A threshold is a probability, between 0 and 1, got {self.value!r}.")
+        object.__setattr__(self, "prior", _plain_prior(self.prior))
+
+    def __hash__(self) -> int:
+        return hash((self.value, self.pos_label, self.criterion, self.source))
 
     def __float__(self) -> float:
         return float(self.value)
 
     def __repr__(self) -> str:
         about = f", {self.criterion}" if self.criterion else ""
-        return f"DecisionThreshold({self.value:.4g}, prior={self.prior!r}{about})"
+        return f"DecisionThreshold({self.value:.4g}, prior={_text(self.prior)}{about})"
 
     def __str__(self) -> str:
         interval = _interval(self.low, self.high)
@@ -102,8 +110,26 @@ class DecisionThreshold:
                 fair = "" if fair is None else f"; {fair:.3f} if chosen on the other folds"
                 lines.append(f"{name} {value:.3f}{ends}{fair}")
         if self.prior is not None:
-            lines.append(f"for probabilities at prior={self.prior!r}")
+            lines.append(f"for probabilities at prior={_text(self.prior)}")
         return "\n".join(lines)
+
+
+def _plain_prior(prior: Any) -> Any:
+    """The prior without arrays, whose comparison with `==` is no truth value."""
+    if isinstance(prior, pd.Series) and not isinstance(prior.index, pd.RangeIndex):
+        prior = prior.to_dict()
+    if isinstance(prior, Mapping):
+        return dict(zip(prior, np.asarray([*prior.values()]).tolist(), strict=True))
+    if prior is None or isinstance(prior, str):
+        return prior
+    values = np.asarray(prior).tolist()
+    return tuple(values) if isinstance(values, list) else values
+
+
+def _text(prior: Any) -> str:
+    if isinstance(prior, Mapping):
+        return "{" + ", ".join(f"{label!r}: {_text(share)}" for label, share in prior.items()) + "}"
+    return f"{prior:.4g}" if isinstance(prior, Real) else repr(prior)
 
 
 def _interval(low: float | None, high: float | None) -> str:

@@ -385,7 +385,16 @@ def _fit_and_predict(
         threshold_source=found.source,
         n_validation=None if found.source else _validation_counts(model, study.classes),
         prior=getattr(classifier, "prior", None) if hasattr(classifier, "sampled_prior_") else None,
+        shares=_shares_of(classifier),
     )
+
+
+def _shares_of(classifier: Any) -> dict[Any, float] | None:
+    """Class shares that probabilities of this package's classifiers refer to; None of others."""
+    if not hasattr(classifier, "sampled_prior_"):
+        return None
+    shares = classifier._shares_at(classifier.prior)
+    return dict(zip(classifier.classes_.tolist(), shares.tolist(), strict=True))
 
 
 def _check_untrained_on(model: Any, study: Study, fold: _Fold) -> None:

@@ -21,7 +21,7 @@ from .metrics import patient_metrics, placements, pooled_auroc
 from .small_samples import small_sample_intervals, small_sample_note
 from .statistics import Bootstrap
 from .study import Study
-from .thresholds import choose_threshold
+from .thresholds import choose_threshold, count_folds, labels_of_patients
 
 VALIDATION_PART = "inner validation part"  # source of a threshold that `predict` does not use
 FEW_IN_VALIDATION = 10  # patients of a class; with fewer, a threshold is chance
@@ -162,6 +162,9 @@ class Evaluation(TableResult):
     prior : str, dict, array-like or None
         The `prior` of this package's classifiers, to which the probabilities refer; None for others
         and where it differs between folds.
+    prior_shares : dict of label to float, or None
+        The class shares that this `prior` was in the folds, on average: with "training" those of
+        the training data. None where `prior` is, or a fold lacks a class.
     failed : DataFrame or None
         The folds that failed, with ``error_score=numpy.nan``: columns ``repeat``, ``fold``,
         ``n_train``, ``n_test`` and ``error``. Their test patients are in no metric of that repeat.
@@ -201,6 +204,7 @@ class Evaluation(TableResult):
     failed: pd.DataFrame | None = None
     label_names: dict[Any, str] = field(default_factory=dict, repr=False)
     n_trained_without_id: int = 0
+    prior_shares: dict[Any, float] | None = None
 
     _displayed = ("summary", "sites", "failed")
 
@@ -230,7 +234,8 @@ class Evaluation(TableResult):
         Raises
         ------
         ValueError
-            If there are more than two classes, or an argument is unusable.
+            If there are more than two classes, an argument is unusable, a repeat has predictions of
+            one class only, or no threshold reaches the specificity.
 
         Warns
         -----
@@ -240,9 +245,13 @@ class Evaluation(TableResult):
         Notes
         -----
         Give it to the final model: ``clf.set_params(decision_threshold=threshold)``, before or
-        after `fit`. For estimators of others, ``FixedThresholdClassifier(model,
-        threshold=threshold.value)`` of scikit-learn does the same. It is chosen on the mean
-        probability of a patient's slides, and `predict` of a classifier applies it to slides.
+        after `fit`. For other estimators, with ``t`` the threshold,
+        ``FixedThresholdClassifier(model, threshold=t.value, pos_label=t.pos_label)`` of
+        scikit-learn does the same. It is chosen on the mean probability of a patient's slides, and
+        `predict` of a classifier applies it to slides.
+
+        Its ``prior`` is `prior_shares`, so that a final model that was trained on data with
+        another prevalence moves it.
 
         Examples
         --------
@@ -264,20 +273,20 @@ class Evaluation(TableResult):
             criterion,
             self.bootstrap,
             by=by,
-            prior=self.prior,
+            prior=self.prior if self.prior_shares is None else self.prior_shares,
             name=self.name,
         )
 
     @property
     def headline(self) -> str:
         """Estimator, patients, positive class and folds."""
-        first = self.repeats[0]
+        y, n_folds = labels_of_patients(self.repeats), count_folds(self.repeats)
         repeats = f" x {len(self.repeats)} repeats" if len(self.repeats) > 1 else ""
         sites = "" if self.sites is None else f", {len(self.sites)} groups"
         return (
-            f"{self.name}: {len(first.y)} patients ({count_classes(self.classes, first.y)})"
+            f"{self.name}: {len(y)} patients ({count_classes(self.classes, y)})"
             f"{positive_text(self.classes, self.label_names)}{sites}, "
-            f"{len(np.unique(first.fold))} folds{repeats}"
+            f"{n_folds} folds{repeats}"
         )
 
     @property
@@ -286,7 +295,7 @@ class Evaluation(TableResult):
         notes = [
             self.failures,
             threshold_note(self.folds),
-            small_sample_note(self.classes, self.repeats[0].y),
+            small_sample_note(self.classes, labels_of_patients(self.repeats)),
         ]
         return " ".join(part for part in notes if part)
 
@@ -362,6 +371,8 @@ class FoldResult:
         Whose threshold it is, where `predict` decides at it; else empty.
     prior : str, dict, array or None
         Population that the probabilities of this package's classifiers refer to.
+    shares : dict of label to float, or None
+        Its class shares.
     n_validation : int ndarray of shape (n_classes,) or None
         Patients of each class in the inner validation part, if `threshold` was chosen there.
     """
@@ -381,6 +392,7 @@ class FoldResult:
     threshold_source: str = ""
     prior: Any = None
     n_validation: NDArray | None = None
+    shares: dict[Any, float] | None = None
 
     @property
     def decided(self) -> NDArray:
@@ -583,7 +595,18 @@ def build_evaluation(
         _failed_table([fold for fold in results if isinstance(fold, FailedFold)]),
         study.label_names,
         sum(bag.patient_id is None and bag.bag_id is None for bag in used),
+        _mean_shares(folds, study.classes),
     )
+
+
+def _mean_shares(folds: Sequence[FoldResult], classes: Sequence[Any]) -> dict[Any, float] | None:
+    """Class shares of the prior, mean over the folds, where all have the same prior and classes."""
+    shares = [fold.shares for fold in folds]
+    if len({repr(fold.prior) for fold in folds}) > 1:
+        return None
+    if any(s is None or s.keys() != set(classes) for s in shares):
+        return None
+    return {c: float(np.mean([s[c] for s in shares if s is not None])) for c in classes}
 
 
 def _failed_table(failed: Sequence[FailedFold]) -> pd.DataFrame | None:

@@ -65,7 +65,8 @@ def best_cuts(positive: NDArray, score: NDArray, weights: NDArray, criterion: An
     """Best threshold (score >= threshold is positive) for each row of `weights`.
 
     Candidates lie halfway between neighbouring scores. Of several best ones, the lowest is taken;
-    for a bound on sensitivity the highest that keeps it, for one on specificity the lowest.
+    for a bound on sensitivity the highest that keeps it, for one on specificity the lowest. Where
+    none keeps it, as a negative has the probability 1, it is the highest of all.
 
     Returns
     -------
@@ -82,9 +83,10 @@ def best_cuts(positive: NDArray, score: NDArray, weights: NDArray, criterion: An
     [0.65]
     """
     cuts = _halfway(np.unique(score)[::-1])
-    found = []
+    start = int(score.max() >= 1)  # no threshold up to 1 leaves out a probability of 1
+    cuts, found = cuts[start:], []
     for block in blocks_of(weights):
-        counts = _counts(positive, score, block)
+        counts = _counts(positive, score, block, start)
         best = cuts[_best_candidate(counts, criterion)]
         empty = (counts.positives * counts.negatives)[:, 0] == 0
         found.append(np.where(empty, np.nan, best))
@@ -98,11 +100,11 @@ def _halfway(scores: NDArray) -> NDArray:
     return np.where(middle > edges[1:], middle, edges[:-1])  # neighbours without a number between
 
 
-def _counts(positive: NDArray, score: NDArray, weights: NDArray) -> Counts:
+def _counts(positive: NDArray, score: NDArray, weights: NDArray, start: int) -> Counts:
     curve = binary_curve(positive, score, weights)
     none = np.zeros((len(weights), 1))
     true, false = (np.hstack([none, part]) for part in curve)
-    return Counts(true, false, true[:, -1:], false[:, -1:])
+    return Counts(true[:, start:], false[:, start:], true[:, -1:], false[:, -1:])
 
 
 def _best_candidate(counts: Counts, criterion: Any) -> NDArray:
@@ -115,7 +117,7 @@ def _best_candidate(counts: Counts, criterion: Any) -> NDArray:
         kept = counts.true >= (bound - _EXACT) * counts.positives
         return kept.argmax(axis=1)
     kept = counts.negatives - counts.false >= (bound - _EXACT) * counts.negatives
-    return kept.shape[1] - 1 - kept[:, ::-1].argmax(axis=1)
+    return np.where(kept.any(axis=1), kept.shape[1] - 1 - kept[:, ::-1].argmax(axis=1), 0)
 
 
 def choose_threshold(
@@ -134,10 +136,11 @@ def choose_threshold(
         raise ValueError(f"by must be 'pooled' or 'fold', got {by!r}.")
     if len(classes) != 2:
         raise ValueError(f"A threshold is for two classes, but there are {len(classes)}.")
+    _check_patients(repeats, classes, criterion)
     n = 1 + max(int(part.patients.max()) for part in repeats)
     value = float(_chosen(repeats, np.ones((1, n)), criterion, by)[0])
     low, high = bootstrap.interval(_chosen(repeats, bootstrap.patients(n), criterion, by))
-    y = repeats[0].y
+    y = labels_of_patients(repeats)
     n_positive, n_negative = int((y == 1).sum()), int((y == 0).sum())
     _warn_if_few(n_positive, n_negative, classes)
     level = bootstrap.confidence_level
@@ -155,6 +158,37 @@ def choose_threshold(
         confidence_level=level,
         **rates,
     )
+
+
+def labels_of_patients(repeats: Sequence[Any]) -> NDArray:
+    """Class number of each patient of any repeat: a fold may have failed in some of them alone."""
+    patients = np.concatenate([part.patients for part in repeats])
+    _, first = np.unique(patients, return_index=True)
+    return np.concatenate([part.y for part in repeats])[first]
+
+
+def count_folds(repeats: Sequence[Any]) -> int:
+    """Number of folds of a repeat, also where one of them failed in some repeats."""
+    return len({fold for part in repeats for fold in part.fold.tolist()})
+
+
+def _check_patients(repeats: Sequence[Any], classes: Sequence[Any], criterion: Any) -> None:
+    """Raise if a repeat has one class only, or no threshold reaches the specificity."""
+    for number, part in enumerate(repeats):
+        n_of = np.bincount(part.y, minlength=2)
+        if not n_of.all():
+            raise ValueError(
+                f"A threshold needs patients of both classes, but of repeat {number} there are "
+                f"predictions of {n_of[0]} of {classes[0]!r} and {n_of[1]} of {classes[1]!r}. The "
+                "table `failed` names folds that failed."
+            )
+        reachable = float((part.proba[part.y == 0, 1] < 1).mean())
+        if criterion[0] == "specificity" and reachable < criterion[1] - _EXACT:
+            raise ValueError(
+                f"No threshold has a {check_criterion(criterion)}: of repeat {number}, "
+                f"{1 - reachable:.3g} of the patients of {classes[0]!r} have the probability 1 of "
+                f"{classes[1]!r}. The highest specificity that can be reached is {reachable:.3g}."
+            )
 
 
 def _chosen(repeats: Sequence[Any], weights: NDArray, criterion: Any, by: str) -> NDArray:
@@ -181,9 +215,10 @@ def _cuts(part: Any, weights: NDArray, criterion: Any) -> NDArray:
 def _rates(repeats: Sequence[Any], value: float, level: float) -> dict[str, float]:
     """Sensitivity and specificity at the threshold, mean over repeats, with exact intervals."""
     found: dict[str, float] = {}
+    y = labels_of_patients(repeats)
     for name, label in (("sensitivity", 1), ("specificity", 0)):
         shares = [_share(part, part.proba[:, 1] >= value, label) for part in repeats]
-        share, n = float(np.mean(shares)), int((repeats[0].y == label).sum())
+        share, n = float(np.mean(shares)), int((y == label).sum())
         low, high = proportion_interval(share, n, level)
         found |= {name: share, f"{name}_low": low, f"{name}_high": high}
     return found
@@ -213,7 +248,7 @@ def _cross_fitted(repeats: Sequence[Any], criterion: Any) -> dict[str, float]:
 
 
 def _source(repeats: Sequence[Any], by: str, name: str) -> str:
-    n_folds = len(np.unique(repeats[0].fold))
+    n_folds = count_folds(repeats)
     more = f" x {len(repeats)} repeats" if len(repeats) > 1 else ""
     how = "pooled" if by == "pooled" else "median of the folds"
     return f"out-of-fold predictions of {name}, {n_folds} folds{more}, {how}"

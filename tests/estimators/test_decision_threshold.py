@@ -4,6 +4,7 @@ import copy
 import pickle
 
 import numpy as np
+import pandas as pd
 import pytest
 from quick import CLASSIFIERS
 from sklearn.base import clone
@@ -101,13 +102,38 @@ def test_saved_model_keeps_its_threshold(model, tmp_path):
         loaded.set_params(prior=PRIORS[2]).predict(bags)
 
 
-def test_tools_of_scikit_learn_take_the_value(model):
+@pytest.mark.parametrize("positive", ["neg", "pos"])  # the first sorts first
+def test_tools_of_scikit_learn_take_value_and_class(positive):
     bags, y = cohort()
+    model = fitted(pos_label=positive)
+    column = ["neg", "pos"].index(positive)
+    p = np.unique(model.predict_proba(bags)[:, column])
+    t = DecisionThreshold(float(p[5:7].mean()), pos_label=positive)
+    fixed = FixedThresholdClassifier(model, threshold=t.value, pos_label=t.pos_label)
+    expected = with_threshold(model, t).predict(bags).tolist()
+    assert fixed.fit(bags, y).predict(bags).tolist() == expected
+
+
+def test_thresholds_compare_and_hash_whatever_their_prior_is():
+    priors = ([0.9, 0.1], np.array([0.9, 0.1]), pd.Series([0.9, 0.1]))
+    one = DecisionThreshold(0.3, prior=(0.9, 0.1))
+    assert all(DecisionThreshold(0.3, prior=prior) == one for prior in priors)
+    assert DecisionThreshold(0.3, prior=np.array([0.8, 0.2])) != one
+    named = DecisionThreshold(0.3, prior={"neg": 0.9, "pos": np.float64(0.1)})
+    assert named == DecisionThreshold(0.3, prior=pd.Series({"neg": 0.9, "pos": 0.1})) != one
+    assert len({one, named, *(DecisionThreshold(0.3, prior=prior) for prior in priors)}) == 2
+
+
+def test_threshold_moves_to_training_data_with_another_prevalence(model, tmp_path):
+    bags, _ = cohort()
     t = median(model, bags)
-    fixed = FixedThresholdClassifier(model, threshold=DecisionThreshold(t).value)
-    assert (
-        fixed.fit(bags, y).predict(bags).tolist() == with_threshold(model, t).predict(bags).tolist()
-    )
+    half = DecisionThreshold(t, prior={"neg": 0.5, "pos": 0.5}, pos_label="pos")
+    clf = with_threshold(model, half)  # trained on a third of "pos"
+    moved = moved_threshold(t, np.array([0.5, 0.5]), np.array([2 / 3, 1 / 3]), 1)
+    assert clf.decision_threshold_ == pytest.approx(moved)
+    loaded = load_model(save_model(clf, tmp_path / "m.zip"))
+    assert loaded.decision_threshold == half
+    assert loaded.predict(bags).tolist() == clf.predict(bags).tolist()
 
 
 @pytest.mark.parametrize("before", PRIORS, ids=str)
@@ -195,7 +221,7 @@ def test_evaluations_and_tables_decide_at_the_threshold(model):
     assert result.folds["threshold_source"].str.contains("decision_threshold").all()
     with pytest.warns(UserWarning, match="rests on 8 patients of 'pos' and 16 of 'neg'"):
         chosen = result.threshold()
-    assert (chosen.prior, chosen.pos_label) == ("training", "pos")
+    assert (chosen.prior, chosen.pos_label) == (pytest.approx({"neg": 2 / 3, "pos": 1 / 3}), "pos")
     final = with_threshold(model, chosen)
     external, labels = cohort("X", seed=1)
     found = evaluate_external(final, external, labels, n_bootstrap=10)

@@ -87,6 +87,38 @@ def test_draw_without_a_class_has_no_threshold():
     assert np.isnan(best_cuts(y == 1, p, np.array([[1, 0], [0, 1]]), "youden")).all()
 
 
+def test_negatives_with_probability_one_limit_the_specificity():
+    y, p = scores(40, 40)
+    p[np.flatnonzero(y == 0)[:4]] = 1.0
+    assert chosen(("specificity", 0.9), y=y, p=p).specificity == pytest.approx(0.9)
+    for by in ("pooled", "fold"):
+        with pytest.raises(ValueError, match=r"0\.1 of the patients of 'neg' .* reached is 0\.9\."):
+            chosen(("specificity", 0.95), y=y, p=p, by=by)
+    found = chosen(("sensitivity", 0.01), y=y, p=p)  # whoever has the probability 1 is called
+    assert found.sensitivity == (p[y == 1] >= found.value).mean() >= 0.01
+
+
+def test_probability_one_is_positive_at_each_candidate():
+    y, p = np.array([0, 1, 0]), np.array([1.0, 1.0, 0.4])
+    cuts = best_cuts(y == 1, p, np.ones((1, 3)), ("specificity", 0.5))
+    assert 0.4 < cuts[0] < 1
+    assert best_cuts(y == 1, p, np.ones((1, 3)), ("specificity", 0.9)) == cuts  # the highest
+    assert best_cuts(y == 1, np.ones(3), np.ones((1, 3)), "youden") <= 1
+
+
+def test_patients_of_all_repeats_count_and_each_repeat_needs_both_classes():
+    y, p = scores(30, 60)
+    whole = part(y, p)
+    failed = whole.take(whole.fold != 0)
+    for repeats in ([failed, whole], [whole, failed]):
+        found = choose_threshold(repeats, ("neg", "pos"), "youden", Bootstrap(20, 0.95, 0))
+        assert (found.n_positive, found.n_negative) == (30, 60)
+        assert "3 folds x 2 repeats" in found.source
+    one = whole.take(whole.y == 0)
+    with pytest.raises(ValueError, match=r"of repeat 1 there are .* 60 of 'neg' and 0 of 'pos'"):
+        choose_threshold([whole, one], ("neg", "pos"), "youden", Bootstrap(20, 0.95, 0))
+
+
 def test_threshold_by_fold_is_the_median_of_the_folds():
     y, p = scores()
     whole = part(y, p)
@@ -147,7 +179,7 @@ def test_three_classes_and_unknown_units_raise():
         DecisionThreshold(1.5)
 
 
-def evaluation(priors, n_validation=None):
+def evaluation(priors, n_validation=None, shares=None):
     y, p = scores(20, 20)
     study = as_study(np.ones((40, 1)), y)
     y = study.labels
@@ -164,6 +196,7 @@ def evaluation(priors, n_validation=None):
             0.0,
             prior=prior,
             n_validation=n_validation,
+            shares=None if shares is None else {0: 1 - shares[k], 1: shares[k]},
         )
         for k, prior in enumerate(priors)
     ]
@@ -173,6 +206,10 @@ def evaluation(priors, n_validation=None):
 def test_threshold_of_an_evaluation_refers_to_the_prior_of_its_models():
     assert evaluation(["training", "training"]).threshold().prior == "training"
     assert evaluation(["sampler", "training"]).threshold().prior is None
+    found = evaluation(["training", "training"], shares=[0.2, 0.4]).threshold()
+    assert found.prior == pytest.approx({0: 0.7, 1: 0.3})
+    assert "prior={0: 0.7, 1: 0.3}" in str(found)
+    assert evaluation(["sampler", "training"], shares=[0.2, 0.4]).threshold().prior is None
 
 
 def test_thresholds_of_a_small_validation_part_warn_with_its_size():
