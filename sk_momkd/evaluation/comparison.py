@@ -23,11 +23,13 @@ from .results import (
     mean_auroc,
     mean_fold_auroc,
     resampled_weights,
+    threshold_note,
 )
 from .routing import accepts, agreed_pos_label
-from .small_samples import is_small, student_quantile
+from .small_samples import is_small, small_sample_note, student_quantile
 from .statistics import Bootstrap, delong_test, holm
 from .study import Plan, Study, as_study, make_plan
+from .thresholds import labels_of_patients
 
 _TOLERANCE = 1e-12  # AUROCs that differ by rounding alone are a tie
 
@@ -234,12 +236,15 @@ def compare(
 
 
 def joint_note(evaluations: Mapping[str, Evaluation]) -> str:
-    """Folds that failed in each evaluation, then what the first says of its patients."""
+    """Folds that failed and thresholds of each evaluation, then how to read few patients."""
     failures = [e.failures for e in evaluations.values() if e.failures]
     if failures:
         failures.append("Differences are over the folds that neither of the two failed.")
+    noted = {name: threshold_note(e.folds) for name, e in evaluations.items()}
+    thresholds = [f"{name}: {note}" for name, note in noted.items() if note]
     one = next(iter(evaluations.values()))
-    return " ".join([*failures, one.note.removeprefix(one.failures).strip()]).strip()
+    few = small_sample_note(one.classes, labels_of_patients(one.repeats))
+    return " ".join([*failures, *thresholds, few]).strip()
 
 
 def in_both(

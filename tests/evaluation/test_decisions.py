@@ -224,6 +224,10 @@ def test_comparison_and_external_evaluation_decide_as_predict(cohort, pooled_lr)
     fixed = FixedThresholdClassifier(pooled_lr, threshold=0.0)
     both = compare({"at 0": fixed, "plain": pooled_lr}, bags, y, cv=FOLDS, n_bootstrap=20)
     assert both.summary.loc["at 0", ["sensitivity", "specificity"]].tolist() == [1, 0]
+    assert both.note.startswith("at 0: Accuracies, F1")
+    assert "plain: " not in both.note
+    both = compare({"plain": pooled_lr, "at 0": fixed}, bags, y, cv=FOLDS, n_bootstrap=20)
+    assert "at 0: Accuracies, F1" in both.note  # also where it is not the first
     fitted = fixed.fit(bags, y)
     other = BagSequence(Bag(bag.features, patient_id=f"X{i:02d}") for i, bag in enumerate(bags))
     alone = evaluate_external(fitted, other, y, n_bootstrap=20)
