@@ -10,7 +10,7 @@ import re
 import stat
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -42,9 +42,16 @@ def require_new_or_model(path: Path, *, overwrite: bool) -> None:
 
     Raises
     ------
+    ModelFileError
+        If the name is that of a pickle, which `load_model` would not open.
     FileExistsError
         If something else is there, or a model without `overwrite`.
     """
+    if path.suffix.lower() in _PICKLES:
+        raise ModelFileError(
+            f"{path} has the suffix of a pickle, which load_model refuses, and a saved model is "
+            f"none. Save it to {str(path.with_suffix('.zip'))!r}, or without suffix to a folder."
+        )
     if not os.path.lexists(path):
         return
     if not overwrite:
@@ -52,21 +59,30 @@ def require_new_or_model(path: Path, *, overwrite: bool) -> None:
     if path.is_dir() == is_archive(path):
         kind = "folder" if path.is_dir() else "file"
         raise FileExistsError(f"{path} is a {kind}, which no model of this name replaces.")
-    if path.is_file():
-        return
-    if not (path / MANIFEST).is_file() and any(path.iterdir()):
-        raise FileExistsError(f"{path} is a folder that holds no model, so it is not replaced.")
-    other = [p.name for p in path.iterdir() if not _may_be_part(p)]
-    if other:
+    kind, names = _held(path)
+    if MANIFEST not in names and (names or kind == "file"):
+        raise FileExistsError(f"{path} is a {kind} that holds no model, so it is not replaced.")
+    if other := [name for name, is_file in names.items() if not is_file or not _may_be_part(name)]:
         raise FileExistsError(
             f"{path} has files beside its model, which replacing it would remove: "
             f"{first_few(sorted(other))}. Move them, or choose another path."
         )
 
 
-def _may_be_part(path: Path) -> bool:
+def _held(path: Path) -> tuple[str, dict[str, bool]]:
+    """Kind of what is at `path`, and the names in it with whether each is a file."""
+    if path.is_dir():
+        return "folder", {inner.name: inner.is_file() for inner in path.iterdir()}
+    with suppress(*PARSER_ERRORS):  # of a file that is no zip, or of a link that leads nowhere
+        if path.is_file():  # a pipe would wait
+            with zipfile.ZipFile(path) as archive:
+                return "file", dict.fromkeys(archive.namelist(), True)
+    return "file", {}
+
+
+def _may_be_part(name: str) -> bool:
     own = {MANIFEST, *_OPTIONAL, "model.json", "model.safetensors"}
-    return path.is_file() and (path.name in own or path.suffix == ".skops")
+    return name in own or Path(name).suffix == ".skops"
 
 
 def write_parts(path: Path, parts: Mapping[str, bytes], card: str, facts: dict[str, Any]) -> None:

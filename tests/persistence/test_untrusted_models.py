@@ -69,6 +69,9 @@ def refused(path, said):
 def test_pickle_is_refused_by_name_and_never_opened(tmp_path, suffix):
     os.mkfifo(tmp_path / f"model{suffix}")  # opening it would wait for a writer
     refused(tmp_path / f"model{suffix}", "is a pickle by its name.*was not opened")
+    with pytest.raises(ModelFileError, match=r"suffix of a pickle.*other\.zip"):
+        save_model(BagPooling(), tmp_path / f"other{suffix}")
+    assert len(list(tmp_path.iterdir())) == 1
 
 
 def test_pickles_under_other_names_are_not_unpickled(tmp_path):
@@ -445,6 +448,22 @@ def test_other_files_and_folders_are_never_replaced(tmp_path):
         save_model(BagPooling(), tmp_path / "folder.zip", overwrite=True)
     with pytest.raises(FileNotFoundError, match="no folder"):
         save_model(BagPooling(), tmp_path / "nowhere" / "model")
+    (tmp_path / "text.zip").write_text("mine")
+    os.mkfifo(tmp_path / "pipe.zip")
+    (tmp_path / "link.zip").symlink_to(tmp_path / "nowhere.zip")
+    for name, part in (("slides.zip", "slides.csv"), ("empty.zip", None)):
+        with zipfile.ZipFile(tmp_path / name, "w") as archive:
+            archive.writestr(part, "id") if part else None
+    for name in ("text.zip", "pipe.zip", "link.zip", "slides.zip", "empty.zip"):
+        with pytest.raises(FileExistsError, match=rf"{name} is a file that holds no model"):
+            save_model(BagPooling(), tmp_path / name, overwrite=True)
+    assert zipfile.ZipFile(tmp_path / "slides.zip").namelist() == ["slides.csv"]
+    assert (tmp_path / "text.zip").read_text() == "mine"
+    path = save_model(BagPooling(), tmp_path / "model.zip")
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("notes.txt", "mine")
+    with pytest.raises(FileExistsError, match=r"files beside its model.*'notes.txt'"):
+        save_model(BagPooling(), path, overwrite=True)
     assert (tmp_path / "data" / "slides.csv").read_text() == "id"
 
 
