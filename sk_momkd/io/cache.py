@@ -139,7 +139,9 @@ class CachedFile:
         """Like `read`, but the features of a copy are read as they are sliced."""
         self.file.require_unchanged()
         states = self._states()
-        key = f"{self._digest(states)}.{self.file.format}.{self.dtype}.{_SCHEMA}"
+        # What is read with allow_constant may lack content, which others must be told.
+        reader = f"{self.file.format}.constant" if self.allow_constant else self.file.format
+        key = f"{self._digest(states)}.{reader}.{self.dtype}.{_SCHEMA}"
         place = Path(self.folder) / f"{key}.bag"
         with ExitStack() as stack:
             identity = self._identity(states)

@@ -243,6 +243,17 @@ def test_cached_bag_keeps_what_the_bag_was_given(bags, tmp_path):
     assert cached._may_be_constant(n)
 
 
+def test_copy_of_lost_chunks_is_for_those_who_allow_them(tmp_path):
+    zarr = pytest.importorskip("zarr")
+    array = zarr.create_array(tmp_path / "S1.zarr", shape=(50, 8), chunks=(10, 8), dtype="f4")
+    array[10:] = X[10:]
+    allowed = read_bags(tmp_path / "S1.zarr", allow_constant=True)
+    copy = cache_bags(allowed, tmp_path / "cache", dtype="float32")[0].features
+    np.testing.assert_array_equal(copy[10:], X[10:])
+    with pytest.raises(BagFileError, match="lacks 1 of 5 chunks"):
+        cache_bags(read_bags(tmp_path / "S1.zarr"), tmp_path / "cache", dtype="float32")[0].load()
+
+
 def test_cache_folder_that_cannot_be_made_or_vanishes(bags, tmp_path):
     with pytest.raises(BagFileError, match="cannot be a folder of copies"):
         cache_bags(bags, tmp_path / "S1.h5")
