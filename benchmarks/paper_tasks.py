@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,8 +13,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from sk_momkd import Bag, BagSequence, PatientStratifiedKFold, load_cohort, simulate_cohort
-from sk_momkd.evaluation.external import check_no_overlap
 from sk_momkd.evaluation.study import Plan, Study, as_study, make_plan
+from sk_momkd.exceptions import LeakageError
 
 SIMULATED = {
     "visible": {},
@@ -107,8 +108,18 @@ def tasks_from_files(options: argparse.Namespace) -> list[Task]:
     ]
     for task in tasks:
         if task.external is not None:
-            check_no_overlap(task.external, frozenset(task.study.names))
+            require_others(task.external.names, task.study.names)
     return tasks
+
+
+def require_others(elsewhere: Iterable[str], trained: Iterable[str]) -> None:
+    """Raise if a patient of the external cohort is also one of the training cohort."""
+    shared = sorted(set(elsewhere) & set(trained))
+    if shared:
+        raise LeakageError(
+            f"{len(shared)} patients of the external cohort are also in the training cohort; the "
+            f"first is {shared[0]}. Leave them out of one of them."
+        )
 
 
 def simulated_tasks(options: argparse.Namespace) -> list[Task]:

@@ -265,6 +265,7 @@ class BaseMILClassifier(ClassifierMixin, WithOptions):
     }
     _uses_omics: ClassVar[bool] = False
     _keeps_omics_branch: ClassVar[bool] = False
+    _balances_by_weight: ClassVar[bool] = True  # class_weight="balanced" sums sample weights
     _fitted: ClassVar[tuple[str, ...]] = (  # what a saved model holds beside the networks
         "classes_",
         "pos_label_",

@@ -121,8 +121,11 @@ class PrivilegedClassifier(MetaEstimatorMixin, ClassifierMixin, Parameters):
     with a warning. A `weight` that is given is used, or raises.
 
     The steps of a pipeline before the last are fitted on the samples as they are. A classifier
-    that splits its training data, such as ``GridSearchCV`` or ``CalibratedClassifierCV``, belongs
-    around this class and not into it, because copies of one sample would be on both sides.
+    that splits its training data is refused with omics, because copies of one sample would be on
+    both sides: ``GridSearchCV`` and ``CalibratedClassifierCV`` belong around this class, and early
+    stopping, ``probability=True`` and ``oob_score=True`` are to be switched off.
+    ``early_stopping="auto"`` does not stop on copies, and ``class_weight="balanced"`` weighs the
+    classes by the labels.
 
     References
     ----------
@@ -199,7 +202,8 @@ class PrivilegedClassifier(MetaEstimatorMixin, ClassifierMixin, Parameters):
         BagError, OmicsError, LeakageError, ValueError
             If the input is unusable.
         TypeError
-            If omics is given and the classifier inside takes no ``sample_weight``.
+            If omics is given and the classifier inside takes no ``sample_weight``, splits its
+            training data, or has class weights that cannot be found from copies.
         """
         self._validate_params()
         for name in [name for name in vars(self) if name.endswith("_") and name[0] != "_"]:

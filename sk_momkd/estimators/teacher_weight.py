@@ -187,7 +187,8 @@ def judge(
             X_held = head.transform(X_held)
         for number, weight in enumerate(WEIGHTS):
             targets = _targets(teacher, samples, temperature, weight, fold)
-            fitted = fit_last(clone(last_step(student)), X, samples.classes, targets)
+            last = clone(last_step(student))
+            fitted = fit_last(last, X, known.classes, known.numbers, targets)
             scores[number, held] = _class_scores(fitted, X_held)
     return _by_patient(samples, scores, teacher)
 

@@ -1,18 +1,29 @@
 """Any classifier with an omics teacher: exact soft targets, no leak, and the chosen weight."""
 
 import pickle
+import warnings
 
 import numpy as np
 import pandas as pd
 import pytest
+from quick import CLASSIFIERS, quick
 from scipy.special import expit, logit
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.calibration import CalibratedClassifierCV
-from sklearn.linear_model import LogisticRegression
+from sklearn.ensemble import (
+    BaggingClassifier,
+    GradientBoostingClassifier,
+    HistGradientBoostingClassifier,
+    RandomForestClassifier,
+)
+from sklearn.linear_model import LogisticRegression, RidgeClassifier, SGDClassifier
+from sklearn.metrics import accuracy_score
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from sklearn.svm import SVC, NuSVC
+from sklearn.tree import DecisionTreeClassifier
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from sk_momkd import (
@@ -28,7 +39,14 @@ from sk_momkd import (
 )
 from sk_momkd.data.omics import as_omics
 from sk_momkd.estimators.cross_fitted_teacher import cross_fit
-from sk_momkd.estimators.soft_targets import at_class_shares, fit_last, mixed_targets
+from sk_momkd.estimators.privileged import seeded_clone
+from sk_momkd.estimators.soft_targets import (
+    at_class_shares,
+    fit_last,
+    mixed_targets,
+    require_weights,
+    weighted_copies,
+)
 from sk_momkd.estimators.teacher_evidence import (
     Evidence,
     auroc_and_influence,
@@ -77,7 +95,7 @@ def test_weighted_copies_are_exact_soft_targets():
     hard, soft = np.eye(2)[y], np.random.default_rng(1).dirichlet([1, 1], size=len(y))
     targets = mixed_targets(hard, soft, np.ones(len(y), bool), 0.75)
     model = LogisticRegression(C=0.3, tol=1e-10, max_iter=1000)
-    fit_last(model, X.to_numpy(), np.array([0, 1]), targets)
+    fit_last(model, X.to_numpy(), np.array([0, 1]), y, targets)
     # At the minimum of cross-entropy with soft targets plus the penalty, the gradient is zero.
     error = model.predict_proba(X.to_numpy())[:, 1] - (0.25 * y + 0.75 * soft[:, 1])
     np.testing.assert_allclose(X.to_numpy().T @ error + model.coef_[0] / 0.3, 0, atol=1e-4)
@@ -106,7 +124,7 @@ def test_fit_given_weight_is_the_classifier_on_the_soft_labels():
     z = omics.loc[X.index, 0].to_numpy(np.float32)
     soft = expit(2 * z / z.std())
     soft = at_class_shares(np.stack([1 - soft, soft], axis=1), np.eye(2)[y])
-    expected = fit_last(LogisticRegression(), X, np.array([0, 1]), soft)
+    expected = fit_last(LogisticRegression(), X, np.array([0, 1]), y, soft)
     np.testing.assert_allclose(clf.predict_proba(X), expected.predict_proba(X), atol=1e-6)
     assert clf.predict_proba(X)[:, 1].mean() == pytest.approx(y.mean(), abs=1e-3)
     assert (clf.weight_, clf.n_paired_, len(clf.teacher_report_)) == (1, 60, 0)
@@ -122,6 +140,50 @@ def test_fit_pipeline_fits_its_first_steps_on_the_samples_and_the_last_on_copies
     alone = PrivilegedClassifier(LogisticRegression(), weight=0.5, random_state=0)
     alone.fit(pd.DataFrame(scaled, index=X.index), y, omics=partly)
     np.testing.assert_allclose(clf.predict_proba(X), alone.predict_proba(scaled), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "inner",
+    [
+        *(RidgeClassifier(), LogisticRegression(), SVC(kernel="linear"), SGDClassifier()),
+        DecisionTreeClassifier(max_depth=1),
+        HistGradientBoostingClassifier(max_iter=2, min_samples_leaf=5),
+    ],
+    ids=lambda inner: type(inner).__name__,
+)
+def test_balanced_classes_are_those_of_the_labels(inner):
+    inner = seeded_clone(inner, 0).set_params(class_weight="balanced")
+    random = np.random.default_rng(0)
+    y, classes = (np.arange(80) % 8 == 0).astype(int), np.array(["high", "low"])
+    X = random.normal(size=(80, 3)) + y[:, None]
+    targets = mixed_targets(np.eye(2)[y], random.dirichlet([1, 1], 80), np.ones(80, bool), 0.5)
+    found = fit_last(inner, X, classes, y, targets)
+    expected = clone(inner).set_params(class_weight=None)
+    samples, numbers, weights = weighted_copies(targets)
+    weights *= np.array([80 / 140, 80 / 20])[numbers]
+    expected.fit(X[samples], classes[numbers], sample_weight=weights)
+    np.testing.assert_array_equal(found.predict(X), expected.predict(X))
+    assert (found.predict(X) == "low").sum() > 10
+    assert found.class_weight == "balanced"
+
+
+def test_balanced_classes_are_the_same_with_a_teacher_of_almost_no_weight():
+    X, y, _ = cohort(80)
+    y = np.where(np.arange(80) % 4 == 0, y, 0)
+    targets = mixed_targets(np.eye(2)[y], np.full((80, 2), 0.5), np.ones(80, bool), 1e-9)
+    found = fit_last(RidgeClassifier(class_weight="balanced"), X, np.array([0, 1]), y, targets)
+    expected = RidgeClassifier(class_weight="balanced").fit(X, y)
+    np.testing.assert_allclose(found.decision_function(X), expected.decision_function(X), atol=1e-6)
+
+
+def test_automatic_early_stopping_does_not_count_copies():
+    random = np.random.default_rng(0)
+    y = np.arange(5100) % 2
+    X, targets = random.normal(size=(5100, 1)), np.full((5100, 2), 0.5)
+    model = HistGradientBoostingClassifier(max_iter=1, max_leaf_nodes=2)
+    fit_last(model, X, np.array([0, 1]), y, targets)
+    assert not model.do_early_stopping_
+    assert model.early_stopping == "auto"
 
 
 @pytest.mark.parametrize("weight", ["auto", 0.0])
@@ -256,13 +318,39 @@ def test_ids_are_those_of_the_index_or_of_patient_ids():
     [
         (KNeighborsClassifier(), "takes no sample_weight"),
         (CalibratedClassifierCV(LogisticRegression()), "Put it around PrivilegedClassifier"),
+        (SGDClassifier(early_stopping=True), "SGDClassifier with early_stopping=True splits"),
+        (GradientBoostingClassifier(n_estimators=3, n_iter_no_change=2), "n_iter_no_change=None"),
+        (RandomForestClassifier(5, oob_score=accuracy_score), "Set oob_score=False"),
+        (BaggingClassifier(SGDClassifier(early_stopping=True), 2), "Set early_stopping=False"),
+        (RandomForestClassifier(5, class_weight="balanced_subsample"), "Give a dict"),
+        (
+            BaggingClassifier(RidgeClassifier(class_weight="balanced"), 2),
+            "of RidgeClassif",
+        ),
     ],
 )
 def test_fit_unsuitable_classifier_is_refused_with_omics(inner, message):
     X, y, omics = cohort()
     with pytest.raises(TypeError, match=message):
         PrivilegedClassifier(make_pipeline(StandardScaler(), inner)).fit(X, y, omics=omics)
-    assert PrivilegedClassifier(inner).fit(X, y).predict(X).shape == (60,)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Some inputs do not have OOB scores")
+        assert PrivilegedClassifier(inner).fit(X, y).predict(X).shape == (60,)
+
+
+@pytest.mark.parametrize("kind", [SVC, NuSVC])
+def test_probabilities_of_inner_folds_are_refused(kind):
+    require_weights(kind())
+    with pytest.raises(TypeError, match="Set probability=False"):
+        require_weights(kind(probability=True))
+
+
+@pytest.mark.parametrize("name", CLASSIFIERS)
+def test_validation_part_of_copies_is_refused(name):
+    classifier = quick(name)
+    require_weights(classifier.set_params(early_stopping=False, class_weight="balanced"))
+    with pytest.raises(TypeError, match=r"with early_stopping=True .* Set early_stopping=False"):
+        require_weights(classifier.set_params(early_stopping=True))
 
 
 def test_few_paired_patients_give_weight_zero_with_the_reason():

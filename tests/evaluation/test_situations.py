@@ -29,7 +29,7 @@ from sk_momkd import (
     read_bags,
     seed_spread,
 )
-from sk_momkd.evaluation.results import escaped
+from sk_momkd.evaluation.results import VALIDATION_PART, escaped
 from sk_momkd.evaluation.routing import warn_if_patients_are_split
 from sk_momkd.reporting.html.context import ReportContext
 from sk_momkd.reporting.html.result_sections import calibration_section
@@ -175,9 +175,11 @@ def test_caption_of_the_decision_curve_speaks_of_thresholds_only_where_there_are
 
     result = evaluate(pooled(), BAGS, Y, cv=2, n_bootstrap=20)
     assert "Marks show" not in section(result)
-    assert "chose no threshold" in section(result)
-    chosen = replace(result, folds=result.folds.assign(threshold=0.4))
-    assert "Marks show the thresholds" in section(chosen)
+    assert "chose the threshold" not in section(result)
+    by_part = result.folds.assign(threshold=0.4, threshold_source=VALIDATION_PART)
+    chosen = section(replace(result, folds=by_part))
+    assert "Marks show the thresholds" in chosen
+    assert "chose the threshold with the best F1" in chosen
 
 
 @pytest.mark.parametrize(
