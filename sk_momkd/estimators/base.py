@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass, fields, replace
 from numbers import Real
 from typing import Any, ClassVar, Self
@@ -517,16 +517,6 @@ class BaseMILClassifier(ClassifierMixin, WithOptions):
 
     def _graph_spec(self) -> GraphSpec:
         return GraphSpec("none")
-
-    @contextmanager
-    def _restored_if_interrupted(self) -> Iterator[None]:
-        """Leave what an earlier fit has learned if the user interrupts this one."""
-        before = dict(self.__dict__)
-        try:
-            yield
-        except KeyboardInterrupt:
-            self.__dict__ = before
-            raise
 
     def _fit(self, X: Any, y: Any, omics: Any, groups: Any, sample_weight: Any) -> Self:
         """What `fit` of every classifier does."""

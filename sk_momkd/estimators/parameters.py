@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import Field, dataclass, field
 from numbers import Integral, Real
 from typing import Any, ClassVar, Self
@@ -47,6 +48,16 @@ class Parameters(BaseEstimator):
         super().__init_subclass__(**kwargs)
         own = {k: v.metadata["allowed"] for k, v in vars(cls).items() if isinstance(v, Field)}
         cls._parameter_constraints = {**cls._parameter_constraints, **own}
+
+    @contextmanager
+    def _restored_if_interrupted(self) -> Iterator[None]:
+        """Leave what an earlier fit has learned if the user interrupts this one."""
+        before = dict(self.__dict__)
+        try:
+            yield
+        except KeyboardInterrupt:
+            self.__dict__ = before
+            raise
 
 
 class WithOptions(Parameters):

@@ -205,23 +205,35 @@ class PrivilegedClassifier(MetaEstimatorMixin, ClassifierMixin, Parameters):
             If omics is given and the classifier inside takes no ``sample_weight``, splits its
             training data, or has class weights that cannot be found from copies.
         """
+        with self._restored_if_interrupted():
+            return self._fit(X, y, omics, groups, patient_ids)
+
+    def _fit(self, X: Any, y: Any, omics: Any, groups: Any, patient_ids: Any) -> Self:
+        samples, bags = self._validate(X, y, groups, patient_ids)
+        seed = int(check_random_state(self.random_state).randint(_SEEDS))
+        student = seeded_clone(self.estimator, seed)
+        _, group_of_sample = patients_and_groups(bags, bags, groups)
+        with config_context(enable_metadata_routing=False):
+            choice = self._choose(student, samples, bags, omics, group_of_sample, seed)
+            self.estimator_ = fit_softly(
+                student, samples.X, self.classes_, samples.numbers, choice.targets
+            )
+        self.weight_, self.n_paired_ = choice.weight, choice.n_paired
+        self.teacher_report_, self.teacher_verdict_ = choice.report, choice.verdict
+        return self
+
+    def _validate(
+        self, X: Any, y: Any, groups: Any, patient_ids: Any
+    ) -> tuple[Samples, BagSequence]:
+        """Check parameters, samples and labels; forget an earlier fit."""
         self._validate_params()
         for name in [name for name in vars(self) if name.endswith("_") and name[0] != "_"]:
             delattr(self, name)  # a fit that fails leaves no model behind
         X, bags = self._check(X, patient_ids)
         self.classes_, self.pos_label_, labels = encode_labels(self, y, bags)
         check_consistent_length(bags, groups)
-        seed = int(check_random_state(self.random_state).randint(_SEEDS))
-        student = seeded_clone(self.estimator, seed)
-        _, group_of_sample = patients_and_groups(bags, bags, groups)
         numbers = network_order(self.classes_, self.pos_label_)[labels]
-        samples = Samples(X, numbers, self.classes_, bags.groups())
-        with config_context(enable_metadata_routing=False):
-            choice = self._choose(student, samples, bags, omics, group_of_sample, seed)
-            self.estimator_ = fit_softly(student, X, self.classes_, samples.numbers, choice.targets)
-        self.weight_, self.n_paired_ = choice.weight, choice.n_paired
-        self.teacher_report_, self.teacher_verdict_ = choice.report, choice.verdict
-        return self
+        return Samples(X, numbers, self.classes_, bags.groups()), bags
 
     def _choose(
         self, student: Any, samples: Samples, bags: BagSequence, omics: Any, groups: Any, seed: int

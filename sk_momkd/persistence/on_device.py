@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from ..estimators.base import BaseMILClassifier
+from ..estimators.parameters import Parameters
 from ..training.config import resolve_device
 from .sklearn_steps import is_of_sklearn
 
@@ -55,5 +56,5 @@ def classifiers_in(value: Any, seen: set[int]) -> Iterator[BaseMILClassifier]:
     elif isinstance(value, list | tuple):
         for item in value:
             yield from classifiers_in(item, seen)
-    elif is_of_sklearn(value) and hasattr(value, "__dict__"):
+    elif isinstance(value, Parameters) or (is_of_sklearn(value) and hasattr(value, "__dict__")):
         yield from classifiers_in(vars(value), seen)

@@ -285,6 +285,38 @@ def test_save_model_keeps_predictions_and_the_verdict(bag_cohort, tmp_path):
     assert loaded.teacher_verdict_ == clf.teacher_verdict_
 
 
+def test_loaded_model_moves_the_classifier_inside(bag_cohort, tmp_path):
+    bags, y, _ = bag_cohort
+    inside = quick("ABMILClassifier", max_epochs=1, early_stopping=False)
+    clf = PrivilegedClassifier(inside, weight=0.0).fit(bags, y)
+    clf.estimator.device = clf.estimator_.device = "xpu"
+    path = save_model(clf, tmp_path / "model.zip")
+    loaded = load_model(path, device="cpu")
+    assert loaded.estimator.device == loaded.estimator_.device == "cpu"
+    with pytest.warns(UserWarning, match="absent here"):
+        assert load_model(path).estimator_.device == "auto"
+
+
+def test_interrupted_refit_leaves_the_earlier_model():
+    class Interrupted(LogisticRegression):
+        def fit(self, X, y, sample_weight=None):
+            raise KeyboardInterrupt
+
+    X, y, _ = cohort()
+    clf = PrivilegedClassifier(LogisticRegression(), weight=0.0).fit(X, y)
+    expected = clf.predict_proba(X)
+    with pytest.raises(KeyboardInterrupt):
+        clf.set_params(estimator=Interrupted()).fit(X, 1 - y)
+    np.testing.assert_array_equal(clf.predict_proba(X), expected)
+
+
+def test_ambiguous_names_warn_at_the_call_of_fit():
+    X, y, _ = cohort()
+    with pytest.warns(UserWarning, match="pos_label=") as caught:
+        PrivilegedClassifier(LogisticRegression()).fit(X, np.array(["HER2-", "HER2+"])[y])
+    assert caught[0].filename == __file__
+
+
 def test_cross_validation_and_search(bag_cohort):
     bags, y, omics = bag_cohort
     table = align_omics(omics, bags)
