@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import warnings
 import zipfile
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -15,8 +17,8 @@ from numpy.typing import NDArray
 
 from ..data.arrays import BagArrays, to_numpy
 from ..data.bag import BagInfo
-from ..exceptions import BagFileError
-from ..messages import install_hint
+from ..exceptions import BagFileError, FeatureTypeWarning
+from ..messages import first_few, install_hint
 from .local_files import (
     LARGEST_EXPANSION,
     check_zip,
@@ -142,7 +144,7 @@ def _parquet(path: str) -> Iterator[_Content]:
     numbers = [n for n in plain if _is_number(file.schema_arrow.field(n).type)]
     held = {name: name for name in lists} | ({"coords": pair} if pair else {})
     if not set(lists) - {coords_key(lists)}:
-        held["features"] = tuple(numbers)
+        held["features"] = tuple(_feature_columns(numbers))
     metadata = {k.decode(): v.decode() for k, v in (file.schema_arrow.metadata or {}).items()}
 
     def array(name: str) -> NDArray:
@@ -155,6 +157,27 @@ def _parquet(path: str) -> Iterator[_Content]:
     widths = {str(n): len(c) if isinstance(c, tuple) else -1 for n, c in held.items()}
     shapes: dict[str, tuple[int, ...]] = {n: (n_rows, width) for n, width in widths.items()}
     yield _Content(shapes, array, metadata)
+
+
+def _feature_columns(names: list[str]) -> list[str]:
+    """Columns that are numbered, such as feat_0 and feat_1, with a warning about the others.
+
+    Where none are numbered, all are features.
+    """
+    stems = Counter(name.rstrip("0123456789") for name in names if name[-1:].isdigit())
+    stem, n_numbered = max(stems.items(), key=lambda item: item[1], default=("", 0))
+    if n_numbered < 2:
+        return names
+    numbered = [n for n in names if n[-1:].isdigit() and n.rstrip("0123456789") == stem]
+    others = [n for n in names if n not in set(numbered)]
+    if others:
+        warnings.warn(
+            f"Features of parquet bags are the columns {numbered[0]} to {numbered[-1]}; not read "
+            f"as features: {first_few(others)}. Name them alike if they are features.",
+            FeatureTypeWarning,
+            stacklevel=2,
+        )
+    return numbered
 
 
 def _is_number(kind: Any) -> bool:

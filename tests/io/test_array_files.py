@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from sk_momkd import load_cohort, read_bags
-from sk_momkd.exceptions import BagFileError
+from sk_momkd.exceptions import BagFileError, FeatureTypeWarning
 
 X = np.random.default_rng(0).normal(size=(12, 6)).astype(np.float32)
 GRID = np.stack(np.divmod(np.arange(12), 4)[::-1], axis=1) * 512
@@ -312,3 +312,14 @@ def test_links_in_a_zarr_store_are_refused(tmp_path):
     with pytest.raises(BagFileError, match="is a link; allow it with allow_external=True"):
         read_bags(store)[0].load()
     np.testing.assert_array_equal(read_bags(store, allow_external=True)[0].features, X)
+
+
+def test_numbers_beside_numbered_columns_of_parquet_are_named_and_no_features(tmp_path):
+    columns = {"x": [0.0, 256.0], "y": [0.0, 0.0], "tile_id": [7, 8], "level": [0, 0]}
+    features = {"feat_0": [1.0, 2.0], "feat_1": [3.0, 4.0]}
+    write_parquet(pd.DataFrame(columns | features), tmp_path)
+    with pytest.warns(FeatureTypeWarning, match="feat_0 to feat_1.*tile_id.*level"):
+        bag = read_bags(tmp_path)[0].load()
+    np.testing.assert_array_equal(bag.features, [[1, 3], [2, 4]])
+    write_parquet(pd.DataFrame({"area": [1.0, 2.0], "stain": [3.0, 4.0]}), tmp_path)
+    assert read_bags(tmp_path)[0].features.shape == (2, 2)
