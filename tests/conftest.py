@@ -43,7 +43,8 @@ SLOW = (
 # In `make test-all` alone.
 LONG = (
     *("test_real_cohorts.py", "evaluation/test_docs.py", "reporting/test_docs.py"),
-    *("test_readme.py", "reporting/test_browser.py", "io/test_scale.py"),
+    *("inspection/test_docs.py", "test_readme.py", "test_benchmarks.py"),
+    *("reporting/test_browser.py", "io/test_scale.py"),
     "io/test_damaged.py",  # fuzzing
 )
 # Files read back are compared exactly, as is what examples print.

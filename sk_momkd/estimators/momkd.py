@@ -439,8 +439,8 @@ class MoMKDClassifier(TransformerMixin, PrivilegedMILClassifier):
             ``set_output(transform="pandas")`` a DataFrame with the ids of the bags as index.
         """
         check_is_fitted(self)
-        bags = as_bags(X)
-        return indexed_by_slide(self, bags, self._affinities(bags))
+        affinities = self._affinities(X)  # checks X
+        return indexed_by_slide(self, as_bags(X), affinities)
 
     @isolated()
     def _affinities(self, X: Any) -> NDArray:

@@ -250,6 +250,7 @@ def test_labels_of_any_kind_come_back(cohort):
     np.testing.assert_array_equal(decision > 0, clf.predict(bags) == "HER2-")
 
 
+@pytest.mark.long
 def test_three_classes_learn_and_transform():
     random = np.random.default_rng(0)
     y = np.repeat(["a", "b", "c"], 12)
@@ -270,6 +271,13 @@ def test_transform_is_cosine_with_the_memory(cohort):
     affinities = clf.transform(bags)
     assert affinities.shape == (24, 8)
     assert np.abs(affinities).max() <= 1 + 1e-6
+
+
+def test_transform_as_pandas_is_indexed_by_slide(cohort):
+    bags, y, _ = cohort
+    table = fit(bags, y).set_output(transform="pandas").transform(bags)
+    assert list(table.index) == list(bags.ids)
+    assert table.columns[0] == "memory_0_0"
 
 
 def test_predict_without_omics_branch_is_unchanged(cohort):

@@ -100,6 +100,7 @@ def test_teacher_is_gone_after_fit_and_omics_had_its_effect(name, cohort):
     assert (taught.n_paired_, alone.n_paired_) == (21, 0)
 
 
+@pytest.mark.long
 @of_each
 def test_semi_paired_cohort_learns(name):
     bags, y = make_bags(40)

@@ -448,7 +448,7 @@ def test_decision_follows_the_evidence(found, weights, reason):
     assert f"weight {weight:g}" in sentence
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("what", ["labels", "omics"])
 def test_nothing_to_gain_is_weight_zero(what):
     chosen = []

@@ -76,6 +76,7 @@ class Hoarder(DummyClassifier):
         return self
 
 
+@pytest.mark.long
 def test_memory_of_a_fit_is_measured_on_request(noisy_cohort):
     bags, y, _ = noisy_cohort
     methods = {"little": Hoarder(), "much": Hoarder(200), "little again": Hoarder()}

@@ -8,6 +8,7 @@ from sk_momkd.evaluation.cross_validation import evaluate
 from sk_momkd.evaluation.permutation import permutation_check, seed_spread
 
 
+@pytest.mark.long
 def test_permuted_labels_are_near_chance_and_signal_is_found(pooled_lr):
     bags, y = make_bags(40)
     check = permutation_check(pooled_lr, bags, y, n_permutations=19, cv=4)

@@ -102,6 +102,7 @@ def test_raw_attention_without_memory_is_zero_for_an_average_patch():
     np.testing.assert_allclose(np.exp(table["raw_attention"]) / len(table), table["attention"])
 
 
+@pytest.mark.long
 def test_mean_attention_of_several_fits_lies_on_the_planted_region(momkd, training, unseen):
     fits = [small_momkd(random_state=seed) for seed in (1, 2)]
     models = [momkd, *(clf.fit(training.bags, training.y, omics=training.omics) for clf in fits)]

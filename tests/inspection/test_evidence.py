@@ -131,6 +131,7 @@ def auc_of_planted(table, column, cohort, sign=1):
     )
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("positive", [1, 0])
 def test_mean_evidence_of_two_fits_points_to_the_class_of_the_planted_region(
     training, unseen, positive

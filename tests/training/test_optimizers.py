@@ -114,6 +114,7 @@ def test_schedule_follows_its_formula(schedule, expected):
     np.testing.assert_allclose(rates * 1e8, expected, rtol=1e-6)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("optimizer", ["adam", "lookahead_radam"])
 def test_every_optimizer_learns(optimizer):
     bags, y = make_bags(40)
