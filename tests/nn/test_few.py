@@ -7,8 +7,11 @@ import torch
 
 from sk_momkd.losses.momkd import momkd_terms
 from sk_momkd.models.momkd import MoMKD
+from sk_momkd.nn.backend import numba_version
 from sk_momkd.nn.initialization import initialise
 from sk_momkd.training.config import weighted_total
+
+pytestmark = pytest.mark.skipif(numba_version() is None, reason="numba is absent or disabled")
 
 WEIGHTS = {"ce": 0.5, "mse": 0.3, "memory": 0.2, "align_omics": 0.7, "align_wsi": 0.4}
 PRINTED = {"assignment": "euclidean", "commit_reduction": "sum", "commit_memories": "all"}
