@@ -1,12 +1,11 @@
-"""The base of all classifiers of bags: fit in the training fold, predict bag by bag."""
+"""The base of all classifiers of bags: parameters, and what `fit` does."""
 
 from __future__ import annotations
 
 import copy
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
 from numbers import Real
 from typing import Any, ClassVar, Self
 
@@ -15,38 +14,24 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 from sklearn.base import ClassifierMixin
-from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
-from sklearn.utils.validation import check_consistent_length, check_is_fitted
+from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.validation import check_consistent_length
 from torch import nn
 
 from .. import training as engine
-from ..data.omics import OmicsTable, join_omics
 from ..data.patient import patients_and_groups
-from ..data.sequence import BagSequence
 from ..data.validation import check_bags, check_sample_weight, encode_labels, network_order
-from ..exceptions import BagError
-from ..nn.blocks import materialize
 from ..nn.initialization import initialise
 from ..nn.isolation import isolated, own_torch_random_state
 from ..nn.thread_budget import threads_for
-from ..nn.workspace import clear_workspaces
-from ..output import mean_output
 from ..progress import labelled
-from ..training.batches import (
-    BagDataset,
-    FlatBatch,
-    GraphSpec,
-    LossWeights,
-    forward,
-    open_graph,
-    single_bag_batch,
-)
+from ..training.batches import BagDataset, LossWeights
 from ..training.config import Objective, TrainingConfig, resolve_device, resolve_precision
-from ..training.feature_scale import UnlikeTraining, check_scale
+from ..training.feature_scale import check_scale
 from ..training.random_generators import RandomGenerators
 from .bag_weights import check_class_weight, loss_weights
-from .decision_threshold import DecisionThreshold, MovedThreshold, at_prior, check_threshold
-from .network_state import network_from, weights_of
+from .decision_threshold import DecisionThreshold, check_threshold
+from .fitted_state import FittedStateMixin
 from .parameters import (
     AS_TRAINED,
     AT_LEAST_ONE,
@@ -62,67 +47,12 @@ from .parameters import (
     parameter,
 )
 from .prior import class_probabilities, class_shares, shares_in_loss
-from .privileged import PrivilegedOmics, fit_omics, seeded_clone, transform_omics
-from .validation_scores import SavedThresholds, threshold_of_patients
-
-_BLOCK_SIZE = 8192  # instances of a large slide that are in memory at once, in prediction
-
-
-@dataclass(frozen=True)
-class LabelledBags:
-    """Bags with the class number in the network and the group (patient or site) of each.
-
-    `weights` are the sample weights, None where there are none.
-    """
-
-    bags: BagSequence
-    labels: NDArray
-    groups: NDArray
-    weights: NDArray | None = None
-
-    @property
-    def weighed(self) -> NDArray:
-        """Positions of the bags that have a weight above 0."""
-        return np.arange(len(self.bags)) if self.weights is None else np.flatnonzero(self.weights)
-
-    def __getitem__(self, rows: NDArray) -> LabelledBags:
-        weights = None if self.weights is None else self.weights[rows]
-        return LabelledBags(self.bags[rows], self.labels[rows], self.groups[rows], weights)
-
-
-@dataclass(frozen=True)
-class FitData:
-    """What one network is trained on.
-
-    Attributes
-    ----------
-    training : BagDataset
-    validation : BagDataset or None
-    n_genes : int
-        Width of the omics vectors, 0 without omics.
-    generators : RandomGenerators
-    callbacks : list
-        Those of the user.
-    """
-
-    training: BagDataset
-    validation: BagDataset | None
-    n_genes: int
-    generators: RandomGenerators
-    callbacks: list[Any]
-
-    def for_model(self, number: int) -> FitData:
-        """The same data for one model of an ensemble."""
-        callbacks = self.callbacks if number == 0 else engine.fresh_callbacks(self.callbacks)
-        return replace(self, generators=self.generators.for_model(number), callbacks=callbacks)
-
-    def for_teacher(self) -> FitData:
-        """The same data for a teacher network, which the user's callbacks do not see."""
-        return replace(self, generators=self.generators.for_teacher(), callbacks=[])
+from .privileged import PrivilegedOmics
+from .training_data import FitData, LabelledBags
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class BaseMILClassifier(ClassifierMixin, WithOptions):
+class BaseMILClassifier(FittedStateMixin, ClassifierMixin, WithOptions):
     """Classifier of bags of instances.
 
     A subclass is a dataclass of the same kind: a field is a parameter, a repeated field is another
@@ -350,163 +280,6 @@ class BaseMILClassifier(ClassifierMixin, WithOptions):
         with self._restored_if_interrupted():
             return self._fit(X, y, omics, groups, sample_weight)
 
-    def decision_function(self, X: Any) -> NDArray:
-        """Logits of the classes, corrected to the class shares of `prior`.
-
-        Parameters
-        ----------
-        X : bags in any form that `fit` accepts
-
-        Returns
-        -------
-        ndarray of shape (n_bags, n_classes), or (n_bags,) for two classes
-            Of two classes, the logit of the second minus that of the first: the log odds of
-            `predict_proba`.
-        """
-        logits = self._in_class_order(self._logits(X))
-        return logits[:, 1] - logits[:, 0] if logits.shape[1] == 2 else logits
-
-    def predict_proba(self, X: Any) -> NDArray:
-        """Class probabilities, from histology alone.
-
-        Parameters
-        ----------
-        X : bags in any form that `fit` accepts
-
-        Returns
-        -------
-        ndarray of shape (n_bags, n_classes)
-            Columns are in the order of ``classes_``. The row of a bag does not depend on the other
-            bags.
-
-        Notes
-        -----
-        A network that is trained on slides drawn in shares :math:`s_c` gives probabilities for a
-        population with these shares, 1:1 for the balanced sampler. With the shares :math:`q_c` of
-        `prior` the probability is :math:`p_c q_c / s_c`, divided by its sum over the classes
-        (Saerens et al. 2002). This is exact where the network's probabilities are right for the
-        slides that were drawn, and where classes look the same in both populations; labels
-        that are softened, by an omics teacher or otherwise, and further loss terms are assumed to
-        leave that unchanged. Of two classes the ranking of slides stays the same, whatever `prior`
-        is. Without a `decision_threshold`, `predict` takes the most probable class, which for a
-        rare one is seldom its own; for balanced decisions use a threshold.
-        """
-        return self._in_class_order(self._logits(X).softmax(dim=1))
-
-    def predict(self, X: Any) -> NDArray:
-        """Class of each bag: by `decision_threshold`, or by default the most probable one.
-
-        Parameters
-        ----------
-        X : bags in any form that `fit` accepts
-
-        Returns
-        -------
-        ndarray of shape (n_bags,)
-        """
-        check_is_fitted(self)
-        return self._decide(self.predict_proba(X))
-
-    def _decide(self, proba: NDArray) -> NDArray:
-        """Labels for rows of `predict_proba`."""
-        if (threshold := self.decision_threshold_) is None:
-            return self.classes_[proba.argmax(axis=1)]
-        positive = self.classes_.tolist().index(self.pos_label_)
-        reached = proba[:, positive] >= threshold
-        return self.classes_[np.where(reached, positive, 1 - positive)]
-
-    @property
-    def decision_threshold_(self) -> float | None:
-        """Threshold of `predict` at the current `prior`; None for the most probable class."""
-        moved = self._moved_threshold()
-        return None if moved is None else moved.value
-
-    def _moved_threshold(self) -> MovedThreshold | None:
-        check_is_fitted(self)
-        given = self.decision_threshold
-        if given is None:
-            return None
-        threshold = given if isinstance(given, DecisionThreshold) else DecisionThreshold(given)
-        check_threshold(threshold, self.classes_, self.pos_label_)
-        now = self._shares_at(self.prior)
-        before = self._shares_at(self._prior_of(threshold))
-        if threshold.prior is None and not np.allclose(before, now):
-            raise ValueError(
-                f"decision_threshold={threshold.value:g} is a number, which refers to the prior at "
-                f"fit, {self._prior_at_fit!r}; now prior={self.prior!r}. Pass "
-                f"DecisionThreshold({threshold.value:g}, prior={self._prior_at_fit!r}) for the "
-                f"decisions as at fit, or DecisionThreshold({threshold.value:g}, "
-                f"prior={self.prior!r}) for a threshold on the probabilities as they are now."
-            )
-        positive = self.classes_.tolist().index(self.pos_label_)
-        return at_prior(float(threshold.value), before, now, positive)
-
-    @property
-    def threshold_source_(self) -> str:
-        """Whose choice the threshold of `predict` is, in a line."""
-        given = self.decision_threshold
-        named = isinstance(given, DecisionThreshold) and given.criterion
-        return str(given).splitlines()[0] if named else f"decision_threshold={given!r}"
-
-    def _prior_of(self, threshold: DecisionThreshold) -> Any:
-        """The `prior` that a threshold refers to: its own, or that at `fit`."""
-        at_fit = vars(self).get("_prior_at_fit", self.prior)
-        return at_fit if threshold.prior is None else threshold.prior
-
-    def _shares_at(self, prior: Any) -> NDArray:
-        """Class shares that probabilities refer to at a `prior`, in the order of ``classes_``."""
-        as_trained = isinstance(prior, str) and prior == "sampler"
-        return self.sampled_prior_ if as_trained else self._target_prior(prior)
-
-    @property
-    def _network_classes(self) -> NDArray:
-        """Label of each class number of the network; of two, number 1 is the positive class.
-
-        Everything that a network returns by class is in this order.
-        """
-        return self.classes_[network_order(self.classes_, self.pos_label_)]
-
-    def _logits(self, X: Any) -> torch.Tensor:
-        """Logits by class number of the network, corrected to `prior`: float64."""
-        return self._at_prior(self._trained_logits(X))
-
-    def _trained_logits(self, X: Any) -> torch.Tensor:
-        return torch.cat([out.logits for out in self._forward(X)]).double()
-
-    def _at_prior(self, logits: torch.Tensor) -> torch.Tensor:
-        """Logits (..., n_classes) by class number of the network, corrected to `prior`."""
-        if isinstance(self.prior, str) and self.prior == "sampler":
-            return logits
-        target = self._target_prior(self.prior)
-        if np.array_equal(target, self.sampled_prior_):
-            return logits
-        shift = np.log(target / self.sampled_prior_)
-        return logits + torch.from_numpy(shift[network_order(self.classes_, self.pos_label_)])
-
-    def _target_prior(self, prior: Any) -> NDArray:
-        """Class shares of `prior`, in the order of ``classes_``."""
-        if not isinstance(prior, str):
-            return class_probabilities(prior, self.classes_)
-        if prior != "training":  # it may be set after fit, which checks parameters
-            raise ValueError(
-                'prior must be "training", "sampler", or one probability per class, by label or in '
-                f"the order of classes_, got {prior!r}."
-            )
-        if not hasattr(self, "class_prior_"):
-            raise ValueError(
-                f"prior={prior!r} needs the class shares of the training data, which this "
-                'model does not know. Use prior="sampler", or give the class probabilities.'
-            )
-        return self.class_prior_
-
-    def _in_class_order(self, values: torch.Tensor) -> NDArray:
-        """Columns by class number of the network, put into the order of ``classes_``."""
-        return values.numpy()[:, np.argsort(network_order(self.classes_, self.pos_label_))]
-
-    @abstractmethod
-    def _make_module(self, n_features: int, n_genes: int, n_classes: int) -> nn.Module:
-        """The network with arbitrary weights; ``n_genes=0`` without omics."""
-
     @abstractmethod
     def _make_loss(self) -> Objective:
         """Named loss terms and their weights."""
@@ -514,9 +287,6 @@ class BaseMILClassifier(ClassifierMixin, WithOptions):
     def _make_callbacks(self, generator: torch.Generator) -> list[Any]:
         """Callbacks that belong to the method."""
         return []
-
-    def _graph_spec(self) -> GraphSpec:
-        return GraphSpec("none")
 
     def _fit(self, X: Any, y: Any, omics: Any, groups: Any, sample_weight: Any) -> Self:
         """What `fit` of every classifier does."""
@@ -679,36 +449,10 @@ class BaseMILClassifier(ClassifierMixin, WithOptions):
         self._validation = None if validation is None else self._scores(cohort[validation])
         return self
 
-    def _set_networks(self, modules: Sequence[Any], n_genes: int) -> None:
-        """Store networks, and what they were made with: parameters may be set after `fit`."""
-        self.modules_, self.module_ = list(modules), modules[0]
+    def _made_with(self) -> dict[str, Any]:
         own = {f.name for f in fields(type(self))} - {f.name for f in fields(BaseMILClassifier)}
         own -= {"n_genes", "omics_transformer", "teacher", "loss"}
-        made_with = {name: getattr(self, name) for name in sorted(own)}
-        self._network: dict[str, Any] = {"n_genes": n_genes, "made_with": copy.deepcopy(made_with)}
-
-    def _restore_networks(self, weights: Sequence[Mapping[str, NDArray]]) -> None:
-        """Set the networks that have these weights; everything else was restored before.
-
-        Raises
-        ------
-        ValueError
-            If the weights are not those of networks made with the stored parameters.
-        """
-        like_this = type(self)(**self._network["made_with"])
-        sizes = self.n_features_in_, len(self.classes_)
-
-        def make(n_genes: int) -> nn.Module:
-            return like_this._make_module(sizes[0], n_genes, sizes[1])
-
-        self.modules_ = [network_from(make, self._network["n_genes"], one) for one in weights]
-        self.module_ = self.modules_[0]
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        weights = state.get("_weights")
-        super().__setstate__({k: v for k, v in state.items() if k != "_weights"})
-        if weights is not None:
-            self._restore_networks(weights)
+        return {name: getattr(self, name) for name in sorted(own)}
 
     def _train_model(self, data: FitData) -> tuple[nn.Module, pd.DataFrame]:
         """One trained network and its history."""
@@ -768,197 +512,7 @@ class BaseMILClassifier(ClassifierMixin, WithOptions):
         spec = self._graph_spec()
         return BagDataset(part.bags, part.labels, spec, self.n_features_in_, dtype=dtype, **known)
 
-    @property
-    def validation_(self) -> pd.DataFrame | None:
-        """Ids, labels and probabilities, at the current `prior`, of the validation part."""
-        if "_validation" not in vars(self):
-            self._explain_left_out("validation_", "_validation")
-            raise AttributeError(f"This {type(self).__name__} has no validation_ before fit.")
-        if isinstance(self._validation, SavedThresholds):
-            raise AttributeError(
-                f"This {type(self).__name__} was saved without validation_, which holds patients. "
-                "Save it with save_model(..., include_validation=True), or set "
-                "training__pickle_validation=True before it is pickled."
-            )
-        if self._validation is None:
-            return None
-        known, logits = self._validation
-        proba = self._in_class_order(self._at_prior(torch.from_numpy(logits)).softmax(dim=1)).T
-        named = {f"p_{c}": p for c, p in zip(self.classes_, proba, strict=True)}
-        return known.assign(**named)
-
-    def _validation_threshold(self, positive: Any) -> float:
-        """Threshold with the best F1 on the validation part, at the current `prior`; else NaN."""
-        kept = vars(self).get("_validation")
-        if isinstance(kept, SavedThresholds):
-            return kept.at(self._prior_of_probabilities(), positive)
-        table = None if kept is None else self.validation_
-        if table is None:
-            return np.nan
-        return threshold_of_patients(table, self.classes_.tolist(), positive)
-
-    def _prior_of_probabilities(self) -> NDArray | None:
-        """Class shares that probabilities refer to; None for those of the sampler."""
-        as_trained = isinstance(self.prior, str) and self.prior == "sampler"
-        return None if as_trained else self._target_prior(self.prior)
-
-    def __getstate__(self) -> dict[str, Any]:
-        """State for pickles: arrays in place of networks, and no patient unless asked for."""
-        asked_for = self.training is not None and self.training.pickle_validation
-        state = self._state(with_patients=asked_for)
-        if "modules_" in state:
-            state["_weights"] = [weights_of(module) for module in state.pop("modules_")]
-            del state["module_"]
-        return state
-
-    def _state(self, *, with_patients: bool) -> dict[str, Any]:
-        """State of which the validation part is kept, or the thresholds that it gave."""
-        state = dict(super().__getstate__())
-        kept = state.get("_validation")
-        table = None if kept is None or isinstance(kept, SavedThresholds) else self.validation_
-        if table is None or with_patients:
-            return state
-        classes, prior = self.classes_.tolist(), self._prior_of_probabilities()
-        return state | {"_validation": SavedThresholds.of(table, classes, prior)}
-
-    def __copy__(self) -> Self:
-        """A copy with all that `fit` has kept; deep copies hold what pickles do."""
-        twin = object.__new__(type(self))
-        twin.__dict__.update(self.__dict__)
-        return twin
-
-    def _scores(self, part: LabelledBags) -> tuple[pd.DataFrame, NDArray]:
-        """Ids and labels of bags, and their logits as trained, without `prior`."""
-        known = {
-            "bag_id": [bag.bag_id for bag in part.bags],
-            "patient_id": [bag.patient_id for bag in part.bags],
-            "y": self._network_classes[part.labels],
-        }
-        return pd.DataFrame(known), self._trained_logits(part.bags).numpy()
-
-    def _forward(self, X: Any) -> Iterator[Any]:
-        """`MILOutput` of each bag; logits and attention are means over the models."""
-        return map(mean_output, self._forward_models(X))
-
-    def _forward_models(self, X: Any) -> Iterator[list[Any]]:
-        """Output of each model for each bag, which is alone in its batch."""
-        for name, batch, modules in self._single_bag_batches(X):
-            with isolated(), torch.no_grad(), threads_for(batch.x.shape[0] * batch.x.shape[1]):
-                outputs = [forward(module, batch, training=False).to("cpu") for module in modules]
-            if not all(output.logits.isfinite().all() for output in outputs):
-                largest = float(materialize(batch.x).abs().max())
-                raise BagError(
-                    f"{name}: the prediction is not finite; its features reach "
-                    f"{largest:.3g}. Scale them as in training."
-                )
-            yield outputs
-
-    def _single_bag_batches(self, X: Any) -> Iterator[tuple[str, FlatBatch, list[nn.Module]]]:
-        """Name and batch of each bag, and the networks in eval mode on the device of the batch."""
-        check_is_fitted(self)
-        bags, spec = check_bags(self, X, reset=False), self._graph_spec()
-        device, dtype = resolve_device(self.device), getattr(torch, self.precision_)
-        modules = [module.to(device).eval() for module in self.modules_]
-        unlike = UnlikeTraining(getattr(self, "largest_feature_", None))
-        try:
-            for i, bag in enumerate(bags):
-                name, width = bags.name(i), self.n_features_in_
-                with ExitStack() as opened:
-                    with isolated():
-                        graph = opened.enter_context(
-                            open_graph(bag, name, spec, width, dtype, block_size=_BLOCK_SIZE)
-                        )
-                        batch = single_bag_batch(*graph).to(device)
-                        unlike.look_at(batch.x, name)
-                    yield name, batch, modules
-            unlike.warn()
-        finally:
-            for module in modules:
-                clear_workspaces(module)
-                module.to("cpu")  # so that the estimator can be unpickled where there is no GPU
-
-    def __getattr__(self, name: str) -> Any:
-        option = vars(self).get("_left_out", {}).get(name)
-        if option:
-            raise AttributeError(
-                f"{name} is not in the file that this {type(self).__name__} was loaded from. Save "
-                f"the fitted model with save_model(..., {option}=True) to keep it."
-            )
-        return object.__getattribute__(self, name)  # raises, with the message of a property
-
-    def __sklearn_is_fitted__(self) -> bool:
-        return hasattr(self, "module_")
-
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.input_tags.three_d_array = True
         return tags
-
-
-@dataclass(kw_only=True, eq=False, repr=False)
-class PrivilegedMILClassifier(BaseMILClassifier):
-    """Classifier of bags that is trained with privileged omics and predicts without it.
-
-    Parameters
-    ----------
-    n_genes : int, default=768
-        Number of genes that the default omics transformer keeps.
-    omics_transformer : transformer or None, default=None
-        Fitted on the omics of the training part. None takes log2(x + 1) where the data are counts,
-        clips outliers as :class:`ExpressionClipper` does, keeps the `n_genes` genes with the
-        largest Welch's t between classes, and standardises them.
-
-    Attributes
-    ----------
-    genes_ : ndarray of shape (n_genes_used,)
-        Names of the genes that were used; only after a fit with omics.
-    omics_transformer_ : transformer
-        The fitted omics transformer; only after a fit with omics.
-    n_paired_ : int
-        Number of training bags with omics, without the validation part.
-    """
-
-    n_genes: int = parameter(768, AT_LEAST_ONE)
-    omics_transformer: Any = parameter(None, HasMethods(["fit", "transform"]), None)
-
-    _uses_omics: ClassVar[bool] = True
-    _validates_with_omics: ClassVar[bool] = False
-    _fitted: ClassVar[tuple[str, ...]] = (*BaseMILClassifier._fitted, "genes_", "n_paired_")
-    _fitted_omics: ClassVar[tuple[str, ...]] = ("omics_transformer_",)
-
-    @isolated()
-    def _prepare_omics(
-        self,
-        omics: Any,
-        cohort: LabelledBags,
-        training: NDArray,
-        validation: NDArray | None,
-        generators: RandomGenerators,
-    ) -> tuple[PrivilegedOmics | None, PrivilegedOmics | None]:
-        """Join omics to the bags and fit its transformer on the training part."""
-        self.n_paired_ = 0
-        if omics is None:
-            return None, None
-        table, rows = join_omics(omics, cohort.bags)
-        self.omics_transformer_ = self._new_omics_transformer(generators.seeds["soft_labels"])
-        known = cohort[training]
-        vectors = fit_omics(self.omics_transformer_, table, rows[training], known.labels)
-        soft = self._make_soft_labels(table, rows[training], known, generators)
-        self.genes_, self.n_paired_ = vectors.genes, int(vectors.paired.sum())
-        for_training = replace(vectors, teacher=soft)
-        if validation is None or not self._validates_with_omics:
-            return for_training, None
-        return for_training, transform_omics(self.omics_transformer_, table, rows[validation])
-
-    def _new_omics_transformer(self, seed: int) -> Any:
-        if self.omics_transformer is None:
-            from ..preprocessing.omics import default_omics_transformer
-
-            return default_omics_transformer(self.n_genes)
-        return seeded_clone(self.omics_transformer, seed)
-
-    def _make_soft_labels(
-        self, table: OmicsTable, rows: NDArray, known: LabelledBags, generators: RandomGenerators
-    ) -> NDArray | None:
-        """Soft labels of the training bags by an omics teacher, for a method that uses them."""
-        return None

@@ -15,8 +15,8 @@ from ..losses.ghanet import ghanet_terms
 from ..messages import first_few
 from ..models.ghanet import GHANet
 from ..training.config import Objective
-from .base import PrivilegedMILClassifier
 from .parameters import AT_LEAST_ONE, AUTO_TRAINING, BELOW_ONE, NON_NEGATIVE, SHARE, parameter
+from .privileged_base import PrivilegedMILClassifier
 
 
 @dataclass(kw_only=True, eq=False, repr=False)

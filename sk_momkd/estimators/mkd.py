@@ -12,7 +12,6 @@ from torch import nn
 from ..losses.mkd import mkd_terms
 from ..models.mkd import MKD
 from ..training.config import Objective
-from .base import PrivilegedMILClassifier
 from .parameters import (
     AS_TRAINED,
     AT_LEAST_ONE,
@@ -23,6 +22,7 @@ from .parameters import (
     UNIFIED,
     parameter,
 )
+from .privileged_base import PrivilegedMILClassifier
 
 
 @dataclass(kw_only=True, eq=False, repr=False)

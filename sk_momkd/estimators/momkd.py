@@ -30,7 +30,7 @@ from ..preprocessing.slide_index import indexed_by_slide
 from ..training.batches import GraphSpec
 from ..training.config import Objective, resolve_device, resolve_precision
 from ..training.random_generators import RandomGenerators
-from .base import BaseMILClassifier, LabelledBags, PrivilegedMILClassifier
+from .base import BaseMILClassifier
 from .momkd_options import LossOptions, MemoryOptions, NetworkOptions
 from .official_checkpoint import read_official_checkpoint
 from .parameters import (
@@ -43,6 +43,8 @@ from .parameters import (
     Parameters,
     parameter,
 )
+from .privileged_base import PrivilegedMILClassifier
+from .training_data import LabelledBags
 
 PRESETS: dict[str, dict[str, Any]] = {
     "default": {},  # ours: the paper's constants and sizes, the release's losses and head

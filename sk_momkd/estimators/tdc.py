@@ -16,7 +16,6 @@ from .. import training as engine
 from ..losses.tdc import tdc_teacher_terms, tdc_terms
 from ..models.tdc import TDC, MultimodalNet, TDCTeacher
 from ..training.config import Objective
-from .base import FitData, PrivilegedMILClassifier
 from .parameters import (
     AS_TRAINED,
     AT_LEAST_ONE,
@@ -28,6 +27,8 @@ from .parameters import (
     UNIFIED,
     parameter,
 )
+from .privileged_base import PrivilegedMILClassifier
+from .training_data import FitData
 
 _TEACHER_WEIGHTS = dict.fromkeys(
     ("ce_path", "ce_omics", "ce_fused", "kl_path", "kl_omics", "kl_fused", "kl_masked"), 1.0

@@ -12,7 +12,8 @@ from pathlib import Path
 from textwrap import fill, indent
 
 from sk_momkd import all_estimators
-from sk_momkd.estimators.base import BaseMILClassifier, PrivilegedMILClassifier
+from sk_momkd.estimators.base import BaseMILClassifier
+from sk_momkd.estimators.privileged_base import PrivilegedMILClassifier
 
 BASES = (PrivilegedMILClassifier, BaseMILClassifier)
 NEXT_SECTION = r"(?=\n    [A-Z][A-Za-z ]+\n    -+\n|\s*\Z)"

@@ -196,7 +196,7 @@ def test_predict_any_block_size_gives_the_same(name, precision, tmp_path, monkey
     large = read_bags(tmp_path)
     clf = quick(name, max_epochs=1, precision=precision).fit(*make_bags())
     whole = clf.predict_proba(large)
-    monkeypatch.setattr("sk_momkd.estimators.base._BLOCK_SIZE", 16)
+    monkeypatch.setattr("sk_momkd.estimators.prediction._BLOCK_SIZE", 16)
     np.testing.assert_allclose(clf.predict_proba(large), whole, atol=1e-5)
 
 

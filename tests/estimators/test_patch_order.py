@@ -67,7 +67,7 @@ def test_large_slide_with_patches_at_one_place_has_the_same_graph_in_blocks(
     write_trident(tmp_path / "a.h5", bag, patch_size_level0=256)
     bags = read_bags(tmp_path)
     whole = fitted["spatial", "neighbors"].predict_proba(bags)
-    monkeypatch.setattr("sk_momkd.estimators.base._BLOCK_SIZE", 16)
+    monkeypatch.setattr("sk_momkd.estimators.prediction._BLOCK_SIZE", 16)
     blocks = fitted["spatial", "neighbors"].predict_proba(bags)
     np.testing.assert_allclose(blocks, whole, atol=1e-6)
 

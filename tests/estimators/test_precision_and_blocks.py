@@ -50,7 +50,7 @@ def test_predict_any_block_size_gives_the_same(large_bags, monkeypatch, block_si
     bags, y = make_bags()
     clf = quick_classifier(network__backend=backend).fit(bags, y)
     whole, affinities = clf.predict_proba(large_bags), clf.transform(large_bags)
-    monkeypatch.setattr("sk_momkd.estimators.base._BLOCK_SIZE", block_size)
+    monkeypatch.setattr("sk_momkd.estimators.prediction._BLOCK_SIZE", block_size)
     np.testing.assert_allclose(clf.predict_proba(large_bags), whole, atol=1e-6)
     np.testing.assert_allclose(clf.transform(large_bags), affinities, atol=1e-6)
 
@@ -58,7 +58,7 @@ def test_predict_any_block_size_gives_the_same(large_bags, monkeypatch, block_si
 def test_predict_large_file_is_not_read_whole(large_bags, monkeypatch):
     bags, y = make_bags()
     clf = quick_classifier().fit(bags, y)
-    monkeypatch.setattr("sk_momkd.estimators.base._BLOCK_SIZE", 16)
+    monkeypatch.setattr("sk_momkd.estimators.prediction._BLOCK_SIZE", 16)
     monkeypatch.setattr("sk_momkd.data.bag.Bag.load", None)  # calling it would raise
     if numba_version() is not None:
         assert clf.predict_proba(large_bags).shape == (3, 2)

@@ -1,0 +1,86 @@
+"""The base of the classifiers that are trained with privileged omics."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+from numpy.typing import NDArray
+from sklearn.utils._param_validation import HasMethods
+
+from ..data.omics import OmicsTable, join_omics
+from ..nn.isolation import isolated
+from ..training.random_generators import RandomGenerators
+from .base import BaseMILClassifier
+from .parameters import AT_LEAST_ONE, parameter
+from .privileged import PrivilegedOmics, fit_omics, seeded_clone, transform_omics
+from .training_data import LabelledBags
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class PrivilegedMILClassifier(BaseMILClassifier):
+    """Classifier of bags that is trained with privileged omics and predicts without it.
+
+    Parameters
+    ----------
+    n_genes : int, default=768
+        Number of genes that the default omics transformer keeps.
+    omics_transformer : transformer or None, default=None
+        Fitted on the omics of the training part. None takes log2(x + 1) where the data are counts,
+        clips outliers as :class:`ExpressionClipper` does, keeps the `n_genes` genes with the
+        largest Welch's t between classes, and standardises them.
+
+    Attributes
+    ----------
+    genes_ : ndarray of shape (n_genes_used,)
+        Names of the genes that were used; only after a fit with omics.
+    omics_transformer_ : transformer
+        The fitted omics transformer; only after a fit with omics.
+    n_paired_ : int
+        Number of training bags with omics, without the validation part.
+    """
+
+    n_genes: int = parameter(768, AT_LEAST_ONE)
+    omics_transformer: Any = parameter(None, HasMethods(["fit", "transform"]), None)
+
+    _uses_omics: ClassVar[bool] = True
+    _validates_with_omics: ClassVar[bool] = False
+    _fitted: ClassVar[tuple[str, ...]] = (*BaseMILClassifier._fitted, "genes_", "n_paired_")
+    _fitted_omics: ClassVar[tuple[str, ...]] = ("omics_transformer_",)
+
+    @isolated()
+    def _prepare_omics(
+        self,
+        omics: Any,
+        cohort: LabelledBags,
+        training: NDArray,
+        validation: NDArray | None,
+        generators: RandomGenerators,
+    ) -> tuple[PrivilegedOmics | None, PrivilegedOmics | None]:
+        """Join omics to the bags and fit its transformer on the training part."""
+        self.n_paired_ = 0
+        if omics is None:
+            return None, None
+        table, rows = join_omics(omics, cohort.bags)
+        self.omics_transformer_ = self._new_omics_transformer(generators.seeds["soft_labels"])
+        known = cohort[training]
+        vectors = fit_omics(self.omics_transformer_, table, rows[training], known.labels)
+        soft = self._make_soft_labels(table, rows[training], known, generators)
+        self.genes_, self.n_paired_ = vectors.genes, int(vectors.paired.sum())
+        for_training = replace(vectors, teacher=soft)
+        if validation is None or not self._validates_with_omics:
+            return for_training, None
+        return for_training, transform_omics(self.omics_transformer_, table, rows[validation])
+
+    def _new_omics_transformer(self, seed: int) -> Any:
+        if self.omics_transformer is None:
+            from ..preprocessing.omics import default_omics_transformer
+
+            return default_omics_transformer(self.n_genes)
+        return seeded_clone(self.omics_transformer, seed)
+
+    def _make_soft_labels(
+        self, table: OmicsTable, rows: NDArray, known: LabelledBags, generators: RandomGenerators
+    ) -> NDArray | None:
+        """Soft labels of the training bags by an omics teacher, for a method that uses them."""
+        return None

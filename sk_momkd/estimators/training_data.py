@@ -1,0 +1,67 @@
+"""What a classifier of bags is trained on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .. import training as engine
+from ..data.sequence import BagSequence
+from ..training.batches import BagDataset
+from ..training.random_generators import RandomGenerators
+
+
+@dataclass(frozen=True)
+class LabelledBags:
+    """Bags with the class number in the network and the group (patient or site) of each.
+
+    `weights` are the sample weights, None where there are none.
+    """
+
+    bags: BagSequence
+    labels: NDArray
+    groups: NDArray
+    weights: NDArray | None = None
+
+    @property
+    def weighed(self) -> NDArray:
+        """Positions of the bags that have a weight above 0."""
+        return np.arange(len(self.bags)) if self.weights is None else np.flatnonzero(self.weights)
+
+    def __getitem__(self, rows: NDArray) -> LabelledBags:
+        weights = None if self.weights is None else self.weights[rows]
+        return LabelledBags(self.bags[rows], self.labels[rows], self.groups[rows], weights)
+
+
+@dataclass(frozen=True)
+class FitData:
+    """What one network is trained on.
+
+    Attributes
+    ----------
+    training : BagDataset
+    validation : BagDataset or None
+    n_genes : int
+        Width of the omics vectors, 0 without omics.
+    generators : RandomGenerators
+    callbacks : list
+        Those of the user.
+    """
+
+    training: BagDataset
+    validation: BagDataset | None
+    n_genes: int
+    generators: RandomGenerators
+    callbacks: list[Any]
+
+    def for_model(self, number: int) -> FitData:
+        """The same data for one model of an ensemble."""
+        callbacks = self.callbacks if number == 0 else engine.fresh_callbacks(self.callbacks)
+        return replace(self, generators=self.generators.for_model(number), callbacks=callbacks)
+
+    def for_teacher(self) -> FitData:
+        """The same data for a teacher network, which the user's callbacks do not see."""
+        return replace(self, generators=self.generators.for_teacher(), callbacks=[])
