@@ -153,6 +153,7 @@ def test_module_keeps_the_rules_of_the_house(path):
     assert violations(path, SOURCES[path]) == []
 
 
+@pytest.mark.slow
 def test_package_has_no_import_cycle():
     assert import_cycle(SOURCES) == []
 
@@ -219,6 +220,7 @@ def test_checker_of_a_sound_module_finds_nothing(path, source):
     assert violations(path, source) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "change",
     [

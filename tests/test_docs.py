@@ -52,6 +52,7 @@ def test_tests_of_the_guarantees_exist():
     assert [name for name in named if name not in TESTS] == []
 
 
+@pytest.mark.slow
 @EVERY_PAGE
 def test_nested_parameters_of_a_page_exist(page):
     classifiers = sk_momkd.all_estimators("classifier")

@@ -78,6 +78,7 @@ def failures(name, public):
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sk_momkd.__all__)
 def test_docstrings_of_public_names_pass_numpydoc(name):
     mine = [(n, value) for n, value in documented() if n.split(".")[0] == name]

@@ -33,6 +33,7 @@ def folds():
     return bags, [random.permutation(np.arange(4) % 2) for _ in bags]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CLASSIFIERS)
 def test_fits_end_with_the_weights_of_the_library(name, folds):
     clf = CLASSIFIERS[name].set_params(**SHORT)

@@ -57,6 +57,7 @@ def test_views_are_read_by_their_rows_and_genes(backed):
     assert backed.file.is_open
 
 
+@pytest.mark.slow
 def test_cohort_after_cohort_from_one_object(backed, tmp_path):
     table = pd.DataFrame({"slide_id": ["S0", "S1"], "case_id": ["P0", "P1"], "y": [0, 1]})
     for slide in table["slide_id"]:

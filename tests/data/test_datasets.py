@@ -149,6 +149,7 @@ def answering(adata):
     return found if len(found) else np.arange(adata.n_vars)
 
 
+@pytest.mark.slow
 def test_simulate_omics_only_hides_severity_from_morphology_and_not_from_omics(tmp_path):
     cohorts = [
         simulate(tmp_path / str(hidden), n_patients=120, omics_only=hidden)
@@ -160,6 +161,7 @@ def test_simulate_omics_only_hides_severity_from_morphology_and_not_from_omics(t
     assert len(set(expressed)) == 1
 
 
+@pytest.mark.slow
 def test_simulate_omics_effect_decides_whether_expression_follows_severity(tmp_path):
     cohorts = [
         simulate(tmp_path / str(effect), n_patients=120, omics_effect=effect)
@@ -172,6 +174,7 @@ def test_simulate_omics_effect_decides_whether_expression_follows_severity(tmp_p
     assert len(set(shown)) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("noise", [0.0, 0.2, 1.0])
 def test_simulate_label_noise_is_the_share_of_wrong_labels_and_nothing_else(tmp_path, noise):
     plain = simulate(tmp_path / "plain", n_patients=20)
@@ -192,6 +195,7 @@ def test_simulate_largest_share_bounds_the_informative_patches(tmp_path):
         assert share.max() <= largest + 1 / 40  # rounded to whole patches of at least 20
 
 
+@pytest.mark.slow
 def test_simulate_sites_are_named_and_balanced_and_do_not_follow_severity(tmp_path):
     table = pd.read_csv(simulate(tmp_path, n_patients=200, n_sites=4).table)
     assert table["site"].value_counts().tolist() == [50] * 4

@@ -193,6 +193,7 @@ def test_samples_as_patients_are_found_by_patient():
     assert samples_as_patients(ids) == expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["measured", "counts", "text"])
 @pytest.mark.parametrize("ids", ["P{}", "{}"])
 def test_column_of_ids_is_found_among_thousands_of_genes_at_once(kind, ids):

@@ -214,6 +214,7 @@ def test_load_empty_folder_raises(table, tmp_path):
         load_cohort(table, write_files(tmp_path / "empty", []), label="her2")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stored", [False, True], ids=["memory", "file"])
 @pytest.mark.parametrize("matrix", [np.asarray, sparse.csr_matrix])
 def test_load_omics_rows_stand_in_bag_order(table, features, tmp_path, stored, matrix):

@@ -208,6 +208,7 @@ def numbered_cohort(tmp_path):
     return table_of(slides, range(8)), features_of(tmp_path / "f", slides)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "form",
     ["frame", "csv", "csv_r", "csv_named_index", "h5ad", "anndata", "parquet", "xlsx"],

@@ -79,6 +79,7 @@ USES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", WAYS)
 @pytest.mark.parametrize("use", USES.values(), ids=USES)
 def test_slide_of_zeros_is_refused_by_name_unless_allowed(tmp_path, make, use):
@@ -92,6 +93,7 @@ def test_slide_of_zeros_is_refused_by_name_unless_allowed(tmp_path, make, use):
         use(make(tmp_path, zeros, allow_constant=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", WAYS)
 @pytest.mark.parametrize("use", USES.values(), ids=USES)
 def test_instances_of_zeros_warn_with_their_share_unless_allowed(tmp_path, make, use, recwarn):

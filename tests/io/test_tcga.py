@@ -207,6 +207,7 @@ def test_load_other_ids_with_barcodes_raise_naming_them(table, features):
         load(table.drop(index=2), features, samples("P1", ALIQUOTS[0]))
 
 
+@pytest.mark.slow
 def test_load_real_cohort_by_barcodes_equals_the_table(data_folder):
     folder = data_folder / "tcga_brca"
     parts = (folder / "labels.csv", folder / "features", folder / "omics.h5ad")

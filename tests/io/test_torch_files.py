@@ -85,6 +85,7 @@ def test_read_code_in_a_torch_file_is_refused_without_bad_advice(tmp_path):
     assert "Re-running" not in str(raised.value)
 
 
+@pytest.mark.slow
 def test_declared_torch_runs_no_code_of_a_file_and_every_call_asks_for_weights_alone():
     """Before 2.10, weights_only=True could be made to run code (CVE-2025-32434, CVE-2026-24747)."""
     root = Path(sk_momkd.__file__).parents[1]

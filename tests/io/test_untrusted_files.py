@@ -168,6 +168,7 @@ def test_h5ad_with_content_in_other_files_is_refused_unless_allowed(folder, tmp_
         cohort_with(folder, path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("value", [10**9, 260, -1])
 @pytest.mark.parametrize("kind", [sparse.csr_matrix, sparse.csc_matrix])
 def test_sparse_indices_outside_the_matrix_are_refused(folder, tmp_path, value, kind):

@@ -166,6 +166,7 @@ def cohorts(draw):
     return bags_of(p for p, _ in rows), np.array([c for _, c in rows]), n_splits, seed
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(cohorts())
 def test_split_never_divides_a_patient_and_tests_each_bag_once(cohort):
@@ -179,6 +180,7 @@ def test_split_never_divides_a_patient_and_tests_each_bag_once(cohort):
         assert set(y[test]) == set(y)
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(cohorts())
 def test_split_three_never_divides_a_patient_and_uses_each_bag(cohort):

@@ -57,6 +57,7 @@ def cohorts(draw):
     return label, site, patient, draw(st.floats(0.05, 0.5)), draw(st.integers(0, 10**6))
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(cohorts())
 def test_split_of_random_cohorts_holds_its_promises(cohort):

@@ -96,6 +96,7 @@ def colours_of(image, side=48):
     return np.concatenate([pixels.mean(1), pixels.std(1), percentiles, *gradients], axis=1)
 
 
+@pytest.mark.slow
 def test_glass_of_a_scanned_slide_is_found_and_nothing_stained(data_folder):
     pillow = pytest.importorskip("PIL.Image")
     slide = data_folder / "wsi" / "CMU-1-Small-Region.svs"

@@ -234,6 +234,7 @@ def test_pipeline_in_folds_learns_from_training_bags_alone(slides, quick):
         assert one.detector_.radius_ == alone.detector_.radius_
 
 
+@pytest.mark.slow
 def test_pipeline_with_omics_in_cross_validation_joins_them_by_id(slides):
     bags, y, _ = slides
     omics = align_omics(make_omics(y), bags)
@@ -265,6 +266,7 @@ def test_pipeline_with_metadata_routing_hands_omics_to_the_classifier(slides):
     assert all(pipe[-1].n_paired_ > 0 for pipe in result["estimator"])
 
 
+@pytest.mark.slow
 def test_grid_search_reaches_the_detector_and_set_output_leaves_bags_alone(slides):
     bags, y, _ = slides
     pipe = make_pipeline(background_filter(), quick_classifier(max_epochs=1))
