@@ -10,15 +10,15 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from sk_momkd.evaluation.results import (
-    Evaluation,
+from sk_momkd.evaluation.evaluation_tables import build_evaluation
+from sk_momkd.evaluation.fold_results import (
     FoldResult,
     PatientPredictions,
-    build_evaluation,
     mean_fold_auroc,
     nan_mean,
     pool_folds,
 )
+from sk_momkd.evaluation.results import Evaluation
 from sk_momkd.evaluation.statistics import Bootstrap
 from sk_momkd.evaluation.study import Plan
 

@@ -17,8 +17,8 @@ import pandas as pd
 from scipy.stats import norm
 
 from sk_momkd.evaluation.comparison import half_width
+from sk_momkd.evaluation.fold_results import PatientPredictions
 from sk_momkd.evaluation.metrics import patient_metrics
-from sk_momkd.evaluation.results import PatientPredictions
 from sk_momkd.evaluation.small_samples import small_sample_intervals
 from sk_momkd.evaluation.statistics import Bootstrap, delong_test
 

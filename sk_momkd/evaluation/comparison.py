@@ -14,22 +14,21 @@ from ..data.omics import OmicsTable
 from ..messages import first_few
 from ..progress import progress_bar
 from .cross_validation import FAILURES, fit_folds
-from .results import (
-    Evaluation,
+from .evaluation_tables import build_evaluation
+from .fold_results import (
     PatientPredictions,
-    TableResult,
     auroc_components,
-    build_evaluation,
     mean_auroc,
     mean_fold_auroc,
     resampled_weights,
-    threshold_note,
 )
+from .result_tables import TableResult
+from .results import Evaluation
 from .routing import accepts, agreed_pos_label
 from .small_samples import is_small, small_sample_note, student_quantile
 from .statistics import Bootstrap, delong_test, holm
 from .study import Plan, Study, as_study, make_plan
-from .thresholds import labels_of_patients
+from .thresholds import labels_of_patients, threshold_note
 
 _TOLERANCE = 1e-12  # AUROCs that differ by rounding alone are a tie
 

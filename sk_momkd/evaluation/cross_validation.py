@@ -28,8 +28,10 @@ from ..estimators.validation_scores import threshold_of_patients
 from ..exceptions import LeakageError
 from ..messages import first_few
 from ..progress import labelled, progress_bar
+from .evaluation_tables import build_evaluation
+from .fold_results import FailedFold, FoldResult
 from .peak_memory import PeakMemory
-from .results import Evaluation, FailedFold, FoldResult, build_evaluation, count_classes
+from .results import Evaluation, count_classes
 from .routing import (
     agreed_pos_label,
     final_estimator,

@@ -16,20 +16,15 @@ from ..estimators.decisions import known_classes, predictions
 from ..exceptions import LeakageError
 from ..messages import first_few
 from .cross_validation import estimator_name, threshold_of
+from .fold_results import PatientPredictions
 from .metrics import patient_metrics
-from .results import (
-    Evaluation,
-    PatientPredictions,
-    TableResult,
-    count_classes,
-    positive_text,
-    source_of,
-    threshold_note,
-)
+from .result_tables import TableResult
+from .results import Evaluation, count_classes, positive_text
 from .routing import agreed_pos_label, final_estimator
 from .small_samples import small_sample_intervals, small_sample_note
 from .statistics import Bootstrap
 from .study import Study, as_study
+from .thresholds import source_of, threshold_note
 
 _SEPARATE = "It is checked by ids that no patient of training is in the external cohort."
 

@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 
 from ..progress import progress_bar
 from .cross_validation import estimator_name, fit_folds
-from .results import TableResult, build_evaluation, positive_text, two_aurocs
+from .evaluation_tables import build_evaluation
+from .result_tables import TableResult
+from .results import positive_text, two_aurocs
 from .routing import agreed_pos_label
 from .statistics import Bootstrap
 from .study import Plan, Study, as_study, make_plan

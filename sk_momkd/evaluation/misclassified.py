@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from .results import Evaluation, TableResult
+from .result_tables import TableResult
+from .results import Evaluation
 
 _OFTEN = ["always", "sometimes", "never"]
 _OPINION = ("p_true_", "wrong_")  # columns of other evaluations

@@ -13,7 +13,8 @@ from scipy.stats import norm
 from ..data.omics import OmicsTable
 from .comparison import Method, difference_table, evaluate_methods, joint_note, stack_tables
 from .cross_validation import estimator_name
-from .results import Evaluation, TableResult, two_aurocs
+from .result_tables import TableResult
+from .results import Evaluation, two_aurocs
 from .routing import agreed_pos_label, require_omics
 from .small_samples import is_small, student_quantile
 from .statistics import Bootstrap

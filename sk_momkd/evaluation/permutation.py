@@ -11,15 +11,9 @@ import pandas as pd
 
 from ..progress import progress_bar
 from .cross_validation import estimator_name, fit_folds
-from .results import (
-    PatientPredictions,
-    TableResult,
-    mean_auroc,
-    mean_fold_auroc,
-    mean_metrics,
-    pool_folds,
-    positive_text,
-)
+from .fold_results import PatientPredictions, mean_auroc, mean_fold_auroc, mean_metrics, pool_folds
+from .result_tables import TableResult
+from .results import positive_text
 from .routing import agreed_pos_label
 from .study import Study, as_study, derive_seed, make_plan, permutation_generator
 

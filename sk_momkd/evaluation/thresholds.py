@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from ..estimators.decision_threshold import DecisionThreshold
@@ -15,6 +16,7 @@ from .small_samples import FEW_PATIENTS, proportion_interval
 from .statistics import Bootstrap
 
 Criterion = str | tuple[str, float]
+VALIDATION_PART = "inner validation part"  # source of a threshold that `predict` does not use
 
 
 class Counts(NamedTuple):
@@ -263,3 +265,28 @@ def _warn_if_few(n_positive: int, n_negative: int, classes: Sequence[Any]) -> No
             UserWarning,
             stacklevel=4,
         )
+
+
+def threshold_note(table: pd.DataFrame) -> str:
+    """At which thresholds `predict` of the models decides; empty where it has none.
+
+    Parameters
+    ----------
+    table : DataFrame
+        With ``threshold`` and ``threshold_source`` of each model.
+    """
+    own = table[table["threshold_source"].notna() & (table["threshold_source"] != VALIDATION_PART)]
+    if not len(own):
+        return ""
+    low, high = own["threshold"].min(), own["threshold"].max()
+    span = f"{low:.3g}" if low == high else f"{low:.3g} to {high:.3g}"
+    sources = ", ".join(pd.unique(own["threshold_source"]))
+    return (
+        f"Accuracies, F1, sensitivity and specificity are at the threshold {span} of predict "
+        f"({sources}), and so are the rows _tuned."
+    )
+
+
+def source_of(threshold: float, source: str) -> str | None:
+    """Where the threshold of a model comes from; None without one."""
+    return source or (None if np.isnan(threshold) else VALIDATION_PART)

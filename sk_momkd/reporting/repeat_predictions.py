@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from ..evaluation.results import VALIDATION_PART
+from ..evaluation.thresholds import VALIDATION_PART
 from .displays.style import shortened
 
 

@@ -8,8 +8,8 @@ Run: python tests/evaluation/coverage.py (OMP_NUM_THREADS=1; five minutes on one
 import numpy as np
 from scipy.stats import norm
 
+from sk_momkd.evaluation.fold_results import nan_mean
 from sk_momkd.evaluation.metrics import auroc
-from sk_momkd.evaluation.results import nan_mean
 from sk_momkd.evaluation.statistics import (
     bootstrap_weights,
     delong_test,

@@ -5,7 +5,8 @@ import pandas as pd
 import pytest
 
 from sk_momkd import Bag, BagSequence, misclassified_patients
-from sk_momkd.evaluation.results import FoldResult, build_evaluation
+from sk_momkd.evaluation.evaluation_tables import build_evaluation
+from sk_momkd.evaluation.fold_results import FoldResult
 from sk_momkd.evaluation.statistics import Bootstrap
 from sk_momkd.evaluation.study import as_study
 

@@ -29,8 +29,9 @@ from sk_momkd import (
     read_bags,
     seed_spread,
 )
-from sk_momkd.evaluation.results import VALIDATION_PART, escaped
+from sk_momkd.evaluation.result_tables import escaped
 from sk_momkd.evaluation.routing import warn_if_patients_are_split
+from sk_momkd.evaluation.thresholds import VALIDATION_PART
 from sk_momkd.reporting.html.context import ReportContext
 from sk_momkd.reporting.html.result_sections import calibration_section
 

@@ -9,8 +9,8 @@ from sklearn.dummy import DummyClassifier
 from sk_momkd.evaluation.comparison import compare
 from sk_momkd.evaluation.cross_validation import evaluate
 from sk_momkd.evaluation.external import evaluate_external
+from sk_momkd.evaluation.fold_results import PatientPredictions, auroc_components
 from sk_momkd.evaluation.metrics import auroc
-from sk_momkd.evaluation.results import PatientPredictions, auroc_components
 from sk_momkd.evaluation.small_samples import (
     ClassSizes,
     auroc_interval,

@@ -7,7 +7,8 @@ import pytest
 from sklearn.metrics import f1_score, roc_curve
 
 from sk_momkd import DecisionThreshold
-from sk_momkd.evaluation.results import FoldResult, PatientPredictions, build_evaluation
+from sk_momkd.evaluation.evaluation_tables import build_evaluation
+from sk_momkd.evaluation.fold_results import FoldResult, PatientPredictions
 from sk_momkd.evaluation.statistics import Bootstrap
 from sk_momkd.evaluation.study import as_study
 from sk_momkd.evaluation.thresholds import best_cuts, choose_threshold

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from ...evaluation.results import VALIDATION_PART
+from ...evaluation.thresholds import VALIDATION_PART
 from ..displays.calibration import ReliabilityDisplay
 from ..displays.curves import PRDisplay, ROCDisplay
 from ..displays.decisions import ConfusionDisplay, DecisionCurveDisplay
