@@ -32,7 +32,7 @@ MAY_IMPORT = {
     "nn": _BASE,
     "models": _BASE | {"nn"},
     "losses": _BASE | {"nn", "models"},
-    "training": _ENGINE,
+    "training": _ENGINE | {"io"},
     "preprocessing": _COHORTS,
     "estimators": _CONTRACT,
     "evaluation": _ANSWERS,

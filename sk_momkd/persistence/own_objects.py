@@ -17,10 +17,10 @@ from ..estimators.base import BaseMILClassifier
 from ..estimators.network_state import weights_of, without_omics
 from ..estimators.validation_scores import SavedThresholds
 from ..exceptions import ModelFileError
+from ..io.values import ValueReader, ValueWriter
 from ..messages import first_few
 from .archive import model_errors
 from .sklearn_steps import dump_step, is_of_sklearn, load_step
-from .values import ValueReader, ValueWriter
 
 _RECORDS: dict[str, type] = {"HashedIds": HashedIds, "SavedThresholds": SavedThresholds}
 _KINDS: dict[str, tuple[type, ...]] = {  # by the annotation of a field of these
