@@ -42,9 +42,10 @@ from paper_methods import METHODS, PRIVILEGED, TABLES, Protocol, learns_from_omi
 from paper_tables import write_tables
 from paper_tasks import SIMULATED, Task, fingerprint, folds, simulated_tasks, tasks_from_files
 
-from sk_momkd.evaluation.cross_validation import bag_probabilities, fit_folds
+from sk_momkd.evaluation.fold_fit import bag_probabilities
 from sk_momkd.evaluation.omics_comparison import permute_omics
 from sk_momkd.evaluation.study import Plan, Study, permutation_generator
+from sk_momkd.evaluation.study_fits import fit_folds
 
 RESULTS = Path(__file__).parents[1] / "docs" / "results"
 FIELDS = (

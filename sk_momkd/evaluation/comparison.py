@@ -12,8 +12,6 @@ from numpy.typing import NDArray
 
 from ..data.omics import OmicsTable
 from ..messages import first_few
-from ..progress import progress_bar
-from .cross_validation import FAILURES, fit_folds
 from .evaluation_tables import build_evaluation
 from .fold_results import (
     PatientPredictions,
@@ -28,6 +26,7 @@ from .routing import accepts, agreed_pos_label
 from .small_samples import is_small, small_sample_note, student_quantile
 from .statistics import Bootstrap, delong_test, holm
 from .study import Plan, Study, as_study, make_plan
+from .study_fits import PlannedFits, run_fits
 from .thresholds import labels_of_patients, threshold_note
 
 _TOLERANCE = 1e-12  # AUROCs that differ by rounding alone are a tie
@@ -288,19 +287,17 @@ def evaluate_methods(
 ) -> dict[str, Evaluation]:
     """Evaluate each method on the same splits, seeds and bootstrap samples.
 
-    The `options` are those of `fit_folds`; `title` and `verbose` are of the progress bar.
+    The `options` are those of `run_fits`; `title` and `verbose` are of the progress bar.
     """
-    evaluations = {}
-    with progress_bar(len(methods) * plan.n_fits, "fit", title, shown=verbose) as bar:
-        for name, (estimator, omics) in methods.items():
-            bar.set_postfix_str(name)
-            try:
-                folds = fit_folds(study, estimator, plan, bar=bar, omics=omics, **options)
-            except FAILURES as error:
-                error.add_note(f"This was method {name!r}.")
-                raise
-            evaluations[name] = build_evaluation(name, study, folds, bootstrap)
-    return evaluations
+    planned = [
+        PlannedFits(name, study, estimator, plan, omics, f"This was method {name!r}.")
+        for name, (estimator, omics) in methods.items()
+    ]
+    results = run_fits(planned, title=title, verbose=verbose, **options)
+    return {
+        name: build_evaluation(name, study, folds, bootstrap)
+        for name, folds in zip(methods, results, strict=True)
+    }
 
 
 def difference_table(

@@ -15,12 +15,12 @@ from ..data.training_patients import WITHOUT_IDS, Encounter, meet
 from ..estimators.decisions import known_classes, predictions
 from ..exceptions import LeakageError
 from ..messages import first_few
-from .cross_validation import estimator_name, threshold_of
+from .fold_fit import threshold_of
 from .fold_results import PatientPredictions
 from .metrics import patient_metrics
 from .result_tables import TableResult
 from .results import Evaluation, count_classes, positive_text
-from .routing import agreed_pos_label, final_estimator
+from .routing import agreed_pos_label, estimator_name, final_estimator
 from .small_samples import small_sample_intervals, small_sample_note
 from .statistics import Bootstrap
 from .study import Study, as_study

@@ -10,14 +10,13 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from ..progress import progress_bar
-from .cross_validation import estimator_name, fit_folds
 from .evaluation_tables import build_evaluation
 from .result_tables import TableResult
 from .results import positive_text, two_aurocs
-from .routing import agreed_pos_label
+from .routing import agreed_pos_label, estimator_name
 from .statistics import Bootstrap
 from .study import Plan, Study, as_study, make_plan
+from .study_fits import PlannedFits, run_fits
 
 
 @dataclass(frozen=True, repr=False)
@@ -154,24 +153,29 @@ def learning_curve(
     study = as_study(bags, y, omics=omics, groups=groups, pos_label=pos_label)
     plan = make_plan(study, cv, n_repeats, random_state)
     name, rows, failures = estimator_name(estimator), [], []
-    n_fits, options = len(fractions) * plan.n_fits, {"n_jobs": n_jobs, "error_score": error_score}
-    with progress_bar(n_fits, "fit", f"learning_curve {name}", shown=verbose) as bar:
-        for fraction in fractions:
-            part = subsample_training(plan, study, fraction)
-            try:
-                folds = fit_folds(study, estimator, part, bar=bar, **options)
-            except ValueError as error:
-                error.add_note(
-                    f"This was with a fraction of {fraction:g} of the training patients; pass "
-                    "larger ones to learning_curve as fractions=(...)."
-                )
-                raise
-            result = build_evaluation(name, study, folds, bootstrap)
-            failures += [result.failures] if result.failures else []
-            rows.append({"n_train": result.folds["n_train"].mean()} | two_aurocs(result))
+    of_fractions = run_fits(
+        [_planned(study, estimator, plan, fraction) for fraction in fractions],
+        title=f"learning_curve {name}",
+        verbose=verbose,
+        n_jobs=n_jobs,
+        error_score=error_score,
+    )
+    for folds in of_fractions:
+        result = build_evaluation(name, study, folds, bootstrap)
+        failures += [result.failures] if result.failures else []
+        rows.append({"n_train": result.folds["n_train"].mean()} | two_aurocs(result))
     points = pd.DataFrame(rows, index=pd.Index(fractions, name="fraction"))
     note = " ".join([*failures, result.note.removeprefix(result.failures).strip()]).strip()
     return LearningCurve(name, points, tuple(study.classes), note, study.label_names)
+
+
+def _planned(study: Study, estimator: Any, plan: Plan, fraction: float) -> PlannedFits:
+    note = (
+        f"This was with a fraction of {fraction:g} of the training patients; if they are too few, "
+        "pass larger ones to learning_curve as fractions=(...)."
+    )
+    part = subsample_training(plan, study, fraction)
+    return PlannedFits(f"fraction {fraction:g}", study, estimator, part, note=note)
 
 
 def subsample_training(plan: Plan, study: Study, fraction: float) -> Plan:

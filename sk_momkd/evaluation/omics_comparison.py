@@ -12,10 +12,9 @@ from scipy.stats import norm
 
 from ..data.omics import OmicsTable
 from .comparison import Method, difference_table, evaluate_methods, joint_note, stack_tables
-from .cross_validation import estimator_name
 from .result_tables import TableResult
 from .results import Evaluation, two_aurocs
-from .routing import agreed_pos_label, require_omics
+from .routing import agreed_pos_label, estimator_name, require_omics
 from .small_samples import is_small, student_quantile
 from .statistics import Bootstrap
 from .study import Study, as_study, make_plan, permutation_generator

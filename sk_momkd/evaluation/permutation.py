@@ -9,13 +9,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..progress import progress_bar
-from .cross_validation import estimator_name, fit_folds
 from .fold_results import PatientPredictions, mean_auroc, mean_fold_auroc, mean_metrics, pool_folds
 from .result_tables import TableResult
 from .results import positive_text
-from .routing import agreed_pos_label
+from .routing import agreed_pos_label, estimator_name
 from .study import Study, as_study, derive_seed, make_plan, permutation_generator
+from .study_fits import PlannedFits, completed, run_fits
 
 _SEED_SPREAD = 99  # random stream of seed_spread
 
@@ -186,19 +185,19 @@ def permutation_check(
     study = as_study(bags, y, omics=omics, groups=groups, pos_label=pos_label)
     if isinstance(cv, Iterator):  # each permutation has the same folds
         cv = list(cv)
-    rows, plan = [], make_plan(study, cv, 1, random_state)
+    plan = make_plan(study, cv, 1, random_state)
+    planned = [PlannedFits("labels as given", study, estimator, plan)]
+    for number in range(1, n_permutations + 1):
+        random = permutation_generator(random_state, number)
+        permuted = study.with_labels(random.permutation(study.labels))
+        plan = make_plan(permuted, cv, 1, random_state)
+        planned.append(PlannedFits(f"permutation {number}", permuted, estimator, plan))
     title = f"permutation_check {estimator_name(estimator)}"
-    n_fits = (n_permutations + 1) * plan.n_fits
-    with progress_bar(n_fits, "fit", title, shown=verbose) as bar:
-        for number in range(n_permutations + 1):  # the first has the labels as given
-            permuted = study
-            if number:
-                random = permutation_generator(random_state, number)
-                permuted = study.with_labels(random.permutation(study.labels))
-                plan = make_plan(permuted, cv, 1, random_state)
-            folds = fit_folds(permuted, estimator, plan, bar=bar, n_jobs=n_jobs)
-            rows.append(_two_aurocs(permuted, pool_folds(folds, permuted.labels)))
-    table = pd.DataFrame(rows)
+    results = run_fits(planned, title=title, verbose=verbose, n_jobs=n_jobs)
+    table = pd.DataFrame(
+        _two_aurocs(one.study, pool_folds(completed(folds), one.study.labels))
+        for one, folds in zip(planned, results, strict=True)
+    )
     observed, chance = table.iloc[0], table.iloc[1:].rename_axis("permutation")
     as_good = (chance >= observed - 1e-12).sum()
     summary = pd.DataFrame(
@@ -289,15 +288,16 @@ def seed_spread(
     study = as_study(bags, y, omics=omics, groups=groups, pos_label=pos_label)
     plan = make_plan(study, cv, 1, random_state)
     seeds = [derive_seed(random_state, _SEED_SPREAD, i) for i in range(n_seeds)]
+    planned = [
+        PlannedFits(f"seed {seed}", study, estimator, plan.with_random_state(seed))
+        for seed in seeds
+    ]
     once, rows = np.ones((1, len(study.names))), []
     title = f"seed_spread {estimator_name(estimator)}"
-    with progress_bar(n_seeds * plan.n_fits, "fit", title, shown=verbose) as bar:
-        for seed in seeds:
-            reseeded = plan.with_random_state(seed)
-            folds = fit_folds(study, estimator, reseeded, bar=bar, n_jobs=n_jobs)
-            repeats = pool_folds(folds, study.labels)
-            metrics = {name: value[0] for name, value in mean_metrics(repeats, once).items()}
-            rows.append(_two_aurocs(study, repeats) | metrics)
+    for folds in run_fits(planned, title=title, verbose=verbose, n_jobs=n_jobs):
+        repeats = pool_folds(completed(folds), study.labels)
+        metrics = {name: value[0] for name, value in mean_metrics(repeats, once).items()}
+        rows.append(_two_aurocs(study, repeats) | metrics)
     table = pd.DataFrame(rows, index=pd.Index(seeds, name="seed"))
     summary = table.agg(["mean", "std", "min", "max"]).T.rename_axis("metric")
     return SeedSpread(

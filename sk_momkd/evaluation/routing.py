@@ -30,6 +30,11 @@ def final_estimator(estimator: Any) -> Any:
     return estimator
 
 
+def estimator_name(estimator: Any) -> str:
+    """Name of the classifier inside pipelines and searches."""
+    return type(final_estimator(estimator)).__name__
+
+
 def accepts(estimator: Any, name: str) -> bool:
     """Whether the fit argument `name` (omics, groups) reaches a classifier inside."""
     if isinstance(estimator, Pipeline):

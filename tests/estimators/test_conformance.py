@@ -24,7 +24,7 @@ from sklearn.utils.estimator_checks import (
 )
 
 from sk_momkd import BagPooling, BagSequence, InstanceTransformer, read_bags
-from sk_momkd.evaluation.cross_validation import tuned_threshold
+from sk_momkd.evaluation.fold_fit import tuned_threshold
 from sk_momkd.exceptions import BagError
 
 # Quick to learn scikit-learn's blobs of 300 bags with one instance each.

@@ -19,7 +19,7 @@ from sk_momkd import (
     evaluate_external,
     prediction_table,
 )
-from sk_momkd.evaluation.cross_validation import tuned_threshold
+from sk_momkd.evaluation.fold_fit import tuned_threshold
 from sk_momkd.exceptions import LeakageError
 
 N = 20

@@ -5,8 +5,9 @@ import pandas as pd
 import pytest
 from sklearn.svm import LinearSVC
 
-from sk_momkd.evaluation.cross_validation import bag_probabilities, fit_folds, tuned_threshold
+from sk_momkd.evaluation.fold_fit import bag_probabilities, tuned_threshold
 from sk_momkd.evaluation.study import as_study, make_plan
+from sk_momkd.evaluation.study_fits import fit_folds
 
 
 class Fixed:
