@@ -60,6 +60,7 @@ from .exceptions import (
     CohortWarning as CohortWarning,
     EmptyInstancesWarning as EmptyInstancesWarning,
     ExpressionScaleWarning as ExpressionScaleWarning,
+    FeatureShiftWarning as FeatureShiftWarning,
     FeatureTypeWarning as FeatureTypeWarning,
     LeakageError as LeakageError,
     ModelFileError as ModelFileError,

@@ -91,6 +91,14 @@ class EmptyInstancesWarning(UserWarning):
     """
 
 
+class FeatureShiftWarning(UserWarning):
+    """Features of slides are unlike those of the slides that a model was trained on.
+
+    Prepare them as those: by the same encoder and scaling, at the same magnification. With
+    ``training__strict=True`` such slides raise `BagError`.
+    """
+
+
 class FeatureTypeWarning(UserWarning):
     """Features are integers that could be the bits of floats.
 

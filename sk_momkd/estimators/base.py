@@ -140,6 +140,9 @@ class BaseMILClassifier(FittedStateMixin, ClassifierMixin, WithOptions):
         Share of each class in the loss: among the slides that the sampler draws, by weight.
     largest_feature_ : float
         Largest absolute value of a feature in the training part.
+    feature_summary_ : FeatureSummary or None
+        Mean and spread of the training slides by feature, with which slides in prediction are
+        compared; None of fewer than ten slides.
     module_ : torch module
         The fitted network; of several, the first.
     modules_ : list of torch modules
@@ -203,6 +206,7 @@ class BaseMILClassifier(FittedStateMixin, ClassifierMixin, WithOptions):
         "class_prior_",
         "sampled_prior_",
         "largest_feature_",
+        "feature_summary_",
         "mean_patch_",
         "history_",
         "n_iter_",
@@ -416,7 +420,9 @@ class BaseMILClassifier(FittedStateMixin, ClassifierMixin, WithOptions):
                 self.callbacks_,
             )
         self.mean_patch_ = data.training.mean_patch
-        self.largest_feature_ = check_scale(data.training)
+        strict = self._option("training").strict
+        self.largest_feature_ = check_scale(data.training, strict=strict)
+        self.feature_summary_ = data.training.summary
         per_model = [data.for_model(number) for number in range(self.n_models)]
         step = (
             min(self.batch_size, len(training))

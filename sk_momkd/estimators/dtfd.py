@@ -126,6 +126,9 @@ class DTFDMILClassifier(BaseMILClassifier):
         Share of each class in the loss: among the slides that the sampler draws, by weight.
     largest_feature_ : float
         Largest absolute value of a feature in the training part.
+    feature_summary_ : FeatureSummary or None
+        Mean and spread of the training slides by feature, with which slides in prediction are
+        compared; None of fewer than ten slides.
     module_ : torch module
         The fitted network; of several, the first.
     modules_ : list of torch modules

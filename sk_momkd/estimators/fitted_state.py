@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from .network_state import network_from, weights_of
-from .parameters import TrainingOptions, WithOptions
+from .parameters import WithOptions
 from .prediction import PredictionMixin
 from .training_data import LabelledBags
 from .validation_scores import SavedThresholds, threshold_of_patients
@@ -23,7 +23,6 @@ from .validation_scores import SavedThresholds, threshold_of_patients
 class FittedStateMixin(PredictionMixin, WithOptions):
     """State of a fitted classifier: its networks as arrays, its validation part as thresholds."""
 
-    training: TrainingOptions | None
     module_: Any
 
     @abstractmethod

@@ -142,6 +142,9 @@ class TrainingOptions(Parameters):
         Predict with the mean of the weights after each epoch that follows this share of
         `max_epochs`, in place of the last or the best weights. If training stops earlier, the best
         weights are kept.
+    strict : bool, default=False
+        Whether an unstable training raises `TrainingError`, and slides whose features are far from
+        those of training raise `BagError`, in place of the warnings. It may be set after `fit`.
     callbacks : list of skorch callbacks or (name, callback) pairs, or None, default=None
         They are cloned, and the clones are in ``callbacks_`` after `fit`. They see ``net.history``
         with the columns of ``history_``. Scorers of skorch, which predict on arrays, do not apply.
@@ -174,6 +177,7 @@ class TrainingOptions(Parameters):
     min_epochs: Any = parameter("auto", AUTO, AT_LEAST_ONE)
     best_after: Any = parameter("auto", AUTO, BELOW_ONE)
     average_after: float | None = parameter(None, BELOW_ONE, None)
+    strict: bool = parameter(False, "boolean")
     callbacks: list[Any] | None = parameter(None, list, None)
     pickle_validation: bool = parameter(False, "boolean")
 

@@ -22,6 +22,7 @@ from ..training.batches import FlatBatch, GraphSpec, forward, open_graph, single
 from ..training.config import resolve_device
 from ..training.feature_scale import UnlikeTraining
 from .decision_threshold import DecisionThreshold, MovedThreshold, at_prior, check_threshold
+from .parameters import TrainingOptions
 from .prior import class_probabilities
 
 _BLOCK_SIZE = 8192  # instances of a large slide that are in memory at once
@@ -30,6 +31,7 @@ _BLOCK_SIZE = 8192  # instances of a large slide that are in memory at once
 class PredictionMixin:
     """What a fitted classifier of bags does with slides; `fit` sets what it reads."""
 
+    training: TrainingOptions | None
     prior: Any
     decision_threshold: Any
     device: str
@@ -223,7 +225,9 @@ class PredictionMixin:
         bags, spec = check_bags(self, X, reset=False), self._graph_spec()
         device, dtype = resolve_device(self.device), getattr(torch, self.precision_)
         modules = [module.to(device).eval() for module in self.modules_]
-        unlike = UnlikeTraining(getattr(self, "largest_feature_", None))
+        known = (getattr(self, f"{name}_", None) for name in ("largest_feature", "feature_summary"))
+        strict = self.training is not None and self.training.strict
+        unlike = UnlikeTraining(*known, strict=strict)
         try:
             for i, bag in enumerate(bags):
                 name, width = bags.name(i), self.n_features_in_

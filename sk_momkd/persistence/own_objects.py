@@ -19,16 +19,20 @@ from ..estimators.validation_scores import SavedThresholds
 from ..exceptions import ModelFileError
 from ..io.values import ValueReader, ValueWriter
 from ..messages import first_few
+from ..training.feature_summary import FeatureSummary
 from .archive import model_errors
 from .sklearn_steps import dump_step, is_of_sklearn, load_step
 
-_RECORDS: dict[str, type] = {"HashedIds": HashedIds, "SavedThresholds": SavedThresholds}
+_RECORDS: dict[str, type] = {
+    record.__name__: record for record in (FeatureSummary, HashedIds, SavedThresholds)
+}
 _KINDS: dict[str, tuple[type, ...]] = {  # by the annotation of a field of these
     "bytes": (bytes,),
     "NDArray": (np.ndarray,),
     "NDArray | None": (np.ndarray, type(None)),
     "dict": (dict,),
     "int": (int,),
+    "float": (float,),
 }
 _PACKAGES = (estimators, preprocessing, model_selection)
 _ALWAYS = ("n_features_in_", "feature_names_in_")
@@ -281,6 +285,13 @@ def _require_consistent(known: dict[str, Any]) -> None:
     validation = known.get("_validation")
     if not isinstance(validation, SavedThresholds | tuple | None):
         raise ModelFileError(f"its validation part is a {type(validation).__name__}.")
+    summary = known.get("feature_summary_")
+    if not isinstance(summary, FeatureSummary | None):
+        raise ModelFileError(f"its feature_summary_ is a {type(summary).__name__}.")
+    if summary is not None:
+        parts = (summary.mean, summary.spread, summary.within)
+        if {part.shape for part in parts} != {(width,)}:
+            raise ModelFileError(f"its feature_summary_ is not of {width} features.")
     shapes = dict.fromkeys(("class_prior_", "sampled_prior_"), (len(classes),))
     for name, shape in (shapes | {"mean_patch_": (width,)}).items():
         if name in known and np.shape(known[name]) != shape:

@@ -33,6 +33,7 @@ from ..data.sequence import BagSequence
 from ..exceptions import BagError
 from ..nn.blocks import Blocks, as_tensor, materialize
 from ..nn.edges import Edges
+from .feature_summary import FeatureSummary
 
 
 @dataclass(frozen=True)
@@ -217,6 +218,8 @@ class BagDataset(Dataset):
     ----------
     mean_patch : float32 ndarray of shape (n_features,)
         Mean over the bags of their mean patches.
+    summary : FeatureSummary or None
+        Of the features as they are kept, in `dtype`.
     """
 
     def __init__(
@@ -243,16 +246,22 @@ class BagDataset(Dataset):
         self._features: dict[int, Tensor] = {}
         self._singles: dict[int, FlatBatch] = {}
         total = torch.zeros(n_features, dtype=torch.float64)
+        means = np.empty((len(bags), n_features), dtype=np.float32)
+        within = torch.zeros(n_features, dtype=torch.float64)
         for i in range(len(bags)):
             x, edges = read_graph(bags[i], bags.name(i), spec, n_features)
             self.sizes[i], self.largest[i] = len(x), largest_value(x)
             self._edges.append(edges)
             total += x.mean(dim=0)
             x = x.to(dtype)
+            variance, mean = torch.var_mean(x.float(), dim=0, correction=0)
+            means[i] = mean.numpy()
+            within += variance
             if x.nbytes <= cache_bytes:
                 cache_bytes -= x.nbytes
                 self._features[i] = x
         self.mean_patch = (total / max(len(bags), 1)).float().numpy()
+        self.summary = FeatureSummary.of(means, within.numpy() / max(len(bags), 1), self.sizes)
 
     @property
     def in_memory(self) -> bool:

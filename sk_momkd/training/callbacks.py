@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -17,6 +16,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from ..progress import progress_bar
 from .interrupts import EarlyStop
+from .numerical_watch import require_finite_norm
 
 _LOSS_PROGRESS = 0.01  # share by which the loss must fall for a tie of the score to be progress
 
@@ -195,15 +195,12 @@ class ClipGradients(Callback):
         if self.clip == "branch" and hasattr(net.module_, "branches"):
             groups = list(net.module_.branches().values())
         for group in groups:
-            clip_gradients(group, self.max_norm)
-
-
-def clip_gradients(parameters: Sequence[Tensor], max_norm: float) -> None:
-    """`torch.nn.utils.clip_grad_norm_`, but on the CPU small gradients are left untouched."""
-    grads = [p.grad for p in parameters if p.grad is not None]
-    norm = get_total_norm(grads)
-    if norm.device.type != "cpu" or not norm.item() + 1e-6 <= max_norm:
-        clip_grads_with_norm_(parameters, max_norm, norm)
+            norm = get_total_norm([p.grad for p in group if p.grad is not None])
+            if norm.device.type == "cpu":  # elsewhere it would be waited for; the next loss tells
+                require_finite_norm(net, norm.item(), kwargs.get("batch"))
+                if norm.item() + 1e-6 <= self.max_norm:
+                    continue  # so small gradients are left untouched
+            clip_grads_with_norm_(group, self.max_norm, norm)
 
 
 class StartMasking(Callback):

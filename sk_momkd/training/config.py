@@ -109,6 +109,7 @@ class TrainingConfig:
     betas: tuple[float, float] = (0.9, 0.999)
     momentum: float = 0.9
     best_after: float = 0.0
+    strict: bool = False
 
     @property
     def first_best(self) -> int:

@@ -1,62 +1,149 @@
-"""Warnings of features whose scale a network cannot have learned from, or has not seen."""
+"""Features whose scale a network cannot have learned from, or that are unlike those of training."""
 
 from __future__ import annotations
 
 import warnings
 
+import numpy as np
+import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from ..exceptions import BagError, FeatureShiftWarning
 from ..nn.blocks import Blocks
 from .batches import BagDataset, largest_value
+from .feature_summary import FeatureSummary
 
 _UNSCALED = 1e5
 _UNSEEN = 100.0  # times the largest value of the training part
+_FAR, _FAR_TOGETHER = 4.0, 2.0  # times the usual distance: one slide, half of several
+_SEVERAL = 5  # slides
+_SHOWN = 3  # names of slides in a message
+_REMEDY = (
+    "Their predictions are not to be trusted; prepare them as the slides of training: by the same "
+    "encoder and scaling, at the same magnification, with the same stain."
+)
 
 
-def check_scale(dataset: BagDataset) -> float:
-    """Largest absolute value of a feature; warn if it is beyond what a network learns from."""
+def check_scale(dataset: BagDataset, *, strict: bool = False) -> float:
+    """Largest absolute value of a feature; warn if it is beyond what a network learns from.
+
+    Raises
+    ------
+    BagError
+        In place of the warning, with `strict`.
+    """
     largest = float(dataset.largest.max())
     if largest > _UNSCALED:
         name = dataset.bags.name(int(dataset.largest.argmax()))
-        warnings.warn(
+        message = (
             f"{name}: features reach {largest:.3g}, from which networks hardly learn. Scale them, "
-            "e.g. make_pipeline(InstanceTransformer(StandardScaler()), classifier).",
-            UserWarning,
-            stacklevel=2,
+            "e.g. make_pipeline(InstanceTransformer(StandardScaler()), classifier)."
         )
+        if strict:
+            raise BagError(message)
+        warnings.warn(message, UserWarning, stacklevel=2)
     return largest
 
 
 class UnlikeTraining:
-    """Slides that are all zero, or whose features are far larger than those of training.
+    """Slides that are all zero, have far larger features than in training, or lie far from it.
 
     Parameters
     ----------
-    known : float or None
+    largest : float or None
         Largest absolute value in training, None where it is unknown.
+    summary : FeatureSummary or None
+        Of the training slides, None where there is none.
+    strict : bool
+        Whether such slides raise.
     """
 
-    def __init__(self, known: float | None) -> None:
-        self.known = known
-        self.found: list[str] = []
+    def __init__(
+        self, largest: float | None, summary: FeatureSummary | None = None, *, strict: bool = False
+    ) -> None:
+        self.largest, self.summary, self.strict = largest, summary, strict
+        self.out_of_scale: list[str] = []
+        self.distances: list[float] = []
+        self.names: list[str] = []
 
     def look_at(self, x: Tensor | Blocks, name: str) -> None:
-        """Note a slide; of one that stays in its file, the first block is looked at."""
-        if not self.known:
+        """Note a slide; of one that stays in its file, the first block is looked at.
+
+        Raises
+        ------
+        BagError
+            With `strict`, for a slide that is out of scale or far from training.
+        """
+        if not self.largest:
             return
-        largest = largest_value(next(iter(x)) if isinstance(x, Blocks) else x)
-        if not 0 < largest <= _UNSEEN * self.known:
-            self.found.append(f"{name} (up to {abs(largest):.3g})")
+        x = next(iter(x)) if isinstance(x, Blocks) else x
+        largest = largest_value(x)
+        if not 0 < largest <= _UNSEEN * self.largest:
+            self.out_of_scale.append(f"{name} (up to {abs(largest):.3g})")
+        elif self.summary is not None:
+            self.distances.append(self.summary.distance(mean_patch(x), len(x)))
+            self.names.append(name)
+        if self.strict and (self.out_of_scale or self.far()):
+            raise BagError(self.messages()[0])
 
     def warn(self) -> None:
-        """Warn once of all slides that were noted."""
-        if not self.found:
-            return
-        warnings.warn(
-            f"{len(self.found)} slides have features that are all zero, or more than "
-            f"{_UNSEEN:g} times those in training (up to {self.known:.3g}): "
-            f"{', '.join(self.found[:3])}{', ...' * (len(self.found) > 3)}. Their predictions are "
-            "not to be trusted; prepare them as the slides of training.",
-            UserWarning,
-            stacklevel=3,
+        """Warn once of all slides that were noted.
+
+        Raises
+        ------
+        BagError
+            With `strict`.
+        """
+        for message in self.messages():
+            if self.strict:
+                raise BagError(message)
+            warnings.warn(message, FeatureShiftWarning, stacklevel=3)
+
+    def far(self) -> list[int]:
+        """Positions of the slides that are far by themselves."""
+        limit = np.inf if self.summary is None else _FAR * self.summary.usual
+        return [i for i, distance in enumerate(self.distances) if distance > limit]
+
+    def messages(self) -> list[str]:
+        """What is said of the slides that were noted."""
+        found = []
+        if self.out_of_scale:
+            found.append(
+                f"{len(self.out_of_scale)} slides have features that are all zero, or more than "
+                f"{_UNSEEN:g} times those in training (up to {self.largest:.3g}): "
+                f"{_named(self.out_of_scale)}. {_REMEDY}"
+            )
+        if said := self._said_of_distances():
+            found.append(f"{said} {_REMEDY}")
+        return found
+
+    def _said_of_distances(self) -> str:
+        if self.summary is None or not self.distances:
+            return ""
+        n, middle, far = len(self.distances), float(np.median(self.distances)), self.far()
+        farthest = sorted(far, key=lambda i: -self.distances[i])
+        names = [f"{self.names[i]} ({self.distances[i]:.2g})" for i in farthest]
+        if n >= _SEVERAL and middle > _FAR_TOGETHER * self.summary.usual:
+            said = f"The features of {n} slides lie together far from those of training: half of "
+            said += f"the slides are at least {middle:.2g} away."
+            said += f" The farthest are {_named(names)}." if names else ""
+        elif far:
+            said = f"The features of {len(far)} of {n} slides lie far from those of training: "
+            said += f"{_named(names)}."
+        else:
+            return ""
+        return (
+            f"{said} A distance counts standard deviations between slides (root mean square over "
+            f"the features), and 90 % of the training slides are within {self.summary.usual:.2g}."
         )
+
+
+def _named(names: list[str]) -> str:
+    more = len(names) - _SHOWN
+    return ", ".join(names[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
+
+
+def mean_patch(x: Tensor) -> NDArray:
+    """Mean over the patches, (n, n_features) -> (n_features,)."""
+    return x.mean(dim=0, dtype=torch.float32).double().cpu().numpy()

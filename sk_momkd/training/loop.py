@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from typing import Any, NoReturn
+from typing import Any
 
-import numpy as np
 import pandas as pd
 import torch
 from sklearn.base import clone
-from sklearn.exceptions import ConvergenceWarning
 from skorch import NeuralNet
 from skorch.callbacks import Callback
 from skorch.helper import predefined_split
@@ -20,8 +17,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..exceptions import TrainingError
-from ..messages import first_few
-from ..nn.blocks import materialize
 from ..nn.dropout import set_dropout_generator
 from ..nn.workspace import clear_workspaces
 from .batches import BagDataset, BagLoader, batches_within, draw_batches, forward
@@ -37,11 +32,8 @@ from .callbacks import (
 from .config import Objective, TrainingConfig, weighted_total
 from .input_dropout import InputDropout
 from .interrupts import EarlyStop, watch_interrupts
+from .numerical_watch import NumericalWatch, raise_diverged, report_findings
 from .optimizers import optimizer_settings, schedule
-
-_LARGE_LOSS, _GROWTH = 1e3, 10.0
-_WORSE_THAN_GUESSING = 3.0
-_ENTROPIES = ("train_ce", "train_tier2", "train_bag", "train_ce_path")  # of the logits that predict
 
 
 class MILNet(NeuralNet):
@@ -107,7 +99,7 @@ class MILNet(NeuralNet):
             losses = F.cross_entropy(y_pred.logits, y_true, reduction="none")
             loss = (X.weight.to(self.device) * losses).mean()
         if not math.isfinite(loss.item()):
-            self._raise_diverged(loss, X, training=training)
+            raise_diverged(self, loss, X, training=training)
         return loss
 
     def train_step(self, batch: Any, **fit_params: Any) -> dict[str, Any]:
@@ -164,17 +156,6 @@ class MILNet(NeuralNet):
                 raise
             raise EarlyStop from None
 
-    def _raise_diverged(self, loss: Tensor, batch: Any, *, training: bool) -> NoReturn:
-        terms = {name: float(values.detach().mean()) for name, values in self.terms_.items()}
-        dataset = self.data[0 if training else 1]
-        names = first_few(dataset.bags.name(i) for i in batch.index.tolist())
-        largest = float(materialize(batch.x).abs().max())
-        raise TrainingError(
-            f"Training diverged in epoch {len(self.history)}: the loss of {names} is "
-            f"{loss.item()}, its terms {terms}; features reach {largest:.3g}. Scale the features "
-            "(InstanceTransformer), or lower the learning rate."
-        )
-
     def _update(self, batch: Any) -> None:
         learnable = list(self.get_all_learnable_params())
         if self.accumulated_ > 1:
@@ -222,7 +203,8 @@ def train(
     DataFrame
     """
     training, validation = data
-    first, last = _callbacks(config, model_callbacks, validation is not None)
+    watch = NumericalWatch()
+    first, last = _callbacks(config, [watch, *model_callbacks], validation is not None)
     net = MILNet(
         module,
         criterion=objective,
@@ -256,31 +238,8 @@ def train(
     if not all(p.isfinite().all() for p in module.parameters()):
         raise TrainingError("Training diverged in its last step: weights are not finite.")
     history = _history(net)
-    _warn_if_unstable(history, int(training.y.max()) + 1, config.learning_rate)
+    report_findings(watch.findings(net, history), strict=config.strict)
     return history
-
-
-def _warn_if_unstable(history: pd.DataFrame, n_classes: int, learning_rate: float) -> None:
-    """Warn if the training loss has grown, or is beyond what a loss of these methods can be.
-
-    A cross-entropy far above that of a guess means probabilities near 1 for wrong classes.
-    """
-    remedy = (
-        f"Training was unstable, and probabilities may be near 0 and 1 without reason. Lower the "
-        f"learning rate ({learning_rate:g}), or scale the features (InstanceTransformer)."
-    )
-    first, last = history["train_loss"].to_numpy()[[0, -1]]
-    entropies = [history[column] for column in _ENTROPIES if column in history]
-    entropy = float(entropies[0].iloc[-1]) if entropies else 0.0
-    if last > _LARGE_LOSS or last > _GROWTH * max(first, 1.0):
-        found = f"The training loss is {last:.3g} in the last epoch and was {first:.3g} in the "
-        found += "first."
-    elif entropy > _WORSE_THAN_GUESSING * np.log(n_classes):
-        found = f"The cross-entropy of the training slides is {entropy:.3g} in the last epoch, "
-        found += f"where guessing gives {np.log(n_classes):.3g}."
-    else:
-        return
-    warnings.warn(f"{found} {remedy}", ConvergenceWarning, stacklevel=2)
 
 
 def _callbacks(

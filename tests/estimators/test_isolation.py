@@ -15,7 +15,7 @@ from sklearn.exceptions import ConvergenceWarning
 from skorch.callbacks import Callback, EarlyStopping
 
 from sk_momkd import Bag, evaluate
-from sk_momkd.exceptions import TrainingError
+from sk_momkd.exceptions import BagError, TrainingError
 
 
 @contextmanager
@@ -143,8 +143,13 @@ def test_huge_features_warn_naming_the_bag():
     bags, y = make_bags(16)
     huge = [Bag(b.features * (1e30 if i == 3 else 1), bag_id=f"B{i}") for i, b in enumerate(bags)]
     clf = quick("ABMILClassifier", early_stopping=False, max_epochs=1)
-    with pytest.warns(UserWarning, match=r"bag 'B3': features reach .*e\+3\d.*Scale them"):
+    with (
+        pytest.warns(UserWarning, match=r"bag 'B3': features reach .*e\+3\d.*Scale them"),
+        pytest.raises(TrainingError, match=r"gradient of bag 'B3' overflows.*features reach .*e"),
+    ):
         clf.fit(huge, y)
+    with pytest.raises(BagError, match=r"bag 'B3': features reach"):
+        clf.set_params(training__strict=True).fit(huge, y)
 
 
 def test_unstable_training_warns_with_the_loss_and_the_remedy():
