@@ -50,6 +50,7 @@ from .evaluation import (
     misclassified_patients as misclassified_patients,
     permutation_check as permutation_check,
     seed_spread as seed_spread,
+    subgroup_metrics as subgroup_metrics,
 )
 from .exceptions import (
     BagError as BagError,

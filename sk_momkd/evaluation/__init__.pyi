@@ -24,3 +24,4 @@ from .statistics import (
     detectable_difference as detectable_difference,
     holm as holm,
 )
+from .subgroups import subgroup_metrics as subgroup_metrics

@@ -15,9 +15,10 @@ TRUE = [0.9, 0.4, 0.3, 0.6]  # probability of the true class, first repeat
 AGAIN = [0.8, 0.7, 0.1, 0.6]
 
 
-def evaluation(*repeats, y=Y, threshold=np.nan, sites="AABB", name="LR"):
+def evaluation(*repeats, y=Y, threshold=np.nan, sites="AABB", name="LR", n_draws=5):
     """An evaluation with these probabilities of the true classes, one fold per repeat."""
-    bags = BagSequence(Bag(np.ones((2, 3)), patient_id=f"P{i}") for i in range(len(y)))
+    ids = [f"P{i:0{len(str(len(y) - 1))}d}" for i in range(len(y))]  # sorted
+    bags = BagSequence(Bag(np.ones((2, 3)), patient_id=i) for i in ids)
     study = as_study(bags, y, groups=list(sites) if sites else None)
     folds, everyone = [], np.arange(len(y))
     for i, true in enumerate(repeats):
@@ -25,7 +26,7 @@ def evaluation(*repeats, y=Y, threshold=np.nan, sites="AABB", name="LR"):
         proba = np.stack([1 - positive, positive], axis=1)
         one = np.ones(len(y), dtype=int)
         folds.append(FoldResult(i, 0, everyone, everyone, proba, one, threshold, 0.0, 0.0))
-    return build_evaluation(name, study, folds, Bootstrap(5, 0.95, 0))
+    return build_evaluation(name, study, folds, Bootstrap(n_draws, 0.95, 0))
 
 
 def test_misclassified_patients_are_ordered_by_how_often_and_how_clearly_they_are_wrong():

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 from reporting.conftest import SCRIPT, tiny_model
 from test_real_cohorts import read
 
@@ -55,6 +56,25 @@ def test_page_fits_a_narrow_window_and_prints(browser, demo_page):
     assert not tab.locator("nav").is_visible()
     assert tab.pdf(format="A4").startswith(b"%PDF")
     tab.close()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_page_is_accessible(browser, demo_page, scheme):
+    context = browser.new_context(bypass_csp=True, color_scheme=scheme)  # axe is a script
+    tab = context.new_page()
+    tab.goto(demo_page.as_uri())
+    found = Axe().run(tab).response["violations"]
+    assert [(v["id"], v["impact"], v["nodes"][0]["html"]) for v in found] == []
+    context.close()
+
+
+def test_contents_stay_in_view(browser, demo_page):
+    for width in (1280, 420):
+        tab, _, _ = opened(browser, demo_page, width)
+        tab.evaluate("document.getElementById('run').scrollIntoView()")
+        top = tab.evaluate("document.querySelector('nav').getBoundingClientRect().top")
+        assert 0 <= top < 100
+        tab.close()
 
 
 @pytest.mark.filterwarnings("ignore:.*left out:sk_momkd.exceptions.CohortWarning")

@@ -25,7 +25,13 @@ from sk_momkd.reporting.displays.attention_map import AttentionMapDisplay
 from sk_momkd.reporting.html import model_sections
 from sk_momkd.reporting.html.blocks import photograph, table
 
-EVERYTHING = ("Cohort", "Results", "Calibration and threshold", "Memory during training")
+EVERYTHING = (
+    "In short",
+    "Cohort",
+    "Results",
+    "Calibration and threshold",
+    "Memory during training",
+)
 EVERYTHING += ("Prototypes", "Attention maps", "Gene attributions", "Predictions")
 
 
@@ -35,8 +41,8 @@ def page(demo_page):
 
 
 def sections(page):
-    parts = re.split(r'<section id="\w+">', page)[1:]
-    return {re.search("<h2>(.*?)</h2>", part).group(1): part for part in parts}
+    parts = re.split(r'<section id="\w+"[^>]*>', page)[1:]
+    return {re.search("<h2[^>]*>(.*?)</h2>", part).group(1): part for part in parts}
 
 
 def why_missing(page):
@@ -97,6 +103,7 @@ def test_page_of_an_estimator_claims_no_performance(demo, tmp_path):
     missing = why_missing(page)
     assert {"Results", "Calibration and threshold", "Predictions"} < set(missing)
     assert "evaluate(...)" in missing["Results"]
+    assert "evaluate(...)" in missing["In short"]
     assert "AUROC" not in page
     assert sections(page)["Attention maps"].count("<img") == 1
     assert "&lt;script&gt;document.title" in sections(page)["Attention maps"]

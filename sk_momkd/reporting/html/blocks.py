@@ -67,7 +67,15 @@ class Flow:
     block: str = "flow"
 
 
-Block = Paragraph | Table | Pictures | Flow
+@dataclass(frozen=True)
+class Answers:
+    """Questions, each with its answer."""
+
+    answers: list[tuple[str, str]]
+    block: str = "answers"
+
+
+Block = Paragraph | Table | Pictures | Flow | Answers
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ class ReportContext:
         A single estimator has the key (0, 0).
     bags : BagSequence or None
     labels : dict of bag name to label
-    omics, join, images, mpp, n_slides, n_patches, random_state
+    omics, join, subgroups, images, mpp, n_slides, n_patches, random_state
         Parameters of :func:`report`.
     notes : dict of str to str
         Answers of the authors by topic of the checklist.
@@ -40,6 +40,7 @@ class ReportContext:
     labels: dict[str, Any]
     omics: Any = None
     join: JoinReport | None = None
+    subgroups: pd.DataFrame | None = None
     images: Any = None
     mpp: float | None = None
     n_slides: int = 3

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from ...data.sequence import as_bags
 from ...evaluation.routing import final_estimator
@@ -25,8 +26,10 @@ from .context import ReportContext, bag_name
 from .model_sections import genes_section, memory_section, prototypes_section, slides_section
 from .reproducibility_section import reproducibility_section
 from .result_sections import calibration_section, predictions_section, results_section
+from .verdict_section import verdict_section
 
 _SECTIONS: tuple[Callable[[ReportContext], Section], ...] = (
+    verdict_section,
     cohort_section,
     results_section,
     calibration_section,
@@ -48,6 +51,7 @@ def report(
     y: Any = None,
     omics: Any = None,
     join: JoinReport | None = None,
+    subgroups: pd.DataFrame | None = None,
     model: Any = None,
     images: Mapping[str, Any] | str | PathLike | None = None,
     mpp: float | None = None,
@@ -77,6 +81,8 @@ def report(
         Omics, for the gene attributions.
     join : JoinReport, optional
         Fourth return value of :func:`load_cohort`, for the flow diagram of the cohort.
+    subgroups : DataFrame, index patient id, optional
+        Columns such as sex, stage or scanner, for :func:`subgroup_metrics`.
     model : fitted classifier or pipeline, optional
         Model to use if `result` kept no models.
     images : dict of slide id to path or open slide, or folder, optional
@@ -145,6 +151,7 @@ def report(
         labels=_labels(sequence, y),
         omics=omics,
         join=join,
+        subgroups=subgroups,
         images=images,
         mpp=mpp,
         n_slides=n_slides,

@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from ...evaluation.subgroups import subgroup_metrics
 from ...evaluation.thresholds import VALIDATION_PART
 from ..displays.calibration import ReliabilityDisplay
 from ..displays.curves import PRDisplay, ROCDisplay
@@ -34,6 +35,7 @@ METRICS = {
     "calibration_error": "calibration error (lower is better)",
 }
 _TUNED = "_tuned"
+_SITES_SHOWN = 12  # with more, the table is collapsed
 _OF_THE_POSITIVE = ("auprc", "sensitivity", "specificity")
 NO_RESULT = (
     "A fitted estimator has no test result, and the bags may be those it was trained on. Pass the "
@@ -71,8 +73,11 @@ def results_section(context: ReportContext) -> Section:
     ):
         frame = getattr(result, attribute, None)
         if frame is not None:
-            index = attribute != "folds"
-            blocks.append(table(_known(frame), f"{caption}{note}", index=index, closed=True))
+            index, closed = attribute != "folds", attribute != "sites" or len(frame) > _SITES_SHOWN
+            blocks.append(table(_known(frame), f"{caption}{note}", index=index, closed=closed))
+    if context.subgroups is not None:
+        frame = subgroup_metrics(result, context.subgroups)
+        blocks.append(table(_known(frame), f"By subgroup{note}", index=False))
     return Section(name, title, blocks)
 
 
