@@ -49,7 +49,7 @@ class NetworkOptions(Parameters):
         layer instead of a linear map of them, as the authors' code does.
     learn_tau : bool, default=False
         Learn the temperature of the attention, as the authors' code does.
-    backend : {"auto", "numba", "torch"}, default="auto"
+    backend : {"auto", "numba", "torch", "torch_compile"}, default="auto"
         What computes the graph layers: "auto" is compiled loops (numba) on a CPU, else torch.
 
     See Also

@@ -83,7 +83,7 @@ class MoMKD(nn.Module):
         Temperature of the attention.
     learn_tau, learn_memory : bool
         Whether the losses train the temperature and the memory.
-    backend : {"auto", "numba", "torch"}
+    backend : {"auto", "numba", "torch", "torch_compile"}
         Implementation of the graph encoder.
     identity_residual : bool, default=False
         Where `dim` is `in_features`, the first residual is the identity, as in the release.

@@ -1,4 +1,4 @@
-"""Choice between the implementations of the graph encoder, numba and torch."""
+"""Choice between the implementations of the graph encoder."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from .blocks import Blocks
 
-BACKENDS = ("auto", "numba", "torch")
+BACKENDS = ("auto", "numba", "torch", "torch_compile")
 _COMPILED_TYPES = (torch.float32, torch.bfloat16)
 _FEW = 256  # patches; of more, the products of torch are faster than loops
 
@@ -26,7 +26,7 @@ def numba_version() -> str | None:
 
 
 def choose_backend(backend: str, x: Tensor | Blocks) -> str:
-    """Return "numba" or "torch" for features `x`; "auto" is numba if it supports them.
+    """Implementation for features `x`; "auto" is "numba" if it supports them, else "torch".
 
     Raises
     ------
@@ -37,8 +37,8 @@ def choose_backend(backend: str, x: Tensor | Blocks) -> str:
     """
     if backend not in BACKENDS:
         raise ValueError(f"backend must be one of {BACKENDS}, got {backend!r}.")
-    if backend == "torch":
-        return "torch"
+    if backend.startswith("torch"):
+        return backend
     why_not = _why_not_numba(x)
     if backend == "numba" and why_not:
         raise RuntimeError(f"backend='numba' cannot be used: {why_not} Use backend='auto'.")

@@ -7,7 +7,7 @@ and uncompiled code, forward and backward, thus drop the same entries without st
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -46,10 +46,6 @@ class Dropout(Stochastic):
             return new.fill_(1.0)
         return new.bernoulli_(1 - self.p, generator=self.generator).div_(1 - self.p)
 
-    def mask(self) -> Mask:
-        """Draw the key of the next mask."""
-        return draw_masks([self])[0]
-
     def extra_repr(self) -> str:
         return f"p={self.p}"
 
@@ -60,9 +56,10 @@ def draw_masks(dropouts: Sequence[Dropout]) -> list[Mask]:
     n_drawn, generator = sum(p > 0 for p in shares), dropouts[0].generator
     if not n_drawn:
         return [Mask(0.0, (0, 0))] * len(dropouts)
-    device = "cpu" if generator is None else generator.device
-    drawn = torch.randint(2**32, (2 * n_drawn,), generator=generator, device=device).tolist()
-    keys = iter(zip(drawn[::2], drawn[1::2], strict=True))
+    device = torch.device("cpu") if generator is None else generator.device
+    drawn = torch.randint(2**32, (2 * n_drawn,), generator=generator, device=device)
+    bits = drawn.tolist() if device.type == "cpu" else drawn.int().unbind()
+    keys = iter(zip(bits[::2], bits[1::2], strict=True))
     return [Mask(p, next(keys)) if p else Mask(0.0, (0, 0)) for p in shares]
 
 
@@ -94,35 +91,56 @@ class AlphaDropout(Dropout):
 
 
 class Mask(NamedTuple):
-    """A dropout mask that is computed from a key and the position of each entry."""
+    """A dropout mask that is computed from a key and the position of each entry.
+
+    On a GPU the key is two tensors, because numbers would have to be waited for.
+    """
 
     p: float
-    key: tuple[int, ...]
+    key: tuple[Any, Any]
 
     @property
     def threshold(self) -> int:
         """An entry is dropped if its 32 random bits are below this."""
         return int(self.p * 2**32)
 
-    def apply(self, x: Tensor) -> Tensor:
-        """Inverted dropout of `x`; positions are counted in C order."""
-        if self.p == 0:
-            return x
-        counter = torch.arange(x.numel(), device=x.device).view(x.shape)
-        keep = counter_bits(counter, self.key) >= self.threshold
-        return x * keep / (1 - self.p)
+    def factors(self, counter: Tensor, dtype: torch.dtype) -> Tensor:
+        """Factors of inverted dropout of the entries with these numbers, 0 or 1 / (1 - p)."""
+        bits = _bits(counter, self.key)
+        # Unsigned order of signed numbers: the highest bit is flipped in both.
+        keep = (bits ^ _HIGHEST_BIT) >= self.threshold + _HIGHEST_BIT
+        return keep.to(dtype).mul_(1 / (1 - self.p))
 
 
-def counter_bits(counter: Tensor, key: tuple[int, ...]) -> Tensor:
+_HIGHEST_BIT = -(2**31)
+
+
+def counter_bits(counter: Tensor, key: tuple[int, int]) -> Tensor:
     """32 pseudo-random bits of each counter, as int64; `kernels.primitives` has the same."""
-    return _hash(_hash((counter & 0xFFFFFFFF) ^ key[0]) ^ key[1])
+    return _bits(counter, key).long() & 0xFFFFFFFF
+
+
+def _bits(counter: Tensor, key: tuple[Any, Any]) -> Tensor:
+    """The same as int32, whose products are those of 32 unsigned bits."""
+    first, second = (_signed(part) for part in key)
+    return _hash(_hash(counter.int() ^ first) ^ second)
 
 
 def _hash(x: Tensor) -> Tensor:
     """Hash 32-bit numbers one to one; each input bit changes about half of the output bits."""
-    x = ((x ^ (x >> 16)) * 0x7FEB352D) & 0xFFFFFFFF
-    x = ((x ^ (x >> 15)) * 0x846CA68B) & 0xFFFFFFFF
-    return x ^ (x >> 16)
+    x = (x ^ _shift(x, 16)) * 0x7FEB352D
+    x = (x ^ _shift(x, 15)) * _signed(0x846CA68B)
+    return x ^ _shift(x, 16)
+
+
+def _shift(x: Tensor, n: int) -> Tensor:
+    """Shift to the right, zeros coming in on the left."""
+    return (x >> n) & (2 ** (32 - n) - 1)
+
+
+def _signed(bits: Any) -> Any:
+    """A 32-bit number as int32 has it; a tensor is one already."""
+    return bits if isinstance(bits, Tensor) or bits < 2**31 else bits - 2**32
 
 
 def set_dropout_generator(module: nn.Module, generator: torch.Generator | None) -> None:

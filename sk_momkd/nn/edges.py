@@ -5,11 +5,45 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
-from typing import Self
+from typing import NamedTuple, Self
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+
+
+class Degrees(NamedTuple):
+    """Nodes in runs of the same number of edges, which are known on the CPU.
+
+    Attributes
+    ----------
+    order : int64 Tensor of shape (n,) or None
+        The nodes by degree, those of the same degree in their order; None if all have the same.
+    runs : tuple of (int, int, int)
+        First and last (excluded) place in `order`, and the degree of these nodes.
+    """
+
+    order: Tensor | None
+    runs: tuple[tuple[int, int, int], ...]
+
+    @classmethod
+    def of(cls, offsets: Tensor) -> Degrees:
+        """Of the nodes whose edges are ``offsets[i]:offsets[i + 1]``."""
+        degree = offsets.diff().cpu().numpy()
+        if len(degree) and (degree == degree[0]).all():
+            return cls(None, ((0, len(degree), int(degree[0])),))
+        order = degree.argsort(kind="stable")
+        found, first = np.unique(degree[order], return_index=True)
+        ends = [*first[1:].tolist(), len(degree)]
+        runs = tuple(zip(first.tolist(), ends, found.tolist(), strict=True))
+        return cls(torch.from_numpy(order).to(offsets.device), runs)
+
+    def to(self, device: str | torch.device, *, non_blocking: bool = False) -> Degrees:
+        """The same on another device."""
+        if self.order is None:
+            return self
+        return Degrees(self.order.to(device, non_blocking=non_blocking), self.runs)
 
 
 @dataclass(frozen=True)
@@ -109,13 +143,30 @@ class Edges:
         outgoing = (self.out_offsets, self.receiver, self.position)
         return tuple(t.numpy() for t in incoming), tuple(t.numpy() for t in outgoing)
 
+    @cached_property
+    def in_degrees(self) -> Degrees:
+        """Nodes by the number of edges that end in them."""
+        return Degrees.of(self.in_offsets)
+
+    @cached_property
+    def out_degrees(self) -> Degrees:
+        """Nodes by the number of edges that begin in them."""
+        return Degrees.of(self.out_offsets)
+
     @property
     def nbytes(self) -> int:
         return sum(getattr(self, field.name).nbytes for field in fields(self))
 
-    def to(self, device: str | torch.device) -> Self:
+    def to(self, device: str | torch.device, *, non_blocking: bool = False) -> Self:
         """The same edges on another device."""
-        return type(self)(*(getattr(self, field.name).to(device) for field in fields(self)))
+        moved = {f.name: getattr(self, f.name) for f in fields(self)}
+        edges = type(self)(
+            **{name: t.to(device, non_blocking=non_blocking) for name, t in moved.items()}
+        )
+        # Degrees are taken along: the other device would have to be waited for.
+        for name in ("in_degrees", "out_degrees"):
+            vars(edges)[name] = getattr(self, name).to(device, non_blocking=non_blocking)
+        return edges
 
     def among(self, kept: Tensor) -> Edges:
         """Edges between the nodes of a boolean mask (n,), which are renumbered in their order."""
@@ -125,15 +176,11 @@ class Edges:
         index = torch.stack([number[senders[both]], number[receivers[both]]])
         return Edges.of(index, int(kept.sum()))
 
-    def pairs(self, start: int = 0, stop: int | None = None) -> tuple[Tensor, Tensor]:
-        """Senders and receivers of the edges that end in nodes start:stop, (E,) each, by receiver.
-
-        Receivers are counted from `start`.
-        """
-        offsets = self.in_offsets[start : None if stop is None else stop + 1].long()
-        nodes = torch.arange(len(offsets) - 1, device=offsets.device)
-        senders = self.sender[offsets[0] : offsets[-1]].long()
-        return senders, nodes.repeat_interleave(offsets.diff())
+    def pairs(self) -> tuple[Tensor, Tensor]:
+        """Senders and receivers, (E,) each, by receiver."""
+        nodes = torch.arange(self.n_nodes, device=self.sender.device)
+        receivers = nodes.repeat_interleave(self.in_offsets.diff(), output_size=self.n_edges)
+        return self.sender.long(), receivers
 
 
 def _offsets(sorted_nodes: Tensor, n_nodes: int) -> Tensor:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .backend import choose_backend
-from .blocks import Blocks, materialize
+from .blocks import Blocks
 from .dropout import Dropout, draw_masks
 from .edges import Edges
 from .gatv2 import GATv2
-from .precision import mixed_linear, upcast
+from .graph_layers import GraphLayer, LayerWeights, graph_layers
+from .row_blocks import BlockLayer, CompiledBlocks
 from .workspace import Workspace
 
 
@@ -29,7 +29,7 @@ class GraphEncoder(nn.Module):
     n_heads : int
     dropout : float
         On the layers' outputs and on the attention weights.
-    backend : {"auto", "numba", "torch"}, default="auto"
+    backend : {"auto", "numba", "torch", "torch_compile"}, default="auto"
         The results differ by rounding alone; the dropout masks are the same.
     identity : bool, default=False
         Whether the first residual is the features themselves, which then are `dim` wide.
@@ -58,27 +58,20 @@ class GraphEncoder(nn.Module):
     def forward(self, x: Tensor | Blocks, edge_index: Tensor | Edges) -> Tensor:
         """(n, in_features), (2, n_edges) -> F (n, dim), of the type of `x`."""
         edges = Edges.of(edge_index, len(x))
-        # The compiled loops need a linear first residual.
-        if choose_backend(self.backend, x) == "numba" and self.residual is not None:
-            return self._compiled(x, edges)
-        x = materialize(x)
-        residual = upcast(x) if self.residual is None else mixed_linear(x, self.residual)
-        first = self._finish(self.gat1(x, edges), self.norm1) + residual
-        first = first.to(x.dtype)
-        second = self._finish(self.gat2(first, edges), self.norm2) + upcast(first)
-        return torch.maximum(first, second.to(x.dtype))
-
-    def _finish(self, attended: Tensor, norm: nn.LayerNorm) -> Tensor:
-        return self.dropout.mask().apply(F.elu(norm(attended)))
-
-    def _compiled(self, x: Tensor | Blocks, edges: Edges) -> Tensor:
-        from .compiled import LayerWeights, compiled_layers
-
         first = LayerWeights.from_modules(self.gat1, self.norm1, self.residual)
         second = LayerWeights.from_modules(self.gat2, self.norm2)
-        dropouts = (self.gat1.dropout, self.dropout, self.gat2.dropout, self.dropout)
-        masks = draw_masks(dropouts)
-        return compiled_layers(x, edges, masks, self.workspace, first, second)
+        masks = draw_masks((self.gat1.dropout, self.dropout, self.gat2.dropout, self.dropout))
+        kind = _loops(choose_backend(self.backend, x))
+        return graph_layers(x, edges, masks, self.workspace, kind, first, second)
+
+
+def _loops(backend: str) -> type[GraphLayer]:
+    """The implementation of a layer."""
+    if backend == "numba":
+        from .compiled import CompiledLayer  # imports numba
+
+        return CompiledLayer
+    return CompiledBlocks if backend == "torch_compile" else BlockLayer
 
 
 class OmicsBranch(nn.Module):

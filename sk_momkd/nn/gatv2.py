@@ -1,24 +1,19 @@
-"""Graph attention (GATv2) with the parameters of torch-geometric's ``GATv2Conv``."""
+"""Parameters of graph attention (GATv2), named as in torch-geometric's ``GATv2Conv``."""
 
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import nn
 
-from .dropout import Dropout, Mask
-from .edges import Edges
-from .precision import mixed_linear
-from .segment import segment_softmax, segment_sum
-
-_ROWS = 4096  # receivers at once, without gradients
+from .dropout import Dropout
 
 
 class GATv2(nn.Module):
-    """Multi-head GATv2 layer, heads concatenated.
+    """Parameters of a multi-head GATv2 layer, heads concatenated.
 
     Node i receives from the nodes j whose edges end in i, and from itself:
     ``e_ji = a . LeakyReLU_0.2(W_l x_j + W_r x_i)``, softmax over j, ``sum_j alpha_ji W_l x_j``.
+    `graph_layers` computes it together with what follows it.
 
     Parameters
     ----------
@@ -51,27 +46,3 @@ class GATv2(nn.Module):
         bound = (6 / (self.att.shape[1] + self.att.shape[2])) ** 0.5
         nn.init.uniform_(self.att, -bound, bound, generator=generator)
         nn.init.zeros_(self.bias)
-
-    def forward(self, x: Tensor, edge_index: Tensor | Edges) -> Tensor:
-        """(n, in_features), (2, n_edges) -> (n, out_features), float32 where `x` is bfloat16."""
-        edges = Edges.of(edge_index, len(x))
-        left, right = (mixed_linear(x, linear) for linear in (self.lin_l, self.lin_r))
-        mask = self.dropout.mask()
-        # Without gradients nothing is kept, so that chunks of receivers save memory.
-        size = len(x) if torch.is_grad_enabled() or mask.p > 0 else _ROWS
-        parts = [
-            self._attend(left, right[start : start + size], edges, start, mask)
-            for start in range(0, len(x), size)
-        ]
-        return torch.cat(parts) + self.bias  # (n, out)
-
-    def _attend(self, left: Tensor, right: Tensor, edges: Edges, start: int, mask: Mask) -> Tensor:
-        """Weighted sums of the messages to the receivers from `start` on: (rows, out)."""
-        sender, receiver = edges.pairs(start, start + len(right))  # (E,) each
-        message = left.index_select(0, sender)  # (E, out)
-        pair = F.leaky_relu(message + right.index_select(0, receiver), 0.2)  # (E, out)
-        heads = (-1, self.n_heads, self.att.shape[2])
-        logits = (pair.view(heads) * self.att).sum(dim=2)  # (E, heads)
-        alpha = mask.apply(segment_softmax(logits, receiver, len(right)))  # (E, heads)
-        weighted = (message.view(heads) * alpha.unsqueeze(2)).flatten(1)  # (E, out)
-        return segment_sum(weighted, receiver, len(right))

@@ -56,17 +56,18 @@ class Workspace:
 
 
 class Scratch(Workspace):
-    """Lends new tensors, for buffers so small that the search for a used one costs more time."""
+    """Lends new tensors, where the search for a used buffer costs more time than it saves."""
+
+    def __init__(self, device: str | torch.device = "cpu") -> None:
+        super().__init__()
+        self.device = device
 
     def take(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-        """A tensor with arbitrary content, on the CPU."""
-        return torch.empty(shape, dtype=dtype)
+        """A tensor with arbitrary content."""
+        return torch.empty(shape, dtype=dtype, device=self.device)
 
     def give(self, *tensors: Tensor) -> None:
         """Nothing: the tensors are freed with their last reference."""
-
-
-SCRATCH = Scratch()
 
 
 def clear_workspaces(module: nn.Module) -> None:

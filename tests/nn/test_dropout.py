@@ -27,16 +27,24 @@ def test_alpha_dropout_in_eval_mode_is_the_identity():
 
 
 def test_mask_drops_the_given_share_and_depends_on_key_and_position_alone():
-    mask = Mask(0.3, (1, 2))
-    x = torch.ones(1000, 50)
-    kept = mask.apply(x)
-    assert torch.equal(kept, mask.apply(x))
-    assert torch.equal(kept[:7], mask.apply(x[:7]))
+    mask, counter = Mask(0.3, (1, 2)), torch.arange(50_000)
+    kept = mask.factors(counter, torch.float32)
+    assert torch.equal(kept, mask.factors(counter, torch.float32))
+    assert torch.equal(kept[7:90], mask.factors(counter[7:90], torch.float32))
     assert (kept == 0).float().mean().item() == pytest.approx(0.3, abs=0.01)
     assert kept.max().item() == pytest.approx(1 / 0.7)
-    other = Mask(0.3, (1, 3)).apply(x)
+    other = Mask(0.3, (1, 3)).factors(counter, torch.float32)
     agreement = ((kept == 0) & (other == 0)).float().mean().item()
     assert agreement == pytest.approx(0.09, abs=0.01)  # independent
+
+
+def test_mask_keys_as_tensors_give_the_mask_of_the_numbers():
+    numbers, counter = (2**32 - 5, 17), torch.arange(1000)
+    tensors = torch.tensor(numbers).int().unbind()
+    expected = Mask(0.4, numbers).factors(counter, torch.float64)
+    assert torch.equal(Mask(0.4, tensors).factors(counter, torch.float64), expected)
+    bits = counter_bits(counter, numbers)
+    assert torch.equal(expected == 0, bits < int(0.4 * 2**32))
 
 
 def test_counter_bits_are_uniform_and_uncorrelated_between_neighbours():
