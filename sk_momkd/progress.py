@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import logging
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import TYPE_CHECKING
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+_LOGGER = logging.getLogger("sk_momkd.progress")
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -26,6 +31,8 @@ def labelled(label: str) -> Iterator[None]:
 def progress_bar(total: int, unit: str, title: str, *, shown: bool | None = None) -> tqdm:
     """A bar with the time left. Inside :func:`labelled` it vanishes when it is closed.
 
+    Each step is also a line of the logger "sk_momkd.progress": INFO, or DEBUG inside `labelled`.
+
     Parameters
     ----------
     total : int
@@ -34,10 +41,8 @@ def progress_bar(total: int, unit: str, title: str, *, shown: bool | None = None
     shown : bool, optional
         By default, whether standard error is a terminal.
     """
-    from tqdm.auto import tqdm
-
     labels = _LABELS.get()
-    return tqdm(
+    return _logged_bar()(
         total=total,
         unit=unit,
         desc=", ".join((*labels, title)),
@@ -46,3 +51,29 @@ def progress_bar(total: int, unit: str, title: str, *, shown: bool | None = None
         smoothing=0,
         dynamic_ncols=True,
     )
+
+
+@cache
+def _logged_bar() -> type[tqdm]:
+    """Class of bars that also log their steps."""
+    from tqdm.auto import tqdm
+
+    class LoggedBar(tqdm):
+        """Counts where nothing is shown, too."""
+
+        def __init__(self, *args: Any, desc: str, total: int, unit: str, **options: Any) -> None:
+            self._logged = (desc, total, unit, logging.DEBUG if _LABELS.get() else logging.INFO)
+            self._steps, self._since = 0, time.perf_counter()
+            super().__init__(*args, desc=desc, total=total, unit=unit, **options)
+
+        def update(self, n: float | None = 1) -> bool | None:
+            """Count, and log how long the rest will take."""
+            self._steps += int(n or 0)
+            title, total, unit, level = self._logged
+            passed = time.perf_counter() - self._since
+            left = passed / max(self._steps, 1) * (total - self._steps)
+            times = f"{tqdm.format_interval(passed)}, {tqdm.format_interval(left)} left"
+            _LOGGER.log(level, "%s: %d of %d %ss, %s", title, self._steps, total, unit, times)
+            return super().update(n)
+
+    return LoggedBar

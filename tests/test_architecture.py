@@ -39,7 +39,7 @@ MAY_IMPORT = {
     "inspection": _ANSWERS,
     "persistence": _ANSWERS | {"versions", "__version__"},
     "reporting": _PICTURES | {"versions"},
-    "cli": _PICTURES | {"reporting", "versions"},
+    "cli": _PICTURES | {"reporting", "versions", "__version__"},
     "versions": {"nn", "__version__"},
     "__main__": {"cli"},
 }
@@ -48,6 +48,9 @@ ONLY_IN = {
     "skorch": {"training"},
     "matplotlib": {"reporting"},
     "jinja2": {"reporting"},
+    "typer": {"cli"},
+    "rich": {"cli"},
+    "ruamel": {"cli"},
 }
 NOT_AT_MODULE_LEVEL = {"shap"}
 TOO_BROAD = {"Exception", "BaseException"}

@@ -1,0 +1,117 @@
+"""`predict`: probabilities of slides or patients from a saved model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ...io.atomic import atomic_write
+from ...messages import install_hint
+from ..examples import Command
+from ..keys import Run
+from ..load import load_models, load_run, read_slides
+from ..options import run_command
+from ..priors import prior_of
+from ..problems import UsageProblem
+from ..run_folder import describe
+from ..session import Session
+
+_MODEL = Annotated[Path, typer.Argument(help="Model that fit has saved.")]
+_SLIDES = Annotated[
+    list[Path] | None, typer.Argument(help="Feature files, or a folder; or use --table.")
+]
+_OUT = Annotated[
+    Path | None, typer.Option(help="File to write, .csv or .parquet; default: standard output.")
+]
+_UNIT = Annotated[str, typer.Option(help="A row per slide or per patient.")]
+_THRESHOLD = Annotated[float | None, typer.Option(help="Probability from which on it is positive.")]
+_PRIOR = Annotated[
+    str | None, typer.Option(help="Share of the positive class among these patients.")
+]
+_DEVICE = Annotated[str, typer.Option(help="cpu, cuda, or auto for that of the model.")]
+_UNUSED = ("omics", "label", "positive", "negative", "layer", "id_column", "unit")
+
+
+@run_command("cohort", config="option", without=_UNUSED)
+def _predict(
+    model: _MODEL,
+    run: Run,
+    say: Session,
+    slides: _SLIDES = None,
+    out: _OUT = None,
+    unit: _UNIT = "slide",
+    threshold: _THRESHOLD = None,
+    prior: _PRIOR = None,
+    device: _DEVICE = "auto",
+) -> None:
+    from ...inspection.predictions import prediction_table
+
+    if unit not in ("slide", "patient"):
+        raise UsageProblem(f"--unit must be slide or patient, got {unit!r}.")
+    _require_suffix(out)
+    fitted = load_models([model], device)[0]
+    _decide(fitted, threshold, prior)
+    if slides:
+        bags = read_slides(slides, run.cohort)
+    else:
+        bags = load_run(run, say, labelled=False, with_omics=False).bags
+    table = prediction_table(fitted, bags, unit="bag" if unit == "slide" else "patient")
+    if out is None:
+        say.result(table.to_csv(index=False).rstrip("\n"), table)
+        return
+    _write(table, out)
+    describe(run, say, *(out.with_name(out.name + end) for end in _BESIDE))
+    say.note(f"{len(table)} predictions are in {out}.")
+    if say.as_json:
+        say.result("", {"predictions": out, "n": len(table)})
+
+
+_BESIDE = (".run.yaml", ".versions.json", ".log.txt")
+
+
+def _require_suffix(out: Path | None) -> None:
+    if out is not None and out.suffix.lower() not in (".csv", ".parquet"):
+        raise UsageProblem(f"--out must end in .csv or .parquet, got {str(out)!r}.")
+
+
+def _decide(model: Any, threshold: float | None, prior: str | None) -> None:
+    """Set threshold and prior of a fitted model."""
+    from ...estimators.decision_threshold import DecisionThreshold
+    from ...evaluation.routing import final_estimator
+
+    classifier = final_estimator(model)
+    if prior is not None:
+        classifier.set_params(prior=prior_of(prior, classifier))
+    if threshold is None:
+        return
+    if "decision_threshold" in classifier.get_params():
+        # At the prior of the probabilities that are written, whatever it was at fit.
+        given = DecisionThreshold(threshold, prior=getattr(classifier, "prior", None))
+        classifier.set_params(decision_threshold=given)
+    elif "threshold" in model.get_params(deep=False):
+        model.set_params(threshold=threshold)
+    else:
+        raise UsageProblem(
+            "This model has no threshold to set. Fit it with one: sk-momkd fit --threshold ..."
+        )
+
+
+def _write(table: Any, out: Path) -> None:
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_write(out) as part:
+        if out.suffix.lower() == ".csv":
+            table.to_csv(part, index=False)
+            return
+        try:
+            table.to_parquet(part, index=False)
+        except ImportError as error:
+            hint = install_hint("pyarrow")
+            raise ImportError(f"Writing parquet needs pyarrow: {hint}, or use .csv.") from error
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the command."""
+    text = "Predict slides: files, a folder, or a table with patients. No omics is needed."
+    app.command("predict", help=text, cls=Command)(_predict)

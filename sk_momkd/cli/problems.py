@@ -1,0 +1,70 @@
+"""What can go wrong with a command, as exit codes and messages without traceback."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable
+from difflib import get_close_matches
+
+from ..exceptions import TrainingError
+from ..messages import first_few
+
+DONE, UNEXPECTED, USAGE, REFUSED, SOME_FAILED, INTERRUPTED = 0, 1, 2, 3, 4, 130
+
+# What the package raises for input; an interrupt and a bug of another kind are none of them.
+OF_INPUT = (ValueError, TypeError, LookupError, OSError, ImportError, MemoryError)
+OF_FITS = (ArithmeticError, RuntimeError)
+
+
+class UsageProblem(ValueError):
+    """The command line or the run file asks for what there is not."""
+
+
+class SomeFitsFailed(Exception):
+    """Results are written, but they lack fits that failed."""
+
+
+def exit_code(error: BaseException) -> int:
+    """Exit code of what a command has raised."""
+    if isinstance(error, UsageProblem):
+        return USAGE
+    if isinstance(error, SomeFitsFailed | TrainingError | RuntimeError):
+        return SOME_FAILED
+    return REFUSED
+
+
+def nearest(name: str, known: Collection[str], what: str) -> str:
+    """Sentence that refuses an unknown name and gives the nearest known one.
+
+    Examples
+    --------
+    >>> nearest("lable", ["label", "table"], "key")
+    "There is no key 'lable'. Did you mean 'label'?"
+    """
+    spelled = {k.casefold(): k for k in known}
+    alike = get_close_matches(name.casefold(), spelled, n=3, cutoff=0.6)
+    if not alike:
+        return f"There is no {what} {name!r}; there are {first_few(known, 20)}."
+    # Of equally near names, the one with the same letters: two of them were exchanged.
+    swapped = [other for other in alike if sorted(other) == sorted(name.casefold())]
+    return f"There is no {what} {name!r}. Did you mean {spelled[[*swapped, *alike][0]]!r}?"
+
+
+def message_of(error: BaseException, options: Iterable[str]) -> str:
+    """Message of an error, in which arguments of Python functions are options of the line.
+
+    Examples
+    --------
+    >>> message_of(ValueError("Name it with slide_id= or label='her2'."), ["slide_id", "label"])
+    "Name it with --slide-id or --label 'her2'."
+    """
+    text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+    text = text or type(error).__name__
+    names = "|".join(sorted(map(re.escape, options), key=len, reverse=True))
+    text = re.sub(rf"\b({names})=(?=[\s,.;:)]|$)", lambda m: _option(m[1]), text)
+    text = re.sub(rf"(?<![(\w.])\b({names})=(?=['\"\w{{])", lambda m: _option(m[1]) + " ", text)
+    return " ".join([text, *getattr(error, "__notes__", [])])
+
+
+def _option(name: str) -> str:
+    return "--" + name.replace("_", "-")

@@ -1,0 +1,153 @@
+"""One command while it runs: messages on standard error, results on standard output, a log."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import warnings
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from .problems import (
+    INTERRUPTED,
+    OF_FITS,
+    OF_INPUT,
+    SOME_FAILED,
+    SomeFitsFailed,
+    exit_code,
+    message_of,
+)
+
+LOGGER = logging.getLogger("sk_momkd")
+_WARNING = ("warning", "yellow")
+
+
+class Session:
+    """How a command speaks.
+
+    Parameters
+    ----------
+    quiet : bool
+        Whether nothing but errors and results is shown.
+    as_json : bool
+        Whether results are JSON.
+    debug : bool
+        Whether errors have their traceback.
+    """
+
+    def __init__(self, *, quiet: bool, as_json: bool, debug: bool) -> None:
+        self.quiet, self.as_json, self.debug = quiet, as_json, debug
+        self._files: list[logging.Handler] = []
+
+    @property
+    def shows_bars(self) -> bool:
+        """Whether progress bars are drawn; in a log, lines say how far it is."""
+        return not self.quiet and sys.stderr.isatty()
+
+    def note(self, text: str) -> None:
+        """Say something on standard error and in the log."""
+        LOGGER.info(text)
+
+    def result(self, text: str, data: Any) -> None:
+        """Write a result to standard output: its text, or its data as JSON."""
+        said = json.dumps(plain(data), indent=1, allow_nan=False) if self.as_json else text
+        sys.stdout.write(f"{said}\n")
+        sys.stdout.flush()
+
+    def log_command(self, command: str) -> None:
+        """Note in the log alone how the command was called."""
+        LOGGER.debug("%s", command)
+
+    def log_to(self, path: Path) -> None:
+        """Append everything that is said to a file, too."""
+        handler = logging.FileHandler(path, encoding="utf-8")
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        LOGGER.addHandler(handler)
+        self._files.append(handler)
+
+    def _close(self) -> None:
+        for handler in self._files:
+            LOGGER.removeHandler(handler)
+            handler.close()
+
+
+@contextmanager
+def session(
+    options: Iterable[str], *, quiet: bool, as_json: bool, debug: bool
+) -> Iterator[Session]:
+    """A session whose errors end the command with their message and exit code.
+
+    The `options` are the names of arguments that messages should show as options of the line.
+    """
+    speaking = Session(quiet=quiet, as_json=as_json, debug=debug)
+    shown = _Shown(logging.ERROR if quiet else logging.INFO)
+    before, shower = LOGGER.level, warnings.showwarning
+    LOGGER.addHandler(shown)
+    LOGGER.setLevel(logging.DEBUG)
+    try:
+        with warnings.catch_warnings():
+            warnings.showwarning = _as_log
+            yield speaking
+    except SomeFitsFailed as failed:
+        LOGGER.error("%s", failed)
+        raise typer.Exit(SOME_FAILED) from failed
+    except (*OF_INPUT, *OF_FITS) as error:
+        LOGGER.error("%s", message_of(error, options), exc_info=debug)
+        LOGGER.debug("Traceback", exc_info=error)
+        raise typer.Exit(exit_code(error)) from error
+    except KeyboardInterrupt as error:
+        LOGGER.error("Interrupted. The same command goes on from what is done.")
+        raise typer.Exit(INTERRUPTED) from error
+    finally:
+        warnings.showwarning = shower
+        speaking._close()
+        LOGGER.removeHandler(shown)
+        LOGGER.setLevel(before)
+
+
+class _Shown(logging.Handler):
+    """Lines on standard error, above the progress bars that are drawn there."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print a line; errors and warnings begin with what they are."""
+        from tqdm import tqdm
+
+        if record.name.endswith(".progress") and sys.stderr.isatty():
+            return  # there is a bar
+        line = Text(record.getMessage())
+        if record.levelno >= logging.WARNING:
+            kind, colour = ("error", "red") if record.levelno > logging.WARNING else _WARNING
+            line = Text.assemble((f"{kind}: ", f"bold {colour}"), line)
+        with tqdm.external_write_mode(file=sys.stderr):
+            console = Console(stderr=True, soft_wrap=True, highlight=False)
+            console.print(line)
+            if record.exc_info:
+                console.print(logging.Formatter().formatException(record.exc_info), markup=False)
+
+
+def _as_log(message: Any, category: Any, *_: Any, **__: Any) -> None:
+    """A warning of Python as a line of the log, without file and line."""
+    LOGGER.warning("%s", message)
+
+
+def plain(value: Any) -> Any:
+    """Tables, numbers of NumPy and paths as what JSON has; NaN as null."""
+    if hasattr(value, "to_dict") and hasattr(value, "columns"):
+        named = value.index.name is not None
+        return plain((value.reset_index() if named else value).to_dict("records"))
+    if isinstance(value, dict):
+        return {str(k): plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(v) for v in value]
+    if hasattr(value, "item"):
+        value = value.item()
+    if isinstance(value, float) and (value != value or value in (float("inf"), -float("inf"))):
+        return None
+    return value if isinstance(value, str | int | float | None) else str(value)

@@ -1,0 +1,243 @@
+"""From files to a report, a model and predictions of a second cohort, without Python."""
+
+import json
+import shlex
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+pytest.importorskip("typer")
+
+from cli.conftest import cohort_options, run
+
+import sk_momkd
+from sk_momkd.cli.examples import EXAMPLES
+
+QUICK = ["--set", "max_epochs=2", "--set", "hidden_dim=8", "--set", "projection_dim=4"]
+QUICK += ["--set", "n_components=2", "--cv", "2", "--n-bootstrap", "50"]
+NO_PAGE = "--no-page"
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory, demo):
+    """A model that `fit` has saved."""
+    out = tmp_path_factory.mktemp("fit")
+    options = [*cohort_options(demo, omics=True), *QUICK, "--include-omics", "--out", out]
+    outcome = run("fit", *options, "--threshold", 0.4)
+    assert outcome.code == 0, outcome
+    return out / "model.zip"
+
+
+@pytest.mark.long
+def test_evaluate_writes_tables_report_and_how_it_was_made(here, demo):
+    outcome = run("evaluate", *cohort_options(demo, omics=True), *QUICK, "--n-slides", 1, "--json")
+    assert outcome.code == 0, outcome
+    found = json.loads(outcome.out)
+    assert {"summary", "folds", "predictions"} <= set(found)
+    assert len(found["predictions"]) == 16
+    results = here / "results"
+    made = {path.name for path in results.iterdir()}
+    assert {"run.yaml", "versions.json", "log.txt", "evaluation", "report.html"} <= made
+    assert "torch" in json.loads((results / "versions.json").read_text())
+    log = (results / "log.txt").read_text()
+    assert "evaluate MoMKDClassifier: 2 of 2 fits" in log
+    assert "2 of 2 fits" in outcome.err  # no terminal, so progress is a line
+
+
+@pytest.mark.slow
+def test_resolved_run_file_repeats_the_run(here, demo):
+    options = [
+        *cohort_options(demo),
+        "--method",
+        "logistic",
+        "--cv",
+        2,
+        "--n-bootstrap",
+        50,
+        NO_PAGE,
+    ]
+    assert run("evaluate", *options).code == 0
+    first = (here / "results/evaluation/predictions.csv").read_bytes()
+    again = run("evaluate", "results/run.yaml", "--out", "again")
+    assert again.code == 0, again
+    assert (here / "again/evaluation/predictions.csv").read_bytes() == first
+
+
+@pytest.mark.slow
+def test_predictions_are_those_of_the_model(here, demo, model):
+    outcome = run("predict", model, demo.features, "--out", "p.csv")
+    assert outcome.code == 0, outcome
+    assert "were in the training" in outcome.err  # this cohort was trained on
+    table = pd.read_csv("p.csv")
+    fitted = sk_momkd.load_model(model)
+    proba = fitted.predict_proba(sk_momkd.read_bags(demo.features))
+    assert table["p_1"].to_numpy() == pytest.approx(proba[:, 1], abs=1e-6)
+    assert (table["predicted"] == (table["p_1"] >= 0.4)).all()
+    assert (here / "p.csv.run.yaml").exists()
+
+
+@pytest.mark.slow
+def test_predictions_by_patient_with_prior_and_threshold(here, demo, model):
+    options = ["--table", demo.table, "--features", demo.features, "--unit", "patient"]
+    before = json.loads(run("predict", model, *options, "--json").out)
+    outcome = run("predict", model, *options, "--prior", 0.1, "--threshold", 0.9, "--json")
+    assert outcome.code == 0, outcome
+    after = json.loads(outcome.out)
+    assert [row["patient_id"] for row in after] == [row["patient_id"] for row in before]
+    assert all(a["p_1"] < b["p_1"] for a, b in zip(after, before, strict=True))
+    assert {row["predicted"] for row in after} == {0}
+
+
+@pytest.mark.slow
+def test_predictions_as_parquet_are_those_of_csv(here, demo, model):
+    pytest.importorskip("pyarrow")
+    for name in ("p.csv", "p.parquet"):
+        assert run("predict", model, demo.features, "--out", name, "--quiet").code == 0
+    pd.testing.assert_frame_equal(
+        pd.read_parquet("p.parquet").drop(columns="patient_id"),
+        pd.read_csv("p.csv").drop(columns="patient_id"),
+    )
+
+
+@pytest.mark.slow
+def test_external_refuses_patients_of_training(here, demo, model):
+    outcome = run("external", model, *cohort_options(demo))
+    assert outcome.code == 3
+    assert "were in training" in outcome.err
+
+
+@pytest.mark.slow
+def test_external_reports_new_patients(here, model):
+    paths = sk_momkd.simulate_cohort(
+        "new", n_patients=8, n_patches=8, n_features=6, prefix="B", random_state=1
+    )
+    options = [*cohort_options(paths), "--n-bootstrap", 50, NO_PAGE, "--json"]
+    outcome = run("external", model, *options)
+    assert outcome.code == 0, outcome
+    assert len(json.loads(outcome.out)["predictions"]) == 8
+    assert (here / "results/external/summary.csv").exists()
+
+
+@pytest.mark.slow
+def test_explain_writes_maps_tables_and_genes(here, demo, model):
+    pytest.importorskip("shap")
+    options = ["--table", demo.table, "--features", demo.features, "--omics", demo.omics]
+    outcome = run("explain", model, *options, "--slide", "SIM-001-01Z-00-DX1", "--json")
+    assert outcome.code == 0, outcome
+    names = {Path(path).name for path in json.loads(outcome.out)["files"]}
+    assert {"patches.csv", "genes.csv", "genes.png", "prototypes.png"} <= names
+    assert {f"SIM-001-01Z-00-DX1_attention.{end}" for end in ("png", "geojson")} <= names
+    assert set(pd.read_csv("explanation/patches.csv")["bag_id"]) == {"SIM-001-01Z-00-DX1"}
+    refused = run("explain", model, demo.features, "--slide", "SIM-001")
+    assert refused.code == 2
+    assert "SIM-001-01Z-00-DX1" in refused.err
+
+
+@pytest.mark.slow
+def test_card_names_classes_and_cohort(here, model):
+    card = run("card", model).out
+    assert "1 ('aggressive')" in card
+    assert "16 slides of 16 patients" in card
+
+
+@pytest.mark.slow
+def test_converted_bags_hold_the_same_features(here, demo):
+    for to in ("trident", "h5ad"):
+        outcome = run("convert", "bags", demo.features, to, "--to", to)
+        assert outcome.code == 0, outcome
+        bag = sk_momkd.read_bags(to)[1]
+        assert (bag.features == sk_momkd.read_bags(demo.features)[1].features).all()
+        assert bag.info.patch_size == 512
+
+
+@pytest.mark.long
+def test_compare_of_methods_and_of_omics(here, demo):
+    options = [*cohort_options(demo, omics=True), *QUICK, NO_PAGE, "--json"]
+    outcome = run("compare", *options, "--methods", "momkd,logistic", "--out", "methods")
+    assert outcome.code == 0, outcome
+    assert {row["method"] for row in json.loads(outcome.out)["summary"]} == {"momkd", "logistic"}
+    outcome = run("compare", *options, "--out", "omics")
+    assert outcome.code == 0, outcome
+    assert "verdict" in json.loads(outcome.out)
+    nothing = run("compare", *cohort_options(demo))
+    assert nothing.code == 2
+    assert "--methods" in nothing.err
+
+
+@pytest.mark.slow
+def test_failed_fits_have_an_exit_code_of_their_own(here, demo, monkeypatch):
+    from sk_momkd.preprocessing.bag_pooling import BagPooling
+
+    transform, calls = BagPooling.transform, []
+
+    def fails_once(self, X):
+        calls.append(1)
+        if len(calls) == 1:
+            raise ValueError("no memory of this fold")
+        return transform(self, X)
+
+    monkeypatch.setattr(BagPooling, "transform", fails_once)
+    options = [
+        *cohort_options(demo),
+        "--method",
+        "logistic",
+        "--cv",
+        2,
+        "--n-bootstrap",
+        50,
+        NO_PAGE,
+    ]
+    outcome = run("evaluate", *options)
+    assert outcome.code == 4, outcome
+    assert "1 of 2 folds" in outcome.out
+    assert (here / "results/evaluation/failed.csv").exists()
+
+
+def examples_in_help(command):
+    """The examples of a help page, as a user would copy them."""
+    page = run(*([] if command == "sk-momkd" else command.split()), "--help").out
+    text = page.rpartition(" Examples\n")[2].replace("\\\n", " ")
+    return [line.strip() for line in text.splitlines() if line.strip()]
+
+
+ORDER = ("simulate", "init", "sk-momkd", "inspect", "evaluate", "compare", "fit", "predict")
+ORDER += ("external", "explain", "report", "convert bags", "card", "versions")
+
+
+@pytest.mark.long
+def test_examples_of_every_help_page_work_when_they_are_pasted(here):
+    pytest.importorskip("shap")
+    assert {*ORDER, "convert checkpoint"} == set(EXAMPLES)
+    done = set()
+    for command in ORDER:
+        examples = examples_in_help(command)
+        assert len(examples) == len(EXAMPLES[command])
+        for example in examples:
+            if example not in done:
+                outcome = run(*shlex.split(example)[1:])
+                assert outcome.code == 0, (example, outcome)
+            done.add(example)
+    assert len(pd.read_csv("predictions.csv")) > 0
+    assert "<html" in (here / "results/report.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.long
+def test_three_commands_of_the_page_go_from_files_to_predictions(here, demo):
+    page = (Path(__file__).parents[2] / "docs" / "command_line.md").read_text(encoding="utf-8")
+    three = page.partition("## Three commands")[2].partition("```\n")[2].partition("```")[0]
+    table = pd.read_csv(demo.table, dtype=str)
+    words = {"aggressive": "Positive", "indolent": "Negative"}
+    table.assign(her2=table["subtype"].map(words)).to_csv("slides.csv", index=False)
+    table[["slide_id", "case_id"]].to_csv("new.csv", index=False)
+    shutil.copytree(demo.features, "features")
+    shutil.copytree(demo.features, "new_features")
+    shutil.copy(demo.omics, "rna.h5ad")
+    commands = [line for line in three.replace("\\\n", " ").splitlines() if line]
+    assert len(commands) == 3
+    for command in commands:
+        quick = ["--set", "max_epochs=1"] if " evaluate " in command else []
+        outcome = run(*shlex.split(command)[1:], *quick)
+        assert outcome.code == 0, (command, outcome)
+    assert len(pd.read_csv("predictions.csv")) == 16
