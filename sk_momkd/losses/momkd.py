@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..models.momkd import MoMKDOutput
-from ..nn.segment import segment_mean
+from ..nn.segment import segment_mean, true_positions
 
 
 def alignment_margin(f: Tensor, memory: Tensor, y: Tensor, *, tau_agg: float) -> Tensor:
@@ -25,7 +25,9 @@ def alignment_margin(f: Tensor, memory: Tensor, y: Tensor, *, tau_agg: float) ->
     energy = (tau_agg * cosine).logsumexp(dim=2)  # (B, K)
     own = F.one_hot(y, len(memory)).bool()
     others = energy.masked_fill(own, -torch.inf).logsumexp(dim=1)
-    return (energy[own] - others + math.log(len(memory) - 1)) / tau_agg
+    return (
+        energy.gather(1, y.unsqueeze(1)).squeeze(1) - others + math.log(len(memory) - 1)
+    ) / tau_agg
 
 
 def alignment_loss(
@@ -55,7 +57,8 @@ def soft_labels(
     """
     target = F.one_hot(y, n_classes).float() * (1 - smoothing) + smoothing / n_classes
     if teacher is not None and paired is not None and weight:
-        target[paired] = (1 - weight) * target[paired] + weight * teacher
+        known = true_positions(paired, len(teacher))
+        target[known] = (1 - weight) * target[known] + weight * teacher
     return target
 
 
@@ -206,7 +209,7 @@ def momkd_terms(
         "memory": commitment + orthogonality,
     }
     if output.omics_projection is not None:
-        paired_y = y[output.paired]
+        paired_y = y[true_positions(output.paired, len(output.omics_projection))]
         terms["align_omics"] = alignment_loss(output.omics_projection, memory, paired_y, **align)
     if output.omics is not None and output.reconstruction is not None:
         terms["mse"] = reconstruction_loss(output.omics, output.reconstruction)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import NamedTuple, Self
@@ -39,11 +39,9 @@ class Degrees(NamedTuple):
         runs = tuple(zip(first.tolist(), ends, found.tolist(), strict=True))
         return cls(torch.from_numpy(order).to(offsets.device), runs)
 
-    def to(self, device: str | torch.device, *, non_blocking: bool = False) -> Degrees:
-        """The same on another device."""
-        if self.order is None:
-            return self
-        return Degrees(self.order.to(device, non_blocking=non_blocking), self.runs)
+    def map(self, function: Callable[[Tensor], Tensor]) -> Degrees:
+        """The same with a function applied to the tensor, such as a move to another device."""
+        return self if self.order is None else Degrees(function(self.order), self.runs)
 
 
 @dataclass(frozen=True)
@@ -157,15 +155,16 @@ class Edges:
     def nbytes(self) -> int:
         return sum(getattr(self, field.name).nbytes for field in fields(self))
 
-    def to(self, device: str | torch.device, *, non_blocking: bool = False) -> Self:
+    def to(self, device: str | torch.device) -> Self:
         """The same edges on another device."""
-        moved = {f.name: getattr(self, f.name) for f in fields(self)}
-        edges = type(self)(
-            **{name: t.to(device, non_blocking=non_blocking) for name, t in moved.items()}
-        )
-        # Degrees are taken along: the other device would have to be waited for.
+        return self.map(lambda t: t.to(device))
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> Self:
+        """The same edges with a function applied to each tensor, such as a move to a device."""
+        edges = type(self)(*(function(getattr(self, field.name)) for field in fields(self)))
+        # Degrees are taken along: another device would have to be waited for.
         for name in ("in_degrees", "out_degrees"):
-            vars(edges)[name] = getattr(self, name).to(device, non_blocking=non_blocking)
+            vars(edges)[name] = getattr(self, name).map(function)
         return edges
 
     def among(self, kept: Tensor) -> Edges:

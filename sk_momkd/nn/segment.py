@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 _ROWS = 1024  # at once, so that they stay in the processor's cache
+
+
+def keep_sizes(index: Tensor, sizes: Sequence[int]) -> Tensor:
+    """The same index of segments, which keeps their sizes: a GPU would have to be waited for."""
+    vars(index)["segment_sizes"] = list(sizes)
+    return index
+
+
+def segment_sizes(index: Tensor, n_segments: int) -> list[int]:
+    """Number of rows of each segment."""
+    kept = vars(index).get("segment_sizes")
+    return torch.bincount(index, minlength=n_segments).tolist() if kept is None else kept
 
 
 def segment_sum(x: Tensor, index: Tensor, n_segments: int) -> Tensor:
@@ -20,8 +32,15 @@ def segment_sum(x: Tensor, index: Tensor, n_segments: int) -> Tensor:
 
 def segment_mean(x: Tensor, index: Tensor, n_segments: int) -> Tensor:
     """Mean of the rows of `x` per segment: (n, ...) -> (n_segments, ...)."""
-    count = torch.bincount(index, minlength=n_segments).clamp(min=1)
+    count = _count(index, n_segments).clamp(min=1)
     return segment_sum(x, index, n_segments) / count.view(-1, *[1] * (x.dim() - 1))
+
+
+def _count(index: Tensor, n_segments: int) -> Tensor:
+    """Number of rows of each segment, without waiting for a GPU: (n_segments,)."""
+    if index.device.type == "cpu":
+        return torch.bincount(index, minlength=n_segments)
+    return index.new_zeros(n_segments).index_add(0, index, torch.ones_like(index))
 
 
 def segment_softmax(scores: Tensor, index: Tensor, n_segments: int) -> Tensor:
@@ -39,7 +58,7 @@ def segment_split(x: Tensor, index: Tensor, n_segments: int) -> tuple[Tensor, ..
     """Rows of each segment, for functions of one segment at a time; `index` must ascend."""
     if n_segments == 1:
         return (x,)
-    return x.split(torch.bincount(index, minlength=n_segments).tolist())
+    return x.split(segment_sizes(index, n_segments))
 
 
 def segment_map(
@@ -93,6 +112,11 @@ class _UpcastPool(torch.autograd.Function):
             d_weights[rows] = x[rows].to(weights.dtype) @ d_pooled.T
             d_x[rows] = weights[rows] @ d_pooled
         return d_weights, d_x
+
+
+def true_positions(mask: Tensor, n_true: int) -> Tensor:
+    """Positions of the `n_true` true entries, in order, without waiting for a GPU: (n_true,)."""
+    return mask.byte().argsort(stable=True, descending=True)[:n_true]
 
 
 def paired_instances(x: Tensor, batch: Tensor, paired: Tensor) -> tuple[Tensor, Tensor]:

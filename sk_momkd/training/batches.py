@@ -33,6 +33,7 @@ from ..data.sequence import BagSequence
 from ..exceptions import BagError
 from ..nn.blocks import Blocks, as_tensor, materialize
 from ..nn.edges import Edges
+from ..nn.segment import keep_sizes, segment_sizes
 from .feature_summary import FeatureSummary
 
 
@@ -157,14 +158,27 @@ class FlatBatch:
 
     def to(self, device: str | torch.device) -> Self:
         """Batch on a device; the batch itself if it is there already."""
-        if self.x.device == torch.device(device):
+        if _same_device(self.x.device, torch.device(device)):
             return self
-        names = ("edges", "batch", "index", "y", "paired")
-        moved: dict[str, Any] = {name: getattr(self, name).to(device) for name in names}
-        for name in ("omics", "teacher", "weight", "paired_weight"):
-            rows = getattr(self, name)
-            moved[name] = None if rows is None else rows.to(device)
-        return replace(self, x=materialize(self.x).to(device), **moved)
+        return self.map(lambda t: t.to(device, non_blocking=True))
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> Self:
+        """Batch with a function applied to each tensor, such as a move to a device."""
+        names = ("index", "y", "paired", "omics", "teacher", "weight", "paired_weight")
+        found = {name: getattr(self, name) for name in names}
+        moved: dict[str, Any] = {k: t if t is None else function(t) for k, t in found.items()}
+        return replace(
+            self,
+            x=function(materialize(self.x)),
+            edges=self.edges.map(function),
+            batch=keep_sizes(function(self.batch), segment_sizes(self.batch, self.n_bags)),
+            **moved,
+        )
+
+
+def _same_device(one: torch.device, other: torch.device) -> bool:
+    """Whether they are the same; "cuda" is whatever GPU is current."""
+    return one.type == other.type and (other.index is None or one.index == other.index)
 
 
 def single_bag_batch(
@@ -290,7 +304,10 @@ class BagDataset(Dataset):
         return FlatBatch(
             x=x[0] if len(x) == 1 else torch.cat(x),
             edges=Edges.join([self._edges[i] for i in indices]),
-            batch=torch.from_numpy(np.repeat(np.arange(len(x)), self.sizes[chosen])),
+            batch=keep_sizes(
+                torch.from_numpy(np.repeat(np.arange(len(x)), self.sizes[chosen])),
+                self.sizes[chosen].tolist(),
+            ),
             n_bags=len(x),
             index=torch.from_numpy(chosen),
             y=torch.from_numpy(self.y[chosen]),
@@ -327,6 +344,11 @@ def draw_batches(
     return BatchSampler(order, batch_size, drop_last=False)
 
 
+def instance_budget(device: str) -> int:
+    """Instances in a batch of the validation part: what fills the caches of a CPU, or a GPU."""
+    return 8192 if device == "cpu" else 2**17
+
+
 def batches_within(sizes: NDArray, budget: int = 8192) -> list[list[int]]:
     """Batches of consecutive bags, as many as have at most `budget` instances together.
 
@@ -351,15 +373,23 @@ class BagLoader:
     dataset : BagDataset
     batches : iterable of lists of int
         Indices of the bags in each batch; iterated once per epoch.
+    device : str, default="cpu"
+        For a GPU, batches are copied to it from pinned memory while the one before is in use.
     """
 
-    def __init__(self, dataset: BagDataset, batches: Any) -> None:
+    def __init__(self, dataset: BagDataset, batches: Any, device: str = "cpu") -> None:
         self.dataset, self.batches = dataset, batches
+        self.device = torch.device(device)
 
     def __iter__(self) -> Iterator[tuple[FlatBatch, Tensor]]:
-        if self.dataset.in_memory:
+        if self.device.type == "cuda":
+            yield from _copied_ahead(self._read_ahead(), self.device)
+        elif self.dataset.in_memory:
             yield from map(self._batch, self.batches)
-            return
+        else:
+            yield from self._read_ahead()
+
+    def _read_ahead(self) -> Iterator[tuple[FlatBatch, Tensor]]:
         with ThreadPoolExecutor(1, thread_name_prefix="sk_momkd-read") as reader:
             upcoming: Future | None = None
             for indices in self.batches:
@@ -374,7 +404,36 @@ class BagLoader:
 
     def _batch(self, indices: list[int]) -> tuple[FlatBatch, Tensor]:
         batch = self.dataset.batch(indices)
+        if self.device.type == "cuda":
+            batch = batch.map(Tensor.pin_memory)
         return batch, batch.y
+
+
+def _copied_ahead(
+    batches: Iterator[tuple[FlatBatch, Tensor]], device: torch.device
+) -> Iterator[tuple[FlatBatch, Tensor]]:
+    """Batches on a GPU, each copied by its own stream while the one before is in use."""
+    copying, upcoming = torch.cuda.Stream(device), None
+    for batch, y in batches:
+        with torch.cuda.stream(copying):
+            copied = batch.to(device)
+        current, upcoming = upcoming, (copied, y)
+        if current is not None:
+            yield _arrived(*current, copying)
+    if upcoming is not None:
+        yield _arrived(*upcoming, copying)
+
+
+def _arrived(batch: FlatBatch, y: Tensor, copying: torch.cuda.Stream) -> tuple[FlatBatch, Tensor]:
+    """The batch, which the computation waits for; its memory is not reused before that ends."""
+    computing = torch.cuda.current_stream(copying.device)
+    computing.wait_stream(copying)
+
+    def in_use(tensor: Tensor) -> Tensor:
+        tensor.record_stream(computing)
+        return tensor
+
+    return batch.map(in_use), y
 
 
 def forward(module: torch.nn.Module, batch: FlatBatch, *, training: bool) -> Any:

@@ -52,13 +52,13 @@ class ValidationScores(Callback):
         self, net: NeuralNet, batch: Any = None, training: bool = False, **kwargs: Any
     ) -> None:
         if not training:
-            self.logits_.append(kwargs["y_pred"].logits.cpu())
+            self.logits_.append(kwargs["y_pred"].logits)
             self.labels_.append(batch[1])
             if batch[0].weight is not None:
-                self.bag_weights_.append(batch[0].weight)
+                self.bag_weights_.append(batch[0].weight.cpu())
 
     def on_epoch_end(self, net: NeuralNet, **kwargs: Any) -> None:
-        proba = torch.cat(self.logits_).double().softmax(dim=1).numpy()
+        proba = torch.cat(self.logits_).cpu().double().softmax(dim=1).numpy()
         labels = torch.cat(self.labels_).numpy()
         n_classes = proba.shape[1]
         scores = proba[:, 1] if n_classes == 2 else proba

@@ -19,7 +19,14 @@ from torch.nn import functional as F
 from ..exceptions import TrainingError
 from ..nn.dropout import set_dropout_generator
 from ..nn.workspace import clear_workspaces
-from .batches import BagDataset, BagLoader, batches_within, draw_batches, forward
+from .batches import (
+    BagDataset,
+    BagLoader,
+    batches_within,
+    draw_batches,
+    forward,
+    instance_budget,
+)
 from .callbacks import (
     AverageWeights,
     BestEpoch,
@@ -64,7 +71,8 @@ class MILNet(NeuralNet):
         self.input_dropout = input_dropout
 
     def get_iterator(self, dataset: BagDataset, training: bool = False) -> BagLoader:
-        return BagLoader(dataset, self.train_batches if training else self.valid_batches)
+        batches = self.train_batches if training else self.valid_batches
+        return BagLoader(dataset, batches, self.device)
 
     def initialize_criterion(self) -> MILNet:
         """Keep the objective as it is; it has no parameters."""
@@ -88,7 +96,7 @@ class MILNet(NeuralNet):
         return forward(self.module_, batch, training=training)
 
     def get_loss(self, y_pred: Any, y_true: Tensor, X: Any = None, training: bool = False) -> Any:
-        y_true = y_true.to(self.device)
+        y_true = X.y.to(self.device)  # there already, as the batch is
         if training:
             self.terms_ = self.criterion_.terms(y_pred, y_true)
             of_bags = self.criterion_.bag_weights(X, self.device)
@@ -123,13 +131,36 @@ class MILNet(NeuralNet):
             for hook in before:
                 hook(self, batch=batch, training=training)
             step = step_fn(batch, **fit_params)
-            row[f"{prefix}_loss"] = step["loss"].item()
+            loss = step["loss"].detach()
+            row[f"{prefix}_loss"] = loss.item() if self.device == "cpu" else loss
             row[f"{prefix}_batch_size"] = len(batch[0])
             for hook in after:
                 hook(self, batch=batch, training=training, **step)
         if self.accumulated_:  # the last batches of an epoch, fewer than accumulation_steps
             self._update(None)
+        if self.device != "cpu":
+            self._read_losses(rows, prefix)
         self.history.record(f"{prefix}_batch_count", len(iterator))
+
+    def _read_losses(self, rows: list[dict[str, Any]], prefix: str) -> None:
+        """Replace the losses of an epoch on a GPU by numbers: a step does not wait for its own.
+
+        Raises
+        ------
+        TrainingError
+            If one of them is not finite.
+        """
+        name = f"{prefix}_loss"
+        waiting = [row for row in rows if isinstance(row.get(name), Tensor)]
+        losses = torch.stack([row[name] for row in waiting]).tolist() if waiting else []
+        for k, (row, loss) in enumerate(zip(waiting, losses, strict=True)):
+            row[name] = loss
+            if not math.isfinite(loss):
+                raise TrainingError(
+                    f"Training diverged in epoch {len(self.history)}: the {prefix} loss is {loss} "
+                    f"from batch {k + 1} on. Scale the features (InstanceTransformer), lower the "
+                    "learning rate, or use device='cpu', whose message names the bag."
+                )
 
     def _hooks(self, name: str) -> list[Callable[..., None]]:
         """Methods of this name, of those callbacks that do something in it."""
@@ -222,7 +253,9 @@ def train(
         train_batches=draw_batches(
             training.y, config.sampler, config.batch_size, generators["sampling"]
         ),
-        valid_batches=None if validation is None else batches_within(validation.sizes),
+        valid_batches=None
+        if validation is None
+        else batches_within(validation.sizes, instance_budget(config.device)),
         **optimizer_settings(config),
     )
     set_dropout_generator(module, generators["dropout"])

@@ -21,7 +21,7 @@ from ..nn.memory import (
     spherical_kmeans,
 )
 from ..nn.segment import segment_split
-from .batches import BagDataset, BagLoader, batches_within
+from .batches import BagDataset, BagLoader, batches_within, instance_budget
 
 _PENDING = 8192  # patches whose usage is counted together
 
@@ -67,8 +67,9 @@ def sample_projections(
     quota = -(-n_samples // len(slides))
     slides = slides[:n_samples]
     rows = []
-    batches = [slides[bags] for bags in batches_within(dataset.sizes[slides])]
-    for batch in BagLoader(dataset, batches):
+    budget = instance_budget(net.device)
+    batches = [slides[bags] for bags in batches_within(dataset.sizes[slides], budget)]
+    for batch in BagLoader(dataset, batches, net.device):
         projections = net.evaluation_step(batch).projection
         for projection in segment_split(projections, batch[0].batch, batch[0].n_bags):
             chosen = torch.randperm(len(projection), generator=generator)[:quota]
@@ -130,7 +131,8 @@ class MemoryUsage(Callback):
             self.start_ = net.module_.memory.directions().detach().clone()
         self.usage_: dict[str, list[Tensor]] = {"memory": [], "valid_memory": []}
         self.pending_: list[tuple[bool, Tensor, Tensor, Tensor]] = []
-        self.own_ = torch.zeros(net.module_.memory.rows.shape[:2], dtype=torch.float64)
+        rows = net.module_.memory.rows
+        self.own_ = torch.zeros(rows.shape[:2], dtype=torch.float64, device=rows.device)
 
     def on_batch_end(
         self, net: NeuralNet, batch: Any = None, training: bool = False, **kwargs: Any
@@ -144,7 +146,7 @@ class MemoryUsage(Callback):
         self._count()
         for prefix, parts in self.usage_.items():
             if parts:
-                self._record(net, prefix, torch.cat(parts).mean(dim=0))
+                self._record(net, prefix, torch.cat(parts).mean(dim=0).cpu())
         for name, value in memory_geometry(net.module_.memory, self.start_).items():
             net.history.record(f"memory_{name}", value)
         if self.reseed:
@@ -159,10 +161,13 @@ class MemoryUsage(Callback):
             affinity, labels = (torch.cat([batch[i] for batch in waiting]) for i in (0, 2))
             before = np.cumsum([0, *(len(y) for _, _, y in waiting)]).tolist()
             bags = [bag + n for (_, bag, _), n in zip(waiting, before, strict=False)]
-            usage = component_usage(affinity, torch.cat(bags), len(labels)).cpu()
+            # Nothing is read from a GPU before the epoch ends.
+            usage = component_usage(affinity, torch.cat(bags), len(labels))
             self.usage_[prefix].append(usage)
             if training:
-                self.own_.index_add_(0, labels, usage[torch.arange(len(labels)), labels])
+                labels = labels.to(usage.device, non_blocking=True)
+                own = usage[torch.arange(len(labels), device=usage.device), labels]
+                self.own_.index_add_(0, labels, own)
         self.pending_ = []
 
     def _record(self, net: NeuralNet, prefix: str, usage: Tensor) -> None:
