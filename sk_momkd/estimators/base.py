@@ -31,6 +31,7 @@ from ..training.feature_scale import check_scale
 from ..training.random_generators import RandomGenerators
 from .bag_weights import check_class_weight, loss_weights
 from .decision_threshold import DecisionThreshold, check_threshold
+from .fit_tasks import CallbackSupportMixin, FitTasks, fit_tasks, with_callbacks
 from .fitted_state import FittedStateMixin
 from .parameters import (
     AS_TRAINED,
@@ -52,7 +53,7 @@ from .training_data import FitData, LabelledBags
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class BaseMILClassifier(FittedStateMixin, ClassifierMixin, WithOptions):
+class BaseMILClassifier(CallbackSupportMixin, FittedStateMixin, ClassifierMixin, WithOptions):
     """Classifier of bags of instances.
 
     A subclass is a dataclass of the same kind: a field is a parameter, a repeated field is another
@@ -245,6 +246,7 @@ class BaseMILClassifier(FittedStateMixin, ClassifierMixin, WithOptions):
         named = {k: v for k, v in cls._presets[name].items() if k.split("__")[0] not in overrides}
         return cls().set_params(**(named | overrides))
 
+    @with_callbacks
     def fit(
         self, X: Any, y: Any, *, omics: Any = None, groups: Any = None, sample_weight: Any = None
     ) -> Self:
@@ -297,8 +299,12 @@ class BaseMILClassifier(FittedStateMixin, ClassifierMixin, WithOptions):
         cohort, generators = self._validate(X, y, groups, sample_weight)
         training, validation = self._split(cohort, generators)
         privileged = self._prepare_omics(omics, cohort, training, validation, generators)
-        models = self._train_models(cohort, training, validation, privileged, generators)
-        return self._keep(models, cohort, validation)
+        tasks = fit_tasks(self, X, y)
+        models = self._train_models(cohort, training, validation, privileged, generators, tasks)
+        self._keep(models, cohort, validation)
+        if tasks is not None:
+            tasks.end()
+        return self
 
     def _validate(
         self, X: Any, y: Any, groups: Any, sample_weight: Any
@@ -406,6 +412,7 @@ class BaseMILClassifier(FittedStateMixin, ClassifierMixin, WithOptions):
         validation: NDArray | None,
         privileged: tuple[PrivilegedOmics | None, PrivilegedOmics | None],
         generators: RandomGenerators,
+        tasks: FitTasks | None,
     ) -> list[tuple[nn.Module, pd.DataFrame]]:
         """Build and train `n_models` networks; each with its history."""
         for_training, for_validation = privileged
@@ -418,6 +425,7 @@ class BaseMILClassifier(FittedStateMixin, ClassifierMixin, WithOptions):
                 0 if for_training is None else for_training.vectors.shape[1],
                 generators,
                 self.callbacks_,
+                tasks,
             )
         self.mean_patch_ = data.training.mean_patch
         strict = self._option("training").strict
@@ -487,7 +495,7 @@ class BaseMILClassifier(FittedStateMixin, ClassifierMixin, WithOptions):
             self._training_config(),
             data.generators.generators(),
             model_callbacks=callbacks,
-            user_callbacks=data.callbacks,
+            user_callbacks=[*data.callbacks, *data.epoch_tasks()],
         )
 
     def _training_config(self) -> TrainingConfig:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,9 @@ from .. import training as engine
 from ..data.sequence import BagSequence
 from ..training.batches import BagDataset
 from ..training.random_generators import RandomGenerators
+
+if TYPE_CHECKING:
+    from .fit_tasks import FitTasks
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,8 @@ class FitData:
     generators : RandomGenerators
     callbacks : list
         Those of the user.
+    tasks : FitTasks or None
+        Who reports epochs to callbacks of scikit-learn.
     """
 
     training: BagDataset
@@ -56,6 +61,11 @@ class FitData:
     n_genes: int
     generators: RandomGenerators
     callbacks: list[Any]
+    tasks: FitTasks | None = None
+
+    def epoch_tasks(self) -> list[Any]:
+        """Callbacks of skorch that report a network's epochs."""
+        return [] if self.tasks is None else [self.tasks.epochs_of_network()]
 
     def for_model(self, number: int) -> FitData:
         """The same data for one model of an ensemble."""
@@ -64,4 +74,4 @@ class FitData:
 
     def for_teacher(self) -> FitData:
         """The same data for a teacher network, which the user's callbacks do not see."""
-        return replace(self, generators=self.generators.for_teacher(), callbacks=[])
+        return replace(self, generators=self.generators.for_teacher(), callbacks=[], tasks=None)

@@ -1,4 +1,5 @@
 from .callbacks import StartMasking as StartMasking
+from .epoch_tasks import EpochTasks as EpochTasks
 from .loop import (
     fresh_callbacks as fresh_callbacks,
     train as train,

@@ -1,0 +1,62 @@
+"""scikit-learn's callbacks (``sklearn.callback``, from 1.9 on): the tasks of a fit.
+
+The task ``fit`` holds a task ``network`` for each trained network, and that an ``epoch`` for each
+epoch. After an epoch callbacks may predict with the network as it is, and stop the training.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from .. import training as engine
+
+try:
+    from sklearn.callback import CallbackSupportMixin, with_callbacks
+except ImportError:  # before 1.9
+
+    class CallbackSupportMixin:  # type: ignore[no-redef]
+        """Say what is missing."""
+
+        def set_callbacks(self, *callbacks: Any) -> Any:
+            """Raise, since the installed scikit-learn has no callbacks."""
+            raise ImportError(
+                "set_callbacks needs scikit-learn 1.9 or later: pip install 'scikit-learn>=1.9'. "
+                "Callbacks of skorch, training__callbacks=[...], work with every version."
+            )
+
+    def with_callbacks(method: Callable[..., Any]) -> Callable[..., Any]:
+        """Leave the method as it is."""
+        return method
+
+
+class FitTasks:
+    """The task ``fit`` of an estimator that has callbacks.
+
+    Parameters
+    ----------
+    estimator : classifier
+    X, y : bags and labels, as given to `fit`
+    """
+
+    def __init__(self, estimator: Any, X: Any, y: Any) -> None:
+        self._estimator, self._data = estimator, {"X": X, "y": y}
+        self._context = estimator._init_callback_context(max_subtasks=estimator.n_models)
+        self._context.call_on_fit_task_begin(estimator=estimator, **self._data)
+
+    def epochs_of_network(self) -> Any:
+        """The callback of skorch that reports the epochs of the next network."""
+        context = self._context.subcontext("network", max_subtasks=self._estimator.max_epochs)
+        return engine.EpochTasks(self._estimator, self._data, context)
+
+    def end(self) -> None:
+        """Report that the estimator is fitted."""
+        self._context.call_on_fit_task_end(
+            estimator=self._estimator, reconstruction_attributes=dict, **self._data
+        )
+
+
+def fit_tasks(estimator: Any, X: Any, y: Any) -> FitTasks | None:
+    """The tasks of this fit; None where nobody listens."""
+    listened = getattr(estimator, "_skl_callbacks", None)
+    return FitTasks(estimator, X, y) if listened else None
