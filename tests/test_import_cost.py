@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from importlib.util import find_spec
 
 import sk_momkd
 
@@ -31,6 +32,8 @@ NEED_TORCH = {
     "top_patches",
 }
 HEAVY = ("torch", "torch_geometric", "skorch", "numba", "matplotlib", "jinja2", "shap")
+if find_spec("dask"):  # which anndata loads where it is installed, and jinja2 with it
+    HEAVY = tuple(name for name in HEAVY if name != "jinja2")
 CODE = """
 import json, sys
 import sk_momkd
