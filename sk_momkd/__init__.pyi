@@ -39,6 +39,7 @@ from .evaluation import (
     PermutationCheck as PermutationCheck,
     PowerNote as PowerNote,
     SeedSpread as SeedSpread,
+    StudyStore as StudyStore,
     compare as compare,
     compare_omics as compare_omics,
     delong_test as delong_test,
@@ -67,6 +68,7 @@ from .exceptions import (
     ModelFileError as ModelFileError,
     OmicsError as OmicsError,
     PairingWarning as PairingWarning,
+    StoreError as StoreError,
     TeacherError as TeacherError,
     TrainingError as TrainingError,
 )

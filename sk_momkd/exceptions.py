@@ -70,6 +70,14 @@ class ModelFileError(ValueError):
     """
 
 
+class StoreError(ValueError):
+    """A store holds fits of another study, or is none.
+
+    Raised by the functions that take ``store=``, before anything is fitted. The message names what
+    differs: use another folder, or delete this one to begin anew.
+    """
+
+
 class CacheWarning(UserWarning):
     """Copies of bags cannot be written, or lose values.
 

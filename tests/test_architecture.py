@@ -35,7 +35,7 @@ MAY_IMPORT = {
     "training": _ENGINE | {"io"},
     "preprocessing": _COHORTS,
     "estimators": _CONTRACT,
-    "evaluation": _ANSWERS,
+    "evaluation": _ANSWERS | {"persistence", "versions", "__version__"},
     "inspection": _ANSWERS,
     "persistence": _ANSWERS | {"versions", "__version__"},
     "reporting": _PICTURES | {"versions"},

@@ -25,3 +25,4 @@ from .statistics import (
     holm as holm,
 )
 from .subgroups import subgroup_metrics as subgroup_metrics
+from .study_store import StudyStore as StudyStore

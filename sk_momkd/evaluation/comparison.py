@@ -108,6 +108,7 @@ def compare(
     keep_models: bool = False,
     measure_memory: bool = False,
     error_score: Any = np.nan,
+    store: Any = None,
     n_jobs: int | None = None,
     verbose: bool | None = None,
 ) -> Comparison:
@@ -146,6 +147,9 @@ def compare(
         Measure the most memory that each fit holds, as in :func:`evaluate`.
     error_score : numpy.nan or "raise", default=numpy.nan
         What a fold does whose fit or prediction fails, as in :func:`evaluate`.
+    store : path or StudyStore, optional
+        Folder in which each fit is kept as it ends, so that the same call goes on after the process
+        died, and several processes or machines can share the fits: see :class:`StudyStore`.
     n_jobs : int, optional
         Number of folds that joblib fits at the same time. Results do not depend on it where a
         training step has up to 2^18 values (patches times features), which takes one thread. A
@@ -215,8 +219,9 @@ def compare(
         methods,
         plan,
         bootstrap,
-        title="compare",
+        call="compare",
         verbose=verbose,
+        store=store,
         n_jobs=n_jobs,
         keep_models=keep_models,
         measure_memory=measure_memory,
@@ -280,20 +285,17 @@ def evaluate_methods(
     methods: Mapping[str, Method],
     plan: Plan,
     bootstrap: Bootstrap,
-    *,
-    title: str,
-    verbose: bool | None,
     **options: Any,
 ) -> dict[str, Evaluation]:
     """Evaluate each method on the same splits, seeds and bootstrap samples.
 
-    The `options` are those of `run_fits`; `title` and `verbose` are of the progress bar.
+    The `options` are those of `run_fits`.
     """
     planned = [
         PlannedFits(name, study, estimator, plan, omics, f"This was method {name!r}.")
         for name, (estimator, omics) in methods.items()
     ]
-    results = run_fits(planned, title=title, verbose=verbose, **options)
+    results = run_fits(planned, **options)
     return {
         name: build_evaluation(name, study, folds, bootstrap)
         for name, folds in zip(methods, results, strict=True)

@@ -30,6 +30,7 @@ def evaluate(
     keep_models: bool = False,
     measure_memory: bool = False,
     error_score: Any = np.nan,
+    store: Any = None,
     n_jobs: int | None = None,
     verbose: bool | None = None,
 ) -> Evaluation:
@@ -74,6 +75,9 @@ def evaluate(
         What a fold does whose fit or prediction fails: with NaN, a warning gives the error, table
         `failed` and the note of the result name the fold, and metrics are about the patients of the
         other folds; "raise" ends the evaluation. If all folds of a repeat fail, it always ends.
+    store : path or StudyStore, optional
+        Folder in which each fit is kept as it ends, so that the same call goes on after the process
+        died, and several processes or machines can share the fits: see :class:`StudyStore`.
     n_jobs : int, optional
         Number of folds that joblib fits at the same time. Results do not depend on it where a
         training step has up to 2^18 values (patches times features), which takes one thread. A
@@ -164,9 +168,11 @@ def evaluate(
     plan = make_plan(study, cv, n_repeats, random_state)
     name = estimator_name(estimator)
     (folds,) = run_fits(
-        [PlannedFits(name, study, estimator, plan)],
-        title=f"evaluate {name}",
+        [PlannedFits("evaluate", study, estimator, plan)],
+        call="evaluate",
+        of=name,
         verbose=verbose,
+        store=store,
         n_jobs=n_jobs,
         keep_models=keep_models,
         measure_memory=measure_memory,

@@ -82,6 +82,7 @@ def learning_curve(
     n_bootstrap: int = 2000,
     confidence_level: float = 0.95,
     error_score: Any = np.nan,
+    store: Any = None,
     n_jobs: int | None = None,
     verbose: bool | None = None,
 ) -> LearningCurve:
@@ -117,6 +118,9 @@ def learning_curve(
         Confidence level of the intervals.
     error_score : numpy.nan or "raise", default=numpy.nan
         What a fold does whose fit or prediction fails, as in :func:`evaluate`.
+    store : path or StudyStore, optional
+        Folder in which each fit is kept as it ends, so that the same call goes on after the process
+        died, and several processes or machines can share the fits: see :class:`StudyStore`.
     n_jobs : int, optional
         Number of folds that joblib fits at the same time. Results do not depend on it where a
         training step has up to 2^18 values (patches times features), which takes one thread. A
@@ -155,8 +159,10 @@ def learning_curve(
     name, rows, failures = estimator_name(estimator), [], []
     of_fractions = run_fits(
         [_planned(study, estimator, plan, fraction) for fraction in fractions],
-        title=f"learning_curve {name}",
+        call="learning_curve",
+        of=name,
         verbose=verbose,
+        store=store,
         n_jobs=n_jobs,
         error_score=error_score,
     )

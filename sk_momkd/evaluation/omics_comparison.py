@@ -107,6 +107,7 @@ def compare_omics(
     n_bootstrap: int = 2000,
     confidence_level: float = 0.95,
     error_score: Any = np.nan,
+    store: Any = None,
     n_jobs: int | None = None,
     verbose: bool | None = None,
 ) -> OmicsComparison:
@@ -142,6 +143,9 @@ def compare_omics(
         Confidence level of the intervals.
     error_score : numpy.nan or "raise", default=numpy.nan
         What a fold does whose fit or prediction fails, as in :func:`evaluate`.
+    store : path or StudyStore, optional
+        Folder in which each fit is kept as it ends, so that the same call goes on after the process
+        died, and several processes or machines can share the fits: see :class:`StudyStore`.
     n_jobs : int, optional
         Number of folds that joblib fits at the same time. Results do not depend on it where a
         training step has up to 2^18 values (patches times features), which takes one thread. A
@@ -196,17 +200,17 @@ def compare_omics(
         "without": Method(estimator, [None] * n_repeats),
         "permuted": Method(estimator, permuted),
     }
-    title = f"compare_omics {estimator_name(estimator)}"
-    options = {"n_jobs": n_jobs, "error_score": error_score}
+    name = estimator_name(estimator)
+    options = {"verbose": verbose, "store": store, "n_jobs": n_jobs, "error_score": error_score}
     evaluations = evaluate_methods(
-        study, methods, plan, bootstrap, title=title, verbose=verbose, **options
+        study, methods, plan, bootstrap, call="compare_omics", of=name, **options
     )
     pairs = [("with", "without"), ("with", "permuted"), ("permuted", "without")]
     named = {" - ".join(pair): pair for pair in pairs}
     differences = difference_table(study, evaluations, named, bootstrap)
     outcome = outcome_of(differences)
     return OmicsComparison(
-        estimator_name(estimator),
+        name,
         _summary(evaluations),
         differences.rename_axis("difference"),
         stack_tables(evaluations, "folds"),

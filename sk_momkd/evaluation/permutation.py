@@ -118,6 +118,7 @@ def permutation_check(
     groups: Any = None,
     random_state: int = 0,
     pos_label: Any = None,
+    store: Any = None,
     n_jobs: int | None = None,
     verbose: bool | None = None,
 ) -> PermutationCheck:
@@ -144,6 +145,9 @@ def permutation_check(
     pos_label : label, optional
         The positive one of two classes; by default that of the estimator, else the one that sorts
         last. Each `pos_label` inside the estimator that is None is set to it.
+    store : path or StudyStore, optional
+        Folder in which each fit is kept as it ends, so that the same call goes on after the process
+        died, and several processes or machines can share the fits: see :class:`StudyStore`.
     n_jobs : int, optional
         Number of folds that joblib fits at the same time. Results do not depend on it where a
         training step has up to 2^18 values (patches times features), which takes one thread. A
@@ -192,8 +196,11 @@ def permutation_check(
         permuted = study.with_labels(random.permutation(study.labels))
         plan = make_plan(permuted, cv, 1, random_state)
         planned.append(PlannedFits(f"permutation {number}", permuted, estimator, plan))
-    title = f"permutation_check {estimator_name(estimator)}"
-    results = run_fits(planned, title=title, verbose=verbose, n_jobs=n_jobs)
+    name, options = (
+        estimator_name(estimator),
+        {"verbose": verbose, "store": store, "n_jobs": n_jobs},
+    )
+    results = run_fits(planned, call="permutation_check", of=name, **options)
     table = pd.DataFrame(
         _two_aurocs(one.study, pool_folds(completed(folds), one.study.labels))
         for one, folds in zip(planned, results, strict=True)
@@ -209,9 +216,7 @@ def permutation_check(
         }
     )
     summary = summary.rename_axis("metric")
-    return PermutationCheck(
-        estimator_name(estimator), summary, chance, tuple(study.classes), study.label_names
-    )
+    return PermutationCheck(name, summary, chance, tuple(study.classes), study.label_names)
 
 
 def seed_spread(
@@ -225,6 +230,7 @@ def seed_spread(
     groups: Any = None,
     random_state: int = 0,
     pos_label: Any = None,
+    store: Any = None,
     n_jobs: int | None = None,
     verbose: bool | None = None,
 ) -> SeedSpread:
@@ -251,6 +257,9 @@ def seed_spread(
     pos_label : label, optional
         The positive one of two classes; by default that of the estimator, else the one that sorts
         last. Each `pos_label` inside the estimator that is None is set to it.
+    store : path or StudyStore, optional
+        Folder in which each fit is kept as it ends, so that the same call goes on after the process
+        died, and several processes or machines can share the fits: see :class:`StudyStore`.
     n_jobs : int, optional
         Number of folds that joblib fits at the same time. Results do not depend on it where a
         training step has up to 2^18 values (patches times features), which takes one thread. A
@@ -293,16 +302,17 @@ def seed_spread(
         for seed in seeds
     ]
     once, rows = np.ones((1, len(study.names))), []
-    title = f"seed_spread {estimator_name(estimator)}"
-    for folds in run_fits(planned, title=title, verbose=verbose, n_jobs=n_jobs):
+    name, options = (
+        estimator_name(estimator),
+        {"verbose": verbose, "store": store, "n_jobs": n_jobs},
+    )
+    for folds in run_fits(planned, call="seed_spread", of=name, **options):
         repeats = pool_folds(completed(folds), study.labels)
         metrics = {name: value[0] for name, value in mean_metrics(repeats, once).items()}
         rows.append(_two_aurocs(study, repeats) | metrics)
     table = pd.DataFrame(rows, index=pd.Index(seeds, name="seed"))
     summary = table.agg(["mean", "std", "min", "max"]).T.rename_axis("metric")
-    return SeedSpread(
-        estimator_name(estimator), summary, table, tuple(study.classes), study.label_names
-    )
+    return SeedSpread(name, summary, table, tuple(study.classes), study.label_names)
 
 
 def _two_aurocs(study: Study, repeats: Sequence[PatientPredictions]) -> dict[str, float]:

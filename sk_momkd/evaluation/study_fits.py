@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import sys
+import time
 import warnings
 from collections.abc import Generator, Sequence
 from contextlib import closing
@@ -17,61 +18,40 @@ from sklearn.utils.parallel import Parallel, delayed
 from ..data.omics import OmicsTable
 from ..messages import first_few
 from ..progress import progress_bar
-from .fold_fit import Fold, check_estimator, result_or_failure
+from .fold_fit import Fold, check_estimator
 from .fold_results import FailedFold, FoldResult
+from .planned_fits import PlannedFits, Result
 from .routing import warn_if_patients_are_split
+from .stored_fits import StoredFits
 from .study import Plan, Study
+from .study_store import open_store
 
-Result = FoldResult | FailedFold
+_SHORTEST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0  # seconds between looks at what others do
 
 
-class PlannedFits(NamedTuple):
-    """An estimator on all splits of a plan.
+class _Task(NamedTuple):
+    """A fold of one of the planned fits."""
 
-    Attributes
-    ----------
-    name : str
-        What tells it from the others, such as a method, a seed or a permutation.
-    study : Study
-    estimator : classifier
-    plan : Plan
-    omics : list of OmicsTable or None, or None
-        One for each repeat; by default that of the study.
-    note : str
-        Added to errors, if not empty.
-    """
+    number: int
+    place: int
+    fold: Fold
 
-    name: str
-    study: Study
-    estimator: Any
-    plan: Plan
-    omics: Sequence[OmicsTable | None] | None = None
-    note: str = ""
 
-    @property
-    def tables(self) -> Sequence[OmicsTable | None]:
-        """Omics of each repeat."""
-        return [self.study.omics] * len(self.plan.splits) if self.omics is None else self.omics
+class _Arrived(NamedTuple):
+    """A result, and whether it was in the store before."""
 
-    @property
-    def folds(self) -> list[Fold]:
-        """All folds, repeat by repeat."""
-        return [
-            Fold(repeat, fold, split, self.plan.seeds[repeat][fold], self.tables[repeat])
-            for repeat, splits in enumerate(self.plan.splits)
-            for fold, split in enumerate(splits)
-        ]
-
-    def fit(self, fold: Fold, **options: Any) -> Result:
-        """Fit and predict one of the folds; the `options` are those of `result_or_failure`."""
-        return result_or_failure(self.study, self.estimator, fold, note=self.note, **options)
+    task: _Task
+    result: Result
+    was_stored: bool = False
 
 
 def run_fits(
     planned: Sequence[PlannedFits],
     *,
-    title: str = "",
+    call: str = "",
+    of: str = "",
     verbose: bool | None = False,
+    store: Any = None,
     n_jobs: int | None = None,
     keep_models: bool = False,
     measure_memory: bool = False,
@@ -80,27 +60,35 @@ def run_fits(
     """Fit and predict all folds: for each of `planned` a `FoldResult`, or `FailedFold`, per fold.
 
     Workers take the folds of all of `planned` one after the other, so that none waits for the last
-    fold of another estimator. `title` and `verbose` are of the progress bar.
+    fold of another estimator. `call`, the name of the function, and what it is `of` are the title
+    of the progress bar. Fits that are in the `store` are read, the others are written to it.
     """
     _check_error_score(error_score)
     _check_estimators(planned)
     _refuse_to_fork_threads(n_jobs)
-    tasks = [(number, fold) for number, one in enumerate(planned) for fold in one.folds]
-    results: list[list[Result]] = [[] for _ in planned]
+    tasks = [_Task(i, *fold) for i, one in enumerate(planned) for fold in enumerate(one.folds)]
     options = {"keep_model": keep_models, "measure_memory": measure_memory}
-    options["catch"] = error_score != "raise"
-    with (
-        progress_bar(len(tasks), "fit", title, shown=verbose) as bar,
-        closing(_in_order(planned, tasks, n_jobs, options)) as fitted,
-    ):
-        for (number, _), result in zip(tasks, fitted, strict=True):
-            results[number].append(result)
+    if store is None:
+        fitted = _in_order(planned, tasks, n_jobs, options | {"catch": error_score != "raise"})
+    else:
+        equal = {"keep_models": keep_models, "measure_memory": measure_memory}
+        stored = open_store(store, call, planned, **equal)
+        fitted = _through_store(planned, stored, tasks, n_jobs, options)
+    results: list[dict[int, Result]] = [{} for _ in planned]
+    title = f"{call} {of}".strip()
+    with progress_bar(len(tasks), "fit", title, shown=verbose) as bar, closing(fitted):
+        for task, result, was_stored in fitted:
+            if was_stored and not bar.disable:  # the time left is told by the fits of this run
+                bar.initial += 1
             if len(planned) > 1:
-                bar.set_postfix_str(planned[number].name, refresh=False)
+                bar.set_postfix_str(planned[task.number].name, refresh=False)
             bar.update()
-            if len(results[number]) == planned[number].plan.n_fits:
-                _report(planned[number].study, results[number])
-    return results
+            if isinstance(result, FailedFold) and error_score == "raise":
+                raise _noted(result.error) if was_stored else result.error
+            results[task.number][task.place] = result
+            if len(results[task.number]) == planned[task.number].plan.n_fits:
+                _report(planned[task.number].study, list(results[task.number].values()))
+    return [[found[place] for place in sorted(found)] for found in results]
 
 
 def fit_folds(
@@ -122,12 +110,73 @@ def completed(results: Sequence[Result]) -> list[FoldResult]:
 
 def _in_order(
     planned: Sequence[PlannedFits],
-    tasks: Sequence[tuple[int, Fold]],
+    tasks: Sequence[_Task],
     n_jobs: int | None,
     options: dict[str, Any],
-) -> Generator[Result]:
-    calls = (delayed(PlannedFits.fit)(planned[number], fold, **options) for number, fold in tasks)
-    yield from Parallel(n_jobs=n_jobs, return_as=_as_they_come())(calls)
+) -> Generator[_Arrived]:
+    calls = (delayed(PlannedFits.fit)(planned[i], fold, **options) for i, _, fold in tasks)
+    fitted = Parallel(n_jobs=n_jobs, return_as=_as_they_come())(calls)
+    for task, result in zip(tasks, fitted, strict=True):
+        yield _Arrived(task, result)
+
+
+def _through_store(
+    planned: Sequence[PlannedFits],
+    stored: Sequence[StoredFits],
+    tasks: Sequence[_Task],
+    n_jobs: int | None,
+    options: dict[str, Any],
+) -> Generator[_Arrived]:
+    """Read what is stored, fit what no other process has taken, and wait for what one has."""
+    waiting, pause, is_first = list(tasks), _SHORTEST_PAUSE, True
+    while waiting:
+        absent = []
+        for task in waiting:
+            found = stored[task.number].read(planned[task.number].study, task.fold)
+            if found is None:
+                absent.append(task)
+            else:
+                with_model = stored[task.number].with_model(task.fold, found)
+                yield _Arrived(task, with_model, is_first)
+        free = [task for task in absent if not stored[task.number].is_claimed(task.fold)]
+        calls = (
+            delayed(_fit_into_store)(planned[i], stored[i], fold, options) for i, _, fold in free
+        )
+        done = set()
+        for task, result in zip(
+            free, Parallel(n_jobs=n_jobs, return_as=_as_they_come())(calls), strict=True
+        ):
+            if result is not None:
+                done.add(task[:2])
+                yield _Arrived(task, stored[task.number].with_model(task.fold, result))
+        waiting = [task for task in absent if task[:2] not in done]
+        pause = _SHORTEST_PAUSE if done else min(2 * pause, _LONGEST_PAUSE)
+        is_first = False
+        if waiting and not done:
+            time.sleep(pause)
+
+
+def _noted(error: Exception) -> Exception:
+    error.add_note(
+        "The fit failed in an earlier call and was not tried again. To do so, pass "
+        "store=StudyStore(folder, retry_failed=True)."
+    )
+    return error
+
+
+def _fit_into_store(
+    planned: PlannedFits, stored: StoredFits, fold: Fold, options: dict[str, Any]
+) -> Result | None:
+    """Take a fold, fit it and store the result; None where another process has it."""
+    with stored.claimed(fold) as free:
+        if not free:
+            return None
+        found = stored.read(planned.study, fold)  # it may have ended since it was looked for
+        if found is None:
+            result = planned.fit(fold, catch=True, **options)
+            stored.write(planned.study, fold, result)
+            found = result if isinstance(result, FailedFold) else stored.read(planned.study, fold)
+        return found
 
 
 def _check_estimators(planned: Sequence[PlannedFits]) -> None:
@@ -141,6 +190,7 @@ def _check_estimators(planned: Sequence[PlannedFits]) -> None:
 
 def _report(study: Study, results: Sequence[Result]) -> None:
     """Warn of folds that failed or lack a class; raise if a repeat has no others."""
+    results = sorted(results, key=lambda result: (result.repeat, result.fold))
     done = completed(results)
     _report_failures([result for result in results if isinstance(result, FailedFold)], done)
     _warn_if_classes_are_absent(study, done)

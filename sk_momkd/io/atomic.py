@@ -119,9 +119,11 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(new, ignore_errors=True)
 
 
-def _is_orphan(path: Path) -> bool:
+def _is_orphan(path: Path, age: float | None) -> bool:
     """Whether no process writes a part any more: a killed one has lost its lock."""
     try:
+        if age is not None:
+            return time.time() - path.stat().st_mtime > age
         with open(path, "r+b") as file:
             locked = _lock(file.fileno())
         is_old = time.time() - path.stat().st_mtime > _ORPHAN_AGE
@@ -130,9 +132,12 @@ def _is_orphan(path: Path) -> bool:
         return False
 
 
-def sweep_parts(folder: Path) -> int:
-    """Remove the parts that killed processes left in `folder`; return how many there were."""
-    orphans = [path for path in folder.glob(f"{_PREFIX}*{_SUFFIX}") if _is_orphan(path)]
+def sweep_parts(folder: Path, *, age: float | None = None) -> int:
+    """Remove the parts that killed processes left in `folder`; return how many there were.
+
+    With an `age` (seconds) it decides, and not the locks, which other machines may not see.
+    """
+    orphans = [path for path in folder.glob(f"{_PREFIX}*{_SUFFIX}") if _is_orphan(path, age)]
     for path in orphans:
         path.unlink(missing_ok=True)
     return len(orphans)

@@ -19,7 +19,7 @@ from ..data.patient import PatientSource
 from ..data.sequence import BagSequence
 from ..exceptions import BagError, BagFileError, CacheWarning
 from .atomic import atomic_write, sweep_parts
-from .local_files import require_regular
+from .local_files import require_regular, sample_digest
 from .read_errors import PARSER_ERRORS
 from .readers import SlideFile
 from .stored_copy import (
@@ -33,7 +33,6 @@ from .stored_copy import (
 )
 
 _SCHEMA = 2  # raise it when copies are laid out otherwise, or a reader gives other arrays
-_PROBE = 2**16  # bytes at the start, the middle and the end of a file
 _IDENTITIES: dict[str, str] = {}  # of files at rest, by their states
 _DIGESTS: dict[str, str] = {}  # as noted in the folder, for folders that cannot be written
 _LOST = 1e-5  # share of features that become zero; of normal ones 5e-8 do
@@ -52,23 +51,6 @@ def _hash_file(path: str) -> bytes:
             return hashlib.file_digest(file, hashlib.blake2b).digest()
     except OSError as error:
         raise BagFileError(f"{path} cannot be read: {error}") from error
-
-
-def _identity(paths: list[str]) -> str:
-    """Sizes and samples of the content of files, which a note in the folder cannot forge."""
-    samples = []
-    for path in paths:
-        require_regular(path, allow_external=True)
-        try:
-            with open(path, "rb") as file:
-                size = file.seek(0, os.SEEK_END)
-                samples.append(size.to_bytes(8, "little"))
-                for start in (0, max(0, size // 2), max(0, size - _PROBE)):
-                    file.seek(start)
-                    samples.append(file.read(_PROBE))
-        except OSError as error:
-            raise BagFileError(f"{path} cannot be read: {error}") from error
-    return checksum(*samples).hex()
 
 
 def _warn_once(folder: Path, error: OSError) -> None:
@@ -159,7 +141,7 @@ class CachedFile:
         key = repr(states)
         if key in _IDENTITIES:
             return _IDENTITIES[key]
-        made = _identity(self.file.parts)
+        made = sample_digest(self.file.parts)  # which a note in the folder cannot forge
         if is_at_rest(max(state[-1] for state in states)):
             _IDENTITIES[key] = made
         return made

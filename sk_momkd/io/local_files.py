@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import codecs
 import errno
+import hashlib
 import os
 import re
 import stat
 import struct
 import zipfile
+from collections.abc import Sequence
 from os import PathLike
 
 from ..exceptions import BagFileError
@@ -16,6 +18,7 @@ from ..exceptions import BagFileError
 # Limits of one array, stated in the documentation: no file makes the package reserve more.
 LARGEST_ARRAY = 64 * 2**30  # bytes
 LARGEST_EXPANSION = 1100  # times the bytes of its file; deflate reaches 1,032 at most
+_PROBE = 2**16  # bytes at the start, the middle and the end of a file
 _ALWAYS_ALLOWED = 64 * 2**20  # bytes, for small files that compress well
 _POINTERS = (
     (b"version https://git-lfs", "git-lfs", "git lfs pull"),
@@ -236,3 +239,26 @@ def _quoted_text(start: bytes) -> str:
         return ""
     line = text.splitlines()[0][:80] if text else ""
     return f" It is text: {line!r}." if line.isprintable() and line else ""
+
+
+def sample_digest(paths: Sequence[str]) -> str:
+    """Digest of the sizes of files and of samples of their content.
+
+    Raises
+    ------
+    BagFileError
+        If a file cannot be read.
+    """
+    made = hashlib.blake2b(digest_size=16)
+    for path in paths:
+        require_regular(path, allow_external=True)
+        try:
+            with open(path, "rb") as file:
+                size = file.seek(0, os.SEEK_END)
+                made.update(size.to_bytes(8, "little"))
+                for start in (0, max(0, size // 2), max(0, size - _PROBE)):
+                    file.seek(start)
+                    made.update(file.read(_PROBE))
+        except OSError as error:
+            raise BagFileError(f"{path} cannot be read: {error}") from error
+    return made.hexdigest()

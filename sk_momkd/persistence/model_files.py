@@ -115,6 +115,17 @@ def save_model(
     return path
 
 
+def require_savable(estimator: Any) -> None:
+    """Raise, before it is fitted, if an estimator holds what `save_model` cannot save.
+
+    Raises
+    ------
+    ModelFileError
+    """
+    writer = ModelWriter(include_omics=False, include_validation=False)
+    writer.encode(estimator, type(estimator).__name__)
+
+
 def load_model(path: str | PathLike, *, device: str | None = None) -> Any:
     """Load an estimator that `save_model` wrote.
 
