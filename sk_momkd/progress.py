@@ -65,13 +65,15 @@ def _logged_bar() -> type[tqdm]:
             self._logged = (desc, total, unit, logging.DEBUG if _LABELS.get() else logging.INFO)
             self._steps, self._since = 0, time.perf_counter()
             super().__init__(*args, desc=desc, total=total, unit=unit, **options)
+            if self.disable:
+                self.initial = 0  # steps that were done before, and took no time here
 
         def update(self, n: float | None = 1) -> bool | None:
             """Count, and log how long the rest will take."""
             self._steps += int(n or 0)
             title, total, unit, level = self._logged
             passed = time.perf_counter() - self._since
-            left = passed / max(self._steps, 1) * (total - self._steps)
+            left = passed / max(self._steps - self.initial, 1) * (total - self._steps)
             times = f"{tqdm.format_interval(passed)}, {tqdm.format_interval(left)} left"
             _LOGGER.log(level, "%s: %d of %d %ss, %s", title, self._steps, total, unit, times)
             return super().update(n)

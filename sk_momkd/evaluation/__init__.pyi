@@ -24,5 +24,5 @@ from .statistics import (
     detectable_difference as detectable_difference,
     holm as holm,
 )
-from .subgroups import subgroup_metrics as subgroup_metrics
 from .study_store import StudyStore as StudyStore
+from .subgroups import subgroup_metrics as subgroup_metrics

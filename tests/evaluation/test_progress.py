@@ -4,7 +4,6 @@ import sys
 
 import numpy as np
 import pytest
-import tqdm.auto
 from conftest import make_bags, make_omics
 from joblib import parallel_config
 from quick import quick
@@ -19,6 +18,7 @@ from sk_momkd import (
     evaluate,
     learning_curve,
     permutation_check,
+    progress,
     seed_spread,
 )
 from sk_momkd.progress import labelled, progress_bar
@@ -71,13 +71,13 @@ CALLS = {
 @pytest.fixture
 def bars(monkeypatch):
     """All bars that are made."""
-    made, plain = [], tqdm.auto.tqdm
+    made, plain = [], progress._logged_bar()
 
     def record(**settings):
         made.append(plain(**settings))
         return made[-1]
 
-    monkeypatch.setattr(tqdm.auto, "tqdm", record)
+    monkeypatch.setattr(progress, "_logged_bar", lambda: record)
     return made
 
 
@@ -114,6 +114,15 @@ def test_bar_counts_fits_of_several_workers_and_results_are_the_same(backend, ba
         result = evaluate(DummyClassifier(), BAGS, Y, n_jobs=2, verbose=True, **FEW)
     assert bars[-1].n == 2
     assert result.predictions.equals(alone.predictions)
+
+
+def test_time_left_is_told_by_the_fits_of_this_run(bars, tmp_path, caplog):
+    caplog.set_level("INFO", "sk_momkd.progress")
+    few = {"cv": 2, "n_seeds": 1, "store": tmp_path}
+    seed_spread(DummyClassifier(), BAGS, Y, **few)
+    seed_spread(DummyClassifier(), BAGS, Y, **few | {"n_seeds": 3}, verbose=True)
+    assert (bars[-1].total, bars[-1].n, bars[-1].initial) == (6, 6, 2)
+    assert "6 of 6 fits" in caplog.messages[-1]
 
 
 def test_bar_is_closed_by_an_error(bars):
