@@ -233,7 +233,7 @@ class TDCClassifier(PrivilegedMILClassifier):
 
     References
     ----------
-    Zhang et al. Comprehensive learning and adaptive teaching: Distilling multi-modal knowledge
+    Xing et al. Comprehensive learning and adaptive teaching: Distilling multi-modal knowledge
     for pathological glioma grading. Medical Image Analysis 91:102990, 2024.
 
     Examples

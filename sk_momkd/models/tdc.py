@@ -102,7 +102,7 @@ class TDCTeacher(nn.Module):
 
     References
     ----------
-    Zhang et al. Comprehensive learning and adaptive teaching: Distilling multi-modal knowledge
+    Xing et al. Comprehensive learning and adaptive teaching: Distilling multi-modal knowledge
     for pathological glioma grading. Medical Image Analysis 91:102990, 2024.
     """
 
@@ -362,7 +362,7 @@ class TDC(nn.Module):
 
     References
     ----------
-    Zhang et al. Comprehensive learning and adaptive teaching: Distilling multi-modal knowledge
+    Xing et al. Comprehensive learning and adaptive teaching: Distilling multi-modal knowledge
     for pathological glioma grading. Medical Image Analysis 91:102990, 2024.
     """
 

@@ -123,3 +123,17 @@ def test_what_lacks_is_named(tmp_path, demo):
 )
 def test_positive_one_of_two_values_is_guessed(values, positive):
     assert positive_of(values) == positive
+
+
+def test_slides_of_few_patients_are_counted_one_by_one_in_folds_of_patients(here):
+    for i in range(12):
+        slide(here / "features" / f"S{i}.h5")
+    table = pd.DataFrame({"slide_id": [f"S{i}" for i in range(12)], "label": list("01") * 6})
+    table.assign(case_id=list("AAAABBBBCCCC")).to_csv("slides.csv", index=False)
+    assert run("init", ".").code == 0
+    found = resolve(here / "run.yaml", {})
+    assert (found.cohort.patient_id, found.cohort.site) == ("slide_id", "case_id")
+    assert (found.evaluation.keep_sites, found.evaluation.cv) == (True, 3)
+    outcome = run("inspect", "run.yaml")
+    assert outcome.code == 0, outcome
+    assert outcome.out.count("2 x 0, 2 x 1") == 3

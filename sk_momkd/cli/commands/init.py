@@ -26,6 +26,7 @@ _LABEL = Annotated[str | None, typer.Option(help="Column with the labels.")]
 _POSITIVE = Annotated[str | None, typer.Option(help="Its value that is the positive class.")]
 _OUT = Annotated[Path, typer.Option(help="Folder for the results.")]
 _OVERWRITE = Annotated[bool, typer.Option(help="Replace the run file if it exists.")]
+_FEW = 10
 _SMALL = 1000  # patients, below which the preset "small" is written
 
 _TEXT = """\
@@ -53,6 +54,7 @@ model:
 
 evaluation:
   cv: {cv}  # folds; a patient is never on two sides
+  keep_sites: {keep_sites}
   n_repeats: 1  # more of them show how much chance there is in training
 
 comparison:
@@ -104,7 +106,7 @@ def _values(
         raise UsageProblem(nearest(label, found.columns, f"column in {found.table}"))
     chosen = positive or positive_of(counts)
     folder = write.absolute().parent
-    small = found.n_patients < _SMALL
+    small, few = found.n_patients < _SMALL, _has_few_patients(found)
     return {
         "path": write.name,
         "table": _path(found.table, folder),
@@ -116,7 +118,7 @@ def _values(
         "n_slides": found.n_slides,
         "n_patients": found.n_patients,
         "slide_id": _as_yaml(found.slide_id),
-        "patient_id": _as_yaml(found.patient_id),
+        "patient_id": _as_yaml(found.slide_id if few else found.patient_id),
         "patient_note": _patient_note(found),
         "optional": _optional(found, folder),
         "label": _as_yaml(column),
@@ -125,6 +127,7 @@ def _values(
         "positive_note": _positive_note(counts, chosen, given=positive is not None),
         "preset": "small  # for some hundred patients" if small else "default  # the paper's sizes",
         "cv": max(2, min(5, found.n_patients)),
+        "keep_sites": "true" if few else "false  # true: no site is on two sides of a fold",
         "title": _as_yaml(f"{column or 'A label'} from slides"),
         "out": _as_yaml(str(out)),
     }
@@ -143,9 +146,19 @@ def _path(path: Path, folder: Path) -> str:
 
 
 def _patient_note(found: Found) -> str:
+    if _has_few_patients(found):
+        return (
+            f": TOO FEW TO COUNT. Slides are counted one by one, as if each were a patient; "
+            f"{found.patient_id} stands below as site, which folds keep whole"
+        )
     if found.patient_id != found.slide_id:
         return ""
     return "; NO COLUMN OF PATIENTS WAS FOUND: name it, or slides of one may be on two sides"
+
+
+def _has_few_patients(found: Found) -> bool:
+    """Whether results by patient would rest on fewer than ten, who have several slides each."""
+    return found.n_patients < _FEW and found.n_slides >= 4 * found.n_patients
 
 
 def _optional(found: Found, folder: Path) -> str:
@@ -154,8 +167,9 @@ def _optional(found: Found, folder: Path) -> str:
         lines.append(f"slide_table: {_path(found.slide_table, folder)}")
     if found.barcodes:
         lines.append(f"barcodes: {found.barcodes}  # patient and site are read from the slide ids")
-    if found.site:
-        lines.append(f"site: {_as_yaml(found.site)}")
+    site = found.patient_id if _has_few_patients(found) else found.site
+    if site:
+        lines.append(f"site: {_as_yaml(site)}")
     if found.id_column:
         lines.append(f"id_column: {_as_yaml(found.id_column)}  # holds the ids of the omics")
     return "".join(f"  {line}\n" for line in lines)
