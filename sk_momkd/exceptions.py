@@ -58,7 +58,12 @@ class TrainingError(ArithmeticError):
 
 
 class CheckpointError(ValueError):
-    """A file of weights is missing, unreadable, or of another model."""
+    """A file of weights is missing, unreadable, or of another model; a fit cannot go on.
+
+    Raised where weights are loaded, and by `fit` with ``training__checkpoint_dir``: the folder is
+    of another fit, in use by another process, or damaged. The message names what differs or the
+    file: call `fit` as before, or choose another folder.
+    """
 
 
 class ModelFileError(ValueError):

@@ -34,7 +34,7 @@ MAY_IMPORT = {
     "losses": _BASE | {"nn", "models"},
     "training": _ENGINE | {"io"},
     "preprocessing": _COHORTS,
-    "estimators": _CONTRACT,
+    "estimators": _CONTRACT | {"versions", "__version__"},
     "evaluation": _ANSWERS | {"persistence", "versions", "__version__"},
     "inspection": _ANSWERS,
     "persistence": _ANSWERS | {"versions", "__version__"},

@@ -30,6 +30,7 @@ from ..training.config import Objective, TrainingConfig, resolve_device, resolve
 from ..training.feature_scale import check_scale
 from ..training.random_generators import RandomGenerators
 from .bag_weights import check_class_weight, loss_weights
+from .checkpoint import fit_identity, with_checkpoints
 from .decision_threshold import DecisionThreshold, check_threshold
 from .fit_tasks import CallbackSupportMixin, FitTasks, fit_tasks, with_callbacks
 from .fitted_state import FittedStateMixin
@@ -311,6 +312,7 @@ class BaseMILClassifier(CallbackSupportMixin, FittedStateMixin, ClassifierMixin,
     ) -> tuple[LabelledBags, RandomGenerators]:
         """Check parameters, bags, labels, groups and weights; forget an earlier fit."""
         self._validate_params()
+        self._require_seed()
         for name in [name for name in vars(self) if name.endswith("_") and name[0] != "_"]:
             delattr(self, name)  # a fit that fails leaves no model behind
         for name in ("_validation", "_network", "_left_out"):
@@ -333,6 +335,14 @@ class BaseMILClassifier(CallbackSupportMixin, FittedStateMixin, ClassifierMixin,
         cohort = LabelledBags(bags, labels, group_of_bag, weights)
         self._require_weight(cohort)
         return cohort, generators
+
+    def _require_seed(self) -> None:
+        """Raise if there are checkpoints and no seed: each call would be another fit."""
+        if self.random_state is None and self._option("training").checkpoint_dir is not None:
+            raise ValueError(
+                "checkpoint_dir needs a random_state, because with None each call of fit is "
+                "another one and none can go on. Set random_state to a number."
+            )
 
     def _require_weight(self, cohort: LabelledBags) -> None:
         """Raise if all bags of a class have the weight 0."""
@@ -431,17 +441,24 @@ class BaseMILClassifier(CallbackSupportMixin, FittedStateMixin, ClassifierMixin,
         strict = self._option("training").strict
         self.largest_feature_ = check_scale(data.training, strict=strict)
         self.feature_summary_ = data.training.summary
-        per_model = [data.for_model(number) for number in range(self.n_models)]
         step = (
             min(self.batch_size, len(training))
             * int(np.median(data.training.sizes))
             * self.n_features_in_
         )
-        with threads_for(step):
-            models: list[tuple[nn.Module, pd.DataFrame]] = []
-            for number, one in enumerate(per_model, 1):
-                with labelled(f"model {number} of {self.n_models}" if self.n_models > 1 else ""):
-                    models.append(self._train_model(one))
+        folder, identity = self._option("training").checkpoint_dir, {}
+        if folder is not None:
+            identity = fit_identity(self, data, cohort, (training, validation), privileged)
+        with with_checkpoints(folder, data, identity, cohort.bags) as data, threads_for(step):
+            return self._train_each(data)
+
+    def _train_each(self, data: FitData) -> list[tuple[nn.Module, pd.DataFrame]]:
+        """Train `n_models` networks on the same data."""
+        per_model = [data.for_model(number) for number in range(self.n_models)]
+        models: list[tuple[nn.Module, pd.DataFrame]] = []
+        for number, one in enumerate(per_model, 1):
+            with labelled(f"model {number} of {self.n_models}" if self.n_models > 1 else ""):
+                models.append(self._train_model(one))
         self.callbacks_ = [callback for data in per_model for callback in data.callbacks]
         return models
 
@@ -496,6 +513,7 @@ class BaseMILClassifier(CallbackSupportMixin, FittedStateMixin, ClassifierMixin,
             data.generators.generators(),
             model_callbacks=callbacks,
             user_callbacks=[*data.callbacks, *data.epoch_tasks()],
+            checkpoints=data.checkpoints,
         )
 
     def _training_config(self) -> TrainingConfig:
@@ -522,9 +540,9 @@ class BaseMILClassifier(CallbackSupportMixin, FittedStateMixin, ClassifierMixin,
                 "paired": privileged.paired,
                 "teacher": privileged.teacher,
             }
-        dtype = getattr(torch, self.precision_)
-        spec = self._graph_spec()
-        return BagDataset(part.bags, part.labels, spec, self.n_features_in_, dtype=dtype, **known)
+        known["dtype"] = getattr(torch, self.precision_)
+        known["sum_contents"] = self._option("training").checkpoint_dir is not None
+        return BagDataset(part.bags, part.labels, self._graph_spec(), self.n_features_in_, **known)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

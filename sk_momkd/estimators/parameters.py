@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import Field, dataclass, field
 from numbers import Integral, Real
+from os import PathLike
 from typing import Any, ClassVar, Self
 
 from sklearn.base import BaseEstimator
@@ -148,6 +149,12 @@ class TrainingOptions(Parameters):
     callbacks : list of skorch callbacks or (name, callback) pairs, or None, default=None
         They are cloned, and the clones are in ``callbacks_`` after `fit`. They see ``net.history``
         with the columns of ``history_``. Scorers of skorch, which predict on arrays, do not apply.
+    checkpoint_dir : path or None, default=None
+        Folder in which `fit` keeps its state after every epoch. The same call of `fit` with the
+        same folder goes on from there, also in another process, and gives the same model, bit for
+        bit; where the fit has ended, it does not train again. It needs a `random_state`. Another
+        fit in the folder is refused by name of what differs, unless the path has ``{fit}`` in it,
+        which each fit replaces by a name of its own. See ``docs/resuming.md``.
     pickle_validation : bool, default=False
         Whether pickles hold ``validation_``: ids, labels and probabilities of patients. It may be
         set after `fit`. Without, a pickle keeps the thresholds that were chosen by them.
@@ -179,7 +186,10 @@ class TrainingOptions(Parameters):
     average_after: float | None = parameter(None, BELOW_ONE, None)
     strict: bool = parameter(False, "boolean")
     callbacks: list[Any] | None = parameter(None, list, None)
+    checkpoint_dir: str | PathLike | None = parameter(None, str, PathLike, None)
     pickle_validation: bool = parameter(False, "boolean")
+
+    _parameters_of_machine: ClassVar[tuple[str, ...]] = ("checkpoint_dir",)  # no saved model has it
 
     def _validate_params(self) -> None:
         super()._validate_params()

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from .. import training as engine
 from ..data.sequence import BagSequence
+from ..io.checkpoint_files import CheckpointFiles
 from ..training.batches import BagDataset
 from ..training.random_generators import RandomGenerators
 
@@ -54,6 +57,10 @@ class FitData:
         Those of the user.
     tasks : FitTasks or None
         Who reports epochs to callbacks of scikit-learn.
+    checkpoints : CheckpointFiles or None
+        Where the network is kept while it is trained.
+    start : list of mappings of str to Tensor, or None
+        Weights that the networks of a warm start begin with.
     """
 
     training: BagDataset
@@ -62,6 +69,8 @@ class FitData:
     generators: RandomGenerators
     callbacks: list[Any]
     tasks: FitTasks | None = None
+    checkpoints: CheckpointFiles | None = None
+    start: list[Mapping[str, Tensor]] | None = None
 
     def epoch_tasks(self) -> list[Any]:
         """Callbacks of skorch that report a network's epochs."""
@@ -70,8 +79,24 @@ class FitData:
     def for_model(self, number: int) -> FitData:
         """The same data for one model of an ensemble."""
         callbacks = self.callbacks if number == 0 else engine.fresh_callbacks(self.callbacks)
-        return replace(self, generators=self.generators.for_model(number), callbacks=callbacks)
+        return replace(
+            self,
+            generators=self.generators.for_model(number),
+            callbacks=callbacks,
+            checkpoints=self._checkpoints_of(f"network{number}"),
+            start=None if self.start is None else self.start[number : number + 1],
+        )
 
     def for_teacher(self) -> FitData:
         """The same data for a teacher network, which the user's callbacks do not see."""
-        return replace(self, generators=self.generators.for_teacher(), callbacks=[], tasks=None)
+        return replace(
+            self,
+            generators=self.generators.for_teacher(),
+            callbacks=[],
+            tasks=None,
+            checkpoints=self._checkpoints_of("teacher"),
+            start=None,
+        )
+
+    def _checkpoints_of(self, name: str) -> CheckpointFiles | None:
+        return None if self.checkpoints is None else self.checkpoints.of(name)

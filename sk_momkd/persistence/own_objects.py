@@ -99,6 +99,8 @@ class ModelWriter(ValueWriter):
         self._n_begun += 1
         cls, place = type(value), f"{name}{self._n_begun}"
         parameters = {key: getattr(value, key) for key in _parameter_names(cls)}
+        for key in getattr(cls, "_parameters_of_machine", ()):
+            parameters[key] = None
         if not self._options["include_validation"]:
             for key in getattr(cls, "_parameters_of_patients", ()):
                 parameters[key] = None if parameters[key] is None else {}

@@ -31,6 +31,7 @@ from ..data.graph import build_edges
 from ..data.neighbors import row_keys
 from ..data.sequence import BagSequence
 from ..exceptions import BagError
+from ..io.checkpoint_files import digest
 from ..nn.blocks import Blocks, as_tensor, materialize
 from ..nn.edges import Edges
 from ..nn.segment import keep_sizes, segment_sizes
@@ -227,9 +228,12 @@ class BagDataset(Dataset):
     dtype : torch.dtype, default=float32
         Of the features.
     cache_bytes : int, default=1 GiB
+    sum_contents : bool, default=False
 
     Attributes
     ----------
+    content_sums : list of str
+        With `sum_contents`, a SHA-256 of the features and the graph of each bag.
     mean_patch : float32 ndarray of shape (n_features,)
         Mean over the bags of their mean patches.
     summary : FeatureSummary or None
@@ -249,6 +253,7 @@ class BagDataset(Dataset):
         weights: LossWeights | None = None,
         dtype: torch.dtype = torch.float32,
         cache_bytes: int = 2**30,
+        sum_contents: bool = False,
     ) -> None:
         self.bags, self.y, self.omics, self.teacher = bags, y, omics, teacher
         self.weights = weights
@@ -256,6 +261,7 @@ class BagDataset(Dataset):
         self.spec, self.n_features, self.dtype = spec, n_features, dtype
         self.sizes = np.zeros(len(bags), dtype=int)
         self.largest = np.zeros(len(bags), dtype=np.float32)  # absolute value of a feature
+        self.content_sums: list[str] = []
         self._edges: list[Edges] = []
         self._features: dict[int, Tensor] = {}
         self._singles: dict[int, FlatBatch] = {}
@@ -266,6 +272,9 @@ class BagDataset(Dataset):
             x, edges = read_graph(bags[i], bags.name(i), spec, n_features)
             self.sizes[i], self.largest[i] = len(x), largest_value(x)
             self._edges.append(edges)
+            if sum_contents:
+                graph = (edges.in_offsets, edges.sender)
+                self.content_sums.append(digest(*(part.numpy() for part in (x, *graph))))
             total += x.mean(dim=0)
             x = x.to(dtype)
             variance, mean = torch.var_mean(x.float(), dim=0, correction=0)

@@ -35,6 +35,7 @@ class LossTerms(Callback):
         for name, values in self.values_.items():
             net.history.record(f"train_{name}", float(torch.cat(values).double().mean()))
         net.history.record("learning_rate", net.optimizer_.param_groups[0]["lr"])
+        self.values_ = {}  # a checkpoint would hold them
 
 
 class ValidationScores(Callback):
@@ -66,6 +67,7 @@ class ValidationScores(Callback):
         known = {"multi_class": "ovr", "labels": np.arange(n_classes), "sample_weight": weight}
         auc = roc_auc_score(labels, scores, **known)
         net.history.record("valid_auc", float(auc))
+        self.logits_, self.labels_, self.bag_weights_ = [], [], []  # a checkpoint would hold them
 
 
 class BestEpoch(Callback):
@@ -161,17 +163,15 @@ class AverageWeights(Callback):
         self.first = first
 
     def on_train_begin(self, net: NeuralNet, **kwargs: Any) -> None:
-        self.averaged_: AveragedModel | None = None
+        # Made here, so that a run that goes on has it before its state is restored.
+        self.averaged_ = AveragedModel(net.module_, avg_fn=_running_mean, use_buffers=True)
 
     def on_epoch_end(self, net: NeuralNet, **kwargs: Any) -> None:
-        if len(net.history) < self.first:
-            return
-        if self.averaged_ is None:
-            self.averaged_ = AveragedModel(net.module_, avg_fn=_running_mean, use_buffers=True)
-        self.averaged_.update_parameters(net.module_)
+        if len(net.history) >= self.first:
+            self.averaged_.update_parameters(net.module_)
 
     def on_train_end(self, net: NeuralNet, **kwargs: Any) -> None:
-        if self.averaged_ is not None:
+        if int(self.averaged_.n_averaged):
             net.module_.load_state_dict(self.averaged_.module.state_dict())
 
 
@@ -230,7 +230,7 @@ class Progress(Callback):
         row = net.history[-1]
         shown = {k: row[k] for k in ("train_loss", "valid_auc") if k in row}
         self.bar_.set_postfix({k: f"{v:.3f}" for k, v in shown.items()}, refresh=False)
-        self.bar_.update()
+        self.bar_.update(len(net.history) - self.bar_.n)  # a run that goes on has more than one
 
     def on_train_end(self, net: NeuralNet, **kwargs: Any) -> None:
         self.bar_.close()

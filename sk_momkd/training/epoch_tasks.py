@@ -17,6 +17,13 @@ class EpochTasks(Callback):
     def __init__(self, estimator: Any, data: dict[str, Any], context: Any) -> None:
         self.estimator, self.data, self.context = estimator, data, context
 
+    def state_dict(self) -> dict[str, Any]:
+        """Nothing: each process reports the epochs that it runs."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Do nothing."""
+
     def on_train_begin(self, net: NeuralNet, **kwargs: Any) -> None:
         self.context.call_on_fit_task_begin(estimator=self.estimator, **self.data)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import pandas as pd
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..exceptions import TrainingError
+from ..io.checkpoint_files import CheckpointFiles
 from ..nn.dropout import set_dropout_generator
 from ..nn.workspace import clear_workspaces
 from .batches import (
@@ -36,6 +38,7 @@ from .callbacks import (
     StopEarly,
     ValidationScores,
 )
+from .checkpoints import RunState, ended_with, findings_before, restore_ended
 from .config import Objective, TrainingConfig, weighted_total
 from .input_dropout import InputDropout
 from .interrupts import EarlyStop, watch_interrupts
@@ -62,10 +65,11 @@ class MILNet(NeuralNet):
         valid_batches: Any = None,
         input_dropout: Any = None,
         data: Any = None,
+        checkpoints: Any = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
-        self.data = data
+        self.data, self.checkpoints = data, checkpoints
         self.accumulation_steps = accumulation_steps
         self.train_batches, self.valid_batches = train_batches, valid_batches
         self.input_dropout = input_dropout
@@ -174,8 +178,10 @@ class MILNet(NeuralNet):
         self.terms_ = {}
         self._update_average()
         self.notify("on_train_begin", X=dataset, y=None)
+        self.state_ = None if self.checkpoints is None else self.checkpoints(self)
+        n_run = 0 if self.state_ is None else self.state_.restore()
         with watch_interrupts() as self.interrupted_, suppress(EarlyStop):
-            self.fit_loop(dataset)
+            self.fit_loop(dataset, epochs=self.max_epochs - n_run)
         self.notify("on_train_end", X=dataset, y=None)
         return self
 
@@ -186,6 +192,13 @@ class MILNet(NeuralNet):
             if method_name != "on_epoch_end" or self.interrupted_():
                 raise
             raise EarlyStop from None
+        if method_name == "on_epoch_end":
+            self._save_state()
+
+    def _save_state(self) -> None:
+        """Write a checkpoint; what the network ends with takes the place of the last one."""
+        if self.state_ is not None and len(self.history) < self.max_epochs:
+            self.state_.save()
 
     def _update(self, batch: Any) -> None:
         learnable = list(self.get_all_learnable_params())
@@ -216,8 +229,11 @@ def train(
     *,
     model_callbacks: Sequence[Callback] = (),
     user_callbacks: Sequence[Any] = (),
+    checkpoints: CheckpointFiles | None = None,
 ) -> pd.DataFrame:
     """Train `module` in place and return its history, one row per epoch.
+
+    With `checkpoints`, a training that has ended is not repeated, and one that was stopped goes on.
 
     Parameters
     ----------
@@ -228,34 +244,29 @@ def train(
     config : TrainingConfig
     generators : mapping with keys "sampling", "input_dropout", "dropout" and "omics_dropout"
     model_callbacks, user_callbacks : sequence of skorch callbacks
+    checkpoints : CheckpointFiles, optional
 
     Returns
     -------
     DataFrame
     """
-    training, validation = data
+    ended = None if checkpoints is None else checkpoints.finished()
+    if ended is not None:
+        report_findings(findings_before(ended), strict=config.strict)
+        return restore_ended(module.eval(), user_callbacks, ended)
     watch = NumericalWatch()
-    first, last = _callbacks(config, [watch, *model_callbacks], validation is not None)
+    first, last = _callbacks(config, [watch, *model_callbacks], data[1] is not None)
     net = MILNet(
         module,
         criterion=objective,
-        data=data,
         max_epochs=config.max_epochs,
         accumulation_steps=config.accumulation_steps,
-        train_split=None if validation is None else predefined_split(validation),
         callbacks=[*first, *user_callbacks, *last],
         callbacks__print_log=None,
         device=config.device,
         verbose=0,
-        input_dropout=InputDropout(
-            config.input_dropout, config.instance_dropout, generators["input_dropout"]
-        ),
-        train_batches=draw_batches(
-            training.y, config.sampler, config.batch_size, generators["sampling"]
-        ),
-        valid_batches=None
-        if validation is None
-        else batches_within(validation.sizes, instance_budget(config.device)),
+        checkpoints=None if checkpoints is None else partial(RunState, generators, checkpoints),
+        **_reading_settings(data, config, generators),
         **optimizer_settings(config),
     )
     set_dropout_generator(module, generators["dropout"])
@@ -263,7 +274,7 @@ def train(
     if omics_branch is not None:
         set_dropout_generator(omics_branch, generators["omics_dropout"])
     try:
-        net.fit_dataset(training)
+        net.fit_dataset(data[0])
     finally:
         set_dropout_generator(module, None)
         clear_workspaces(module)
@@ -271,8 +282,33 @@ def train(
     if not all(p.isfinite().all() for p in module.parameters()):
         raise TrainingError("Training diverged in its last step: weights are not finite.")
     history = _history(net)
-    report_findings(watch.findings(net, history), strict=config.strict)
+    findings = watch.findings(net, history)
+    report_findings(findings, strict=config.strict)
+    if checkpoints is not None:
+        checkpoints.finish(ended_with(module, history, user_callbacks, n_findings=len(findings)))
     return history
+
+
+def _reading_settings(
+    data: tuple[BagDataset, BagDataset | None],
+    config: TrainingConfig,
+    generators: Mapping[str, torch.Generator],
+) -> dict[str, Any]:
+    """What a `MILNet` reads, in which batches and with which dropout of inputs."""
+    training, validation = data
+    dropout = InputDropout(
+        config.input_dropout, config.instance_dropout, generators["input_dropout"]
+    )
+    batches = draw_batches(training.y, config.sampler, config.batch_size, generators["sampling"])
+    return {
+        "data": data,
+        "train_split": None if validation is None else predefined_split(validation),
+        "train_batches": batches,
+        "valid_batches": None
+        if validation is None
+        else batches_within(validation.sizes, instance_budget(config.device)),
+        "input_dropout": dropout,
+    }
 
 
 def _callbacks(

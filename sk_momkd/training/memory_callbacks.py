@@ -147,6 +147,7 @@ class MemoryUsage(Callback):
         for prefix, parts in self.usage_.items():
             if parts:
                 self._record(net, prefix, torch.cat(parts).mean(dim=0).cpu())
+        self.usage_ = {}  # a checkpoint would hold it
         for name, value in memory_geometry(net.module_.memory, self.start_).items():
             net.history.record(f"memory_{name}", value)
         if self.reseed:

@@ -43,10 +43,15 @@ class NumericalWatch(Callback):
             self.bags_.append(batch[0].index)
             self.logits_.append(kwargs["y_pred"].logits.detach())
 
+    def state_dict(self) -> dict[str, Any]:
+        """Nothing: a training that goes on runs at least one epoch."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Do nothing."""
+
     def findings(self, net: NeuralNet, history: pd.DataFrame) -> list[str]:
         """What is wrong at the end of training, with what helps against it, in sentences."""
-        if not self.bags_:  # no epoch was run here, since training had ended before
-            return []
         entropy = _entropy(history)
         n_classes = self.logits_[0].shape[1]
         unstable = (

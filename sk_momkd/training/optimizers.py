@@ -44,6 +44,17 @@ class LookaheadRAdam(torch.optim.RAdam):
                 fast.copy_(slow.lerp_(fast, self._share))
         return loss
 
+    def state_dict(self) -> dict[str, Any]:
+        """State with the slow weights, which `torch.optim.Optimizer` does not know."""
+        return {**super().state_dict(), "slow": self._slow, "n_steps": self._n_steps}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore the state, and the slow weights."""
+        super().load_state_dict(state_dict)
+        for own, stored in zip(self._slow, state_dict["slow"], strict=True):
+            own.copy_(stored)
+        self._n_steps = state_dict["n_steps"]
+
     def _fast(self) -> list[Tensor]:
         return [p for group in self.param_groups for p in group["params"]]
 
