@@ -6,7 +6,7 @@ import re
 from collections.abc import Collection, Iterable
 from difflib import get_close_matches
 
-from ..exceptions import TrainingError
+from ..exceptions import StoreError, TrainingError
 from ..messages import first_few
 
 DONE, UNEXPECTED, USAGE, REFUSED, SOME_FAILED, INTERRUPTED = 0, 1, 2, 3, 4, 130
@@ -63,6 +63,8 @@ def message_of(error: BaseException, options: Iterable[str]) -> str:
     names = "|".join(sorted(map(re.escape, options), key=len, reverse=True))
     text = re.sub(rf"\b({names})=(?=[\s,.;:)]|$)", lambda m: _option(m[1]), text)
     text = re.sub(rf"(?<![(\w.])\b({names})=(?=['\"\w{{])", lambda m: _option(m[1]) + " ", text)
+    if isinstance(error, StoreError):
+        text += " --out names another folder of results."
     return " ".join([text, *getattr(error, "__notes__", [])])
 
 

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import shlex
-import sys
 from pathlib import Path
-from typing import Any
 
 from ..io.atomic import atomic_write
 from .config import write_run_file
@@ -17,24 +14,33 @@ RUN_FILE = "run.yaml"
 
 
 def open_folder(run: Run, say: Session) -> Path:
-    """Make the folder of the results, with run.yaml, versions.json and log.txt in it."""
+    """Make the folder of the results, with run.yaml and log.txt in it.
+
+    The run.yaml of an earlier run stays until this one ends: it may be refused.
+    """
     folder = run.output.out
     folder.mkdir(parents=True, exist_ok=True)
-    describe(run, say, folder / RUN_FILE, folder / "versions.json", folder / "log.txt")
+    say.log_to(folder / "log.txt")
+    if not (folder / RUN_FILE).exists():
+        write_run_file(run, folder / RUN_FILE)
     return folder
 
 
-def describe(run: Run, say: Session, run_file: Path, versions: Path, log: Path) -> None:
-    """Write how results are made: the resolved run with its seeds, versions, and a log."""
+def close_folder(run: Run, folder: Path) -> None:
+    """Write what the results in the folder were made with."""
+    write_run_file(run, folder / RUN_FILE)
+    _write_versions(folder / "versions.json")
+
+
+def describe(run: Run, say: Session, out: Path) -> None:
+    """Write how a file was made beside it: the resolved run, versions, and a log."""
+    say.log_to(out.with_name(f"{out.name}.log.txt"))
+    write_run_file(run, out.with_name(f"{out.name}.run.yaml"))
+    _write_versions(out.with_name(f"{out.name}.versions.json"))
+
+
+def _write_versions(path: Path) -> None:
     from ..versions import facts
 
-    say.log_to(log)
-    write_run_file(run, run_file)
-    write_json(versions, facts())
-    say.log_command(shlex.join(["sk-momkd", *sys.argv[1:]]))
-
-
-def write_json(path: Path, data: Any) -> None:
-    """Write plain data."""
     with atomic_write(path) as part:
-        Path(part).write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
+        Path(part).write_text(json.dumps(facts(), indent=1) + "\n", encoding="utf-8")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shlex
 import sys
 import warnings
 from collections.abc import Iterable, Iterator
@@ -61,16 +62,13 @@ class Session:
         sys.stdout.write(f"{said}\n")
         sys.stdout.flush()
 
-    def log_command(self, command: str) -> None:
-        """Note in the log alone how the command was called."""
-        LOGGER.debug("%s", command)
-
     def log_to(self, path: Path) -> None:
-        """Append everything that is said to a file, too."""
+        """Append how the command was called and everything that is said to a file, too."""
         handler = logging.FileHandler(path, encoding="utf-8")
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
         LOGGER.addHandler(handler)
         self._files.append(handler)
+        LOGGER.debug("%s", shlex.join(["sk-momkd", *sys.argv[1:]]))
 
     def _close(self) -> None:
         for handler in self._files:

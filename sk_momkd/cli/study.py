@@ -11,6 +11,7 @@ from .methods import make_model
 from .problems import SomeFitsFailed, UsageProblem
 from .session import Session
 
+FITS = "fits"  # folder of the fits of studies, in that of the results
 Criterion = str | tuple[str, float]
 
 
@@ -23,8 +24,13 @@ def check_model(run: Run) -> None:
         criterion_of(run.model.threshold)
 
 
-def study_options(run: Run, cohort: Loaded, say: Session) -> dict[str, Any]:
-    """Keyword arguments that `evaluate`, `compare` and `compare_omics` share."""
+def study_options(
+    run: Run, cohort: Loaded, folder: Path, study: str, say: Session
+) -> dict[str, Any]:
+    """Keyword arguments that `evaluate`, `compare` and `compare_omics` share.
+
+    The fits of each `study` are kept below `folder`, so that the same command goes on.
+    """
     options = run.evaluation
     cv: Any = options.cv
     if options.splits is not None:
@@ -39,14 +45,13 @@ def study_options(run: Run, cohort: Loaded, say: Session) -> dict[str, Any]:
         "n_bootstrap": options.n_bootstrap,
         "confidence_level": options.confidence_level,
         "n_jobs": options.n_jobs,
+        "store": folder / FITS / study,
         "verbose": say.shows_bars,
     }
 
 
-def cross_validate(
-    run: Run, cohort: Loaded, folder: Path, say: Session, *, keep_models: bool = False
-) -> Any:
-    """Evaluate the model of a run; fits that are done already are not repeated."""
+def cross_validate(run: Run, cohort: Loaded, folder: Path, say: Session) -> Any:
+    """Evaluate the model of a run, with its models; fits that are done are not repeated."""
     from ..evaluation.cross_validation import evaluate
     from ..evaluation.routing import accepts
 
@@ -54,8 +59,8 @@ def cross_validate(
     omics = cohort.omics if accepts(model, "omics") else None
     if omics is None and cohort.omics is not None:
         say.note(f"{run.model.method} is trained on histology alone; the omics is not used.")
-    options = study_options(run, cohort, say) | {"keep_models": keep_models}
-    return evaluate(model, cohort.bags, cohort.y, omics=omics, **options)
+    options = study_options(run, cohort, folder, "evaluate", say)
+    return evaluate(model, cohort.bags, cohort.y, omics=omics, keep_models=True, **options)
 
 
 def criterion_of(threshold: str) -> Criterion | float:

@@ -3,6 +3,7 @@
 import json
 import shlex
 import shutil
+from functools import wraps
 from pathlib import Path
 
 import pandas as pd
@@ -14,6 +15,7 @@ from cli.conftest import cohort_options, run
 
 import sk_momkd
 from sk_momkd.cli.examples import EXAMPLES
+from sk_momkd.losses.momkd import momkd_terms
 
 QUICK = ["--set", "max_epochs=2", "--set", "hidden_dim=8", "--set", "projection_dim=4"]
 QUICK += ["--set", "n_components=2", "--cv", "2", "--n-bootstrap", "50"]
@@ -63,6 +65,64 @@ def test_resolved_run_file_repeats_the_run(here, demo):
     again = run("evaluate", "results/run.yaml", "--out", "again")
     assert again.code == 0, again
     assert (here / "again/evaluation/predictions.csv").read_bytes() == first
+
+
+@pytest.mark.slow
+def test_evaluation_that_was_interrupted_goes_on_with_the_same_command(here, demo, monkeypatch):
+    from sklearn.linear_model import LogisticRegression
+
+    options = [
+        *cohort_options(demo),
+        "--method",
+        "logistic",
+        "--cv",
+        3,
+        "--n-bootstrap",
+        50,
+        NO_PAGE,
+    ]
+    assert run("evaluate", *options, "--out", "whole").code == 0
+    fit, fits = LogisticRegression.fit, []
+
+    def counted(self, *arguments, **keywords):
+        fits.append(1)
+        if len(fits) in (2, 4):
+            raise KeyboardInterrupt
+        return fit(self, *arguments, **keywords)
+
+    monkeypatch.setattr(LogisticRegression, "fit", counted)
+    assert [run("evaluate", *options).code for _ in range(3)] == [130, 130, 0]
+    assert len(fits) == 5  # each of three folds once, and two that were interrupted
+    for name in ("predictions.csv", "summary.csv"):
+        stopped = (here / "results/evaluation" / name).read_bytes()
+        assert stopped == (here / "whole/evaluation" / name).read_bytes()
+    other = run("evaluate", *options, "--set", "C=2")
+    assert other.code == 3
+    assert "--out" in other.err
+
+
+@pytest.mark.slow
+def test_fit_that_was_interrupted_goes_on_to_the_same_model(here, demo, monkeypatch):
+    options = [*cohort_options(demo), *QUICK, "--set", "max_epochs=3"]
+    assert run("fit", *options, "--out", "whole").code == 0
+    steps = []
+
+    @wraps(momkd_terms)
+    def counted(*arguments, **keywords):
+        steps.append(1)
+        if len(steps) == 2:
+            raise KeyboardInterrupt
+        return momkd_terms(*arguments, **keywords)
+
+    monkeypatch.setattr("sk_momkd.estimators.momkd.momkd_terms", counted)
+    assert run("fit", *options).code == 130
+    assert (here / "results/checkpoints").exists()
+    assert run("fit", *options).code == 0
+    assert len(steps) == 4  # three epochs of one step, and the one that was interrupted
+    assert not (here / "results/checkpoints").exists()
+    whole, stopped = (sk_momkd.load_model(f"{name}/model.zip") for name in ("whole", "results"))
+    bags = sk_momkd.read_bags(demo.features)
+    assert (stopped.predict_proba(bags) == whole.predict_proba(bags)).all()
 
 
 @pytest.mark.slow

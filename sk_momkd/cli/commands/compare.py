@@ -14,7 +14,7 @@ from ..methods import make_model
 from ..options import run_command
 from ..pages import write_report
 from ..problems import UsageProblem
-from ..run_folder import open_folder
+from ..run_folder import close_folder, open_folder
 from ..session import Session
 from ..study import check_model, require_all_fits, study_options
 
@@ -28,6 +28,7 @@ def _compare(run: Run, say: Session) -> None:
     result = compared(run, cohort, folder, say)
     result.to_csv(folder / "comparison")
     write_report(run, result, cohort, folder, say)
+    close_folder(run, folder)
     data = {"headline": result.headline, "note": result.note, **result.tables()}
     if hasattr(result, "verdict"):
         data |= {"outcome": result.outcome, "verdict": result.verdict}
@@ -41,7 +42,7 @@ def _methods(run: Run, cohort: Loaded, folder: Path, say: Session) -> Any:
 
     models = {name: make_model(run.model, name) for name in run.comparison.methods}
     takes_omics = any(accepts(model, "omics") for model in models.values())
-    options = study_options(run, cohort, say)
+    options = study_options(run, cohort, folder, "compare", say)
     return compare(
         models,
         cohort.bags,
@@ -65,7 +66,7 @@ def _omics(run: Run, cohort: Loaded, folder: Path, say: Session) -> Any:
         cohort.y,
         cohort.omics,
         within_class=run.comparison.within_class,
-        **study_options(run, cohort, say),
+        **study_options(run, cohort, folder, "compare_omics", say),
     )
 
 

@@ -12,7 +12,7 @@ from ..keys import Run
 from ..load import load_models, load_run
 from ..options import run_command
 from ..pages import write_report
-from ..run_folder import open_folder
+from ..run_folder import close_folder, open_folder
 from ..session import Session
 
 _MODELS = Annotated[list[Path], typer.Argument(help="Saved models, or a folder of them.")]
@@ -35,6 +35,7 @@ def _external(models: _MODELS, run: Run, say: Session) -> None:
     )
     result.to_csv(folder / "external")
     write_report(run, result, cohort, folder, say)
+    close_folder(run, folder)
     say.result(str(result), {"headline": result.headline, "note": result.note, **result.tables()})
 
 

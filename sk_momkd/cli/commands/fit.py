@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
+from shutil import rmtree
 from typing import Any
 
 import typer
@@ -14,15 +15,17 @@ from ..load import Loaded, load_run
 from ..methods import make_model
 from ..options import run_command
 from ..priors import prior_of
-from ..run_folder import open_folder
+from ..run_folder import close_folder, open_folder
 from ..session import Session
 from ..study import check_model, criterion_of, cross_validate
 
 MODEL = "model.zip"
+_CHECKPOINTS = "checkpoints"  # of the training, until the model is saved
 
 
 @run_command("cohort", "model", "evaluation", "card", "output")
 def _fit(run: Run, say: Session) -> None:
+    from ...evaluation.routing import final_estimator
     from ...persistence.model_files import save_model
 
     check_model(run)
@@ -31,6 +34,9 @@ def _fit(run: Run, say: Session) -> None:
     threshold, evaluation = _threshold(run, cohort, folder, say)
     model = _with_decision(make_model(run.model), threshold)
     say.note(f"Training {run.model.method} on {len(cohort.bags)} bags.")
+    classifier = final_estimator(model)
+    if "training" in classifier.get_params(deep=False):
+        classifier.set_params(training__checkpoint_dir=str(folder / _CHECKPOINTS / "{fit}"))
     model.fit(cohort.bags, cohort.y, **_arguments(model, cohort))
     model = _with_prior(model, run.model.prior)
     path = save_model(
@@ -41,9 +47,11 @@ def _fit(run: Run, say: Session) -> None:
         card=_card(run, cohort),
         overwrite=True,
     )
+    rmtree(folder / _CHECKPOINTS, ignore_errors=True)
     lines = [f"model: {path}"]
     lines += [] if threshold is None else [str(threshold).replace("Threshold", "threshold", 1)]
     data = {"model": path, "threshold": None if threshold is None else float(threshold)}
+    close_folder(run, folder)
     say.result("\n".join(lines), data)
 
 

@@ -30,7 +30,7 @@ _FEW = 10
 _SMALL = 1000  # patients, below which the preset "small" is written
 
 _TEXT = """\
-# A run of sk-momkd. The line wins over this file: sk-momkd evaluate {path} --cv 3
+# A run of sk-momkd. The line wins over this file: sk-momkd evaluate {path} --cv 3 --out three
 # All keys: sk-momkd evaluate --help. Paths are relative to this file.
 # Values are YAML 1.2: yes and no are text, true and false are not.
 

@@ -62,13 +62,10 @@ def _predict(
         say.result(table.to_csv(index=False).rstrip("\n"), table)
         return
     _write(table, out)
-    describe(run, say, *(out.with_name(out.name + end) for end in _BESIDE))
+    describe(run, say, out)
     say.note(f"{len(table)} predictions are in {out}.")
     if say.as_json:
         say.result("", {"predictions": out, "n": len(table)})
-
-
-_BESIDE = (".run.yaml", ".versions.json", ".log.txt")
 
 
 def _require_suffix(out: Path | None) -> None:

@@ -9,7 +9,7 @@ from ..keys import Run
 from ..load import load_run
 from ..options import run_command
 from ..pages import write_report
-from ..run_folder import open_folder
+from ..run_folder import close_folder, open_folder
 from ..session import Session
 from ..study import check_model, cross_validate
 
@@ -19,8 +19,9 @@ def _report(run: Run, say: Session) -> None:
     check_model(run)
     folder = open_folder(run, say)
     cohort = load_run(run, say)
-    result = cross_validate(run, cohort, folder, say, keep_models=True)
+    result = cross_validate(run, cohort, folder, say)
     write_report(run, result, cohort, folder, say)
+    close_folder(run, folder)
     say.result(str(folder / "report.html"), {"report": folder / "report.html"})
 
 
