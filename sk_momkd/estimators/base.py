@@ -14,7 +14,7 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 from sklearn.base import ClassifierMixin
-from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import check_consistent_length
 from torch import nn
 
@@ -50,11 +50,14 @@ from .parameters import (
 )
 from .prior import class_probabilities, class_shares, shares_in_loss
 from .privileged import PrivilegedOmics
+from .soft_labels import SoftLabelsMixin
 from .training_data import FitData, LabelledBags
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class BaseMILClassifier(CallbackSupportMixin, FittedStateMixin, ClassifierMixin, WithOptions):
+class BaseMILClassifier(
+    SoftLabelsMixin, CallbackSupportMixin, FittedStateMixin, ClassifierMixin, WithOptions
+):
     """Classifier of bags of instances.
 
     A subclass is a dataclass of the same kind: a field is a parameter, a repeated field is another
@@ -101,6 +104,14 @@ class BaseMILClassifier(CallbackSupportMixin, FittedStateMixin, ClassifierMixin,
     n_models : int, default=1
         Number of networks that are trained from different seeds on the same data; their logits are
         averaged.
+    lambda_teacher : {"auto"} or float in [0, 1], default=0.0
+        Weight of the soft labels of an omics teacher in the targets of the bags with omics. "auto"
+        chooses 0, 0.25, 0.5, 0.75 or 1 in inner folds of the training part, and 0 where nothing can
+        be gained. Without omics it is 0.
+    teacher : scikit-learn classifier or None, default=None
+        The omics teacher, cross-fitted within the training part. None takes log2(x + 1) where the
+        data are counts, clips outliers, standardises the genes, and fits a strongly regularised
+        logistic regression.
     training : TrainingOptions or None, default=None
         Rarely changed settings of the training loop, also set as ``training__<name>``.
     device : str, default="auto"
@@ -163,6 +174,17 @@ class BaseMILClassifier(CallbackSupportMixin, FittedStateMixin, ClassifierMixin,
     training_patients_ : HashedIds
         Ids of the patients and slides that were given to `fit`, as hashes under a random key, by
         which :func:`evaluate_external` and :func:`prediction_table` know them again.
+    lambda_teacher_ : float
+        Weight of the omics teacher in the targets.
+    teacher_report_ : DataFrame, index weight
+        Of students in closed form on pooled bags, fitted without a fold of the training part and
+        scored in it: AUROC, its gain over weight 0 with the standard error, this gain shrunk
+        towards a typical one, and the gains by teachers permuted within the classes and by a
+        teacher that sees the slides. Empty where nothing was to be chosen.
+    teacher_verdict_ : str
+        The weight, why it was chosen, and the AUROC of teacher and student in inner folds.
+    n_paired_ : int
+        Number of training bags with omics, without the validation part.
     callbacks_ : list
         The user's callbacks after training.
     device_ : str
@@ -184,6 +206,10 @@ class BaseMILClassifier(CallbackSupportMixin, FittedStateMixin, ClassifierMixin,
     input_dropout: float = parameter(0.0, BELOW_ONE)
     instance_dropout: float = parameter(0.0, BELOW_ONE)
     n_models: int = parameter(1, AT_LEAST_ONE)
+    lambda_teacher: Any = parameter(0.0, StrOptions({"auto"}), UP_TO_ONE)
+    teacher: Any = parameter(
+        None, HasMethods(["fit", "decision_function"]), HasMethods(["fit", "predict_proba"]), None
+    )
     training: TrainingOptions | None = parameter(None, TrainingOptions, None)
     device: str = parameter("auto", str)
     precision: str = parameter("float32", StrOptions({"float32", "bfloat16", "auto"}))
@@ -215,6 +241,10 @@ class BaseMILClassifier(CallbackSupportMixin, FittedStateMixin, ClassifierMixin,
         "device_",
         "precision_",
         "training_patients_",
+        "lambda_teacher_",
+        "n_paired_",
+        "teacher_report_",
+        "teacher_verdict_",
         "_prior_at_fit",
         "_validation",
         "_network",
@@ -397,23 +427,6 @@ class BaseMILClassifier(CallbackSupportMixin, FittedStateMixin, ClassifierMixin,
         self.sampled_prior_ = shares_in_loss(part.labels, in_loss, sampler, n_classes)[place]
         return weights
 
-    def _prepare_omics(
-        self,
-        omics: Any,
-        cohort: LabelledBags,
-        training: NDArray,
-        validation: NDArray | None,
-        generators: RandomGenerators,
-    ) -> tuple[PrivilegedOmics | None, PrivilegedOmics | None]:
-        """Omics vectors of the training and of the validation part; none here."""
-        if omics is not None:
-            raise TypeError(
-                f"{type(self).__name__} learns from histology alone, but omics was given. Leave it "
-                "out, or use a classifier that is trained with privileged omics, e.g. "
-                "MoMKDClassifier."
-            )
-        return None, None
-
     @isolated()
     def _train_models(
         self,
@@ -432,7 +445,7 @@ class BaseMILClassifier(CallbackSupportMixin, FittedStateMixin, ClassifierMixin,
             data = FitData(
                 self._dataset(cohort[training], for_training, weights),
                 None if validated is None else self._validation_set(validated, for_validation),
-                0 if for_training is None else for_training.vectors.shape[1],
+                0 if for_training is None else for_training.n_genes,
                 generators,
                 self.callbacks_,
                 tasks,
@@ -482,14 +495,14 @@ class BaseMILClassifier(CallbackSupportMixin, FittedStateMixin, ClassifierMixin,
 
     def _made_with(self) -> dict[str, Any]:
         own = {f.name for f in fields(type(self))} - {f.name for f in fields(BaseMILClassifier)}
-        own -= {"n_genes", "omics_transformer", "teacher", "loss"}
+        own -= {"n_genes", "omics_transformer", "loss"}
         return {name: getattr(self, name) for name in sorted(own)}
 
     def _train_model(self, data: FitData) -> tuple[nn.Module, pd.DataFrame]:
         """One trained network and its history."""
         module = self._build(self._make_module, data)
         callbacks = self._make_callbacks(data.generators.generator("model"))
-        return module, self._train(module, self._make_loss(), data, callbacks)
+        return module, self._train(module, self._soft_loss(), data, callbacks)
 
     def _build(self, make: Callable[[int, int, int], nn.Module], data: FitData) -> nn.Module:
         """The network that `make` gives, with weights from the generators of the fit."""

@@ -13,13 +13,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from sklearn.base import TransformerMixin
-from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
+from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
 from .. import training as engine
 from ..data.graph import GRAPHS
-from ..data.omics import OmicsTable
 from ..data.positive_class import positive_class
 from ..data.sequence import as_bags
 from ..losses.momkd import momkd_terms
@@ -29,7 +28,6 @@ from ..nn.memory import ClassMemory
 from ..preprocessing.slide_index import indexed_by_slide
 from ..training.batches import GraphSpec
 from ..training.config import Objective, resolve_device, resolve_precision
-from ..training.random_generators import RandomGenerators
 from .base import BaseMILClassifier
 from .momkd_options import LossOptions, MemoryOptions, NetworkOptions
 from .official_checkpoint import read_official_checkpoint
@@ -39,12 +37,10 @@ from .parameters import (
     BELOW_ONE,
     NON_NEGATIVE,
     UNIFIED,
-    UP_TO_ONE,
     Parameters,
     parameter,
 )
 from .privileged_base import PrivilegedMILClassifier
-from .training_data import LabelledBags
 
 PRESETS: dict[str, dict[str, Any]] = {
     "default": {},  # ours: the paper's constants and sizes, the release's losses and head
@@ -304,13 +300,6 @@ class MoMKDClassifier(TransformerMixin, PrivilegedMILClassifier):
     lambda_mem: float = parameter(0.1, NON_NEGATIVE)
     alpha_omics: float = parameter(0.05, NON_NEGATIVE)
     alpha_wsi: float = parameter(0.2, NON_NEGATIVE)
-    lambda_teacher: float = parameter(0.0, UP_TO_ONE)
-    teacher: Any = parameter(
-        None,
-        HasMethods(["fit", "predict", "predict_proba"]),
-        HasMethods(["fit", "predict", "decision_function"]),
-        None,
-    )
     network: NetworkOptions | None = parameter(None, NetworkOptions, None)
     memory: MemoryOptions | None = parameter(None, MemoryOptions, None)
     loss: LossOptions | None = parameter(None, LossOptions, None)
@@ -525,26 +514,14 @@ class MoMKDClassifier(TransformerMixin, PrivilegedMILClassifier):
             "align_wsi": self.alpha_wsi,
         }
         del constants["teacher_temperature"]  # used where the soft labels are made
-        terms = partial(momkd_terms, lambda_teacher=self.lambda_teacher, **constants)
-        return Objective(terms, weights, paired=frozenset({"mse", "align_omics"}))
+        smoothing = constants.pop("label_smoothing")
+        terms = partial(momkd_terms, **constants)
+        paired = frozenset({"mse", "align_omics"})
+        return Objective(terms, weights, paired=paired, label_smoothing=smoothing)
 
-    def _make_soft_labels(
-        self, table: OmicsTable, rows: NDArray, known: LabelledBags, generators: RandomGenerators
-    ) -> NDArray | None:
-        if not self.lambda_teacher:
-            return None
-        from .omics_teacher import cross_fitted_labels
-
-        return cross_fitted_labels(
-            self.teacher,
-            table,
-            rows,
-            known.labels,
-            known.groups,
-            temperature=self._option("loss").teacher_temperature,
-            random_state=generators.seeds["soft_labels"],
-            classes=self._network_classes.tolist(),
-        )
+    @property
+    def _teacher_temperature(self) -> float:  # type: ignore[override]
+        return self._option("loss").teacher_temperature
 
     def _make_callbacks(self, generator: torch.Generator) -> list[Any]:
         memory = self._option("memory")

@@ -22,18 +22,23 @@ class PrivilegedOmics:
 
     Attributes
     ----------
-    vectors : float32 ndarray of shape (n_bags, n_genes)
-        Rows of bags without omics are zero; see `paired`.
+    vectors : float32 ndarray of shape (n_bags, n_genes) or None
+        Rows of bags without omics are zero; see `paired`. None for soft labels alone.
     paired : bool ndarray of shape (n_bags,)
     genes : ndarray of str, shape (n_genes,)
     teacher : float32 ndarray of shape (n_bags, n_classes) or None
         Soft labels of the paired bags.
     """
 
-    vectors: NDArray
+    vectors: NDArray | None
     paired: NDArray
     genes: NDArray
     teacher: NDArray | None = None
+
+    @property
+    def n_genes(self) -> int:
+        """Width of the vectors."""
+        return 0 if self.vectors is None else self.vectors.shape[1]
 
 
 def seeded_clone(estimator: Any, random_state: int) -> Any:

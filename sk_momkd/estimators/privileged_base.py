@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from numpy.typing import NDArray
 from sklearn.utils._param_validation import HasMethods
 
-from ..data.omics import OmicsTable, join_omics
+from ..data.omics import join_omics
 from ..nn.isolation import isolated
 from ..training.random_generators import RandomGenerators
 from .base import BaseMILClassifier
@@ -36,8 +36,6 @@ class PrivilegedMILClassifier(BaseMILClassifier):
         Names of the genes that were used; only after a fit with omics.
     omics_transformer_ : transformer
         The fitted omics transformer; only after a fit with omics.
-    n_paired_ : int
-        Number of training bags with omics, without the validation part.
     """
 
     n_genes: int = parameter(768, AT_LEAST_ONE)
@@ -45,7 +43,7 @@ class PrivilegedMILClassifier(BaseMILClassifier):
 
     _uses_omics: ClassVar[bool] = True
     _validates_with_omics: ClassVar[bool] = False
-    _fitted: ClassVar[tuple[str, ...]] = (*BaseMILClassifier._fitted, "genes_", "n_paired_")
+    _fitted: ClassVar[tuple[str, ...]] = (*BaseMILClassifier._fitted, "genes_")
     _fitted_omics: ClassVar[tuple[str, ...]] = ("omics_transformer_",)
 
     @isolated()
@@ -58,15 +56,14 @@ class PrivilegedMILClassifier(BaseMILClassifier):
         generators: RandomGenerators,
     ) -> tuple[PrivilegedOmics | None, PrivilegedOmics | None]:
         """Join omics to the bags and fit its transformer on the training part."""
-        self.n_paired_ = 0
         if omics is None:
-            return None, None
+            return super()._prepare_omics(None, cohort, training, validation, generators)
         table, rows = join_omics(omics, cohort.bags)
         self.omics_transformer_ = self._new_omics_transformer(generators.seeds["soft_labels"])
         known = cohort[training]
         vectors = fit_omics(self.omics_transformer_, table, rows[training], known.labels)
         soft = self._make_soft_labels(table, rows[training], known, generators)
-        self.genes_, self.n_paired_ = vectors.genes, int(vectors.paired.sum())
+        self.genes_ = vectors.genes
         for_training = replace(vectors, teacher=soft)
         if validation is None or not self._validates_with_omics:
             return for_training, None
@@ -78,9 +75,3 @@ class PrivilegedMILClassifier(BaseMILClassifier):
 
             return default_omics_transformer(self.n_genes)
         return seeded_clone(self.omics_transformer, seed)
-
-    def _make_soft_labels(
-        self, table: OmicsTable, rows: NDArray, known: LabelledBags, generators: RandomGenerators
-    ) -> NDArray | None:
-        """Soft labels of the training bags by an omics teacher, for a method that uses them."""
-        return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass, field
+from functools import partial
 from numbers import Real
 from typing import Any, ClassVar, Self
 
@@ -32,7 +33,7 @@ from ..data.validation import check_bags, encode_labels, is_table, network_order
 from .parameters import POSITIVE, UP_TO_ONE, Parameters, parameter
 from .privileged import seeded_clone
 from .soft_targets import fit_softly, require_weights
-from .teacher_weight import Samples, TeacherChoice, learn_from
+from .teacher_weight import Samples, TeacherChoice, judge, learn_from
 
 _SEEDS = 2**31 - 1
 
@@ -215,10 +216,11 @@ class PrivilegedClassifier(MetaEstimatorMixin, ClassifierMixin, Parameters):
         _, group_of_sample = patients_and_groups(bags, bags, groups)
         with config_context(enable_metadata_routing=False):
             choice = self._choose(student, samples, bags, omics, group_of_sample, seed)
+            targets = choice.targets(samples.hard)
             self.estimator_ = fit_softly(
-                student, samples.X, self.classes_, samples.numbers, choice.targets
+                student, samples.X, self.classes_, samples.numbers, targets
             )
-        self.weight_, self.n_paired_ = choice.weight, choice.n_paired
+        self.weight_, self.n_paired_ = choice.weight, int(choice.paired.sum())
         self.teacher_report_, self.teacher_verdict_ = choice.report, choice.verdict
         return self
 
@@ -240,16 +242,16 @@ class PrivilegedClassifier(MetaEstimatorMixin, ClassifierMixin, Parameters):
     ) -> TeacherChoice:
         """Targets of the student, and why they are these."""
         if omics is None:
-            return TeacherChoice.without(samples, "No omics was given.")
+            return TeacherChoice.without(np.zeros(len(bags), bool), "No omics was given.")
         require_weights(student)
         table, rows = join_omics(omics, bags)
         return learn_from(
             self.teacher,
             table,
             rows,
-            student,
             samples,
             groups,
+            judge=partial(judge, student, temperature=self.temperature),
             weight=self.weight,
             temperature=self.temperature,
             random_state=seed,

@@ -21,7 +21,7 @@ _SPLITTING = {  # parameters by which classifiers split their training data, and
 }
 
 
-def at_class_shares(soft: NDArray, hard: NDArray) -> NDArray:
+def at_class_shares(soft: NDArray, hard: NDArray, weights: NDArray | None = None) -> NDArray:
     """Soft labels whose mean is that of the hard labels: their logits are shifted by class.
 
     A teacher that was trained with balanced classes would otherwise move the probabilities of the
@@ -31,16 +31,18 @@ def at_class_shares(soft: NDArray, hard: NDArray) -> NDArray:
     ----------
     soft, hard : ndarray of shape (n_samples, n_classes)
         Rows sum to 1; every class has a hard label.
+    weights : ndarray of shape (n_samples,), optional
+        With which samples count in the means, such as how often each is drawn.
 
     Returns
     -------
     float64 ndarray of shape (n_samples, n_classes)
     """
-    shares = hard.mean(axis=0)
+    shares = np.average(hard, axis=0, weights=weights)
     values = np.clip(soft, np.finfo(np.float64).tiny, None).astype(np.float64)
     for _ in range(_SHIFTS):
         values /= values.sum(axis=1, keepdims=True)
-        ratio = shares / values.mean(axis=0)
+        ratio = shares / np.average(values, axis=0, weights=weights)
         if np.abs(ratio - 1).max() < _CLOSE:
             break
         values *= ratio

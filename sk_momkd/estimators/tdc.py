@@ -293,7 +293,7 @@ class TDCClassifier(PrivilegedMILClassifier):
         module = cast(TDC, self._build(self._make_module, data))
         labels, paired = torch.tensor(data.training.y), torch.tensor(data.training.paired)
         module.begin(labels, paired, teacher, data.generators.generator("model"))
-        return module, self._train(module, self._make_loss(), data)
+        return module, self._train(module, self._soft_loss(), data)
 
     def _train_teacher(self, data: FitData) -> MultimodalNet:
         module = cast(TDCTeacher, self._build(self._make_teacher, data))

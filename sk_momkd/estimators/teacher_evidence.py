@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -87,16 +88,22 @@ class Evidence:
         Positions of the patients with omics.
     teacher : ndarray of shape (n_paired, n_classes)
         Logits of the teacher that did not see them.
+    controls : dict of str to ndarray of shape (n_draws, n_weights, n_patients, n_classes)
+        Scores of students of other teachers by name, e.g. of permuted ones.
     """
 
     labels: NDArray
     students: NDArray
     paired: NDArray
     teacher: NDArray
+    controls: Mapping[str, NDArray] = field(default_factory=dict)
 
     @cached_property
     def report(self) -> pd.DataFrame:
-        """AUROC, gain over weight 0 with its standard error, and the shrunk gain, by weight."""
+        """AUROC, gain over weight 0 with its standard error, and the shrunk gain, by weight.
+
+        A column for each control has its gain.
+        """
         found = [auroc_and_influence(self.labels, margins(scores)) for scores in self.students]
         auroc = np.array([a for a, _ in found])
         error = np.array([np.linalg.norm(i - found[0][1]) for _, i in found])
@@ -105,7 +112,16 @@ class Evidence:
         total = np.where(prior + own > 0, prior + own, 1.0)
         shrunk = (own * _TYPICAL_GAIN + prior * gain) / total
         columns = {"auroc": auroc, "gain": gain, "std_error": error, "shrunk_gain": shrunk}
+        columns |= {name: self._control_gain(draws) for name, draws in self.controls.items()}
         return pd.DataFrame(columns, index=pd.Index(WEIGHTS, name="weight"))
+
+    def _control_gain(self, draws: NDArray) -> NDArray:
+        """Mean gain over the draws by weight."""
+        auroc = [
+            [auroc_and_influence(self.labels, margins(scores))[0] for scores in students]
+            for students in draws
+        ]
+        return (np.array(auroc) - np.array(auroc)[:, :1]).mean(axis=0)
 
     @cached_property
     def figures(self) -> pd.Series:
@@ -150,6 +166,9 @@ class Evidence:
         seen, report = self.figures, self.report
         gain, error = report.loc[weight, ["gain", "std_error"]]
         measured = f", gain {gain:+.3f} (standard error {error:.3f})" if weight else ""
+        names = {"permuted": "permuted in the classes", "self_distilled": "of a slide teacher"}
+        others = [f"{report.loc[weight, k]:+.3f} {names.get(k, k)}" for k in self.controls]
+        measured += f", against {' and '.join(others)}" if weight and others else ""
         return (
             f"The teacher has weight {weight:g}{measured}: {reason}. In inner folds the teacher "
             f"has AUROC {seen.teacher_auroc:.3f}, the student {seen.student_auroc:.3f} without it; "

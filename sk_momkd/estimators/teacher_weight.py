@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -25,12 +26,16 @@ FEWEST = 10  # patients with omics of each class, by whom a teacher is judged
 
 @dataclass(frozen=True)
 class Samples:
-    """Training samples with class numbers, in the order of `classes`, and numbers of patients."""
+    """Training samples with class numbers, in the order of `classes`, and numbers of patients.
+
+    `shares` are proportional to how much each sample counts in training; None if all are alike.
+    """
 
     X: Any
     numbers: NDArray
     classes: NDArray
     patients: NDArray
+    shares: NDArray | None = None
 
     @property
     def hard(self) -> NDArray:
@@ -39,23 +44,41 @@ class Samples:
 
     def __getitem__(self, rows: NDArray) -> Samples:
         X = _safe_indexing(self.X, rows)
-        return replace(self, X=X, numbers=self.numbers[rows], patients=self.patients[rows])
+        shares = None if self.shares is None else self.shares[rows]
+        numbers, patients = self.numbers[rows], self.patients[rows]
+        return replace(self, X=X, numbers=numbers, patients=patients, shares=shares)
 
 
 @dataclass(frozen=True)
 class TeacherChoice:
-    """Targets of the student, the weight of the teacher in them, and what it was chosen by."""
+    """Soft labels of the samples, their weight, and what it was chosen by.
 
-    targets: NDArray
+    Attributes
+    ----------
+    soft : float32 ndarray of shape (n_samples, n_classes) or None
+        Rows of samples without omics are zero; None with weight 0.
+    weight : float
+    paired : bool ndarray of shape (n_samples,)
+    report : DataFrame
+    verdict : str
+    """
+
+    soft: NDArray | None
     weight: float
-    n_paired: int
+    paired: NDArray
     report: pd.DataFrame
     verdict: str
 
+    def targets(self, hard: NDArray) -> NDArray:
+        """Hard labels mixed with the soft ones."""
+        if self.soft is None:
+            return hard
+        return mixed_targets(hard, self.soft[self.paired], self.paired, self.weight)
+
     @classmethod
-    def without(cls, samples: Samples, reason: str, n_paired: int = 0) -> TeacherChoice:
-        """Hard labels, and the reason."""
-        return cls(samples.hard, 0.0, n_paired, _no_report(), f"The teacher has weight 0. {reason}")
+    def without(cls, paired: NDArray, reason: str) -> TeacherChoice:
+        """No soft labels, and the reason."""
+        return cls(None, 0.0, paired, _no_report(), f"The teacher has weight 0. {reason}")
 
 
 def _no_report() -> pd.DataFrame:
@@ -67,15 +90,15 @@ def learn_from(
     teacher: Any,
     table: OmicsTable,
     rows: NDArray,
-    student: Any,
     samples: Samples,
     groups: NDArray,
     *,
+    judge: Callable[[Samples, CrossFittedTeacher], Evidence],
     weight: float | str,
     temperature: float,
     random_state: int,
 ) -> TeacherChoice:
-    """Targets from a cross-fitted teacher with a given weight, or one chosen in inner folds.
+    """Soft labels of a cross-fitted teacher with a given weight, or one chosen in inner folds.
 
     Parameters
     ----------
@@ -83,10 +106,11 @@ def learn_from(
     table : OmicsTable
     rows : int ndarray of shape (n_samples,)
         Row of each sample in `table`, -1 for none.
-    student : scikit-learn classifier
     samples : Samples
     groups : int ndarray of shape (n_samples,)
         What folds keep together.
+    judge : callable
+        What inner folds show of a teacher; for a weight that is to be chosen.
     weight : float or "auto"
     temperature : float
     random_state : int
@@ -100,11 +124,11 @@ def learn_from(
     TeacherError
         If the teacher cannot be fitted and `weight` is a number above 0.
     """
-    n_paired, automatic = int((rows >= 0).sum()), weight == "auto"
+    paired, automatic = rows >= 0, weight == "auto"
     if not automatic and float(weight) == 0:
-        return TeacherChoice.without(samples, "It was given.", n_paired)
+        return TeacherChoice.without(paired, "It was given.")
     if automatic and (reason := _too_few(rows, samples)):
-        return _not_judged(samples, reason, n_paired)
+        return _not_judged(paired, reason)
     try:
         fitted = cross_fit(
             teacher,
@@ -119,15 +143,16 @@ def learn_from(
     except TeacherError as error:
         if not automatic:
             raise
-        return _not_judged(samples, str(error), n_paired)
-    if not automatic:
-        targets = _targets(fitted, samples, temperature, float(weight))
-        report, verdict = _no_report(), f"The teacher has weight {weight:g}, which was given."
-        return TeacherChoice(targets, float(weight), n_paired, report, verdict)
-    seen = judge(student, samples, fitted, temperature)
-    chosen, verdict = seen.decision()
-    targets = _targets(fitted, samples, temperature, chosen)
-    return TeacherChoice(targets, chosen, n_paired, seen.report, verdict)
+        return _not_judged(paired, str(error))
+    if automatic:
+        seen = judge(samples, fitted)
+        (chosen, verdict), report = seen.decision(), seen.report
+    else:
+        chosen, report = float(weight), _no_report()
+        verdict = f"The teacher has weight {chosen:g}, which was given."
+    soft = np.zeros(samples.hard.shape, dtype=np.float32)
+    soft[paired] = _soft_labels(fitted, samples, temperature)
+    return TeacherChoice(soft if chosen else None, chosen, paired, report, verdict)
 
 
 def _too_few(rows: NDArray, samples: Samples) -> str:
@@ -143,8 +168,8 @@ def _too_few(rows: NDArray, samples: Samples) -> str:
     )
 
 
-def _not_judged(samples: Samples, reason: str, n_paired: int) -> TeacherChoice:
-    choice = TeacherChoice.without(samples, reason, n_paired)
+def _not_judged(paired: NDArray, reason: str) -> TeacherChoice:
+    choice = TeacherChoice.without(paired, reason)
     warnings.warn(
         f"{choice.verdict} The labels alone are learned. Pair more patients, or give the weight.",
         PairingWarning,
@@ -153,18 +178,22 @@ def _not_judged(samples: Samples, reason: str, n_paired: int) -> TeacherChoice:
     return choice
 
 
-def _targets(
-    teacher: CrossFittedTeacher,
-    samples: Samples,
-    temperature: float,
-    weight: float,
-    without: int | None = None,
+def _soft_labels(
+    teacher: CrossFittedTeacher, samples: Samples, temperature: float, without: int | None = None
+) -> NDArray:
+    """Soft labels of the paired samples outside of fold `without`, at their class shares."""
+    part = (teacher.sample_folds != without) & (teacher.patients >= 0)
+    shares = None if samples.shares is None else samples.shares[part]
+    return at_class_shares(teacher.soft_labels(temperature, without), samples.hard[part], shares)
+
+
+def targets_of(
+    teacher: CrossFittedTeacher, samples: Samples, temperature: float, weight: float, without: int
 ) -> NDArray:
     """Targets of the samples outside of fold `without`."""
-    part = np.flatnonzero(teacher.sample_folds != without)
-    hard, paired = samples.hard[part], teacher.patients[part] >= 0
-    soft = at_class_shares(teacher.soft_labels(temperature, without), hard[paired])
-    return mixed_targets(hard, soft, paired, weight)
+    part = teacher.sample_folds != without
+    soft = _soft_labels(teacher, samples, temperature, without)
+    return mixed_targets(samples.hard[part], soft, teacher.patients[part] >= 0, weight)
 
 
 def judge(
@@ -186,11 +215,11 @@ def judge(
             X = head.fit_transform(X, known.classes[known.numbers])
             X_held = head.transform(X_held)
         for number, weight in enumerate(WEIGHTS):
-            targets = _targets(teacher, samples, temperature, weight, fold)
+            targets = targets_of(teacher, samples, temperature, weight, fold)
             last = clone(last_step(student))
             fitted = fit_last(last, X, known.classes, known.numbers, targets)
             scores[number, held] = _class_scores(fitted, X_held)
-    return _by_patient(samples, scores, teacher)
+    return evidence_of_patients(samples, scores, teacher)
 
 
 def _class_scores(fitted: Any, X: Any) -> NDArray:
@@ -202,7 +231,9 @@ def _class_scores(fitted: Any, X: Any) -> NDArray:
     return values if values.ndim == 2 else np.stack([0 * values, values], axis=1)
 
 
-def _by_patient(samples: Samples, scores: NDArray, teacher: CrossFittedTeacher) -> Evidence:
+def evidence_of_patients(
+    samples: Samples, scores: NDArray, teacher: CrossFittedTeacher
+) -> Evidence:
     """Mean scores of each patient, with the label of most of its samples."""
     _, first, owner = np.unique(samples.patients, return_index=True, return_inverse=True)
     votes, sums = (

@@ -143,7 +143,7 @@ def _fit_keyword(estimator: Any, name: str) -> str | None:
         inner = None if last in (None, "passthrough") else _fit_keyword(last, name)
         return None if inner is None else f"{step}__{inner}"
     if has_fit_parameter(estimator, name) and not _is_search(estimator):
-        refused = name == "omics" and not getattr(estimator, "_uses_omics", True)
+        refused = name == "omics" and not getattr(estimator, "_takes_omics", True)
         return None if refused else name
     if _passes_fit_arguments(estimator):
         inner = _fit_keyword(estimator.estimator, name)

@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..models.ghanet import GHANetOutput
+from .mil import cross_entropy
 
 
 def scaled_cosine_loss(reconstruction: Tensor, omics: Tensor) -> Tensor:
@@ -25,7 +26,9 @@ def squared_error(reconstruction: Tensor, omics: Tensor) -> Tensor:
     return (reconstruction - omics).square().mean(dim=1)
 
 
-def ghanet_terms(output: GHANetOutput, y: Tensor) -> dict[str, Tensor]:
+def ghanet_terms(
+    output: GHANetOutput, y: Tensor, target: Tensor | None = None
+) -> dict[str, Tensor]:
     """Unweighted terms of the objective; the paper's weights are 1, 0.3 and 0.3.
 
     Returns
@@ -34,7 +37,7 @@ def ghanet_terms(output: GHANetOutput, y: Tensor) -> dict[str, Tensor]:
         ``ce`` of shape (B,) and, where a bag has omics, ``sce, mse`` of shape (P,), sums over
         the groups of genes.
     """
-    terms = {"ce": F.cross_entropy(output.logits, y, reduction="none")}
+    terms = {"ce": cross_entropy(output.logits, y, target)}
     if output.omics is None or output.reconstruction is None:
         return terms
     parts = (t.split(output.group_sizes, dim=1) for t in (output.reconstruction, output.omics))

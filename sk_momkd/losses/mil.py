@@ -1,4 +1,4 @@
-"""Objectives of the methods that use histology alone: cross-entropy, DSMIL and DTFD-MIL."""
+"""Soft labels, and objectives of the methods of histology alone: cross-entropy, DSMIL, DTFD-MIL."""
 
 from __future__ import annotations
 
@@ -11,15 +11,46 @@ from ..nn.segment import segment_mean
 from ..output import MILOutput
 
 
-def cross_entropy_terms(output: MILOutput, y: Tensor) -> dict[str, Tensor]:
-    """Cross-entropy of each bag, ``-log softmax(z)_y``.
+def soft_labels(
+    y: Tensor,
+    n_classes: int,
+    *,
+    smoothing: float = 0.0,
+    teacher: Tensor | None = None,
+    paired: Tensor | None = None,
+    weight: float = 0.0,
+) -> Tensor:
+    """Targets of the cross-entropy, ``(1 - w) ((1 - e) onehot(y) + e / K) + w s`` (ours).
+
+    The teacher's s is used for the paired bags alone; for the others w is 0.
+    (B,), (P, K), (B,) -> (B, K)
+    """
+    target = F.one_hot(y, n_classes).float() * (1 - smoothing) + smoothing / n_classes
+    if teacher is not None and paired is not None and weight:
+        target[paired] = (1 - weight) * target[paired] + weight * teacher
+    return target
+
+
+def cross_entropy(logits: Tensor, y: Tensor, target: Tensor | None = None) -> Tensor:
+    """Cross-entropy of each bag, ``-sum_c t_c log softmax(z)_c``, with t one-hot by default.
+
+    (B, K), (B,), (B, K) -> (B,)
+    """
+    goal = y if target is None else target.to(logits.dtype)
+    return F.cross_entropy(logits, goal, reduction="none")
+
+
+def cross_entropy_terms(
+    output: MILOutput, y: Tensor, target: Tensor | None = None
+) -> dict[str, Tensor]:
+    """Cross-entropy of each bag with its label or, where given, its soft label.
 
     Returns
     -------
     dict of Tensor
         ``ce`` of shape (B,).
     """
-    return {"ce": F.cross_entropy(output.logits, y, reduction="none")}
+    return {"ce": cross_entropy(output.logits, y, target)}
 
 
 def stream_loss(logits: Tensor, targets: Tensor) -> Tensor:
@@ -31,7 +62,7 @@ def stream_loss(logits: Tensor, targets: Tensor) -> Tensor:
     return loss.mean(dim=1)
 
 
-def dsmil_terms(output: DSMILOutput, y: Tensor) -> dict[str, Tensor]:
+def dsmil_terms(output: DSMILOutput, y: Tensor, target: Tensor | None = None) -> dict[str, Tensor]:
     """Unweighted losses of the two streams; the original's weights are 1/2 and 1/2.
 
     Returns
@@ -39,14 +70,14 @@ def dsmil_terms(output: DSMILOutput, y: Tensor) -> dict[str, Tensor]:
     dict of Tensor
         ``bag, max`` of shape (B,).
     """
-    targets = F.one_hot(y, output.bag_logits.shape[1])
+    targets = F.one_hot(y, output.bag_logits.shape[1]) if target is None else target
     return {
         "bag": stream_loss(output.bag_logits, targets),
         "max": stream_loss(output.max_logits, targets),
     }
 
 
-def dtfd_terms(output: DTFDOutput, y: Tensor) -> dict[str, Tensor]:
+def dtfd_terms(output: DTFDOutput, y: Tensor, target: Tensor | None = None) -> dict[str, Tensor]:
     """Unweighted losses of the two tiers; the original's weights are 1 and 1.
 
     Returns
@@ -54,8 +85,10 @@ def dtfd_terms(output: DTFDOutput, y: Tensor) -> dict[str, Tensor]:
     dict of Tensor
         ``tier1`` (mean over the chunks of a bag) and ``tier2`` of shape (B,).
     """
-    chunk_loss = F.cross_entropy(output.tier1_logits, y[output.chunk_bag], reduction="none")  # (C,)
+    bag = output.chunk_bag
+    of_chunks = None if target is None else target[bag]
+    chunk_loss = cross_entropy(output.tier1_logits, y[bag], of_chunks)  # (C,)
     return {
-        "tier1": segment_mean(chunk_loss, output.chunk_bag, len(y)),
-        "tier2": F.cross_entropy(output.logits, y, reduction="none"),
+        "tier1": segment_mean(chunk_loss, bag, len(y)),
+        "tier2": cross_entropy(output.logits, y, target),
     }

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..models.mkd import MKDOutput
+from .mil import cross_entropy
 
 
 def similarity_loss(a: Tensor, c: Tensor) -> Tensor:
@@ -55,12 +56,15 @@ def _covariance(f: Tensor) -> Tensor:
     return centred.T @ centred / (len(f) - 1)
 
 
-def mkd_terms(output: MKDOutput, y: Tensor, *, temperature: float = 4.0) -> dict[str, Tensor]:
+def mkd_terms(
+    output: MKDOutput, y: Tensor, target: Tensor | None = None, *, temperature: float = 4.0
+) -> dict[str, Tensor]:
     """Unweighted terms of the objective; the default weights are 1, and 1/6 for orthogonality.
 
     The batch is the paper's group: "skd" carries the factor B, the number P of its bags with
     omics. "skd" and "coral" compare bags and are left out with fewer than two such bags; with
-    ``batch_size=1`` they never occur. Accumulation over steps does not enlarge the group.
+    ``batch_size=1`` they never occur. Accumulation over steps does not enlarge the group. Soft
+    labels in `target`, (B, K), are for "ce" alone: the other networks see the omics themselves.
 
     Returns
     -------
@@ -68,7 +72,7 @@ def mkd_terms(output: MKDOutput, y: Tensor, *, temperature: float = 4.0) -> dict
         ``ce`` of shape (B,). With omics also ``ce_omics, ce_joint, clod`` of shape (P,) and
         ``orthogonality, skd, coral`` of shape (1,), one value for the group.
     """
-    terms = {"ce": F.cross_entropy(output.logits, y, reduction="none")}
+    terms = {"ce": cross_entropy(output.logits, y, target)}
     f_g, z_g = output.omics_feature, output.omics_logits
     f_m, z_m = output.joint_feature, output.joint_logits
     if f_g is None or z_g is None or f_m is None or z_m is None:

@@ -41,6 +41,7 @@ def alignment_loss(
     return F.softplus(beta * (margin - delta))
 
 
+<<<<<<< HEAD
 def soft_labels(
     y: Tensor,
     n_classes: int,
@@ -62,6 +63,8 @@ def soft_labels(
     return target
 
 
+=======
+>>>>>>> d106bd4 (WIP soft labels for all)
 def soft_alignment_loss(
     f: Tensor, memory: Tensor, target: Tensor, *, margin: float, beta: float, tau_agg: float
 ) -> Tensor:
@@ -143,6 +146,7 @@ def orthogonality_loss(
 def momkd_terms(
     output: MoMKDOutput,
     y: Tensor,
+    target: Tensor | None = None,
     *,
     margin: float = 0.3,
     beta: float = 20.0,
@@ -152,13 +156,12 @@ def momkd_terms(
     commit_memories: str = "label",
     ortho_reduction: str = "mean",
     ortho_memories: str = "label",
-    label_smoothing: float = 0.0,
-    lambda_teacher: float = 0.0,
     teacher_alignment: bool = False,
 ) -> dict[str, Tensor]:
     """Unweighted terms of the objective (Eq. 9).
 
-    The omics terms are of the paired bags only.
+    The omics terms are of the paired bags only. Soft labels in `target`, (B, K), take the place of
+    `y` in the cross-entropy and, with `teacher_alignment`, in the alignment of slides.
 
     Returns
     -------
@@ -167,14 +170,7 @@ def momkd_terms(
         of shape (P,). ``memory`` is commitment + orthogonality (Eq. 10).
     """
     memory = output.memory
-    target = soft_labels(
-        y,
-        len(memory),
-        smoothing=label_smoothing,
-        teacher=output.teacher,
-        paired=output.paired,
-        weight=lambda_teacher,
-    )
+    target = F.one_hot(y, len(memory)).float() if target is None else target
     if output.few:
         from .few import terms_of_few
 

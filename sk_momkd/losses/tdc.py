@@ -8,11 +8,16 @@ from torch.nn import functional as F
 
 from ..models.tdc import DistillationTargets, TDCOutput, TDCTeacherOutput
 from ..nn.contrast import Contrast, contrast_scores
+from .mil import cross_entropy
 from .mkd import soft_label_loss
 
 
-def tdc_teacher_terms(output: TDCTeacherOutput, y: Tensor) -> dict[str, Tensor]:
+def tdc_teacher_terms(
+    output: TDCTeacherOutput, y: Tensor, target: Tensor | None = None
+) -> dict[str, Tensor]:
     """Unweighted terms of the first stage; the paper's weights are 1, and 3e-4 for "l1".
+
+    Soft labels in `target` are not used: the first stage sees the omics itself.
 
     Returns
     -------
@@ -90,6 +95,7 @@ def agreement(gradients: Tensor, *, threshold: float) -> Tensor:
 def tdc_terms(
     output: TDCOutput,
     y: Tensor,
+    target: Tensor | None = None,
     *,
     temperature: float = 1.0,
     threshold: float = 0.25,
@@ -99,7 +105,8 @@ def tdc_terms(
 
     Each distillation term is multiplied, per bag, by its votes (GK-Refine): the number of terms,
     classification among them, whose gradient at f_S agrees with its own. The votes have no
-    gradient and do not depend on the weights of the terms.
+    gradient and do not depend on the weights of the terms. Soft labels in `target`, (B, K), are for
+    "ce".
 
     Returns
     -------
@@ -107,14 +114,14 @@ def tdc_terms(
         ``ce, kl_average, crd_average`` of shape (B,), and ``kl_teacher, crd_teacher`` of shape
         (P,) where a bag has omics. Without distillation targets ``ce`` alone.
     """
-    terms = {"ce": F.cross_entropy(output.logits, y, reduction="none")}
+    terms = {"ce": cross_entropy(output.logits, y, target)}
     bags_of: dict[str, Tensor] = {}
-    for name, target in output.targets.items():
-        own, own_y = output.logits[target.bags], y[target.bags]
-        gap = discrepancy(own, target.logits, own_y, largest=max_discrepancy)
-        terms[f"kl_{name}"] = soft_label_loss(target.logits, own, temperature=temperature)
-        terms[f"crd_{name}"] = (1 + gap) * _contrast_loss(target)
-        bags_of |= {f"kl_{name}": target.bags, f"crd_{name}": target.bags}
+    for name, aim in output.targets.items():
+        own, own_y = output.logits[aim.bags], y[aim.bags]
+        gap = discrepancy(own, aim.logits, own_y, largest=max_discrepancy)
+        terms[f"kl_{name}"] = soft_label_loss(aim.logits, own, temperature=temperature)
+        terms[f"crd_{name}"] = (1 + gap) * _contrast_loss(aim)
+        bags_of |= {f"kl_{name}": aim.bags, f"crd_{name}": aim.bags}
     if not bags_of:
         return terms
     gradients = [

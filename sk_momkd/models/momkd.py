@@ -39,8 +39,6 @@ class MoMKDOutput(MILOutput):
     omics, reconstruction : Tensor of shape (P, n_genes) or None
     omics_projection : Tensor of shape (P, projection_dim) or None
         F_N-omics, of length one (Eq. 2).
-    teacher : Tensor of shape (P, K) or None
-        Soft labels of an omics teacher.
     few : bool
         Whether compiled loops for few patches suit the losses, too.
     """
@@ -53,7 +51,6 @@ class MoMKDOutput(MILOutput):
     omics: Tensor | None = None
     reconstruction: Tensor | None = None
     omics_projection: Tensor | None = None
-    teacher: Tensor | None = None
     few: bool = False
 
 
@@ -139,7 +136,6 @@ class MoMKD(nn.Module):
         y: Tensor | None = None,  # (B,), given in training
         omics: Tensor | None = None,  # (P, n_genes), rows of the paired bags in order
         paired: Tensor | None = None,  # (B,) bool
-        teacher: Tensor | None = None,  # (P, K) soft labels
     ) -> MoMKDOutput:
         embedding = self.encoder(x, edge_index)  # F (n, D)
         binary = len(self.memory.rows) == 2
@@ -165,7 +161,6 @@ class MoMKD(nn.Module):
             omics=omics,
             reconstruction=reconstruction,
             omics_projection=omics_projection,
-            teacher=teacher,
             few=few,
         )
 

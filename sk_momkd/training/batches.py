@@ -456,8 +456,6 @@ def forward(module: torch.nn.Module, batch: FlatBatch, *, training: bool) -> Any
         known["paired"] = batch.paired
         if batch.omics is not None:
             known["omics"] = batch.omics
-    if training and batch.teacher is not None:
-        known["teacher"] = batch.teacher
     if training and getattr(module, "needs_index", False):
         known["index"] = batch.index
     return module(batch.x, batch.edges, batch.batch, batch.n_bags, **known)

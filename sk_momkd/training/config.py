@@ -10,10 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..losses.mil import soft_labels
 from ..nn.precision import native_bfloat16
 from .batches import FlatBatch
 
-Terms = Callable[[Any, Tensor], Mapping[str, Tensor]]
+Terms = Callable[[Any, Tensor, Tensor | None], Mapping[str, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -23,19 +24,40 @@ class Objective:
     Attributes
     ----------
     terms : callable
-        Takes the output and the labels, and returns the terms by name.
+        Takes the output, the labels and soft labels or None, and returns the terms by name.
     weights : mapping of str to float
         Of each term.
     paired : frozenset of str
         Terms with a value for each bag with omics; the others have one for each bag.
     of_batch : frozenset of str
         Terms with a single value for a batch or for the network, which no bag weighs.
+    teacher_weight : float
+        Share of the soft labels of a batch in the targets of its bags with omics.
+    label_smoothing : float
+        Share of the label that is spread evenly over the classes.
     """
 
     terms: Terms
     weights: Mapping[str, float]
     paired: frozenset[str] = frozenset()
     of_batch: frozenset[str] = frozenset()
+    teacher_weight: float = 0.0
+    label_smoothing: float = 0.0
+
+    def of(self, output: Any, y: Tensor, batch: FlatBatch) -> Mapping[str, Tensor]:
+        """Terms of a batch, with soft labels where there is a teacher or smoothing."""
+        taught = batch.teacher is not None and self.teacher_weight > 0
+        if not taught and not self.label_smoothing:
+            return self.terms(output, y, None)
+        target = soft_labels(
+            y,
+            output.logits.shape[1],
+            smoothing=self.label_smoothing,
+            teacher=None if batch.teacher is None else batch.teacher.to(y.device),
+            paired=batch.paired.to(y.device),
+            weight=self.teacher_weight,
+        )
+        return self.terms(output, y, target)
 
     def bag_weights(self, batch: FlatBatch, device: Any) -> dict[str, Tensor]:
         """Weights of the bags in each term; empty where all bags weigh the same."""

@@ -102,7 +102,7 @@ class MILNet(NeuralNet):
     def get_loss(self, y_pred: Any, y_true: Tensor, X: Any = None, training: bool = False) -> Any:
         y_true = X.y.to(self.device)  # there already, as the batch is
         if training:
-            self.terms_ = self.criterion_.terms(y_pred, y_true)
+            self.terms_ = self.criterion_.of(y_pred, y_true, X)
             of_bags = self.criterion_.bag_weights(X, self.device)
             loss = weighted_total(self.terms_, self.criterion_.weights, of_bags)
         elif X.weight is None:

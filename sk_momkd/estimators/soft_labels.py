@@ -1,0 +1,107 @@
+"""Soft labels of an omics teacher in the fit of any classifier of bags."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import replace
+from functools import partial
+from typing import Any, ClassVar
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from ..data.omics import OmicsTable, join_omics
+from ..nn.isolation import isolated
+from ..training.config import Objective
+from ..training.random_generators import RandomGenerators
+from .bag_weights import draw_shares, loss_weights
+from .pooled_student import judge_pooled
+from .privileged import PrivilegedOmics
+from .teacher_weight import Samples, TeacherChoice, learn_from
+from .training_data import LabelledBags
+
+
+class SoftLabelsMixin:
+    """What `lambda_teacher` and `teacher` do in `fit`."""
+
+    lambda_teacher: Any
+    teacher: Any
+    sampler: str
+    class_weight: Any
+    _network_classes: Any
+    _uses_omics: ClassVar[bool]
+    lambda_teacher_: float
+    n_paired_: int
+    teacher_report_: pd.DataFrame
+    teacher_verdict_: str
+
+    _teacher_temperature: ClassVar[float] = 0.5
+
+    @property
+    def _takes_omics(self) -> bool:
+        """Whether `fit` uses omics with these parameters."""
+        return self._uses_omics or self.lambda_teacher != 0
+
+    def _prepare_omics(
+        self,
+        omics: Any,
+        cohort: LabelledBags,
+        training: NDArray,
+        validation: NDArray | None,
+        generators: RandomGenerators,
+    ) -> tuple[PrivilegedOmics | None, PrivilegedOmics | None]:
+        """What omics gives to the training and to the validation part: here soft labels alone."""
+        if omics is None:
+            self._listen_to(TeacherChoice.without(training < 0, "No omics was given."))
+            return None, None
+        if not self._takes_omics:
+            raise TypeError(
+                f"{type(self).__name__} with lambda_teacher=0 learns from histology alone, but "
+                'omics was given. Leave it out, set lambda_teacher="auto" to learn from the soft '
+                "labels of an omics teacher, or use a classifier that is trained with privileged "
+                "omics, e.g. MoMKDClassifier."
+            )
+        table, rows = join_omics(omics, cohort.bags)
+        soft = self._make_soft_labels(table, rows[training], cohort[training], generators)
+        return PrivilegedOmics(None, rows[training] >= 0, np.array([], object), soft), None
+
+    @isolated()
+    def _make_soft_labels(
+        self, table: OmicsTable, rows: NDArray, known: LabelledBags, generators: RandomGenerators
+    ) -> NDArray | None:
+        """Soft labels of the training bags by an omics teacher; None where it has no weight."""
+        of_loss = loss_weights(
+            known.labels,
+            known.weights,
+            self.class_weight,
+            sampler=self.sampler,
+            classes=self._network_classes,
+        )
+        shares = draw_shares(known.labels, self.sampler)
+        shares = shares if of_loss is None else shares * of_loss.bags
+        choice = learn_from(
+            self.teacher,
+            table,
+            rows,
+            Samples(known.bags, known.labels, self._network_classes, known.bags.groups(), shares),
+            known.groups,
+            judge=partial(judge_pooled, temperature=self._teacher_temperature),
+            weight=self.lambda_teacher,
+            temperature=self._teacher_temperature,
+            random_state=generators.seeds["soft_labels"],
+        )
+        self._listen_to(choice)
+        return choice.soft
+
+    def _listen_to(self, choice: TeacherChoice) -> None:
+        self.lambda_teacher_, self.n_paired_ = choice.weight, int(choice.paired.sum())
+        self.teacher_report_, self.teacher_verdict_ = choice.report, choice.verdict
+
+    @abstractmethod
+    def _make_loss(self) -> Objective:
+        """Named loss terms and their weights."""
+
+    def _soft_loss(self) -> Objective:
+        """The loss of the method, on labels mixed with those of the omics teacher."""
+        return replace(self._make_loss(), teacher_weight=self.lambda_teacher_)
