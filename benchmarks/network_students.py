@@ -137,7 +137,9 @@ def simulated_null(what: str, seed: int) -> pd.DataFrame:
     elif what == "omics":
         genes = genes.iloc[order].set_axis(genes.index)
     else:
-        bags = BagSequence([Bag(bags[j].features, patient_id=n) for j, n in zip(order, names)])
+        bags = BagSequence(
+            [Bag(bags[j].features, patient_id=n) for j, n in zip(order, names, strict=True)]
+        )
     cohort = Cohort(bags, pd.DataFrame(index=names), genes, pd.DataFrame(index=names))
     train, held = order[: len(y) // 2], order[len(y) // 2 :]
     training, test = cohort.at(train), cohort.at(held)

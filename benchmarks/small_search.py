@@ -33,7 +33,7 @@ from sklearn.preprocessing import StandardScaler
 from small_stack import Stack
 
 from sk_momkd.data.omics import join_omics
-from sk_momkd.estimators.omics_teacher import cross_fitted_labels
+from sk_momkd.estimators.cross_fitted_teacher import cross_fit
 from sk_momkd.preprocessing.omics import default_omics_transformer
 
 RESULTS = Path(__file__).parents[1] / "docs" / "results" / "small_search.csv"
@@ -201,9 +201,8 @@ def read_folds(data: Path, strengths: list[float]) -> Folds:
                     LogisticRegression(C=c, class_weight="balanced", max_iter=1000),
                 )
                 known = (table, rows[train], y[train], codes)
-                one[c] = cross_fitted_labels(teacher, *known, temperature=1.0, random_state=number)[
-                    :, 1
-                ]
+                each = {"classes": [0, 1], "random_state": number, "pairs": False}
+                one[c] = cross_fit(teacher, *known, **each).soft_labels(1.0)[:, 1]
             parts.append(one)
     return Folds(
         padded([p["x"] for p in parts]),

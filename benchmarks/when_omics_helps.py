@@ -44,7 +44,7 @@ from sk_momkd import (
     simulate_cohort,
 )
 from sk_momkd.data.omics import join_omics
-from sk_momkd.estimators.omics_teacher import cross_fitted_labels
+from sk_momkd.estimators.cross_fitted_teacher import cross_fit
 
 RESULTS = Path(__file__).parents[1] / "docs" / "results"
 BASE = {
@@ -130,9 +130,10 @@ class Pupil(ClassifierMixin, BaseEstimator):
         target = label.astype(float)
         if omics is not None:
             table, rows = join_omics(omics, X)
-            known, each = (rows, label, np.arange(len(label))), {"temperature": 0.5}
-            soft = cross_fitted_labels(None, table, *known, **each, random_state=0)
-            target[rows >= 0] += self.share * (soft[:, 1] - target)[rows >= 0]
+            known = (rows, label, np.arange(len(label)))
+            each = {"classes": [0, 1], "random_state": 0, "pairs": False}
+            soft = cross_fit(None, table, *known, **each).soft_labels(0.5)[:, 1]
+            target[rows >= 0] += self.share * (soft - target[rows >= 0])
         regression = Ridge(self.alpha)
         self.model_ = make_pipeline(BagPooling(), StandardScaler(), regression).fit(X, target)
         return self

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from sk_momkd.losses.mil import soft_labels
 from sk_momkd.losses.momkd import momkd_terms
 from sk_momkd.nn.edges import Edges
 from sk_momkd.training.config import weighted_total
@@ -60,15 +61,16 @@ def test_logits_and_losses_are_those_of_the_library(folds, teacher_alignment):
     settings = replace(SMALL, teacher_alignment=teacher_alignment, alpha_omics=0.0)
     stack = Stack(folds, settings, torch.Generator().manual_seed(1))
     losses = stack.loss(torch.arange(N_BAGS).expand(N_FITS, -1), progress=0.0)
-    terms = partial(momkd_terms, lambda_teacher=0.5, teacher_alignment=teacher_alignment)
+    terms = partial(momkd_terms, teacher_alignment=teacher_alignment)
     weights = {"ce": 0.5, "align_wsi": 0.2, "memory": 0.1}
     for i in range(N_FITS):
         odds = torch.logit(folds.teacher[1e-4][i]) / settings.teacher_temperature
         soft = torch.stack([torch.sigmoid(-odds), torch.sigmoid(odds)], dim=1)
-        known = {"paired": torch.ones(N_BAGS, dtype=torch.bool), "teacher": soft}
+        known = {"paired": torch.ones(N_BAGS, dtype=torch.bool)}
+        target = soft_labels(folds.y[i], 2, teacher=soft, weight=0.5, **known)
         output = library_output(stack, folds, i, y=folds.y[i], **known)
         torch.testing.assert_close(output.logits, stack.logits(folds.x)[i], rtol=1e-4, atol=1e-6)
-        expected = weighted_total(terms(output, folds.y[i]), weights)
+        expected = weighted_total(terms(output, folds.y[i], target), weights)
         assert losses[i].item() == pytest.approx(expected.item(), rel=1e-4)
 
 

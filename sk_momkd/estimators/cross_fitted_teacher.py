@@ -112,7 +112,7 @@ def cross_fit(
     of_sample[rows >= 0] = place.loc[known["row"]]
     _, first = np.unique(of_sample[of_sample >= 0], return_index=True)
     first = np.flatnonzero(of_sample >= 0)[first]
-    sample_folds = _folds(numbers, groups, first, labels, classes, random_state)
+    sample_folds = _folds(numbers, groups, first, labels, classes, random_state, pairs=pairs)
     model = seeded_clone(default_teacher() if teacher is None else teacher, random_state)
     genes = table.rows(patients.index.to_numpy())
     n_folds = int(sample_folds.max()) + 1  # also of folds without omics
@@ -129,15 +129,18 @@ def _folds(
     labels: NDArray,
     classes: Sequence[Any],
     random_state: int,
+    *,
+    pairs: bool,
 ) -> NDArray:
-    """Fold of each sample, such that patients without any two folds have every class."""
+    """Fold of each sample; patients without any fold, or any two, have every class."""
     everywhere = [len(np.unique(groups[numbers == c])) for c in range(len(classes))]
     held = [len(np.unique(groups[first][labels == c])) for c in range(len(classes))]
-    if min(held) < 3:
+    least = 3 if pairs else 2
+    if min(held) < least:
         raise TeacherError(
-            f"An omics teacher needs every class in three groups of training patients with omics; "
-            f"class {classes[int(np.argmin(held))]!r} is in {min(held)}. Pair more patients, or "
-            "pass omics=None."
+            f"An omics teacher needs every class in {least} groups of training patients with "
+            f"omics; class {classes[int(np.argmin(held))]!r} is in {min(held)}. Pair more "
+            "patients, or pass omics=None."
         )
     n_folds = min(_FOLDS, *everywhere, *held)
     seeds = ((random_state + shuffle) % 2**32 for shuffle in range(MOST_SHUFFLES))
@@ -148,7 +151,7 @@ def _folds(
             of_sample = np.empty(len(numbers), dtype=int)
             for fold, (_, held_out) in enumerate(folds):
                 of_sample[held_out] = fold
-            if _all_see_every_class(of_sample[first], labels, n_folds, len(classes)):
+            if _all_see_every_class(of_sample[first], labels, n_folds, len(classes), pairs):
                 return of_sample
     raise TeacherError(
         "No grouped split lets the omics teacher see every class. Use smaller groups, or pass "
@@ -156,10 +159,13 @@ def _folds(
     )
 
 
-def _all_see_every_class(folds: NDArray, labels: NDArray, n_folds: int, n_classes: int) -> bool:
+def _all_see_every_class(
+    folds: NDArray, labels: NDArray, n_folds: int, n_classes: int, pairs: bool
+) -> bool:
     return all(
         len(np.unique(labels[(folds != a) & (folds != b)])) == n_classes
         for a, b in combinations_with_replacement(range(n_folds), 2)
+        if pairs or a == b
     )
 
 

@@ -164,10 +164,10 @@ class Evidence:
 
     def _sentence(self, weight: float, reason: str) -> str:
         seen, report = self.figures, self.report
-        gain, error = report.loc[weight, ["gain", "std_error"]]
+        gain, error = (report[name].loc[weight] for name in ("gain", "std_error"))
         measured = f", gain {gain:+.3f} (standard error {error:.3f})" if weight else ""
         names = {"permuted": "permuted in the classes", "self_distilled": "of a slide teacher"}
-        others = [f"{report.loc[weight, k]:+.3f} {names.get(k, k)}" for k in self.controls]
+        others = [f"{report[k].loc[weight]:+.3f} {names.get(k, k)}" for k in self.controls]
         measured += f", against {' and '.join(others)}" if weight and others else ""
         return (
             f"The teacher has weight {weight:g}{measured}: {reason}. In inner folds the teacher "

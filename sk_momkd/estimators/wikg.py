@@ -75,6 +75,14 @@ class WiKGClassifier(BaseMILClassifier):
     n_models : int, default=1
         Number of networks that are trained from different seeds on the same data; their logits are
         averaged.
+    lambda_teacher : {"auto"} or float in [0, 1], default=0.0
+        Weight of the soft labels of an omics teacher in the targets of the bags with omics. "auto"
+        chooses 0, 0.25, 0.5, 0.75 or 1 in inner folds of the training part, and 0 where nothing can
+        be gained. Without omics it is 0.
+    teacher : scikit-learn classifier or None, default=None
+        The omics teacher, cross-fitted within the training part. None takes log2(x + 1) where the
+        data are counts, clips outliers, standardises the genes, and fits a strongly regularised
+        logistic regression.
     training : TrainingOptions or None, default=None
         Rarely changed settings of the training loop, also set as ``training__<name>``. Here "auto"
         is optimizer="adam", betas=(0.9, 0.999), lr_schedule=None, accumulation_steps=1,
@@ -140,6 +148,17 @@ class WiKGClassifier(BaseMILClassifier):
     training_patients_ : HashedIds
         Ids of the patients and slides that were given to `fit`, as hashes under a random key, by
         which :func:`evaluate_external` and :func:`prediction_table` know them again.
+    lambda_teacher_ : float
+        Weight of the omics teacher in the targets.
+    teacher_report_ : DataFrame, index weight
+        Of students in closed form on pooled bags, fitted without a fold of the training part and
+        scored in it: AUROC, its gain over weight 0 with the standard error, this gain shrunk
+        towards a typical one, and the gains by teachers permuted within the classes and by a
+        teacher that sees the slides. Empty where nothing was to be chosen.
+    teacher_verdict_ : str
+        The weight, why it was chosen, and the AUROC of teacher and student in inner folds.
+    n_paired_ : int
+        Number of training bags with omics, without the validation part.
     callbacks_ : list
         The user's callbacks after training.
     device_ : str

@@ -6,7 +6,13 @@ import pytest
 import torch
 from torch import tensor
 
-from sk_momkd.losses.mil import cross_entropy_terms, dsmil_terms, dtfd_terms, stream_loss
+from sk_momkd.losses.mil import (
+    cross_entropy_terms,
+    dsmil_terms,
+    dtfd_terms,
+    soft_labels,
+    stream_loss,
+)
 from sk_momkd.models.dsmil import DSMILOutput
 from sk_momkd.models.dtfd import DTFDOutput
 from sk_momkd.output import MILOutput
@@ -18,6 +24,26 @@ LOGITS = tensor([[0.0, 0.0], [0.0, math.log(3)]])
 def test_cross_entropy_is_one_value_per_bag():
     terms = cross_entropy_terms(MILOutput(LOGITS, NONE, NONE), tensor([1, 0]))
     assert terms["ce"].tolist() == pytest.approx([math.log(2), math.log(4)])
+
+
+def test_soft_labels_mix_the_smoothed_label_with_the_teacher_of_paired_bags():
+    target = soft_labels(
+        tensor([1, 0]),
+        2,
+        smoothing=0.2,
+        teacher=tensor([[0.4, 0.6]]),
+        paired=tensor([True, False]),
+        weight=0.5,
+    )
+    # t = (.1, .9), half of it and half of (.4, .6); the second bag has no omics
+    torch.testing.assert_close(target, tensor([[0.25, 0.75], [0.9, 0.1]]))
+
+
+def test_cross_entropy_with_a_soft_label_is_the_mean_over_classes():
+    target = tensor([[0.5, 0.5], [0.25, 0.75]])
+    terms = cross_entropy_terms(MILOutput(LOGITS, NONE, NONE), tensor([1, 0]), target)
+    second = 0.25 * math.log(4) + 0.75 * math.log(4 / 3)
+    assert terms["ce"].tolist() == pytest.approx([math.log(2), second])
 
 
 def test_stream_loss_is_the_mean_over_classes():

@@ -13,7 +13,6 @@ from sk_momkd.losses.momkd import (
     orthogonality_loss,
     reconstruction_loss,
     soft_alignment_loss,
-    soft_labels,
 )
 from sk_momkd.training.config import weighted_total
 
@@ -135,19 +134,6 @@ def test_total_weights_means_over_bags_and_skips_zero_weights():
     total = weighted_total(terms, {"a": 0.5, "b": 0.0})
     assert total.item() == 1.0
     assert not total.requires_grad
-
-
-def test_soft_labels_mix_the_smoothed_label_with_the_teacher_of_paired_bags():
-    target = soft_labels(
-        tensor([1, 0]),
-        2,
-        smoothing=0.2,
-        teacher=tensor([[0.4, 0.6]]),
-        paired=tensor([True, False]),
-        weight=0.5,
-    )
-    # t = (.1, .9), half of it and half of (.4, .6); the second bag has no omics
-    torch.testing.assert_close(target, tensor([[0.25, 0.75], [0.9, 0.1]]))
 
 
 def test_soft_alignment_of_a_hard_label_is_the_alignment():
