@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 from ..models.dsmil import DSMILOutput
 from ..models.dtfd import DTFDOutput
-from ..nn.segment import segment_mean
+from ..nn.segment import segment_mean, true_positions
 from ..output import MILOutput
 
 
@@ -27,7 +27,8 @@ def soft_labels(
     """
     target = F.one_hot(y, n_classes).float() * (1 - smoothing) + smoothing / n_classes
     if teacher is not None and paired is not None and weight:
-        target[paired] = (1 - weight) * target[paired] + weight * teacher
+        known = true_positions(paired, len(teacher))
+        target[known] = (1 - weight) * target[known] + weight * teacher
     return target
 
 

@@ -41,30 +41,6 @@ def alignment_loss(
     return F.softplus(beta * (margin - delta))
 
 
-<<<<<<< HEAD
-def soft_labels(
-    y: Tensor,
-    n_classes: int,
-    *,
-    smoothing: float = 0.0,
-    teacher: Tensor | None = None,
-    paired: Tensor | None = None,
-    weight: float = 0.0,
-) -> Tensor:
-    """Targets of the cross-entropy, ``(1 - w) ((1 - e) onehot(y) + e / K) + w s`` (ours).
-
-    The teacher's s is used for the paired bags alone; for the others w is 0.
-    (B,), (P, K), (B,) -> (B, K)
-    """
-    target = F.one_hot(y, n_classes).float() * (1 - smoothing) + smoothing / n_classes
-    if teacher is not None and paired is not None and weight:
-        known = true_positions(paired, len(teacher))
-        target[known] = (1 - weight) * target[known] + weight * teacher
-    return target
-
-
-=======
->>>>>>> d106bd4 (WIP soft labels for all)
 def soft_alignment_loss(
     f: Tensor, memory: Tensor, target: Tensor, *, margin: float, beta: float, tau_agg: float
 ) -> Tensor:
