@@ -2,14 +2,17 @@
 
     python benchmarks/small_step.py [--data DATA] [--before CHECKOUT] [--official CHECKOUT]
         [--rounds 15] [--bags 60] [--features 1536] [--patients 500]
+        [--what step small small_step]
 
 With `--data` (or the environment variable SK_MOMKD_DATA) the bags are those of `tcga_brca`, else
 random bags of four patches. Each competitor has a process of its own with one thread. They take
 turns: in a round each trains one epoch with batches of one bag and the paper's sizes, or fits
 `preset("small")` to all patients, and reports the processor time of a step or fit. Printed are the
 medians, and the medians of the ratios within a round. "floor" is one update of as many weights and
-the matrix products of the linear layers. `CHECKOUT` of `--before` is another commit of this
-repository, that of `--official` is CAIR-LAB-WFUSM/MoMKD, which needs einops and einx.
+the matrix products of the linear layers. "25 in lockstep" is a step of 25 networks side by side, in
+plain torch on stacked weights (`small_stack.py`), divided by 25. `CHECKOUT` of `--before` is
+another commit of this repository, and that of `--official` is CAIR-LAB-WFUSM/MoMKD, which needs
+einops and einx.
 """
 
 from __future__ import annotations
@@ -29,6 +32,7 @@ import pandas as pd
 import torch
 
 DIM, PROJECTION, COMPONENTS, GENES, HIDDEN = 256, 128, 16, 768, 512
+STACKED, STACKED_STEPS = 25, 4
 
 
 def read_bags(options: argparse.Namespace, n: int):
@@ -58,8 +62,10 @@ def report(seconds: float) -> None:
     print(f"milliseconds {1000 * seconds}", flush=True)
 
 
-def train_library(options: argparse.Namespace) -> None:
+def train_library(options: argparse.Namespace, *, small: bool = False) -> None:
     """Steps of `fit`: one epoch per turn."""
+    import math
+
     from skorch.callbacks import Callback
 
     from sk_momkd import MoMKDClassifier
@@ -70,10 +76,12 @@ def train_library(options: argparse.Namespace) -> None:
             self.start_ = time.process_time()
 
         def on_epoch_end(self, net, **kwargs):
-            report((time.process_time() - self.start_) / options.bags)
+            report((time.process_time() - self.start_) / n_steps)
 
-    bags, y, omics = read_bags(options, options.bags)
-    clf = MoMKDClassifier(early_stopping=False, max_epochs=10**6, random_state=0)
+    bags, y, omics = read_bags(options, options.patients if small else options.bags)
+    clf = MoMKDClassifier.preset("small" if small else "default")
+    n_steps = math.ceil(len(bags) / clf.batch_size)
+    clf.set_params(early_stopping=False, max_epochs=10**6, random_state=0)
     clf.set_params(training__callbacks=[Turns()]).fit(bags, y, omics=omics)
 
 
@@ -143,12 +151,45 @@ def run_floor(options: argparse.Namespace) -> None:
         report((time.process_time() - start) / options.bags)
 
 
+def train_stack(options: argparse.Namespace, *, small: bool = False) -> None:
+    """Steps of networks in lockstep, on random bags of the same shape."""
+    from small_search import Folds, Settings
+    from small_stack import Stack
+
+    n_features = read_bags(options, 1)[0][0].features.shape[1]
+    n = options.patients if small else options.bags
+    x = torch.randn(STACKED, n, 4, n_features)
+    y, sizes = torch.arange(n).expand(STACKED, n) % 2, torch.full((STACKED,), n)
+    genes, teacher = torch.randn(STACKED, n, GENES), {1e-3: torch.rand(STACKED, n)}
+    sizes_of_paper = {"hidden_dim": DIM, "projection_dim": PROJECTION, "head_hidden_dim": 128}
+    paper = Settings(**sizes_of_paper, omics_hidden_dim=HIDDEN, batch_size=1)
+    settings = Settings(lambda_teacher=0.8) if small else paper
+    folds = Folds(x, y, genes, teacher, sizes, x[:, :1], [])
+    stack = Stack(folds, settings, torch.Generator().manual_seed(0))
+    weights = list(stack.weights.values())
+    optimizer = torch.optim.AdamW(weights, fused=True)
+    while True:
+        wait()
+        start = time.process_time()
+        for _ in range(STACKED_STEPS):
+            rows = torch.randint(n, (STACKED, settings.batch_size))
+            stack.loss(rows, 0.0).sum().backward()
+            for weight in weights:
+                weight.grad.flatten(1).norm(dim=1)
+            optimizer.step()
+            optimizer.zero_grad()
+        report((time.process_time() - start) / STACKED_STEPS / STACKED)
+
+
 WORK = {
     "step": train_library,
     "official": train_official,
     "official, fused AdamW": lambda options: train_official(options, fused=True),
     "floor": run_floor,
     "small": fit_small,
+    "25 in lockstep": train_stack,
+    "small_step": lambda options: train_library(options, small=True),
+    "small_step, 25 in lockstep": lambda options: train_stack(options, small=True),
 }
 
 
@@ -209,9 +250,12 @@ def main() -> None:
             found["before"] = Competitor(what, options.before)
         if what == "step":
             found["floor"] = Competitor("floor", here)
+            found["25 in lockstep"] = Competitor("25 in lockstep", here)
             if options.official:
                 for work in ("official", "official, fused AdamW"):
                     found[work] = Competitor(work, here)
+        if what == "small_step":
+            found["25 in lockstep"] = Competitor("small_step, 25 in lockstep", here)
         print(f"{what}\n{compare(found, options.rounds).to_markdown()}\n", flush=True)
         for competitor in found.values():
             competitor.process.kill()

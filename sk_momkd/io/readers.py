@@ -20,6 +20,7 @@ from .anndata_files import AnnDataBag
 from .array_files import ArrayBag
 from .hdf5 import LAYOUTS, Hdf5Bag
 from .local_files import FileState, file_state, require_regular, require_unchanged
+from .recent_files import RecentFiles
 from .slide_files import BAG_SUFFIXES, PICKLES, bag_files, files_by_slide, nothing_found
 from .torch_files import TorchBag
 from .zarr_stores import is_anndata_store
@@ -39,6 +40,7 @@ _FORMATS_OF = {
     ArrayBag: {"npy", "npz", "safetensors", "parquet", "zarr"},
 }
 _INFO: dict[SlideFile, tuple[tuple, BagInfo]] = {}  # of unchanged files, which fits ask again
+_RECENT = RecentFiles()
 FORMATS = ("auto", *sorted(set().union(*_FORMATS_OF.values())))
 
 
@@ -107,11 +109,18 @@ class SlideFile:
         -------
         BagArrays
         """
+        if self.allow_external:
+            return self._read()[0]
+        self.require_unchanged()
+        return _RECENT.read(self, self.parts, self._read)
+
+    def _read(self) -> tuple[BagArrays, bool]:
+        """The arrays, and whether reading them again would have nothing to report."""
         with self.opened() as arrays:
             features, fill = arrays.features[:], getattr(arrays.features, "value_of_fill", 0)
         if fill and not self.allow_constant and features.ndim == 2 and features.size:
             report_empty(empty_instances(features, fill), features.shape, self.path, fill)
-        return arrays._replace(features=features)
+        return arrays._replace(features=features), not fill
 
     def pinned(self) -> SlideFile:
         """The same file, which must stay as it is now; a missing one is returned as it is.

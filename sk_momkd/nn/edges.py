@@ -110,21 +110,27 @@ class Edges:
 
     @classmethod
     def join(cls, graphs: Sequence[Edges]) -> Edges:
-        """One graph of several, whose nodes are numbered consecutively."""
+        """One graph of several on the CPU, whose nodes are numbered consecutively."""
         if len(graphs) == 1:
             return graphs[0]
-        zero = graphs[0].in_offsets[:1]
-        n_nodes = torch.tensor([g.n_nodes for g in graphs], device=zero.device)
-        n_edges = torch.tensor([g.n_edges for g in graphs], device=zero.device)
-        nodes, edges = ((n.cumsum(0) - n).int() for n in (n_nodes, n_edges))  # before each graph
-        by_node, by_edge = edges.repeat_interleave(n_nodes), nodes.repeat_interleave(n_edges)
-        return cls(
-            torch.cat([zero, torch.cat([g.in_offsets[1:] for g in graphs]) + by_node]),
-            torch.cat([g.sender for g in graphs]) + by_edge,
-            torch.cat([zero, torch.cat([g.out_offsets[1:] for g in graphs]) + by_node]),
-            torch.cat([g.receiver for g in graphs]) + by_edge,
-            torch.cat([g.position for g in graphs]) + edges.repeat_interleave(n_edges),
+        # In NumPy, because an operation of torch takes longer than its work on small graphs.
+        incoming, outgoing = zip(*[g.arrays for g in graphs], strict=True)
+        in_ends, sender = zip(*[(offsets[1:], sent) for offsets, sent in incoming], strict=True)
+        out_ends, receiver, position = zip(
+            *[(offsets[1:], received, place) for offsets, received, place in outgoing], strict=True
         )
+        n_nodes, n_edges = [[len(part) for part in parts] for parts in (in_ends, sender)]
+        nodes, edges = (np.cumsum([0, *n[:-1]], dtype=np.int32) for n in (n_nodes, n_edges))
+        by_node, by_edge = np.repeat(edges, n_nodes), np.repeat(nodes, n_edges)
+        zero = [np.zeros(1, np.int32)]
+        joined = (
+            np.concatenate([*zero, np.concatenate(in_ends) + by_node]),
+            np.concatenate(sender) + by_edge,
+            np.concatenate([*zero, np.concatenate(out_ends) + by_node]),
+            np.concatenate(receiver) + by_edge,
+            np.concatenate(position) + np.repeat(edges, n_edges),
+        )
+        return cls(*map(torch.from_numpy, joined))
 
     @property
     def n_nodes(self) -> int:

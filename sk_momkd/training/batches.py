@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any, NamedTuple, Self
 
 import numpy as np
@@ -36,6 +37,8 @@ from ..nn.blocks import Blocks, as_tensor, materialize
 from ..nn.edges import Edges
 from ..nn.segment import keep_sizes, segment_sizes
 from .feature_summary import FeatureSummary
+
+_FEW_EDGES = 1024
 
 
 @dataclass(frozen=True)
@@ -92,7 +95,16 @@ def _connect(
         )
     except BagError as error:
         raise BagError(f"{name}: {error}") from None
-    return Edges.of(torch.from_numpy(edges), len(arrays.features))
+    if edges.size > _FEW_EDGES:
+        return Edges.of(torch.from_numpy(edges), len(arrays.features))
+    return _edges_of_few(edges.tobytes(), edges.dtype.str, len(arrays.features))
+
+
+@lru_cache(maxsize=1024)
+def _edges_of_few(edge_index: bytes, dtype: str, n_nodes: int) -> Edges:
+    """Edges of a small graph, which is that of many bags: in most, all patches are neighbours."""
+    edges = np.frombuffer(edge_index, dtype).reshape(2, -1)
+    return Edges.of(torch.from_numpy(edges.copy()), n_nodes)
 
 
 def largest_value(x: Tensor) -> float:
