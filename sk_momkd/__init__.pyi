@@ -87,6 +87,7 @@ from .inspection import (
     patch_affinities as patch_affinities,
     patch_attention as patch_attention,
     patch_evidence as patch_evidence,
+    predict_cohort as predict_cohort,
     prediction_table as prediction_table,
     slide_scores as slide_scores,
     to_stamp as to_stamp,

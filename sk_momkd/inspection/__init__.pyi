@@ -4,6 +4,7 @@ from .background_attention import (
     BackgroundReport as BackgroundReport,
     background_report as background_report,
 )
+from .cohort_predictions import predict_cohort as predict_cohort
 from .evidence import patch_evidence as patch_evidence
 from .genes import GeneAttributions as GeneAttributions, gene_attributions as gene_attributions
 from .memory import (

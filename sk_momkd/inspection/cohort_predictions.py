@@ -1,0 +1,304 @@
+"""Predictions for many files, on one machine or many, that go on after a stop."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from os import PathLike, fspath
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import joblib
+import pandas as pd
+from sklearn.utils.parallel import Parallel, delayed
+
+from ..estimators.decisions import known_classes
+from ..exceptions import BagFileError
+from ..io.atomic import atomic_write, sweep_parts
+from ..io.readers import read_bags
+from ..io.slide_files import bag_files
+from ..messages import install_hint
+from ..progress import progress_bar
+from .predictions import prediction_table
+
+_RUN = "predictions.json"  # what the parts in a folder are of
+# What reading, memory or a network may raise for one file; the others are not of the file.
+_OF_THE_FILE = (ValueError, OSError, ArithmeticError, MemoryError, RuntimeError)
+
+
+class _Part(NamedTuple):
+    """Files whose predictions are written together."""
+
+    files: tuple[str, ...]
+    path: str
+    reading: Mapping[str, Any]
+
+
+def predict_cohort(
+    model: Any,
+    files: str | PathLike | Iterable[str | PathLike],
+    out: str | PathLike,
+    *,
+    format: str = "parquet",
+    files_per_part: int = 32,
+    retry_errors: bool = False,
+    n_jobs: int | None = None,
+    resources: Mapping[str, float] | None = None,
+    reading: Mapping[str, Any] | None = None,
+    verbose: bool | None = False,
+) -> pd.DataFrame:
+    """Predict the slides of many files; what is done is in a folder and is not done again.
+
+    The workers write one table per `files_per_part` files, which is complete or absent. Called
+    again with the same folder, the function predicts the files that no table has yet. A file that
+    cannot be read or predicted is a row with an error, and the others go on.
+
+    Parameters
+    ----------
+    model : fitted classifier, or a Pipeline that ends in one
+    files : path of a folder, or iterable of paths
+        Feature files as :func:`read_bags` reads them. Workers get their paths, so that they must
+        be valid on each machine.
+    out : path
+        A folder, which is made; it must be on a file system that all workers share.
+    format : {"parquet", "csv"}, default="parquet"
+    files_per_part : int, default=32
+    retry_errors : bool, default=False
+        Try the files again whose row has an error.
+    n_jobs : int or None, default=None
+        Processes of joblib, where no Dask client is in use.
+    resources : dict, optional
+        What a task occupies of a Dask worker, such as ``{"GPU": 1}`` for workers started with
+        ``--resources GPU=1``.
+    reading : dict, optional
+        Options of :func:`read_bags`, such as ``{"allow_mixed": True}``.
+    verbose : bool or None, default=False
+        Show a progress bar; None for one where standard error is a terminal.
+
+    Returns
+    -------
+    DataFrame
+        A row per file, in their order: ``file, bag_id, p_<class>`` for each class, ``predicted``
+        and ``error``, which is missing where there is a prediction.
+
+    Raises
+    ------
+    ValueError
+        If `out` holds predictions of another model or with other options.
+    BagFileError
+        If `files` is a folder without bag files.
+
+    Warns
+    -----
+    UserWarning
+        If files have an error; names the first.
+
+    Notes
+    -----
+    With a ``distributed.Client`` in use, the parts are tasks of Dask. The part of a worker that
+    dies is given to another; a part that three workers die of is split, and the file at fault gets
+    an error. Without a client joblib runs them, on the backend that ``joblib.parallel_config``
+    names; there a worker that dies raises an error, and the next call goes on from the parts.
+
+    Examples
+    --------
+    >>> from tempfile import mkdtemp
+    >>> from sk_momkd import ABMILClassifier, load_cohort, predict_cohort, simulate_cohort
+    >>> paths = simulate_cohort(mkdtemp(), n_patients=12, n_patches=9, random_state=0)
+    >>> bags, y, _ = load_cohort(paths.table, paths.features, label="label")[:3]
+    >>> clf = ABMILClassifier(dim=8, max_epochs=1, random_state=0).fit(bags, y)
+    >>> table = predict_cohort(clf, paths.features, mkdtemp(), format="csv")
+    >>> len(table), int(table["error"].notna().sum())
+    (12, 0)
+    """
+    names, folder = _names_of(files), Path(out)
+    _check(format, files_per_part)
+    reading = dict(reading or {})
+    folder.mkdir(parents=True, exist_ok=True)
+    sweep_parts(folder)
+    _require_same_run(folder, model, reading)
+    done = _read_parts(folder)
+    rows = done[done["error"].isna()] if retry_errors else done
+    finished = set(rows["file"])
+    left = [name for name in names if name not in finished]
+    parts = [
+        _part(left[start : start + files_per_part], folder, format, reading)
+        for start in range(0, len(left), files_per_part)
+    ]
+    with progress_bar(len(left), "file", "predict", shown=verbose) as bar:
+        for n_files in _run(model, parts, n_jobs, resources):
+            bar.update(n_files)
+    table = _read_parts(folder).set_index("file").loc[names].reset_index()
+    if "predicted" in table:
+        labels = {str(c): c for c in known_classes(model)}
+        table["predicted"] = table["predicted"].map(labels, na_action="ignore")
+    _warn_of_errors(table)
+    return table
+
+
+def _names_of(files: str | PathLike | Iterable[str | PathLike]) -> list[str]:
+    if isinstance(files, str | PathLike) and Path(files).is_dir():
+        found: Iterable[Any] = bag_files(files, BagFileError)
+    else:
+        found = [files] if isinstance(files, str | PathLike) else files
+    names = [fspath(file) for file in found]
+    return list(dict.fromkeys(names))
+
+
+def _check(format: str, files_per_part: int) -> None:
+    if format not in ("parquet", "csv"):
+        raise ValueError(f'format must be "parquet" or "csv", got {format!r}.')
+    if files_per_part < 1:
+        raise ValueError(f"files_per_part must be at least 1, got {files_per_part}.")
+    if format == "parquet":
+        try:
+            import pyarrow  # noqa: F401
+        except ImportError as error:
+            raise ImportError(
+                f"format='parquet' needs pyarrow: {install_hint('pyarrow')}. Or use format='csv'."
+            ) from error
+
+
+def _require_same_run(folder: Path, model: Any, reading: Mapping[str, Any]) -> None:
+    """Note of what the predictions in `folder` are, or check that they are of the same."""
+    classes = [str(c) for c in known_classes(model)]
+    run = {
+        "model": joblib.hash(model),
+        "classes": classes,
+        "reading": repr(sorted(reading.items())),
+    }
+    path = folder / _RUN
+    if not path.exists():
+        with atomic_write(path) as part:
+            Path(part).write_text(json.dumps(run, indent=1))
+        return
+    before = json.loads(path.read_text())
+    other = [name for name in run if run[name] != before.get(name)]
+    if other:
+        raise ValueError(
+            f"{folder} holds predictions of another {other[0]}: {before.get(other[0])}, now "
+            f"{run[other[0]]}. Use another folder for `out`."
+        )
+
+
+def _part(files: Sequence[str], folder: Path, format: str, reading: Mapping[str, Any]) -> _Part:
+    digest = hashlib.sha256("\0".join(files).encode()).hexdigest()[:20]
+    return _Part(tuple(files), fspath(folder / f"part-{digest}.{format}"), reading)
+
+
+def _run(
+    model: Any, parts: Sequence[_Part], n_jobs: int | None, resources: Mapping[str, float] | None
+) -> Iterator[int]:
+    """Write the parts; yield the number of files of each."""
+    client = _dask_client()
+    if client is not None:
+        yield from _run_on_dask(client, model, parts, resources)
+        return
+    if resources is not None:
+        raise ValueError("resources are of the workers of Dask, and no client is in use.")
+    calls = (delayed(_predict_part)(model, part) for part in parts)
+    yield from Parallel(n_jobs=n_jobs)(calls)
+
+
+def _dask_client() -> Any:
+    """The Dask client in use, if there is one."""
+    distributed = sys.modules.get("distributed")
+    if distributed is None:
+        return None
+    try:
+        return distributed.get_client()
+    except ValueError:
+        return None
+
+
+def _run_on_dask(
+    client: Any, model: Any, parts: Sequence[_Part], resources: Mapping[str, float] | None
+) -> Iterator[int]:
+    from distributed import as_completed
+    from distributed.scheduler import KilledWorker
+
+    everywhere = client.scatter(model, broadcast=True)
+    options = {"pure": False, "resources": resources}
+    waiting = {client.submit(_predict_part, everywhere, part, **options): part for part in parts}
+    completed = as_completed(list(waiting))
+    for future in completed:
+        part = waiting.pop(future)
+        if not isinstance(error := future.exception(), KilledWorker):
+            yield future.result()
+        elif len(part.files) == 1:
+            yield _write(_error_row(part.files[0], error), part)
+        else:
+            for single in _singles(part):
+                again = client.submit(_predict_part, everywhere, single, **options)
+                waiting[again] = single
+                completed.add(again)
+
+
+def _singles(part: _Part) -> list[_Part]:
+    """A part per file."""
+    path = Path(part.path)
+    return [
+        _part([file], path.parent, path.suffix.removeprefix("."), part.reading)
+        for file in part.files
+    ]
+
+
+def _predict_part(model: Any, part: _Part) -> int:
+    """Predict the files of a part and write it."""
+    rows = [_predict_file(model, file, part.reading) for file in part.files]
+    return _write(pd.concat(rows, ignore_index=True), part)
+
+
+def _predict_file(model: Any, file: str, reading: Mapping[str, Any]) -> pd.DataFrame:
+    try:
+        bags = read_bags([file], **reading)
+        row = prediction_table(model, bags, allow_training_patients=True)
+    except _OF_THE_FILE as error:
+        return _error_row(file, error)
+    row.insert(0, "file", file)
+    labels = row["predicted"].map(str)  # beside missing ones numbers would become floats
+    return row.drop(columns="patient_id").assign(predicted=labels, error=None)
+
+
+def _error_row(file: str, error: BaseException) -> pd.DataFrame:
+    notes = " ".join(getattr(error, "__notes__", []))
+    text = f"{type(error).__name__}: {error} {notes}".strip()
+    return pd.DataFrame({"file": [file], "bag_id": [Path(file).stem], "error": [text]})
+
+
+def _write(table: pd.DataFrame, part: _Part) -> int:
+    path = Path(part.path)
+    with atomic_write(path) as temporary:
+        if path.suffix == ".csv":
+            table.to_csv(temporary, index=False)
+        else:
+            table.to_parquet(temporary, index=False)
+    return len(part.files)
+
+
+def _read_parts(folder: Path) -> pd.DataFrame:
+    """All rows that are there; of a file that was tried again, the prediction."""
+    text = {"file": str, "bag_id": str, "predicted": str, "error": object}
+    tables = [pd.read_csv(path, dtype=text) for path in sorted(folder.glob("part-*.csv"))]
+    tables += [pd.read_parquet(path) for path in sorted(folder.glob("part-*.parquet"))]
+    if not tables:
+        return pd.DataFrame({"file": [], "error": []})
+    rows = pd.concat([t.dropna(axis=1, how="all") for t in tables], ignore_index=True)
+    rows = rows.reindex(columns=[*(c for c in rows.columns if c != "error"), "error"])
+    failed = rows["error"].notna()
+    return pd.concat([rows[~failed], rows[failed]]).drop_duplicates("file")
+
+
+def _warn_of_errors(table: pd.DataFrame) -> None:
+    failed = table[table["error"].notna()]
+    if len(failed):
+        first = failed.iloc[0]
+        warnings.warn(
+            f"{len(failed)} of {len(table)} files have no prediction; the first is "
+            f"{first['file']}: {first['error']} Mend them and call again with retry_errors=True.",
+            UserWarning,
+            stacklevel=3,
+        )

@@ -1,0 +1,108 @@
+"""Grids, folds and predictions on the workers of Dask and Ray: as without, also if one dies."""
+
+import os
+import signal
+import time
+from threading import Thread
+
+import joblib
+import numpy as np
+import pytest
+from sklearn.model_selection import GridSearchCV
+
+from sk_momkd import ABMILClassifier, evaluate, load_cohort, predict_cohort, simulate_cohort
+
+pytestmark = pytest.mark.long
+
+
+@pytest.fixture(scope="module")
+def cohort(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("cohort")
+    return simulate_cohort(folder, n_patients=16, n_patches=20, n_features=8, random_state=0)
+
+
+@pytest.fixture(scope="module")
+def slides(cohort):
+    return load_cohort(cohort.table, cohort.features, label="label")[:2]
+
+
+@pytest.fixture(scope="module")
+def client():
+    distributed = pytest.importorskip("distributed")
+    cluster = distributed.LocalCluster(
+        n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None
+    )
+    with cluster, distributed.Client(cluster) as client:
+        yield client
+
+
+def small(**options):
+    return ABMILClassifier(dim=8, max_epochs=4, early_stopping=False, random_state=0, **options)
+
+
+def search():
+    grid = {"learning_rate": [1e-3, 1e-2], "dropout": [0.0, 0.25]}
+    return GridSearchCV(small(), grid, cv=3, scoring="roc_auc", n_jobs=2)
+
+
+def kill_a_busy_worker(client, killed):
+    """End the process of the first worker that has work; it is started anew."""
+    pids = client.run(os.getpid)
+    for _ in range(1000):
+        busy = [worker for worker, keys in client.processing().items() if keys]
+        if busy:
+            os.kill(pids[busy[0]], signal.SIGKILL)
+            killed.append(busy[0])
+            return
+        time.sleep(0.01)
+
+
+def test_grid_search_on_dask_with_a_worker_killed_equals_the_serial_one(client, slides):
+    bags, y = slides
+    expected = search().set_params(n_jobs=1).fit(bags, y)
+    killed = []
+    killer = Thread(target=kill_a_busy_worker, args=(client, killed))
+    with joblib.parallel_config("dask"):
+        killer.start()
+        found = search().fit(bags, y)
+    killer.join()
+    assert len(killed) == 1
+    assert found.best_params_ == expected.best_params_
+    for name, values in expected.cv_results_.items():
+        if "time" not in name and "param" not in name:
+            np.testing.assert_array_equal(found.cv_results_[name], values, err_msg=name)
+    np.testing.assert_array_equal(found.predict_proba(bags), expected.predict_proba(bags))
+
+
+def test_evaluation_on_dask_equals_the_serial_one(client, slides):
+    bags, y = slides
+    expected = evaluate(small(), bags, y, cv=3)
+    with joblib.parallel_config("dask"):
+        found = evaluate(small(), bags, y, cv=3, n_jobs=2)
+    proba = [result.predictions.filter(like="p_").to_numpy() for result in (found, expected)]
+    np.testing.assert_array_equal(*proba)
+
+
+def test_predictions_on_dask_are_parts_of_the_workers(client, cohort, slides, tmp_path):
+    bags, y = slides
+    clf = small().fit(bags, y)
+    table = predict_cohort(clf, cohort.features, tmp_path, format="csv", files_per_part=5)
+    np.testing.assert_allclose(table.filter(like="p_"), clf.predict_proba(bags), rtol=1e-6)
+    assert len(list(tmp_path.glob("part-*.csv"))) == 4
+
+
+def test_grid_search_on_ray_equals_the_serial_one(slides):
+    ray = pytest.importorskip("ray")
+    from ray.util.joblib import register_ray
+
+    bags, y = slides
+    expected = search().set_params(n_jobs=1).fit(bags, y)
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    try:
+        register_ray()
+        with joblib.parallel_config("ray"):
+            found = search().fit(bags, y)
+    finally:
+        ray.shutdown()
+    assert found.best_params_ == expected.best_params_
+    np.testing.assert_array_equal(found.predict_proba(bags), expected.predict_proba(bags))
