@@ -108,7 +108,7 @@ def predict_cohort(
     >>> from tempfile import mkdtemp
     >>> from sk_momkd import ABMILClassifier, load_cohort, predict_cohort, simulate_cohort
     >>> paths = simulate_cohort(mkdtemp(), n_patients=12, n_patches=9, random_state=0)
-    >>> bags, y, _ = load_cohort(paths.table, paths.features, label="label")[:3]
+    >>> bags, y, _ = load_cohort(paths.table, paths.features, label="subtype")[:3]
     >>> clf = ABMILClassifier(dim=8, max_epochs=1, random_state=0).fit(bags, y)
     >>> table = predict_cohort(clf, paths.features, mkdtemp(), format="csv")
     >>> len(table), int(table["error"].notna().sum())

@@ -18,12 +18,12 @@ pytestmark = pytest.mark.long
 @pytest.fixture(scope="module")
 def cohort(tmp_path_factory):
     folder = tmp_path_factory.mktemp("cohort")
-    return simulate_cohort(folder, n_patients=16, n_patches=20, n_features=8, random_state=0)
+    return simulate_cohort(folder, n_patients=12, n_patches=6, n_features=8, random_state=0)
 
 
 @pytest.fixture(scope="module")
 def slides(cohort):
-    return load_cohort(cohort.table, cohort.features, label="label")[:2]
+    return load_cohort(cohort.table, cohort.features, label="subtype")[:2]
 
 
 @pytest.fixture(scope="module")
@@ -37,12 +37,12 @@ def client():
 
 
 def small(**options):
-    return ABMILClassifier(dim=8, max_epochs=4, early_stopping=False, random_state=0, **options)
+    return ABMILClassifier(dim=8, max_epochs=1, early_stopping=False, random_state=0, **options)
 
 
 def search():
     grid = {"learning_rate": [1e-3, 1e-2], "dropout": [0.0, 0.25]}
-    return GridSearchCV(small(), grid, cv=3, scoring="roc_auc", n_jobs=2)
+    return GridSearchCV(small(), grid, cv=2, scoring="roc_auc", n_jobs=2)
 
 
 def kill_a_busy_worker(client, killed):
@@ -76,9 +76,9 @@ def test_grid_search_on_dask_with_a_worker_killed_equals_the_serial_one(client, 
 
 def test_evaluation_on_dask_equals_the_serial_one(client, slides):
     bags, y = slides
-    expected = evaluate(small(), bags, y, cv=3)
+    expected = evaluate(small(), bags, y, cv=2)
     with joblib.parallel_config("dask"):
-        found = evaluate(small(), bags, y, cv=3, n_jobs=2)
+        found = evaluate(small(), bags, y, cv=2, n_jobs=2)
     proba = [result.predictions.filter(like="p_").to_numpy() for result in (found, expected)]
     np.testing.assert_array_equal(*proba)
 
@@ -88,7 +88,7 @@ def test_predictions_on_dask_are_parts_of_the_workers(client, cohort, slides, tm
     clf = small().fit(bags, y)
     table = predict_cohort(clf, cohort.features, tmp_path, format="csv", files_per_part=5)
     np.testing.assert_allclose(table.filter(like="p_"), clf.predict_proba(bags), rtol=1e-6)
-    assert len(list(tmp_path.glob("part-*.csv"))) == 4
+    assert len(list(tmp_path.glob("part-*.csv"))) == 3
 
 
 def test_grid_search_on_ray_equals_the_serial_one(slides):
