@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import h5py
 import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    import h5py
 
 from ..exceptions import OmicsError
 
@@ -29,6 +32,8 @@ def check_stored_sparse(group: h5py.Group) -> None:
     OmicsError
         Naming the file and the matrix.
     """
+    import h5py  # it takes longer than the rest of a prediction needs
+
     where = f"{group.file.filename}: the sparse matrix {group.name!r}"
     shape = np.ravel(group.attrs.get("shape", group.attrs.get("h5sparse_shape", ())))
     parts = [group.get(key) for key in ("data", "indices", "indptr")]
@@ -44,14 +49,28 @@ def check_stored_sparse(group: h5py.Group) -> None:
         raise OmicsError(f"{where} has rows that do not fit its values. Write the file again.")
     if (starts[1:] < starts[:-1]).any():
         raise OmicsError(f"{where} has rows that overlap. Write the file again.")
-    _check_indices(indices, int(minor), where)
+    _check_indices(indices, starts, int(minor), where)
 
 
-def _check_indices(indices: h5py.Dataset, n: int, where: str) -> None:
+def _check_indices(indices: h5py.Dataset, starts: NDArray, n: int, where: str) -> None:
+    """Raise for an index that is out of range, or twice in a row: scipy would add the values."""
+    unordered: set[int] = set()
     for start in range(0, len(indices), _BLOCK):
-        found = indices[start : start + _BLOCK]
+        first = max(0, start - 1)
+        found = indices[first : start + _BLOCK]
         if found.min() < 0 or found.max() >= n:
             raise OmicsError(
                 f"{where} has indices from {found.min()} to {found.max()}, expected 0 to {n - 1}. "
                 "The file is damaged; write it again."
+            )
+        falls = first + 1 + np.flatnonzero(found[1:] <= found[:-1])
+        falls = falls[~np.isin(falls, starts)]  # the first index of a row may be any
+        unordered.update((np.searchsorted(starts, falls, side="right") - 1).tolist())
+    for row in sorted(unordered):
+        found = indices[starts[row] : starts[row + 1]]
+        if len(np.unique(found)) < len(found):
+            raise OmicsError(
+                f"{where} has the same index more than once in row {row} of its parts, so that one "
+                "value would be added to another. The file is damaged, or was written so: with "
+                "adata.X.sum_duplicates() it can be written again."
             )

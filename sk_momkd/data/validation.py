@@ -9,7 +9,6 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import sparse
 from sklearn.base import BaseEstimator
-from sklearn.preprocessing import LabelEncoder
 from sklearn.utils import assert_all_finite, column_or_1d
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_consistent_length, validate_data
@@ -158,6 +157,8 @@ def encode_labels(estimator: BaseEstimator, y: Any, bags: BagSequence) -> Encode
     if y.dtype.kind == "f":
         assert_all_finite(y, input_name="y")
     check_classification_targets(y)
+    from sklearn.preprocessing import LabelEncoder  # imports a progress bar and more
+
     encoder = LabelEncoder().fit(y)
     classes = encoder.classes_
     if len(classes) < 2:

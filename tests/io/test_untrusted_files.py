@@ -186,6 +186,25 @@ def test_sparse_indices_outside_the_matrix_are_refused(folder, tmp_path, value, 
         read_bags(folder / "S1.h5ad")[0].load()
 
 
+@pytest.mark.parametrize("block", [2, 2**22])
+def test_index_that_is_twice_in_a_row_is_refused(folder, tmp_path, monkeypatch, block):
+    monkeypatch.setattr("sk_momkd.data.stored_sparse._BLOCK", block)
+    counts = sparse.csr_matrix(np.arange(1, 19, dtype=np.float32).reshape(3, 6))
+    path = write_h5ad(tmp_path / "rna.h5ad", counts)
+    with h5py.File(path, "a") as file:
+        file["X/indices"][6:12] = [5, 4, 3, 2, 1, 0]  # in another order, which is allowed
+        file["X/data"][6:12] = file["X/data"][6:12][::-1]
+    found = cohort_with(folder, path).omics
+    np.testing.assert_array_equal(found.to_df().loc[["P1", "P2"]], counts[:2].toarray())
+    with h5py.File(path, "a") as file:
+        file["X/indices"][8:10] = 0
+    with pytest.raises(OmicsError, match=r"'/X' has the same index more than once in row 1 "):
+        cohort_with(folder, path)
+    path.rename(folder / "S1.h5ad")
+    with pytest.raises(BagFileError, match=r"S1\.h5ad.*more than once in row 1"):
+        read_bags(folder / "S1.h5ad")[0].load()
+
+
 def h5sparse(path, counts):
     """A file as anndata before 0.7 wrote it."""
     with h5py.File(path, "w") as file:

@@ -1,15 +1,18 @@
 """Saved and loaded estimators predict the same, and hold what they held but patients."""
 
 import copy
+import json
 import pickle
 import subprocess
 import sys
 import warnings
+import zipfile
 
 import joblib
 import numpy as np
 import pandas as pd
 import pytest
+import safetensors.numpy
 import sklearn
 import torch
 from conftest import make_bags
@@ -18,6 +21,7 @@ from persistence.fitted import (
     BAGS,
     CLASSIFIERS,
     ESTIMATORS,
+    NUMBERS,
     OMICS,
     PATIENTS,
     TRANSFORMERS,
@@ -25,6 +29,7 @@ from persistence.fitted import (
     fitted,
     trident,
 )
+from quick import quick
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.decomposition import PCA
 from sklearn.frozen import FrozenEstimator
@@ -49,11 +54,15 @@ from sk_momkd import (
     MoMKDClassifier,
     OmicsError,
     PatientStratifiedKFold,
+    PrivilegedClassifier,
     gene_attributions,
     load_model,
     read_bags,
     save_model,
 )
+from sk_momkd.estimators.network_state import weights_of, without_omics
+
+POOLED = BagPooling("mean").fit_transform(BAGS)
 
 
 def result_of(estimator, X):
@@ -208,41 +217,89 @@ def test_pipelines_predict_the_same_after_loading(tmp_path):
 
 
 CODE = """
-import sys
-from pathlib import Path
+import pickle, sys
 import numpy as np
-from sk_momkd import load_model
-bags = [np.load(f) for f in sorted(Path("bags").glob("*.npy"))]
-for path in ("momkd.zip", "scaled"):
-    np.save(f"{path}.npy", load_model(path).predict_proba(bags))
-    print(sorted({name for name in HEAVY if name in sys.modules}))
+from sk_momkd import BagSequence, load_model
+
+with open("inputs.pkl", "rb") as file:
+    inputs = pickle.load(file)
+print(sorted({name for name in HEAVY if name in sys.modules}))
+results = {}
+for name, (X, methods) in inputs.items():
+    model = load_model(f"{name}.zip")
+    for method in methods:
+        found = getattr(model, method)(X)
+        bags = isinstance(found, BagSequence)
+        results[name, method] = np.concatenate([bag.features for bag in found]) if bags else found
+    if name == "MoMKDClassifier":
+        print(sorted({name for name in HEAVY if name in sys.modules}))
+with open("results.pkl", "wb") as file:
+    pickle.dump(results, file)
 """
 HEAVY = [
-    *("anndata", "skorch", "matplotlib", "torch_geometric", "skops", "jinja2", "shapely"),
+    *("anndata", "skorch", "matplotlib", "torch_geometric", "skops", "jinja2", "shapely", "h5py"),
     *("sklearn.linear_model", "sklearn.model_selection", "sklearn.ensemble", "sklearn.pipeline"),
+    *("sklearn.preprocessing", "sklearn.metrics", "sklearn.neighbors", "sklearn.cluster"),
 ]
 
 
+def everything():
+    """Name, fitted estimator and input of each estimator of the package, and of the pipelines."""
+    yield "MoMKDClassifier", fitted("MoMKDClassifier"), BAGS
+    for name in ESTIMATORS:
+        if name in CLASSIFIERS and name != "MoMKDClassifier":
+            yield name, fitted(name), BAGS
+        if name in TRANSFORMERS:
+            yield name, fitted(name), TRANSFORMERS[name][1]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        student = PrivilegedClassifier(LogisticRegression(), random_state=0)
+        yield "PrivilegedClassifier", student.fit(POOLED, Y, omics=OMICS.to_numpy()), POOLED
+        yield from ((name, model, BAGS) for name, model in pipelines() if name != "unfitted")
+
+
+METHODS = ("predict_proba", "predict", "decision_function", "transform")
+
+
+@pytest.mark.slow
 def test_models_predict_the_same_in_a_fresh_process_and_load_what_they_need(tmp_path):
-    (tmp_path / "bags").mkdir()
-    for i, bag in enumerate(BAGS):
-        np.save(tmp_path / f"bags/{i:02d}.npy", bag.features)
-    bags = [np.load(file) for file in sorted((tmp_path / "bags").glob("*.npy"))]
-    models = {"momkd.zip": fitted("MoMKDClassifier"), "scaled": dict(pipelines())["scaled"]}
-    for name, model in models.items():
-        save_model(model, tmp_path / name)
-    said = subprocess.run(
-        [sys.executable, "-c", CODE.replace("HEAVY", repr(HEAVY))],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout.splitlines()
-    for name, model in models.items():
-        found = np.load(tmp_path / f"{name}.npy")
-        np.testing.assert_array_equal(found, model.predict_proba(bags))
-    assert said[0] == "[]"
-    assert "skops" in said[1]
+    models, inputs = {}, {}
+    for name, model, X in everything():
+        if name != "TissueMaskFilter":  # its masks are files
+            models[name] = save_model(model, tmp_path / f"{name}.zip", include_validation=True)
+            plain = [bag.features for bag in X] if _is_bags(X) else X
+            inputs[name] = plain, [method for method in METHODS if hasattr(model, method)]
+    assert models.keys() >= set(ESTIMATORS) - {"TissueMaskFilter"}
+    assert len(models.keys() - set(ESTIMATORS)) >= 6
+    with open(tmp_path / "inputs.pkl", "wb") as file:
+        pickle.dump(inputs, file)
+    code = [sys.executable, "-W", "ignore", "-c", CODE.replace("HEAVY", repr(HEAVY))]
+    run = subprocess.run(code, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert run.stdout.splitlines()[:2] == ["[]", "[]"]
+    with open(tmp_path / "results.pkl", "rb") as file:
+        results = pickle.load(file)
+    for name, model, _ in everything():
+        for method in inputs.get(name, (None, ()))[1]:
+            found = getattr(model, method)(inputs[name][0])
+            expected = np.concatenate([b.features for b in found]) if _is_bags(found) else found
+            np.testing.assert_array_equal(results[name, method], expected, err_msg=name)
+
+
+@pytest.mark.parametrize("name", ["MoMKDClassifier", "TDCClassifier"])
+def test_file_holds_no_object_of_torch(tmp_path, name):
+    """Arrays and text alone, so that a file does not depend on the version of torch."""
+    with zipfile.ZipFile(save_model(fitted(name), tmp_path / "m.zip")) as file:
+        parts = {part: file.read(part) for part in file.namelist()}
+    written_by = {"sk_momkd.json", "README.md"}
+    assert [part for part, content in parts.items() if b"torch" in content] == ["sk_momkd.json"]
+    assert parts.keys() == written_by | {"model.json", "model.safetensors"}
+    json.loads(parts["model.json"])
+    arrays = safetensors.numpy.load(parts["model.safetensors"])
+    weights = {key: value for key, value in arrays.items() if ".network0." in key}
+    assert weights.keys() >= {
+        f"{name}1.network0.{k}" for k in without_omics(weights_of(fitted(name).module_))
+    }
+    assert all(type(value) is np.ndarray for value in weights.values())
 
 
 def contents(path):
@@ -258,6 +315,20 @@ def named_in(path):
     found = contents(path)
     known = [i for i in ids if any(i.encode() in content for content in found)]
     return known, [v for v in values if any(v in content for content in found)]
+
+
+def test_text_of_labels_is_in_a_file_as_often_as_classes_have_names(tmp_path):
+    """Not once per patient: the file of twice as many patients has the same number of them."""
+    counts = []
+    for n in (8, 16):
+        labels = np.array(["zzbenign", "zzmalignant"])[NUMBERS[:n]]
+        clf = quick("ABMILClassifier", max_epochs=1, early_stopping=True, validation_fraction=0.3)
+        clf.fit(BAGS[:n], labels)
+        content = b"".join(contents(save_model(clf, tmp_path / str(n))))
+        ids = [*PATIENTS, *BAGS.ids]
+        assert [name for name in ids if name.encode() in content] == []
+        counts.append([content.count(text) for text in (b"zzbenign", b"zzmalignant")])
+    assert counts[0] == counts[1]
 
 
 @pytest.mark.parametrize("suffix", ["", ".zip"])
