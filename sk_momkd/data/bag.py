@@ -267,13 +267,16 @@ class Bag:
         """Stored graph, of shape (2, n_edges), or None."""
         return self.load().edge_index
 
-    def load(self, name: str | None = None) -> BagArrays:
+    def load(self, name: str | None = None, *, again: bool = False) -> BagArrays:
         """Read and check all arrays of the bag.
 
         Parameters
         ----------
         name : str, optional
             How errors call the bag; by default its id.
+        again : bool, default=False
+            The bag was loaded before: features of a file that must stay as it is, see
+            :meth:`pinned`, are not checked once more. A change of the file raises either way.
 
         Returns
         -------
@@ -291,8 +294,9 @@ class Bag:
             features, coords, edges, slides = self._source.read()
         coords = coords if self._coords is None else self._coords
         edges = edges if self._edge_index is None else self._edge_index
-        features = check_features(features, name)
-        if not self._may_be_constant(len(features)):
+        if again and getattr(self._source, "is_pinned", False):
+            features = np.ascontiguousarray(features, dtype=np.float32)
+        elif not self._may_be_constant(len(features := check_features(features, name))):
             report_empty(empty_instances(features), features.shape, name)
         n = len(features)
         coords, edges = check_coords(coords, n, name), check_edges(edges, n, name)

@@ -21,6 +21,7 @@ from torch import nn
 from .. import training as engine
 from ..data.patient import patients_and_groups
 from ..data.validation import check_bags, check_sample_weight, encode_labels, network_order
+from ..io.free_memory import bytes_for_features
 from ..nn.initialization import initialise
 from ..nn.isolation import isolated, own_torch_random_state
 from ..nn.thread_budget import threads_for
@@ -165,7 +166,8 @@ class BaseMILClassifier(
         :func:`patch_evidence`.
     history_ : DataFrame
         One row per epoch: unweighted loss terms by name, learning rate, loss and AUC of the
-        validation part. With several networks, column ``model`` numbers them.
+        validation part. With several networks, column ``model`` numbers them. Where bags are read
+        in every epoch, also ``bytes_read`` and the ``seconds_waiting`` for them.
     n_iter_ : int
         Number of epochs that were run; of several networks, the largest.
     validation_ : DataFrame or None
@@ -442,9 +444,14 @@ class BaseMILClassifier(
         weights = self._weigh(cohort, training, for_training)
         validated = None if validation is None else cohort[validation]
         with threads_for(0):
+            budget = self._cache_bytes()
+            kept = self._dataset(cohort[training], for_training, weights, budget)
+            budget -= kept.bytes_kept
             data = FitData(
-                self._dataset(cohort[training], for_training, weights),
-                None if validated is None else self._validation_set(validated, for_validation),
+                kept,
+                None
+                if validated is None
+                else self._validation_set(validated, for_validation, budget),
                 0 if for_training is None else for_training.n_genes,
                 generators,
                 self.callbacks_,
@@ -536,17 +543,28 @@ class BaseMILClassifier(
         settings = self.get_params(deep=False) | chosen | {"device": self.device_}
         return TrainingConfig(**{f.name: settings[f.name] for f in fields(TrainingConfig)})
 
-    def _validation_set(self, part: LabelledBags, privileged: PrivilegedOmics | None) -> BagDataset:
+    def _cache_bytes(self) -> int:
+        """Bytes of memory for features that are kept between epochs."""
+        asked = self._option("training").cache_bytes
+        return bytes_for_features() if asked == "auto" else asked
+
+    def _validation_set(
+        self, part: LabelledBags, privileged: PrivilegedOmics | None, cache_bytes: int
+    ) -> BagDataset:
         """Dataset of the validation part, weighted by `sample_weight` alone."""
         weights = loss_weights(
             part.labels, part.weights, None, sampler="shuffle", classes=self._network_classes
         )
-        return self._dataset(part, privileged, weights)
+        return self._dataset(part, privileged, weights, cache_bytes)
 
     def _dataset(
-        self, part: LabelledBags, privileged: PrivilegedOmics | None, weights: LossWeights | None
+        self,
+        part: LabelledBags,
+        privileged: PrivilegedOmics | None,
+        weights: LossWeights | None,
+        cache_bytes: int,
     ) -> BagDataset:
-        known: dict[str, Any] = {"weights": weights}
+        known: dict[str, Any] = {"weights": weights, "cache_bytes": cache_bytes}
         if privileged is not None:
             known |= {
                 "omics": privileged.vectors,

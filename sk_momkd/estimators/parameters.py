@@ -143,6 +143,11 @@ class TrainingOptions(Parameters):
         Predict with the mean of the weights after each epoch that follows this share of
         `max_epochs`, in place of the last or the best weights. If training stops earlier, the best
         weights are kept.
+    cache_bytes : int or "auto", default="auto"
+        Memory for the features of the training and validation bags; bags beyond it are read from
+        their files in every epoch. "auto" is half of the free memory of the machine, container or
+        cluster job; in a worker process, its part among all processors. Results do not depend on
+        it.
     strict : bool, default=False
         Whether an unstable training raises `TrainingError`, and slides whose features are far from
         those of training raise `BagError`, in place of the warnings. It may be set after `fit`.
@@ -184,6 +189,7 @@ class TrainingOptions(Parameters):
     min_epochs: Any = parameter("auto", AUTO, AT_LEAST_ONE)
     best_after: Any = parameter("auto", AUTO, BELOW_ONE)
     average_after: float | None = parameter(None, BELOW_ONE, None)
+    cache_bytes: Any = parameter("auto", AUTO, AT_LEAST_ZERO)
     strict: bool = parameter(False, "boolean")
     callbacks: list[Any] | None = parameter(None, list, None)
     checkpoint_dir: str | PathLike | None = parameter(None, str, PathLike, None)

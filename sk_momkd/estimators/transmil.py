@@ -135,7 +135,8 @@ class TransMILClassifier(BaseMILClassifier):
         :func:`patch_evidence`.
     history_ : DataFrame
         One row per epoch: unweighted loss terms by name, learning rate, loss and AUC of the
-        validation part. With several networks, column ``model`` numbers them.
+        validation part. With several networks, column ``model`` numbers them. Where bags are read
+        in every epoch, also ``bytes_read`` and the ``seconds_waiting`` for them.
     n_iter_ : int
         Number of epochs that were run; of several networks, the largest.
     validation_ : DataFrame or None

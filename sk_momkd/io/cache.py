@@ -99,6 +99,11 @@ class CachedFile:
         """Whether the slide may be used with others that state something else."""
         return self.file.allow_mixed
 
+    @property
+    def is_pinned(self) -> bool:
+        """Whether the file must stay as it was when it was pinned."""
+        return self.file.is_pinned
+
     def pinned(self) -> CachedFile:
         """The same, of a file that must stay as it is now."""
         return CachedFile(self.file.pinned(), self.folder, self.dtype)

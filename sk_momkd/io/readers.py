@@ -134,6 +134,11 @@ class SlideFile:
         except (OSError, BagError):
             return self
 
+    @property
+    def is_pinned(self) -> bool:
+        """Whether the file must stay as it was when it was pinned."""
+        return self.state is not None
+
     def require_unchanged(self) -> None:
         """Raise if the file was pinned and is another one now."""
         if self.state is None:

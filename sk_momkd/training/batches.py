@@ -6,6 +6,9 @@ that reads ahead, and the call of a module on a batch.
 
 from __future__ import annotations
 
+import os
+import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -39,6 +42,7 @@ from ..nn.segment import keep_sizes, segment_sizes
 from .feature_summary import FeatureSummary
 
 _FEW_EDGES = 1024
+_MOST_READERS = 4
 
 
 @dataclass(frozen=True)
@@ -218,11 +222,20 @@ def single_bag_batch(
     )
 
 
+@dataclass
+class Reading:
+    """Bytes of features that were read from files, and seconds that training waited for them."""
+
+    n_bytes: int = 0
+    seconds: float = 0.0
+
+
 class BagDataset(Dataset):
     """Graphs, labels and omics vectors of the bags.
 
     Every bag is read and checked on construction, so that a broken slide is found before training
-    begins. All graphs stay in memory, and as many features as fit into `cache_bytes`.
+    begins. All graphs stay in memory, and as many features as fit into `cache_bytes`; the others
+    are read in every epoch, and what must not change meanwhile is not checked again.
 
     Parameters
     ----------
@@ -250,6 +263,8 @@ class BagDataset(Dataset):
         Mean over the bags of their mean patches.
     summary : FeatureSummary or None
         Of the features as they are kept, in `dtype`.
+    reading : Reading
+        What was read since it was last reset.
     """
 
     def __init__(
@@ -277,6 +292,7 @@ class BagDataset(Dataset):
         self._edges: list[Edges] = []
         self._features: dict[int, Tensor] = {}
         self._singles: dict[int, FlatBatch] = {}
+        self.reading = Reading()
         total = torch.zeros(n_features, dtype=torch.float64)
         means = np.empty((len(bags), n_features), dtype=np.float32)
         within = torch.zeros(n_features, dtype=torch.float64)
@@ -302,6 +318,22 @@ class BagDataset(Dataset):
     def in_memory(self) -> bool:
         """Whether the features of all bags are in memory."""
         return len(self._features) == len(self.bags)
+
+    @property
+    def bytes_kept(self) -> int:
+        """Bytes of the features in memory."""
+        return sum(x.nbytes for x in self._features.values())
+
+    @property
+    def n_readers(self) -> int:
+        """Number of threads that read ahead; one where code of users transforms what is read."""
+        transformed = any(bag.is_lazy and bag.source is None for bag in self.bags)
+        return 1 if transformed else min(_MOST_READERS, os.cpu_count() or 1)
+
+    def bytes_to_read(self, indices: Sequence[int]) -> int:
+        """Bytes of the features, as float32, that a batch of these bags reads."""
+        n = sum(int(self.sizes[i]) for i in indices if i not in self._features)
+        return n * self.n_features * 4
 
     def __len__(self) -> int:
         return len(self.bags)
@@ -343,7 +375,7 @@ class BagDataset(Dataset):
 
     def _read(self, i: int) -> Tensor:
         name = self.bags.name(i)
-        features = self.bags[i].load(name).features
+        features = self.bags[i].load(name, again=True).features
         expected = (self.sizes[i], self.n_features)
         if features.shape != expected:
             raise BagError(
@@ -387,7 +419,7 @@ def batches_within(sizes: NDArray, budget: int = 8192) -> list[list[int]]:
 
 
 class BagLoader:
-    """Batches of a dataset; the next batch is read while the current one is in use.
+    """Batches of a dataset; the next batches are read while the current one is in use.
 
     Parameters
     ----------
@@ -411,14 +443,22 @@ class BagLoader:
             yield from self._read_ahead()
 
     def _read_ahead(self) -> Iterator[tuple[FlatBatch, Tensor]]:
-        with ThreadPoolExecutor(1, thread_name_prefix="sk_momkd-read") as reader:
-            upcoming: Future | None = None
+        n_readers = self.dataset.n_readers
+        with ThreadPoolExecutor(n_readers, thread_name_prefix="sk_momkd-read") as readers:
+            upcoming: deque[Future] = deque()
             for indices in self.batches:
-                current, upcoming = upcoming, reader.submit(self._batch, indices)
-                if current is not None:
-                    yield current.result()
-            if upcoming is not None:
-                yield upcoming.result()
+                self.dataset.reading.n_bytes += self.dataset.bytes_to_read(indices)
+                upcoming.append(readers.submit(self._batch, indices))
+                if len(upcoming) > n_readers:
+                    yield self._awaited(upcoming.popleft())
+            while upcoming:
+                yield self._awaited(upcoming.popleft())
+
+    def _awaited(self, batch: Future) -> tuple[FlatBatch, Tensor]:
+        start = time.perf_counter()
+        read = batch.result()
+        self.dataset.reading.seconds += time.perf_counter() - start
+        return read
 
     def __len__(self) -> int:
         return len(self.batches)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import astuple
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from torch.optim.swa_utils import AveragedModel
 
 from ..progress import progress_bar
+from .batches import BagDataset
 from .interrupts import EarlyStop
 from .numerical_watch import require_finite_norm
 
@@ -36,6 +38,29 @@ class LossTerms(Callback):
             net.history.record(f"train_{name}", float(torch.cat(values).double().mean()))
         net.history.record("learning_rate", net.optimizer_.param_groups[0]["lr"])
         self.values_ = {}  # a checkpoint would hold them
+
+
+class ReadingTime(Callback):
+    """Record the bytes read from files in an epoch, and the seconds that training waited for them.
+
+    Nothing is recorded where all features are in memory.
+    """
+
+    def on_epoch_begin(self, net: NeuralNet, **kwargs: Any) -> None:
+        self.before_ = [astuple(part.reading) for part in self._parts(net)]
+
+    def on_epoch_end(self, net: NeuralNet, **kwargs: Any) -> None:
+        parts = self._parts(net)
+        if all(part.in_memory for part in parts):
+            return
+        now = np.array([astuple(part.reading) for part in parts])
+        n_bytes, seconds = (now - self.before_).sum(axis=0)
+        net.history.record("bytes_read", int(n_bytes))
+        net.history.record("seconds_waiting", float(seconds))
+
+    @staticmethod
+    def _parts(net: NeuralNet) -> list[BagDataset]:
+        return [part for part in net.data if part is not None]
 
 
 class ValidationScores(Callback):

@@ -35,6 +35,7 @@ from .callbacks import (
     ClipGradients,
     LossTerms,
     Progress,
+    ReadingTime,
     StopEarly,
     ValidationScores,
 )
@@ -315,7 +316,12 @@ def _callbacks(
     config: TrainingConfig, of_model: Sequence[Callback], has_validation: bool
 ) -> tuple[list[Any], list[Any]]:
     """Named callbacks that run before the user's, and those that run after them."""
-    callbacks = [LossTerms(), *of_model, ClipGradients(config.max_grad_norm, config.clip)]
+    callbacks = [
+        LossTerms(),
+        ReadingTime(),
+        *of_model,
+        ClipGradients(config.max_grad_norm, config.clip),
+    ]
     last: list[Any] = []
     monitored, sign = "train_loss", -1
     if has_validation:

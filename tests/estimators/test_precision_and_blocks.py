@@ -1,5 +1,6 @@
 """Precision, backends and prediction in blocks: different ways to the same result."""
 
+import os
 import threading
 from functools import partial
 
@@ -11,6 +12,7 @@ from conftest import make_bags, mean_auc, quick_classifier
 from torch.nn import functional as F
 
 from sk_momkd import read_bags
+from sk_momkd.data.arrays import check_features
 from sk_momkd.data.sequence import as_bags
 from sk_momkd.exceptions import BagError
 from sk_momkd.io.torch_files import TorchBag
@@ -92,12 +94,48 @@ def test_fit_precision_auto_is_resolved(cohort, monkeypatch):
         assert quick_classifier(precision="auto").fit(bags, y).precision_ == expected
 
 
-def test_fit_data_beyond_memory_gives_the_same_model(cohort, monkeypatch):
+def test_fit_data_beyond_memory_gives_the_same_model_and_tells_what_was_read(cohort):
     bags, y, omics = cohort
-    kept = quick_classifier().fit(bags, y, omics=omics).predict_proba(bags)
-    monkeypatch.setitem(BagDataset.__init__.__kwdefaults__, "cache_bytes", 0)
-    read = quick_classifier().fit(bags, y, omics=omics).predict_proba(bags)
-    assert np.array_equal(kept, read)
+    kept = quick_classifier(max_epochs=3).fit(bags, y, omics=omics)
+    read = quick_classifier(max_epochs=3, training__cache_bytes=0).fit(bags, y, omics=omics)
+    assert np.array_equal(kept.predict_proba(bags), read.predict_proba(bags))
+    assert not {"bytes_read", "seconds_waiting"} & set(kept.history_)
+    assert (read.history_["seconds_waiting"] >= 0).all()
+    assert (read.history_["bytes_read"] > 0).all()
+
+
+def test_epoch_reads_what_is_not_in_memory(large_bags):
+    data = BagDataset(large_bags, np.zeros(3), GraphSpec("none"), 6, cache_bytes=0)
+    sizes = [bag.n_instances for bag in large_bags]
+    order = [[2], [0], [1], [0, 2], [2]]
+    found = [batch.index.tolist() for batch, _ in BagLoader(data, order)]
+    assert found == order
+    assert data.reading.n_bytes == 4 * 6 * sum(sizes[i] for batch in order for i in batch)
+    assert data.reading.seconds > 0
+    assert data.n_readers == min(4, os.cpu_count())
+    transformed = large_bags.map(lambda features: features + 1)
+    data = BagDataset(transformed, np.zeros(3), GraphSpec("none"), 6, cache_bytes=0)
+    assert data.n_readers == 1
+
+
+def test_pinned_file_is_checked_once_and_a_change_is_noticed(large_bags, monkeypatch):
+    bags, checked = large_bags.replace(bag.pinned() for bag in large_bags), []
+    monkeypatch.setattr(
+        "sk_momkd.data.bag.check_features",
+        lambda features, name: checked.append(name) or check_features(features, name),
+    )
+    data = BagDataset(bags, np.zeros(3), GraphSpec("none"), 6, cache_bytes=0)
+    assert len(checked) == 3
+    for i, bag in enumerate(bags):
+        np.testing.assert_array_equal(data[i].x.numpy(), bag.features)
+    assert len(checked) == 6  # those of bag.features alone
+    unpinned = BagDataset(large_bags, np.zeros(3), GraphSpec("none"), 6, cache_bytes=0)
+    unpinned[0]
+    assert len(checked) == 10
+    with h5py.File(large_bags[1].source.path, "a") as file:
+        file["features"][7, 2] = np.nan
+    with pytest.raises(BagError, match="changed"):
+        data[1]
 
 
 @pytest.mark.parametrize(
