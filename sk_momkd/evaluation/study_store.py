@@ -167,6 +167,7 @@ def _known_again(folder: Path, expires: float, call: str, study: Study) -> dict[
     def made() -> dict[str, Any]:
         return _described(call, study, secrets.token_hex(16))
 
+    sweep_parts(folder, age=expires)
     stored = _made_once(folder / _STUDY, expires, made)
     now = _described(call, study, str(stored.get("key")))
     found = [*_differing_versions(stored, now), *_differing_cohort(stored, now, study)]

@@ -71,6 +71,28 @@ def atomic_write(path: Path) -> Iterator[str]:
         _move(part, path)
 
 
+def create_file(path: Path, content: bytes) -> None:
+    """Create a file with its content at once, where none is.
+
+    Raises
+    ------
+    FileExistsError
+        If there is one.
+    """
+    with _part_of(path) as part:
+        Path(part).write_bytes(content)
+        os.chmod(part, 0o666 & ~_umask())
+        try:
+            os.link(part, path)
+        except FileExistsError:
+            if os.stat(part).st_nlink != 2:  # a server may have linked it, and been asked again
+                raise
+        except OSError:  # a file system without links
+            handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
+            with os.fdopen(handle, "wb") as file:
+                file.write(content)
+
+
 @contextmanager
 def atomic_set(paths: Sequence[Path]) -> Iterator[list[str]]:
     """Like `atomic_write` for several files of one folder, none of which is moved before all are.

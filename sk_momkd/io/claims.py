@@ -22,6 +22,8 @@ from typing import Any
 
 import psutil
 
+from .atomic import create_file
+
 _BEATS = 6  # renewals of a claim before it would expire
 _CLOCKS: dict[Path, float] = {}  # of the file systems of folders, minus that of this process
 _CLOCK_ERROR = 5.0  # seconds by which two readings of a process's start may differ
@@ -78,20 +80,17 @@ def _claim(work: Path, number: int) -> Path:
 
 def _take(work: Path, expires: float) -> int | None:
     """Number of the claim that was created; None where another process has the work."""
-    number = 1
+    number, owner = 1, json.dumps(_this_process()).encode()
     while True:
         path = _claim(work, number)
         try:
-            handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
+            create_file(path, owner)
+            return number
         except FileExistsError:
             expired = _has_expired(path, expires)
             if expired is False:
                 return None
             number += bool(expired)  # one that vanished since is tried again
-            continue
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            json.dump(_this_process(), file)
-        return number
 
 
 def _renew(path: Path, pause: float, done: threading.Event) -> None:

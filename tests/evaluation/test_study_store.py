@@ -433,3 +433,13 @@ def test_killed_process_leaves_its_fit_to_the_next(tmp_path):
     assert (tmp_path / "second.csv").read_text() == (tmp_path / "third.csv").read_text()
     assert {p: p.stat().st_mtime_ns for p in stamps} == stamps
     assert not list(tmp_path.rglob("*.claim*"))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="kills forked processes")
+def test_studies_killed_at_random_moments_end_as_those_never_stopped():
+    sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
+    import study_faults
+
+    table = study_faults.kill_studies(6)
+    assert set(table["outcome"]) == {"identical"}
