@@ -134,8 +134,8 @@ def parsed_parameters(given: list[str]) -> dict[str, Any]:
 def write_run_file(run: Run, path: Path) -> None:
     """Write all sections as they were resolved; paths are absolute, so that it works anywhere."""
     yaml = YAML(typ="safe", pure=True)
-    yaml.default_flow_style = False  # type: ignore[assignment]
-    yaml.sort_base_mapping_type_on_output = False
+    yaml.default_flow_style = False
+    yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
     with atomic_write(path) as part, open(part, "w", encoding="utf-8") as file:
         file.write("# The run as it was resolved from run file, line and defaults.\n")
         yaml.dump(_plain(asdict(run)), file)

@@ -17,6 +17,7 @@ from .arrays import BagArrays, to_numpy
 from .bag import NO_TABLE, Bag
 from .ids import RULES, both, collisions, normalise_id
 
+_SHOWN = 5  # bags in a notebook
 CENTRES = ("centroid", "centroids", "centers", "centres")  # of patches; the rest are corners
 POSITIONS = (
     *("pos", "coords", "coordinates", "positions", "position", "coord", "xy"),
@@ -234,6 +235,21 @@ class BagSequence:
     def __repr__(self) -> str:
         first = f", first {self._bags[0]!r}" if self._bags else ""
         return f"BagSequence of {len(self)} bags{first}"
+
+    def _repr_html_(self) -> str:
+        """Number of bags and patients, and the first bags, for notebooks; no file is opened."""
+        shown = self._bags[:_SHOWN]
+        rows = [(bag.bag_id, bag.patient_id, _where(bag)) for bag in shown]
+        table = pd.DataFrame(rows, columns=["bag_id", "patient_id", "source"]).fillna("")
+        more = f"<p>and {len(self) - len(shown)} more</p>" if len(self) > len(shown) else ""
+        n_patients = len({bag.patient_id for bag in self._bags} - {None})
+        said = f"<p>BagSequence of {len(self)} bags, {n_patients} patients</p>"
+        return f"{said}{table.to_html(index=False)}{more}"
+
+
+def _where(bag: Bag) -> str:
+    """The file of a bag, or the size of what is in memory."""
+    return str(bag._source) if bag.is_lazy else " x ".join(map(str, bag._source.shape))
 
 
 def is_graph(item: Any) -> bool:

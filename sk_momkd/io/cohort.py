@@ -63,6 +63,12 @@ class Cohort(NamedTuple):
     omics: AnnData | None
     report: JoinReport
 
+    def _repr_html_(self) -> str:
+        """The report, the first bags, and the size of the omics, for notebooks."""
+        size = () if self.omics is None else self.omics.shape
+        omics = f"omics of {size[0]} rows and {size[1]} genes" if size else "no omics"
+        return f"{self.report._repr_html_()}{self.bags._repr_html_()}<p>{omics}</p>"
+
 
 def _id_text(ids: pd.Series, name: str, *, complete: bool = True) -> pd.Series:
     """Ids as text, as the table writes them; None where one is missing and may be."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import re
 import warnings
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from .file_headers import FilesReport, headers_of
 from .geometry import check_geometry, geometry_lines
 from .slide_files import WITHOUT_UUID
 
+_MOST_LEFT_OUT = 10  # in a notebook
 _MOST_SITES = 12  # in the printed report; a TCGA cohort has forty
 
 
@@ -159,6 +161,12 @@ class JoinReport:
         lines += self._site_lines() if "site" in self.slides else []
         lines += geometry_lines(self._geometry) if "_geometry" in self.__dict__ else []
         return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        """The printed report, and the first slides that were left out, for notebooks."""
+        said = f"<pre>{html.escape(str(self))}</pre>"
+        left_out = self.left_out.head(_MOST_LEFT_OUT)
+        return said + (left_out.to_html(index=False, na_rep="") if len(left_out) else "")
 
     def _id_lines(self) -> list[str]:
         lines = []
