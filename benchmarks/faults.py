@@ -232,7 +232,7 @@ def kill_all(
     write: Callable[[list[Any]], None],
     *,
     seed: int = 0,
-    per_run: int = 8,
+    per_run: int = 6,
     grace: float = 0.7,
 ) -> dict[str, int]:
     """Kill cases in turn until there were `n_kills`; return how often there was each outcome."""

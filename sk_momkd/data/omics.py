@@ -160,6 +160,33 @@ class OmicsTable:
             )
         return frame
 
+    def select_genes(self, genes: NDArray) -> OmicsTable:
+        """Table of these genes, in this order.
+
+        Parameters
+        ----------
+        genes : array-like of str
+
+        Returns
+        -------
+        OmicsTable
+
+        Raises
+        ------
+        OmicsError
+            If the table lacks some of them; names them.
+        """
+        place = pd.Index(self.genes).get_indexer(pd.Index(genes))
+        missing = [gene for gene, i in zip(genes, place, strict=True) if i < 0]
+        if missing:
+            raise OmicsError(
+                f"{len(missing)} of {len(place)} genes are missing in omics: {first_few(missing)}. "
+                "Give omics with the genes of the earlier fit."
+            )
+        table = OmicsTable(self._values, self.ids, np.asarray(genes, dtype=object))
+        table._columns = np.arange(self._values.shape[1])[self._columns][place]
+        return table
+
     def take(self, positions: NDArray) -> OmicsTable:
         """Table of the rows at `positions`; a sparse table stays sparse.
 

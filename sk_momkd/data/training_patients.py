@@ -45,13 +45,23 @@ class HashedIds:
     n_without_id: int = 0
 
     @classmethod
-    def of(cls, bags: Iterable[Bag]) -> Self:
-        """Hashes of the ids of `bags`."""
-        bags, key = list(bags), secrets.token_bytes(16)
+    def of(cls, bags: Iterable[Bag], key: bytes | None = None) -> Self:
+        """Hashes of the ids of `bags`, by default under a new key."""
+        bags, key = list(bags), secrets.token_bytes(16) if key is None else key
         owners = [name for bag in bags if (name := _owner(bag)) is not None]
         slides = [name for bag in bags for name in _slide_ids(bag)]
         patients = np.unique(_hashes(set(owners), key))
         return cls(key, patients, np.unique(_hashes(slides, key)), len(bags) - len(owners))
+
+    def joined(self, bags: Iterable[Bag]) -> HashedIds:
+        """These, and the ids of `bags` under the same key."""
+        more = HashedIds.of(bags, self.key)
+        return HashedIds(
+            self.key,
+            np.union1d(self.patients, more.patients),
+            np.union1d(self.slides, more.slides),
+            self.n_without_id + more.n_without_id,
+        )
 
     def patients_met(self, bags: BagSequence) -> NDArray:
         """Which of the `bags` are of a patient of these: bool array of shape (n_bags,)."""

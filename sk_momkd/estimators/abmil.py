@@ -82,6 +82,11 @@ class ABMILClassifier(BaseMILClassifier):
         The omics teacher, cross-fitted within the training part. None takes log2(x + 1) where the
         data are counts, clips outliers, standardises the genes, and fits a strongly regularised
         logistic regression.
+    warm_start : bool, default=False
+        Whether `fit` of a fitted classifier goes on from its networks for `max_epochs` more epochs,
+        on the same data or on those of another site. Width, classes, genes and network must be the
+        same. The omics transformer stays the fitted one; everything else is of the new data. See
+        ``docs/resuming.md``.
     training : TrainingOptions or None, default=None
         Rarely changed settings of the training loop, also set as ``training__<name>``. Here "auto"
         is optimizer="adam", betas=(0.9, 0.999), lr_schedule=None, accumulation_steps=1,

@@ -20,6 +20,7 @@ from torch import nn
 
 from .. import training as engine
 from ..data.patient import patients_and_groups
+from ..data.sequence import BagSequence
 from ..data.validation import check_bags, check_sample_weight, encode_labels, network_order
 from ..io.free_memory import bytes_for_features
 from ..nn.initialization import initialise
@@ -53,6 +54,7 @@ from .prior import class_probabilities, class_shares, shares_in_loss
 from .privileged import PrivilegedOmics
 from .soft_labels import SoftLabelsMixin
 from .training_data import FitData, LabelledBags
+from .warm_start import KEPT, EarlierFit, begin_with, changed_parameters, earlier_fit
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -113,6 +115,11 @@ class BaseMILClassifier(
         The omics teacher, cross-fitted within the training part. None takes log2(x + 1) where the
         data are counts, clips outliers, standardises the genes, and fits a strongly regularised
         logistic regression.
+    warm_start : bool, default=False
+        Whether `fit` of a fitted classifier goes on from its networks for `max_epochs` more epochs,
+        on the same data or on those of another site. Width, classes, genes and network must be the
+        same. The omics transformer stays the fitted one; everything else is of the new data. See
+        ``docs/resuming.md``.
     training : TrainingOptions or None, default=None
         Rarely changed settings of the training loop, also set as ``training__<name>``.
     device : str, default="auto"
@@ -212,6 +219,7 @@ class BaseMILClassifier(
     teacher: Any = parameter(
         None, HasMethods(["fit", "decision_function"]), HasMethods(["fit", "predict_proba"]), None
     )
+    warm_start: bool = parameter(False, "boolean")
     training: TrainingOptions | None = parameter(None, TrainingOptions, None)
     device: str = parameter("auto", str)
     precision: str = parameter("float32", StrOptions({"float32", "bfloat16", "auto"}))
@@ -227,6 +235,7 @@ class BaseMILClassifier(
         "unified": UNIFIED,
     }
     _uses_omics: ClassVar[bool] = False
+    _earlier: ClassVar[EarlierFit | None] = None  # of an instance while a warm start fits
     _keeps_omics_branch: ClassVar[bool] = False
     _balances_by_weight: ClassVar[bool] = True  # class_weight="balanced" sums sample weights
     _fitted: ClassVar[tuple[str, ...]] = (  # what a saved model holds beside the networks
@@ -329,6 +338,11 @@ class BaseMILClassifier(
 
     def _fit(self, X: Any, y: Any, omics: Any, groups: Any, sample_weight: Any) -> Self:
         """What `fit` of every classifier does."""
+        with earlier_fit(self):
+            return self._fit_networks(X, y, omics, groups, sample_weight)
+
+    def _fit_networks(self, X: Any, y: Any, omics: Any, groups: Any, sample_weight: Any) -> Self:
+        """The steps of a fit; of a warm start, ``self._earlier`` is the earlier one."""
         cohort, generators = self._validate(X, y, groups, sample_weight)
         training, validation = self._split(cohort, generators)
         privileged = self._prepare_omics(omics, cohort, training, validation, generators)
@@ -345,7 +359,10 @@ class BaseMILClassifier(
         """Check parameters, bags, labels, groups and weights; forget an earlier fit."""
         self._validate_params()
         self._require_seed()
-        for name in [name for name in vars(self) if name.endswith("_") and name[0] != "_"]:
+        if self._earlier is not None:
+            check_bags(self, X, reset=False)  # raises for files of another encoder
+        fitted = [name for name in vars(self) if name.endswith("_") and name[0] != "_"]
+        for name in set(fitted) - (set() if self._earlier is None else set(KEPT)):
             delattr(self, name)  # a fit that fails leaves no model behind
         for name in ("_validation", "_network", "_left_out"):
             self.__dict__.pop(name, None)
@@ -354,6 +371,8 @@ class BaseMILClassifier(
         self.callbacks_ = engine.fresh_callbacks(self._option("training").callbacks)
         bags = check_bags(self, X, reset=True)
         self.classes_, self.pos_label_, labels = encode_labels(self, y, bags)
+        if self._earlier is not None:
+            self._take_over(self._earlier, bags)
         if not isinstance(self.prior, str):
             class_probabilities(self.prior, self.classes_)  # raises before training
         self._prior_at_fit = copy.copy(self.prior)
@@ -367,6 +386,15 @@ class BaseMILClassifier(
         cohort = LabelledBags(bags, labels, group_of_bag, weights)
         self._require_weight(cohort)
         return cohort, generators
+
+    def _take_over(self, earlier: EarlierFit, bags: BagSequence) -> None:
+        """Check that a warm start fits the earlier fit, and remember its patients."""
+        earlier.require_same(self)
+        known = self.__dict__
+        known["bag_info_"] = earlier.bag_info | known.get("bag_info_", {})
+        known["training_patients_"] = earlier.patients_and(bags)
+        if known["training_patients_"] is None:
+            del known["training_patients_"]  # some of them would be taken for all
 
     def _require_seed(self) -> None:
         """Raise if there are checkpoints and no seed: each call would be another fit."""
@@ -456,6 +484,7 @@ class BaseMILClassifier(
                 generators,
                 self.callbacks_,
                 tasks,
+                start=None if self._earlier is None else self._earlier.weights,
             )
         self.mean_patch_ = data.training.mean_patch
         strict = self._option("training").strict
@@ -490,7 +519,8 @@ class BaseMILClassifier(
     ) -> Self:
         """Store what was learned; the omics branch stays only where inspection reads it."""
         modules, histories = zip(*models, strict=True)
-        self._set_networks(modules, len(getattr(self, "genes_", ())))
+        n_genes = 0 if self._earlier is None else self._earlier.n_genes
+        self._set_networks(modules, n_genes or len(getattr(self, "genes_", ())))
         for module in self.modules_:
             if hasattr(module, "omics_branch") and not self._keeps_omics_branch:
                 module.omics_branch = None
@@ -520,6 +550,9 @@ class BaseMILClassifier(
         omics_branch = getattr(module, "omics_branch", None)
         if omics_branch is not None:
             initialise(omics_branch, data.generators.generator("omics_weights"))
+        if data.start is not None and self._earlier is not None:
+            changed = changed_parameters(self._earlier.made_with, self._made_with())
+            begin_with(module, data.start[0], changed)
         return module
 
     def _train(

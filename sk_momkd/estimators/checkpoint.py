@@ -221,7 +221,7 @@ def _contents(
 
 
 def _sum_of(omics: PrivilegedOmics) -> str:
-    return digest(omics.vectors, omics.paired)
+    return digest(*([] if omics.vectors is None else [omics.vectors]), omics.paired)
 
 
 def _sum_of_weights(start: list[Mapping[str, torch.Tensor]]) -> str:

@@ -16,7 +16,7 @@ from torch.nn.modules import module as registration
 from ..nn.isolation import isolated, own_torch_random_state
 
 Weights = Mapping[str, NDArray]
-_OMICS = "omics_branch"
+OMICS = "omics_branch"
 _SPARE_PARTS = 1000  # parts of a network without weights, such as dropout
 
 
@@ -27,7 +27,7 @@ def weights_of(module: nn.Module) -> dict[str, NDArray]:
 
 def without_omics(weights: Weights) -> dict[str, NDArray]:
     """The weights that prediction needs."""
-    return {name: a for name, a in weights.items() if not name.startswith(f"{_OMICS}.")}
+    return {name: a for name, a in weights.items() if not name.startswith(f"{OMICS}.")}
 
 
 def network_from(make: Callable[[int], Any], n_genes: int, weights: Weights) -> Any:
@@ -46,10 +46,10 @@ def network_from(make: Callable[[int], Any], n_genes: int, weights: Weights) -> 
     ValueError
         If names, shapes or types of the weights are not those of the network.
     """
-    has_omics = any(name.startswith(f"{_OMICS}.") for name in weights)
+    has_omics = any(name.startswith(f"{OMICS}.") for name in weights)
     with isolated(), own_torch_random_state(), torch.device("meta"), _at_most(len(weights)):
         module = make(n_genes if has_omics else 0)
-    if hasattr(module, _OMICS) and not has_omics:
+    if hasattr(module, OMICS) and not has_omics:
         module.omics_branch = None
     _require_same(module.state_dict(), weights)
     state = {name: torch.tensor(np.ascontiguousarray(a)) for name, a in weights.items()}

@@ -72,17 +72,27 @@ def fit_omics(
     OmicsError
         If no training bag has omics, or the transformer's output is not finite.
     """
+    require_paired(rows)
     paired = rows >= 0
-    if not paired.any():
-        raise OmicsError(
-            f"None of the {len(rows)} bags left for training has omics (the inner validation part "
-            "not counted). Pair more patients, or pass omics=None."
-        )
     once = pd.DataFrame({"row": rows[paired], "label": labels[paired]}).drop_duplicates()
     expression = table.rows(once["row"].to_numpy())
     warn_of_outliers(expression)
     transformer.fit(expression, once["label"].to_numpy())
     return transform_omics(transformer, table, rows)
+
+
+def require_paired(rows: NDArray) -> None:
+    """Raise if no training bag has a row in omics.
+
+    Raises
+    ------
+    OmicsError
+    """
+    if not (rows >= 0).any():
+        raise OmicsError(
+            f"None of the {len(rows)} bags left for training has omics (the inner validation part "
+            "not counted). Pair more patients, or pass omics=None."
+        )
 
 
 def transform_omics(transformer: Any, table: OmicsTable, rows: NDArray) -> PrivilegedOmics:

@@ -13,7 +13,7 @@ from ..nn.isolation import isolated
 from ..training.random_generators import RandomGenerators
 from .base import BaseMILClassifier
 from .parameters import AT_LEAST_ONE, parameter
-from .privileged import PrivilegedOmics, fit_omics, seeded_clone, transform_omics
+from .privileged import PrivilegedOmics, fit_omics, require_paired, seeded_clone, transform_omics
 from .training_data import LabelledBags
 
 
@@ -56,12 +56,19 @@ class PrivilegedMILClassifier(BaseMILClassifier):
         generators: RandomGenerators,
     ) -> tuple[PrivilegedOmics | None, PrivilegedOmics | None]:
         """Join omics to the bags and fit its transformer on the training part."""
+        earlier = self._earlier
         if omics is None:
-            return super()._prepare_omics(None, cohort, training, validation, generators)
+            without = super()._prepare_omics(None, cohort, training, validation, generators)
+            return without if earlier is None else (earlier.without_omics(len(training)), None)
         table, rows = join_omics(omics, cohort.bags)
-        self.omics_transformer_ = self._new_omics_transformer(generators.seeds["soft_labels"])
         known = cohort[training]
-        vectors = fit_omics(self.omics_transformer_, table, rows[training], known.labels)
+        if earlier is None:
+            self.omics_transformer_ = self._new_omics_transformer(generators.seeds["soft_labels"])
+            vectors = fit_omics(self.omics_transformer_, table, rows[training], known.labels)
+        else:
+            table = earlier.table(table)
+            require_paired(rows[training])
+            vectors = transform_omics(self.omics_transformer_, table, rows[training])
         soft = self._make_soft_labels(table, rows[training], known, generators)
         self.genes_ = vectors.genes
         for_training = replace(vectors, teacher=soft)

@@ -37,7 +37,7 @@ def test_docstring_documents_each_parameter_with_its_default(cls):
 
 
 def test_momkd_has_about_thirty_parameters():
-    assert len(MoMKDClassifier().get_params(deep=False)) <= 38
+    assert len(MoMKDClassifier().get_params(deep=False)) <= 39
 
 
 def test_get_params_deep_reaches_options_that_are_none():
