@@ -3,10 +3,15 @@ BIN = .venv/bin
 # One thread for each of two processes: twice as fast as two threads in one.
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal
 
-.PHONY: demo lint test test-fast test-long test-all clean
+.PHONY: demo docs lint test test-fast test-long test-all clean
 
 demo: .venv/.installed
 	$(BIN)/python examples/demo.py
+
+# the site, in docs/_build/html; a warning is an error, and nothing is fetched
+docs: .venv/.installed
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[docs]'
+	OMP_NUM_THREADS=1 $(BIN)/python -m sphinx -q -W --keep-going -b html docs docs/_build/html
 
 lint: .venv/.installed
 	$(BIN)/ruff check .
@@ -41,4 +46,5 @@ coverage: .venv/.installed
 	touch $@
 
 clean:
-	rm -rf .venv demo_output build dist *.egg-info .coverage
+	rm -rf .venv demo_output build dist *.egg-info .coverage docs/_build docs/_extra docs/api \
+	  docs/auto_examples docs/sg_execution_times.rst

@@ -1,123 +1,155 @@
-"""MoMKD from files to predictions: cross-validate with and without omics, train, predict.
+"""From files to a report, a saved model and predictions, with and without privileged omics.
 
-Without options it simulates two cohorts on disk. On your own files:
+Without options it simulates a training cohort, in which three of ten labels are wrong, as labels of
+routine reports are, and a second hospital whose labels are right. On your own files:
 
     python examples/demo.py --table slides.csv --features features/ --omics rna.h5ad \
-        --label her2 --positive Positive
+        --label her2 --positive Positive --negative Negative
 """
 
 import argparse
-import time
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
-from sklearn.metrics import roc_auc_score
-from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from sk_momkd import (
     InstanceTransformer,
     MoMKDClassifier,
-    TrainingOptions,
     align_omics,
+    compare_omics,
+    evaluate,
+    evaluate_external,
     load_cohort,
+    report,
+    save_model,
     simulate_cohort,
 )
 
+SIZE = {"n_patches": 20, "n_features": 32, "n_genes": 300}
+SIMULATED = {"label": "subtype", "positive": "aggressive"}
 
-def make_model():
-    """Scale patch features in the fold, then fit a MoMKD of a size for small cohorts."""
-    momkd = MoMKDClassifier(
-        hidden_dim=64,
-        projection_dim=32,
-        batch_size=4,
-        learning_rate=5e-4,
-        max_epochs=25,
-        training=TrainingOptions(monitor="loss"),
-        patience=8,
-        random_state=0,
-    )
+
+def make_model(random_state=0):
+    """Scale patch features in the fold, then MoMKD in the sizes for some hundred patients."""
+    momkd = MoMKDClassifier.preset("small", random_state=random_state)
     return make_pipeline(InstanceTransformer(StandardScaler()), momkd)
 
 
-def cross_validate(bags, y, omics, folds):
-    """Compute the out-of-fold score of each bag and the AUC within each fold."""
-    scores = cross_val_predict(
-        make_model(),
-        bags,
-        y,
-        cv=folds,
-        method="decision_function",
-        params={"momkdclassifier__omics": omics},
-        n_jobs=2,
+def simulate(out, seed=0):
+    """Paths of a training cohort with wrong labels, and of a second hospital."""
+    training = simulate_cohort(
+        out / "training",
+        n_patients=150,
+        label_noise=0.3,
+        omics_effect=2.0,
+        random_state=10 + seed,
+        **SIZE,
     )
-    return scores, [roc_auc_score(y[test], scores[test]) for _, test in folds]
+    second = simulate_cohort(
+        out / "second_hospital",
+        n_patients=200,
+        prefix="EXT",
+        stain_shift=0.2,
+        random_state=100 + seed,
+        **SIZE,
+    )
+    return training, second
+
+
+def fit(bags, y, omics, random_state=0):
+    """The final model, trained on all bags; `omics` may be None."""
+    known = {} if omics is None else {"momkdclassifier__omics": omics}
+    return make_model(random_state).fit(bags, y, **known)
+
+
+def second_hospital(models, paths):
+    """AUROC of each model on the second cohort, from histology alone."""
+    bags, y, _, _ = load_cohort(paths.table, paths.features, **SIMULATED)
+    results = {name: evaluate_external(model, bags, y) for name, model in models.items()}
+    columns = ["ensemble", "ensemble_low", "ensemble_high"]
+    rows = {name: result.summary.loc["auroc", columns] for name, result in results.items()}
+    return pd.DataFrame(rows).T.set_axis(["AUROC", "low", "high"], axis=1).astype(float)
+
+
+def columns_of(options):
+    """What `load_cohort` is told of the table, from the command line."""
+    positive = options.positive
+    if options.map:
+        pairs = dict(pair.rsplit("=", 1) for pair in options.map)
+        positive = {name: int(code) if code else None for name, code in pairs.items()}
+    names = ("label", "slide_id", "patient_id", "negative", "site", "unit", "barcodes", "id_column")
+    given = {name: getattr(options, name) for name in names}
+    return {n: v for n, v in given.items() if v is not None} | {"positive": positive}
 
 
 def main(options):
     out = options.out
     out.mkdir(parents=True, exist_ok=True)
-    external = None
+    second = None
     if options.table is None:
-        print("Simulating a training cohort and a second one with another staining ...")
-        size = {"n_patients": 80, "n_patches": 150, "effect": 0.5}
-        paths = simulate_cohort(out / "training", prefix="TRN", random_state=1, **size)
-        external = simulate_cohort(
-            out / "external", prefix="EXT", stain_shift=0.4, random_state=2, **size
-        )
-        columns = {"label": "subtype", "positive": "aggressive"}
+        print("Simulating a cohort with wrong labels, and a second hospital ...")
+        paths, second = simulate(out)
+        columns = SIMULATED
     else:
         paths = (options.table, options.features, options.omics)
-        columns = {"label": options.label, "positive": options.positive}
-
+        columns = columns_of(options)
     bags, y, omics, join = load_cohort(*paths, **columns)
     print(join, end="\n\n")
-    splitter = StratifiedGroupKFold(5, shuffle=True, random_state=0)
-    folds = list(splitter.split(y, y, groups=bags.patient_ids))
-    settings = {"MoMKD, histology alone": None}
+
+    if omics is None:
+        answer = evaluate(make_model(), bags, y, cv=5, n_jobs=2, keep_models=True)
+    else:
+        omics = align_omics(omics, bags)
+        answer = compare_omics(make_model(), bags, y, omics, cv=5, n_jobs=2)
+    print(answer, end="\n\n")
+    answer.to_csv(out / "cross_validation")
+
+    models = {"without omics": fit(bags, y, None)}
     if omics is not None:
-        settings["MoMKD, trained with privileged omics"] = align_omics(omics, bags)
+        models["with omics"] = fit(bags, y, omics)
+    if second is not None:
+        table = second_hospital(models, second)
+        print("Second hospital, predicted from histology alone:")
+        print(table.round(3).to_string(), end="\n\n")
+        table.round(3).to_csv(out / "second_hospital.csv")
 
-    rows, scores = [], {}
-    for name, table in settings.items():
-        start = time.perf_counter()
-        scores[name], within = cross_validate(bags, y, table, folds)
-        row = {"model": name, "CV AUC": np.mean(within), "SD over folds": np.std(within, ddof=1)}
-        if external is not None:
-            row["second cohort AUC"] = predict_external(bags, y, table, external, columns, out)
-        rows.append(row | {"seconds": time.perf_counter() - start})
-        print(f"{name}: done in {rows[-1]['seconds']:.0f} s")
+    final = list(models.values())[-1]
+    kept = save_model(final, out / "model.zip", overwrite=True)
+    page = report(answer, out / "report.html", bags=bags, y=y, join=join, model=final)
+    print(f"Saved {kept}, {page} and the tables in {out}/.")
 
-    table = pd.DataFrame(rows).set_index("model").round(3)
-    print(f"\n{table.to_string()}\n")
-    table.to_csv(out / "results.csv")
-    pd.DataFrame(scores, index=bags.ids).assign(label=y).rename_axis("slide_id").to_csv(
-        out / "out_of_fold_scores.csv"
+
+def parse():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--table", help="CSV, TSV or Excel file with a row per slide")
+    parser.add_argument("--features", help="folder with a feature file per slide")
+    parser.add_argument("--omics", help=".h5ad or table with patient ids")
+    parser.add_argument("--label", help="column of the table")
+    parser.add_argument("--positive", help="value of the positive class")
+    parser.add_argument("--negative", help="value of the negative class; others are left out")
+    parser.add_argument(
+        "--map",
+        nargs="+",
+        metavar="VALUE=CODE",
+        help="code of each value, none to leave it out: --map Positive=1 Negative=0 Equivocal=",
     )
-    print(f"Saved results.csv and the predictions in {out}/")
-
-
-def predict_external(bags, y, omics, paths, columns, out):
-    """Train on all bags, predict the second cohort from histology alone and return the AUC."""
-    model = make_model().fit(bags, y, momkdclassifier__omics=omics)
-    new_bags, new_y, _, _ = load_cohort(paths.table, paths.features, **columns)
-    proba = model.predict_proba(new_bags)
-    name = "with" if omics is not None else "without"
-    frame = pd.DataFrame(proba, index=new_bags.ids, columns=["p(0)", "p(1)"])
-    frame.assign(label=new_y).rename_axis("slide_id").to_csv(
-        out / f"second_cohort_{name}_omics.csv"
-    )
-    return roc_auc_score(new_y, proba[:, 1])
+    parser.add_argument("--slide-id", help="column with the slide, else slide_id")
+    parser.add_argument("--patient-id", help="column with the patient, else case_id")
+    parser.add_argument("--site", help="column with the hospital")
+    parser.add_argument("--unit", choices=["slide", "patient"], help="what a bag is")
+    parser.add_argument("--barcodes", choices=["tcga"], help="read patients from barcodes")
+    parser.add_argument("--id-column", help="column of ids in the omics")
+    parser.add_argument("--out", type=Path, default=Path("demo_output"))
+    options = parser.parse_args()
+    needed = {"--table": options.table, "--features": options.features, "--label": options.label}
+    own = any(value for name, value in vars(options).items() if name != "out")
+    missing = [name for name, value in needed.items() if value is None]
+    if own and missing:
+        parser.error(f"for your own files, {', '.join(missing)} must be given, too")
+    return options
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--table", help="CSV with slide_id, case_id and the label")
-    parser.add_argument("--features", help="folder with <slide_id>.h5")
-    parser.add_argument("--omics", help=".h5ad with patient ids as obs_names")
-    parser.add_argument("--label", help="column of the table")
-    parser.add_argument("--positive", help="its positive value")
-    parser.add_argument("--out", type=Path, default=Path("demo_output"))
-    main(parser.parse_args())
+    main(parse())

@@ -14,6 +14,8 @@ ROOT = Path(__file__).parents[1]
 PAGES = [
     *(ROOT / name for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md")),
     *sorted(ROOT.glob("docs/*.md")),
+    *sorted(ROOT.glob("docs/guide/*.md")),
+    *sorted(ROOT.glob("docs/results/*.md")),
     *sorted(ROOT.glob("docs/decisions/*.md")),
 ]
 EQUATIONS = (ROOT / "docs" / "equations.md").read_text(encoding="utf-8")
@@ -22,6 +24,7 @@ TESTS = [
     for path in (ROOT / "tests").rglob("test_*.py")
     for name in [path.stem, *re.findall(r"^def (test_\w+)", path.read_text("utf-8"), re.MULTILINE)]
 ]
+ERRORS = (ROOT / "docs" / "errors.md").read_text(encoding="utf-8")
 EVERY_PAGE = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 
 
@@ -74,3 +77,58 @@ def test_methods_page_has_the_notes_of_the_docstrings():
         notes = re.search(r"\nNotes\n-+\n(.*?)\n\n\w+\n---", inspect.getdoc(classifier), re.DOTALL)
         text = " ".join(notes.group(1).split())
         assert text in page, f"Run python benchmarks/methods_table.py: {name} has changed."
+
+
+def slug(heading):
+    """Name of a heading in a link."""
+    text = re.sub(r"[`*]", "", heading.strip().lower())
+    return re.sub(r"[^\w\- ]", "", text).replace(" ", "-")
+
+
+def headings(path):
+    """Names of the headings of a page and of what it includes."""
+    text = path.read_text("utf-8")
+    for included in re.findall(r"\{include\} (\S+)", text):
+        text += (path.parent / included).read_text("utf-8")
+    return {slug(found) for found in re.findall(r"^#+ (.+)$", text, re.MULTILINE)}
+
+
+def written_when_built(path):
+    """Whether the site builds the page: the gallery and the API reference."""
+    name = path.relative_to(ROOT).as_posix()
+    example = re.fullmatch(r"docs/auto_examples/(plot_\w+|index)\.rst", name)
+    if example and example.group(1) != "index":
+        return (ROOT / "examples" / "gallery" / f"{example.group(1)}.py").exists()
+    return bool(example) or name == "docs/api/index.md"
+
+
+@EVERY_PAGE
+def test_links_of_a_page_lead_somewhere(page):
+    dead = []
+    for link in re.findall(r"\]\(((?!https?:|mailto:)[^)\s]+)\)", page.read_text("utf-8")):
+        path, _, anchor = link.partition("#")
+        target = (page.parent / path).resolve() if path else page
+        if not target.exists():
+            dead += [] if written_when_built(target) else [link]
+        elif anchor and target.suffix == ".md" and anchor not in headings(target):
+            dead.append(link)
+    assert dead == []
+
+
+def test_every_error_and_warning_is_in_the_index():
+    classes = {
+        name: value
+        for name, value in vars(sk_momkd.exceptions).items()
+        if inspect.isclass(value) and value.__module__ == "sk_momkd.exceptions"
+    }
+    rows = dict(re.findall(r"^\| `(\w+)`.*? \| (.+ \| .+) \|$", ERRORS, re.MULTILINE))
+    assert sorted(rows) == sorted(classes)
+
+
+def test_every_page_of_the_site_is_in_a_table_of_contents():
+    trees = "\n".join(page.read_text("utf-8") for page in ROOT.glob("docs/**/*.md"))
+    entries = set(re.findall(r"^[\w/*]+$", trees, re.MULTILINE))
+    pages = [*ROOT.glob("docs/*.md"), *ROOT.glob("docs/guide/*.md")]
+    names = {page.relative_to(ROOT / "docs").with_suffix("").as_posix() for page in pages}
+    missing = {n for n in names if not any(matching([n, n.split("/")[-1]], e) for e in entries)}
+    assert missing == {"index"}
