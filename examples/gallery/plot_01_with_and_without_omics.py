@@ -22,8 +22,8 @@ paths = simulate_cohort(
     random_state=0,
 )
 bags, y, omics, _ = load_cohort(*paths, label="subtype", positive="aggressive")
-clf = MoMKDClassifier.preset("small", hidden_dim=32, learning_rate=3e-3, random_state=0)
-answer = compare_omics(clf, bags, y, omics, cv=4, within_class=True, n_bootstrap=500)
+clf = MoMKDClassifier.preset("small", max_epochs=12, learning_rate=3e-3, random_state=0)
+answer = compare_omics(clf, bags, y, omics, cv=3, within_class=True, n_bootstrap=500)
 print(answer.verdict)
 
 folds = answer.folds.pivot(index="fold", columns="method", values="auroc")

@@ -25,7 +25,7 @@ there = simulate_cohort(mkdtemp(), prefix="EXT", stain_shift=0.5, random_state=1
 bags, y, omics, _ = load_cohort(*here, label="subtype", positive="aggressive")
 bags2, y2, _, _ = load_cohort(there.table, there.features, label="subtype", positive="aggressive")
 
-clf = MoMKDClassifier.preset("small", hidden_dim=32, learning_rate=3e-3, random_state=0)
+clf = MoMKDClassifier.preset("small", max_epochs=12, learning_rate=3e-3, random_state=0)
 own = evaluate(clf, bags, y, omics=omics, cv=3, keep_models=True)
 other = evaluate_external(own, bags2, y2)
 print(other)

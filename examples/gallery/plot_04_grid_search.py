@@ -21,7 +21,7 @@ from sk_momkd import (
 paths = simulate_cohort(mkdtemp(), n_patients=60, n_patches=12, n_features=16, random_state=0)
 bags, y, omics, _ = load_cohort(*paths, label="subtype", positive="aggressive")
 
-clf = MoMKDClassifier.preset("small", hidden_dim=32, learning_rate=3e-3, random_state=0)
+clf = MoMKDClassifier.preset("small", max_epochs=12, learning_rate=3e-3, random_state=0)
 grid = GridSearchCV(
     clf,
     {"n_components": [2, 8], "alpha_omics": [0.0, 0.05]},

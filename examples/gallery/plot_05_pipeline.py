@@ -23,7 +23,7 @@ bags = sk.BagSequence(  # as if tissue detection had let some glass through
     for i, b in enumerate(bags)
 )
 
-clf = sk.MoMKDClassifier.preset("small", hidden_dim=32, learning_rate=3e-3, random_state=0)
+clf = sk.MoMKDClassifier.preset("small", max_epochs=12, learning_rate=3e-3, random_state=0)
 scale = sk.InstanceTransformer(StandardScaler())
 pipe = make_pipeline(sk.InstanceFilter(sk.BackgroundDetector()), scale, clf)
 print(sk.evaluate(pipe, bags, y, omics=omics, cv=3))

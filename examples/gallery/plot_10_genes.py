@@ -20,7 +20,7 @@ paths = simulate_cohort(
     random_state=0,
 )
 bags, y, omics, _ = load_cohort(*paths, label="subtype", positive="aggressive")
-clf = MoMKDClassifier.preset("small", hidden_dim=32, learning_rate=3e-3, random_state=0)
+clf = MoMKDClassifier.preset("small", max_epochs=12, learning_rate=3e-3, random_state=0)
 clf.fit(bags, y, omics=omics)
 print(omics.var_names[omics.var["signature"]].to_list())  # the genes that were planted
 
