@@ -64,7 +64,8 @@ def page_of(name: str) -> str:
 
 def summary_of(name: str) -> str:
     """First line of the docstring of a public name."""
-    return inspect.getdoc(getattr(sk_momkd, name)).splitlines()[0]
+    first = inspect.getdoc(getattr(sk_momkd, name)).splitlines()[0]
+    return re.sub(r":\w+:(?=`)", "", first)
 
 
 def index() -> str:
