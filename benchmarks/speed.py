@@ -55,6 +55,7 @@ class Textbook(nn.Module):
 
     def __init__(self, dim: int) -> None:
         super().__init__()
+        self.backend = "torch"  # `MoMKD` asks for it: no compiled loops, as in the encoder
         self.gat1 = GATv2Conv(N_FEATURES, dim // 2, heads=2, dropout=0.5)
         self.gat2 = GATv2Conv(dim, dim // 2, heads=2, dropout=0.5)
         self.residual = nn.Linear(N_FEATURES, dim)
