@@ -1,14 +1,14 @@
 """Does omics help networks by soft labels? `lambda_teacher="auto"` on real cohorts.
 
     python benchmarks/network_students.py --data DATA [--cohorts ...] [--seeds 31 32 33]
-                                          [--patches 64] [--predictions FILE]
+                                          [--patches 64] [--unscaled] [--predictions FILE]
     python benchmarks/network_students.py --data DATA --develop
 
 `DATA` (or the environment variable SK_MOMKD_DATA) holds the folders `tcga_brca` and `tcga_blca`.
 Five folds by site per split seed, `MoMKDClassifier.preset("small")`. Arms: without omics; with it
 and `lambda_teacher="auto"`; with the weight that was chosen, omics permuted within each class; and
 with that weight, pooled slides in place of omics (self-distillation). Slides have at most so many
-patches, drawn once. Then simulated cohorts where nothing can be gained. Predictions of patients go
+patches, drawn once; features are z-scores of the training patches, or with `--unscaled` as stored. Then simulated cohorts where nothing can be gained. Predictions of patients go
 to FILE, from which a stopped run goes on. `--develop` compares weights in folds within the training
 part of one split that is not among these.
 """
@@ -41,6 +41,7 @@ from privileged_students import (
     permuted,
     student,
 )
+from real_cohorts import scale_patches
 
 from sk_momkd import Bag, BagPooling, BagSequence, MoMKDClassifier, read_bags
 
@@ -111,12 +112,21 @@ def arms_of(training: Cohort, y: Any, test: Cohort, seed: int) -> pd.DataFrame:
     return found.assign(weight=clf.lambda_teacher_, **seconds)
 
 
-def one_fold(cohort: Cohort, label: str, seed: int, fold: int) -> pd.DataFrame:
+def scaled(training: Cohort, test: Cohort) -> tuple[Cohort, Cohort]:
+    """Features as z-scores over the training patches, clipped at six standard deviations."""
+    scale = scale_patches().fit(training.bags)
+    first, second = (one._replace(bags=scale.transform(one.bags)) for one in (training, test))
+    return first, second
+
+
+def one_fold(cohort: Cohort, label: str, seed: int, fold: int, *, unscaled: bool) -> pd.DataFrame:
     """A row per test patient."""
     start, cohort = time.process_time(), cohort.labelled(label)
     y = cohort.table[label].to_numpy().astype(int)
     train, held = folds(cohort, y, seed)[fold]
-    found = arms_of(cohort.at(train), y[train], cohort.at(held), seed)
+    parts = cohort.at(train), cohort.at(held)
+    training, test = parts if unscaled else scaled(*parts)
+    found = arms_of(training, y[train], test, seed)
     return found.assign(y=y[held], seconds=time.process_time() - start).reset_index()
 
 
@@ -170,7 +180,8 @@ def run(options: argparse.Namespace) -> None:
         for fold, label in product(range(5), TASKS[name]):
             job = dict(zip(key, ("real", name, label, seed, fold), strict=True))
             if tuple(job.values()) not in done:
-                append(path, one_fold(cohorts[name], label, seed, fold), job)
+                found = one_fold(cohorts[name], label, seed, fold, unscaled=options.unscaled)
+                append(path, found, job)
     for seed, (kind, what) in product(options.nulls, NULLS.items()):
         job = dict(zip(key, (kind, "simulated", "subtype", seed, 0), strict=True))
         if tuple(job.values()) not in done:
@@ -196,11 +207,11 @@ def develop(options: argparse.Namespace) -> None:
             cohort, y = cohort.at(outer), y[outer]
             splitter = StratifiedGroupKFold(3, shuffle=True, random_state=SEED_OF_DEVELOPMENT)
             train, held = list(splitter.split(y, y, cohort.table["site"]))[fold]
+            training, test = scaled(cohort.at(train), cohort.at(held))
             row = {"cohort": name, "label": label, "fold": fold}
             for weight, value in WEIGHTS_OF_DEVELOPMENT.items():
-                training = cohort.at(train)
                 clf = fit(training, y[train], training.omics, lambda_teacher=value)
-                proba = clf.predict_proba(cohort.at(held).bags)[:, 1]
+                proba = clf.predict_proba(test.bags)[:, 1]
                 row[weight] = round(roc_auc_score(y[held], proba), 4)
                 row["chosen"] = clf.lambda_teacher_
             rows.append(row)
@@ -249,6 +260,7 @@ if __name__ == "__main__":
     parser.add_argument("--nulls", nargs="*", type=int, default=[])
     parser.add_argument("--patches", type=int, default=64)
     parser.add_argument("--predictions", type=Path, default=default)
+    parser.add_argument("--unscaled", action="store_true", help="features as stored")
     parser.add_argument("--develop", action="store_true")
     parser.add_argument("--write", action="store_true", help="the page alone")
     options = parser.parse_args()

@@ -10,7 +10,8 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.stats import norm
 
-from ..data.omics import OmicsTable
+from ..data.omics import OmicsTable, as_omics
+from ..preprocessing.bag_pooling import BagPooling
 from .comparison import Method, difference_table, evaluate_methods, joint_note, stack_tables
 from .result_tables import TableResult
 from .results import Evaluation, two_aurocs
@@ -19,6 +20,7 @@ from .small_samples import is_small, student_quantile
 from .statistics import Bootstrap
 from .study import Study, as_study, make_plan, permutation_generator
 
+SELF = "self-distillation"
 GAIN, UNSPECIFIC, HARM, NO_GAIN = "gain", "unspecific", "harm", "no gain shown"
 _POWER = 0.8  # probability with which a stated gain would be found
 
@@ -99,6 +101,7 @@ def compare_omics(
     omics: Any,
     *,
     within_class: bool = False,
+    self_distillation: bool = False,
     cv: Any = 5,
     groups: Any = None,
     n_repeats: int = 1,
@@ -124,6 +127,10 @@ def compare_omics(
     within_class : bool, default=False
         Permute omics among patients of the same label. The permuted omics then still agrees with
         the label, and only what is particular to the patient is lost: the stricter test.
+    self_distillation : bool, default=False
+        Train a fourth time, with the pooled patches of each patient's slides (mean and standard
+        deviation) in the place of its omics. A gain that this gives, too, comes from the change of
+        training, and not from what omics knows beyond the slide.
     cv : int, splitter, or list of (train, test), default=5
         An int is the number of folds of `PatientStratifiedKFold`. Given splits hold positions in
         `bags`.
@@ -167,6 +174,10 @@ def compare_omics(
 
     Notes
     -----
+    With `self_distillation`, the table has a fourth row, and the verdict of a gain says whether its
+    cause is what omics knows beyond the slide. Each training chooses its own weight where
+    `lambda_teacher` or `weight` is "auto".
+
     The outcome is a gain if, for the mean AUROC within folds, the intervals of both ``with -
     without`` and ``with - permuted`` are above zero. If permuted omics gives the same gain, the
     gain comes from training (more losses, other gradients), not from biology. No patient keeps its
@@ -200,12 +211,15 @@ def compare_omics(
         "without": Method(estimator, [None] * n_repeats),
         "permuted": Method(estimator, permuted),
     }
+    pairs = [("with", "without"), ("with", "permuted"), ("permuted", "without")]
+    if self_distillation:
+        methods[SELF] = Method(estimator, [pooled_slides(study)] * n_repeats)
+        pairs.append(("with", SELF))
     name = estimator_name(estimator)
     options = {"verbose": verbose, "store": store, "n_jobs": n_jobs, "error_score": error_score}
     evaluations = evaluate_methods(
         study, methods, plan, bootstrap, call="compare_omics", of=name, **options
     )
-    pairs = [("with", "without"), ("with", "permuted"), ("permuted", "without")]
     named = {" - ".join(pair): pair for pair in pairs}
     differences = difference_table(study, evaluations, named, bootstrap)
     outcome = outcome_of(differences)
@@ -219,6 +233,30 @@ def compare_omics(
         _verdict(outcome, differences, evaluations, confidence_level),
         evaluations,
     )
+
+
+def pooled_slides(study: Study) -> OmicsTable:
+    """Mean and standard deviation of the patches of each patient with omics, as its omics.
+
+    Parameters
+    ----------
+    study : Study
+        A study with omics.
+
+    Returns
+    -------
+    OmicsTable
+        The ids of the patients that have omics and bags.
+    """
+    if study.omics is None:
+        raise ValueError("compare_omics needs omics to train with, got None.")
+    row_of_bag = study.omics.match(study.bags)
+    paired = np.flatnonzero(row_of_bag >= 0)
+    pooling = BagPooling("mean+std")
+    pooled = pd.DataFrame(pooling.fit_transform(study.bags[paired]))
+    pooled.columns = pooling.get_feature_names_out()
+    ids = np.asarray(study.omics.ids)[row_of_bag[paired]]
+    return as_omics(pooled.groupby(ids, sort=False).mean())
 
 
 def permute_omics(
@@ -292,6 +330,8 @@ def _verdict(
     notes: list[str] = []
     if outcome == NO_GAIN:
         notes.append(_power_note(differences, evaluations["without"], confidence_level))
+    if outcome == GAIN and f"with - {SELF}" in differences.index:
+        notes.append(_cause(differences, confidence_level))
     row = differences.loc["with - without"]
     if outcome == GAIN and row.get("fold_low_sites", 1) <= 0:
         notes.append("When whole sites are drawn, the interval includes 0.")
@@ -300,6 +340,20 @@ def _verdict(
             "One seed: the interval does not contain the randomness of training; use n_repeats."
         )
     return " ".join(part for part in [text, *notes] if part)
+
+
+def _cause(differences: pd.DataFrame, confidence_level: float) -> str:
+    """Whether slides in the place of omics help as much."""
+    gap = _format_difference(differences, SELF, confidence_level)
+    if differences.loc[f"with - {SELF}", "fold_low"] > 0:
+        return (
+            f"The cause is what omics knows beyond the slide: AUROC {gap} against slides in the "
+            "place of omics (self-distillation)."
+        )
+    return (
+        f"The cause is open: AUROC {gap} against slides in the place of omics "
+        "(self-distillation), so the gain may come from the change of training."
+    )
 
 
 def _format_difference(differences: pd.DataFrame, other: str, confidence_level: float) -> str:

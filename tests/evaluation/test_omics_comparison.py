@@ -11,11 +11,13 @@ from sklearn.exceptions import FitFailedWarning
 
 from sk_momkd import align_omics
 from sk_momkd.evaluation.omics_comparison import (
+    _cause,
     _power_note,
     compare_omics,
     cyclic_permutation,
     outcome_of,
     permute_omics,
+    pooled_slides,
 )
 from sk_momkd.evaluation.study import as_study
 from sk_momkd.exceptions import OmicsError
@@ -191,3 +193,28 @@ def test_fold_with_too_few_paired_patients_is_named_and_left_out():
         compare_omics(NeedsPairs(), bags, y, omics, error_score="raise", **few)
     assert "fold 0 (repeat 0)" in caught.value.__notes__[0]
     assert caught.value.__notes__[1] == "This was method 'with'."
+
+
+def test_self_distillation_gives_the_pooled_slides_of_the_patients_with_omics():
+    bags, y = make_bags(12)
+    study = as_study(bags, y, omics=make_omics(y).iloc[:8])
+    table = pooled_slides(study)
+    assert table.ids.tolist() == [f"P{i:02d}" for i in range(8)]
+    assert table.rows(np.array([3])).to_numpy()[0, :6] == pytest.approx(
+        bags[3].load().features.mean(axis=0), rel=1e-5
+    )
+
+
+def test_self_distillation_is_a_fourth_row_and_the_cause_is_open_where_slides_help_as_much():
+    bags, y = make_bags(40)  # their first feature follows the label
+    known = (OmicsDependent(), bags, y, make_omics(y))
+    result = compare_omics(*known, self_distillation=True, cv=2, n_bootstrap=100)
+    assert result.summary.index.tolist() == ["with", "without", "permuted", "self-distillation"]
+    assert "with - self-distillation" in result.differences.index
+    assert "The cause is open" in result.verdict
+
+
+def test_cause_is_omics_where_slides_in_its_place_help_less():
+    row = {"fold_auroc": 0.03, "fold_low": 0.01, "fold_high": 0.05}
+    table = pd.DataFrame.from_dict({"with - self-distillation": row}, orient="index")
+    assert "what omics knows beyond the slide: AUROC +0.030" in _cause(table, 0.95)
