@@ -8,9 +8,10 @@
 Five folds by site per split seed, `MoMKDClassifier.preset("small")`. Arms: without omics; with it
 and `lambda_teacher="auto"`; with the weight that was chosen, omics permuted within each class; and
 with that weight, pooled slides in place of omics (self-distillation). Slides have at most so many
-patches, drawn once; features are z-scores of the training patches, or with `--unscaled` as stored. Then simulated cohorts where nothing can be gained. Predictions of patients go
-to FILE, from which a stopped run goes on. `--develop` compares weights in folds within the training
-part of one split that is not among these.
+patches, drawn once; features are z-scores of the training patches, or as stored (`--unscaled`).
+Then simulated cohorts where nothing can be gained. Predictions of patients go to FILE, from which a
+stopped run goes on; `--write` makes table and page of it. `--develop` compares weights in folds
+within the training part of one split that is not among these.
 """
 
 from __future__ import annotations
