@@ -367,7 +367,10 @@ def _format_difference(differences: pd.DataFrame, other: str, confidence_level: 
 def _power_note(differences: pd.DataFrame, evaluation: Evaluation, confidence_level: float) -> str:
     """Gain that would be found, by the standard error that the interval itself rests on."""
     row = differences.loc["with - without"]
-    counts = np.bincount(evaluation.repeats[0].y, minlength=len(evaluation.classes))
+    known: dict[int, int] = {}  # of all repeats, since a fold that failed has no patients
+    for part in evaluation.repeats:
+        known |= dict(zip(part.patients.tolist(), part.y.tolist(), strict=True))
+    counts = np.bincount(list(known.values()), minlength=len(evaluation.classes))
     small = len(counts) == 2 and is_small(counts)
     counts = counts.tolist()
     half_of = student_quantile(counts, confidence_level) if small else _normal(confidence_level)

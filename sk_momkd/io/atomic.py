@@ -141,6 +141,11 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(new, ignore_errors=True)
 
 
+def moved_aside(path: Path) -> list[Path]:
+    """Folders beside `path` that a killed `atomic_folder` moved aside and did not remove."""
+    return sorted(path.parent.glob(f"{_PREFIX}*{_SUFFIX}-old")) if path.parent.is_dir() else []
+
+
 def _is_orphan(path: Path, age: float | None) -> bool:
     """Whether no process writes a part any more: a killed one has lost its lock."""
     try:

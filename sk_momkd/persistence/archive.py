@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ..exceptions import ModelFileError
-from ..io.atomic import atomic_folder, atomic_write
+from ..io.atomic import atomic_folder, atomic_write, moved_aside
 from ..io.local_files import LARGEST_ARRAY, describe_content
 from ..io.read_errors import PARSER_ERRORS
 from ..messages import first_few
@@ -171,6 +171,13 @@ def _regular(path: Path) -> os.stat_result:
     try:
         found = os.stat(path)
     except (FileNotFoundError, NotADirectoryError) as error:
+        aside = [folder for folder in moved_aside(path) if (folder / MANIFEST).exists()]
+        if aside:
+            raise ModelFileError(
+                f"{path} does not exist. A process was killed while it replaced a model in this "
+                f"folder: {first_few(aside)} is the model that was replaced. If it is the one that "
+                "is missing, rename it."
+            ) from error
         raise ModelFileError(f"{path} does not exist.") from error
     except (OSError, ValueError) as error:
         raise ModelFileError(f"{path} cannot be opened: {error}.") from error

@@ -164,13 +164,19 @@ def test_gain_that_would_be_found_follows_from_the_width_of_the_interval():
         {"fold_low": [-0.02], "fold_high": [0.034], "correlation": [0.973]},
         index=["with - without"],
     )
-    patients = SimpleNamespace(y=np.arange(200) % 2)
+    y = np.arange(200) % 2
+    patients = SimpleNamespace(patients=np.arange(200), y=y)
     evaluation = SimpleNamespace(repeats=[patients], classes=(0, 1))
     note = _power_note(differences, evaluation, 0.95)
     assert f"about {0.027 * (1.95996 + 0.84162) / 1.95996:.3f} to be found" in note  # 0.039
     wide = _power_note(differences.assign(fold_high=0.088), evaluation, 0.95)
     assert f"about {0.054 * (1.95996 + 0.84162) / 1.95996:.3f} to be found" in wide
     assert _power_note(differences, evaluation, 0.9) != note  # the same interval, said with less
+    # A fold of the first repeat failed: its patients are in the second, and are counted once.
+    few = SimpleNamespace(patients=np.arange(30), y=y[:30])
+    failed = SimpleNamespace(repeats=[few, patients], classes=(0, 1))
+    assert _power_note(differences, failed, 0.95) == note
+    assert _power_note(differences, SimpleNamespace(repeats=[few], classes=(0, 1)), 0.95) != note
 
 
 class NeedsPairs(OmicsDependent):

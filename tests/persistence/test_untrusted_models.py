@@ -434,6 +434,27 @@ def test_write_that_fails_leaves_the_old_model(tmp_path, monkeypatch):
     assert sorted(tmp_path.iterdir()) == paths
 
 
+def test_model_that_a_killed_process_moved_aside_is_named(tmp_path, monkeypatch):
+    path = save_model(BagPooling("max"), tmp_path / "model")
+    rename, calls = os.rename, []
+
+    def kill(*names):
+        calls.append(names)
+        if len(calls) == 2:  # the new model was to take the place of the old one
+            raise SystemExit
+        rename(*names)
+
+    monkeypatch.setattr("os.rename", kill)
+    with pytest.raises(SystemExit):
+        save_model(BagPooling("mean"), path, overwrite=True)
+    with pytest.raises(ModelFileError, match="was killed while it replaced a model") as raised:
+        load_model(path)
+    (aside,) = tmp_path.glob(".*-old")
+    assert repr(str(aside)) in str(raised.value)
+    rename(aside, path)
+    assert load_model(path).statistics == "max"
+
+
 def test_other_files_and_folders_are_never_replaced(tmp_path):
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "slides.csv").write_text("id")

@@ -90,7 +90,7 @@ class DecisionCurveDisplay:
         repeats = predictions_by_repeat(result)
         require_two_classes(result, "A decision curve")
         model = [net_benefit(p.y == 1, p.proba[:, 1], _THRESHOLDS) for p in repeats]
-        share = np.mean(repeats[0].y == 1)
+        share = np.mean([np.mean(p.y == 1) for p in repeats])  # a failed fold has no patients
         everyone = share - (1 - share) * _THRESHOLDS / (1 - _THRESHOLDS)
         chosen = np.unique(np.concatenate([p.thresholds for p in repeats]))
         benefit, note = np.mean(model, axis=0), positive_title(result)
