@@ -20,6 +20,8 @@ import argparse
 import csv
 import hashlib
 import os
+import resource
+import shutil
 import signal
 import sys
 import tempfile
@@ -79,17 +81,18 @@ def run_child(case: Case, folder: Path, result: Path, kill_after: float | None) 
 
 def _be_child(case: Case, folder: Path, result: Path) -> None:
     """Make the call, write what it ends with, and leave without the parent's clean-up."""
-    code = 0
+    code = 1
     try:
         warnings.simplefilter("ignore")
         ended = case.call(folder)
         part = result.with_suffix(".part.npz")
         np.savez(part, **ended)
         os.replace(part, result)
+        code = 0
     except BaseException:  # noqa: BLE001
         result.with_suffix(".error").write_text(traceback.format_exc())
-        code = 1
-    os._exit(code)
+    finally:
+        os._exit(code)
 
 
 def _wait(pid: int, seconds: float) -> None:
@@ -211,6 +214,71 @@ def ended_with(clf: Any, bags: Any) -> dict[str, np.ndarray]:
     return ended | {"proba": clf.predict_proba(bags), "prior": clf.sampled_prior_}
 
 
+def full_disk(folder: Path) -> None:
+    """In a child: no file can have more than 8 KiB, of which a checkpoint has more."""
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (8192, 8192))
+
+
+def read_only(folder: Path) -> None:
+    """In a child: the folder cannot be written; root gives up its rights for that."""
+    if os.geteuid() == 0:
+        os.setuid(65534)
+
+
+def half_written(folder: Path) -> None:
+    """In a child: a part is left over, and the newest checkpoint lacks its end."""
+    (folder / ".sk_momkd-left.part").write_bytes(b"half")
+    newest = max(folder.glob("*.safetensors"))
+    newest.write_bytes(newest.read_bytes()[:1000])
+
+
+def in_use(folder: Path) -> None:
+    """In a child: the folder is locked, as by another process."""
+    from filelock import FileLock
+
+    _HELD.append(FileLock(folder / "lock"))
+    _HELD[-1].acquire()
+
+
+_HELD: list[Any] = []
+FAULTS: dict[str, Callable[[Path], None]] = {
+    "full disk": full_disk,
+    "read-only folder": read_only,
+    "half-written files": half_written,
+    "folder in use": in_use,
+}
+
+
+def faults(case: Case) -> Iterator[tuple[str, str]]:
+    """Stop a fit, go on under each fault and then without; name and outcome of both."""
+    for name, fault in FAULTS.items():
+        with tempfile.TemporaryDirectory() as place:
+            base, run = Path(place), Path(place) / "run"
+            base.chmod(0o777)  # results are written, by whoever the child is
+            run_child(case, base / "reference", base / "reference.npz", None)
+            while len(list(run.glob("*.epoch*"))) < 2:  # stopped with two checkpoints
+                shutil.rmtree(run, ignore_errors=True)
+                run_child(case, run, base / "result.npz", np.random.default_rng().uniform(0, 1))
+            before = whole_files(run)
+
+            def call(folder: Path, fault: Callable[[Path], None] = fault) -> Any:
+                fault(folder)
+                return case.call(folder)
+
+            code = run_child(Case("fault", name, call), run, base / "faulty.npz", None)
+            said = "went on"
+            if code:
+                error = base / "faulty.error"
+                text = error.read_text().strip().splitlines()[-1] if error.exists() else str(code)
+                said = text.split(":")[0] + (
+                    ", all files kept" if whole_files(run) == before else ", FILES LOST"
+                )
+            run_child(case, run, base / "result.npz", None)
+            same = _same(base / "reference.npz", base / "result.npz")
+            yield name, f"{said}; then {'identical' if same else 'different'}"
+
+
 def written(table: Path | None) -> Callable[[list[Any]], None]:
     """A function that appends a row to the table, and shows it."""
     if table is not None and not table.exists():
@@ -261,6 +329,8 @@ def main() -> None:
     write = written(options.write)
     load_everything()
     counts = kill_all(fit_cases(), options.fits, write, seed=options.seed)
+    for name, outcome in faults(fit_cases(max_epochs=40)[0]):
+        write(["fault", name, "", "", "", "", outcome])
     sys.stdout.write(f"kills in fits: {counts}\n")
 
 
