@@ -345,7 +345,7 @@ def _verdict(
 def _cause(differences: pd.DataFrame, confidence_level: float) -> str:
     """Whether slides in the place of omics help as much."""
     gap = _format_difference(differences, SELF, confidence_level)
-    if differences.loc[f"with - {SELF}", "fold_low"] > 0:
+    if differences.loc[f"with - {SELF}"]["fold_low"] > 0:
         return (
             f"The cause is what omics knows beyond the slide: AUROC {gap} against slides in the "
             "place of omics (self-distillation)."
