@@ -34,7 +34,7 @@ from ..training.random_generators import RandomGenerators
 from .bag_weights import check_class_weight, loss_weights
 from .checkpoint import fit_identity, with_checkpoints
 from .decision_threshold import DecisionThreshold, check_threshold
-from .fit_tasks import CallbackSupportMixin, FitTasks, fit_tasks, with_callbacks
+from .fit_tasks import CallbackSupportMixin, FitTasks, callbacks_torn_down, fit_tasks
 from .fitted_state import FittedStateMixin
 from .parameters import (
     AS_TRAINED,
@@ -288,7 +288,6 @@ class BaseMILClassifier(
         named = {k: v for k, v in cls._presets[name].items() if k.split("__")[0] not in overrides}
         return cls().set_params(**(named | overrides))
 
-    @with_callbacks
     def fit(
         self, X: Any, y: Any, *, omics: Any = None, groups: Any = None, sample_weight: Any = None
     ) -> Self:
@@ -325,7 +324,7 @@ class BaseMILClassifier(
         TypeError
             If omics is given to a classifier that learns from histology alone.
         """
-        with self._restored_if_interrupted():
+        with callbacks_torn_down(self), self._restored_if_interrupted(), earlier_fit(self):
             return self._fit(X, y, omics, groups, sample_weight)
 
     @abstractmethod
@@ -337,11 +336,6 @@ class BaseMILClassifier(
         return []
 
     def _fit(self, X: Any, y: Any, omics: Any, groups: Any, sample_weight: Any) -> Self:
-        """What `fit` of every classifier does."""
-        with earlier_fit(self):
-            return self._fit_networks(X, y, omics, groups, sample_weight)
-
-    def _fit_networks(self, X: Any, y: Any, omics: Any, groups: Any, sample_weight: Any) -> Self:
         """The steps of a fit; of a warm start, ``self._earlier`` is the earlier one."""
         cohort, generators = self._validate(X, y, groups, sample_weight)
         training, validation = self._split(cohort, generators)

@@ -6,7 +6,8 @@ epoch. After an epoch callbacks may predict with the network as it is, and stop 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from .. import training as engine
@@ -28,6 +29,23 @@ except ImportError:  # before 1.9
     def with_callbacks(method: Callable[..., Any]) -> Callable[..., Any]:
         """Leave the method as it is."""
         return method
+
+
+@contextmanager
+def callbacks_torn_down(estimator: Any) -> Iterator[None]:
+    """Tear the callbacks down at the end, however it comes.
+
+    `with_callbacks` around `fit` would do so too, but warnings would name its line as the user's.
+    """
+    try:
+        yield
+    finally:
+        _tear_down(estimator)
+
+
+@with_callbacks
+def _tear_down(estimator: Any) -> None:
+    """Nothing itself; what follows is the decorator's."""
 
 
 class FitTasks:

@@ -89,7 +89,7 @@ def test_read_code_in_a_torch_file_is_refused_without_bad_advice(tmp_path):
 def test_declared_torch_runs_no_code_of_a_file_and_every_call_asks_for_weights_alone():
     """Before 2.10, weights_only=True could be made to run code (CVE-2025-32434, CVE-2026-24747)."""
     root = Path(sk_momkd.__file__).parents[1]
-    (declared,) = re.findall(r'"torch>=([\d.]+)"', (root / "pyproject.toml").read_text())
+    (declared,) = re.findall(r'"torch>=([\d.]+)[,"]', (root / "pyproject.toml").read_text())
     assert tuple(map(int, declared.split("."))) >= (2, 10)
     calls = 0
     for path in (root / "sk_momkd").rglob("*.py"):

@@ -51,7 +51,7 @@ def batch_of_three():
 
 
 def total(module, batch):
-    terms = momkd_terms(forward(module, batch, training=True), batch.y, lambda_teacher=0.5)
+    terms = momkd_terms(forward(module, batch, training=True), batch.y)
     return weighted_total(terms, WEIGHTS)
 
 
