@@ -324,7 +324,7 @@ class BaseMILClassifier(
         TypeError
             If omics is given to a classifier that learns from histology alone.
         """
-        with callbacks_torn_down(self), self._restored_if_interrupted(), earlier_fit(self):
+        with callbacks_torn_down(self), self._restored_if_interrupted():
             return self._fit(X, y, omics, groups, sample_weight)
 
     @abstractmethod
@@ -336,6 +336,11 @@ class BaseMILClassifier(
         return []
 
     def _fit(self, X: Any, y: Any, omics: Any, groups: Any, sample_weight: Any) -> Self:
+        """What `fit` of every classifier does."""
+        with earlier_fit(self):
+            return self._fit_networks(X, y, omics, groups, sample_weight)
+
+    def _fit_networks(self, X: Any, y: Any, omics: Any, groups: Any, sample_weight: Any) -> Self:
         """The steps of a fit; of a warm start, ``self._earlier`` is the earlier one."""
         cohort, generators = self._validate(X, y, groups, sample_weight)
         training, validation = self._split(cohort, generators)
