@@ -24,8 +24,8 @@ for name, classifier in all_estimators("classifier"):
 table = compare(methods, bags, y, omics=omics, cv=2, n_bootstrap=200)
 print(table.differences.round(2))
 
-found = table.summary.loc[(slice(None), "fold_auroc"), :].droplevel(1)[::-1]
-widths = [found["value"] - found["low"], found["high"] - found["value"]]
-plt.errorbar(found["value"], found.index, xerr=widths, fmt="o", capsize=3)
-plt.xlabel("AUROC within folds, 95 % interval")
+found = table.summary[::-1]
+widths = [found["auroc"] - found["low"], found["high"] - found["auroc"]]
+plt.errorbar(found["auroc"], found.index, xerr=widths, fmt="o", capsize=3)
+plt.xlabel("AUROC, 95 % interval")
 plt.tight_layout()
