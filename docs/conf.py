@@ -67,6 +67,7 @@ sphinx_gallery_conf = {
     "copyfile_regex": "",
     "download_all_examples": False,
     "show_signature": False,
+    "capture_repr": (),
     "remove_config_comments": True,
     "reset_modules": (),
     "min_reported_time": 1,
