@@ -31,7 +31,8 @@ def one_seed(seed):
             "without omics": demo.fit(bags, y, None, seed),
             "with omics": demo.fit(bags, y, omics, seed),
         }
-        return demo.second_hospital(models, second)["AUROC"]
+        others = load_cohort(second.table, second.features, **demo.SIMULATED)
+        return demo.second_hospital(models, others.bags, others.y)[1]["AUROC"]
 
 
 def main():

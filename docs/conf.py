@@ -70,7 +70,7 @@ sphinx_gallery_conf = {
     "capture_repr": (),
     "remove_config_comments": True,
     "reset_modules": (),
-    "min_reported_time": 1,
+    "write_computation_times": False,
 }
 
 

@@ -64,13 +64,12 @@ def fit(bags, y, omics, random_state=0):
     return make_model(random_state).fit(bags, y, **known)
 
 
-def second_hospital(models, paths):
-    """AUROC of each model on the second cohort, from histology alone."""
-    bags, y, _, _ = load_cohort(paths.table, paths.features, **SIMULATED)
+def second_hospital(models, bags, y):
+    """Results of each model on the second cohort, from histology alone, and their AUROC."""
     results = {name: evaluate_external(model, bags, y) for name, model in models.items()}
     columns = ["ensemble", "ensemble_low", "ensemble_high"]
     rows = {name: result.summary.loc["auroc", columns] for name, result in results.items()}
-    return pd.DataFrame(rows).T.set_axis(["AUROC", "low", "high"], axis=1).astype(float)
+    return results, pd.DataFrame(rows).T.set_axis(["AUROC", "low", "high"], axis=1).astype(float)
 
 
 def columns_of(options):
@@ -109,15 +108,18 @@ def main(options):
     models = {"without omics": fit(bags, y, None)}
     if omics is not None:
         models["with omics"] = fit(bags, y, omics)
+    shown = answer
     if second is not None:
-        table = second_hospital(models, second)
+        bags, y, _, join = load_cohort(second.table, second.features, **SIMULATED)
+        results, table = second_hospital(models, bags, y)
         print("Second hospital, predicted from histology alone:")
         print(table.round(3).to_string(), end="\n\n")
         table.round(3).to_csv(out / "second_hospital.csv")
+        shown = results["with omics"]
 
     final = list(models.values())[-1]
     kept = save_model(final, out / "model.zip", overwrite=True)
-    page = report(answer, out / "report.html", bags=bags, y=y, join=join, model=final)
+    page = report(shown, out / "report.html", bags=bags, y=y, join=join, model=final)
     print(f"Saved {kept}, {page} and the tables in {out}/.")
 
 
