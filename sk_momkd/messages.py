@@ -1,14 +1,40 @@
-"""How error messages and reports list names."""
+"""How messages list names, and which line a warning names."""
 
 from __future__ import annotations
 
 import re
+import sys
+import warnings
 from collections import Counter
 from collections.abc import Hashable, Iterable
 from importlib.metadata import PackageNotFoundError, requires
+from types import FrameType
 from typing import Any
 
 _NAME = re.compile(r"[\w.-]+")
+# Packages whose lines are not the user's.
+_BETWEEN = frozenset({"sk_momkd", "sklearn", "joblib", "skorch", "contextlib", "functools"})
+
+
+def warn(message: str, category: type[Warning] = UserWarning) -> None:
+    """Warn with the line of the user's that led here, however deep the call is.
+
+    Examples
+    --------
+    >>> import warnings
+    >>> with warnings.catch_warnings(record=True, action="always") as caught:
+    ...     warn("2 slides have no label.")
+    >>> str(caught[0].message)
+    '2 slides have no label.'
+    """
+    level, frame = 1, sys._getframe()
+    while frame.f_back is not None and _package(frame) in _BETWEEN:
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, category, stacklevel=level)
+
+
+def _package(frame: FrameType) -> str:
+    return str(frame.f_globals.get("__name__", "")).partition(".")[0]
 
 
 def first_few(names: Iterable[Any], n: int = 3) -> str:

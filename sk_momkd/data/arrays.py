@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -10,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..exceptions import BagError, EmptyInstancesWarning, FeatureTypeWarning
+from ..messages import warn
 
 _WIDE = 8  # features; an instance of fewer may be zero by chance
 
@@ -123,10 +123,9 @@ def _refuse_bit_patterns(features: NDArray, name: str) -> None:
             )
         unsure = unsure or found
     if unsure:
-        warnings.warn(
+        warn(
             f"{unsure} They are taken for numbers. If they are, store them as floats.",
             FeatureTypeWarning,
-            stacklevel=3,
         )
 
 
@@ -184,12 +183,11 @@ def report_empty(empty: NDArray, shape: tuple[int, int], name: str, fill: float 
             "allow_constant=True."
         )
     if len(empty) and width >= _WIDE:
-        warnings.warn(
+        warn(
             f"{name}: {len(empty)} of {n} instances ({len(empty) / n:.1%}) have no feature but "
             f"{fill:g}, the first is instance {empty[0]}. A part of the file may never have been "
             "written; if it is meant so, allow_constant=True.",
             EmptyInstancesWarning,
-            stacklevel=2,
         )
 
 

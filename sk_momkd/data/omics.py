@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import sys
-import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeGuard
@@ -17,7 +16,7 @@ from pandas.api.types import is_numeric_dtype
 from scipy import sparse
 
 from ..exceptions import CohortWarning, OmicsError, PairingWarning
-from ..messages import first_few, repeated
+from ..messages import first_few, repeated, warn
 from .arrays import to_numpy
 from .ids import (
     column_of_ids,
@@ -370,12 +369,11 @@ def warn_of_excel(names: Iterable[Any]) -> None:
     """Warn of genes that Excel has turned into dates and rounded numbers."""
     changed = [name for name in map(str, names) if _OF_EXCEL.fullmatch(name)]
     if changed:
-        warnings.warn(
+        warn(
             f"{len(changed)} genes are called as dates or rounded numbers: {first_few(changed)}. "
             "Excel makes them of names such as MARCH1 and 2310009E13, and two genes may have "
             "become one: take the names from where the table was made.",
             CohortWarning,
-            stacklevel=4,
         )
 
 
@@ -385,11 +383,10 @@ def genes_only(names: Iterable[str]) -> NDArray:
     genes = np.array([not _NO_GENE.fullmatch(name) for name in names], dtype=bool)
     if not genes.all():
         dropped = [name for name, is_gene in zip(names, genes, strict=True) if not is_gene]
-        warnings.warn(
+        warn(
             f"{len(dropped)} columns of omics are no genes and are left out: "
             f"{first_few(dropped, 8)}.",
             CohortWarning,
-            stacklevel=3,
         )
     return genes
 
@@ -583,10 +580,9 @@ def join_omics(omics: Any, bags: BagSequence) -> tuple[OmicsTable, NDArray]:
             "from all bags of the cohort: it is joined by id and never sliced."
         )
     if 2 * len(lacking) > len(bags):
-        warnings.warn(
+        warn(
             f"Only {len(bags) - len(lacking)} of {len(bags)} bags have omics; the first without "
             f"is {bags.name(lacking[0])}. Check that both sides use the same ids.",
             PairingWarning,
-            stacklevel=2,
         )
     return table, rows

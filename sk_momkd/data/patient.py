@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -14,7 +13,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_consistent_length
 
 from ..exceptions import BagError, CohortError, CohortWarning, LeakageError
-from ..messages import first_few
+from ..messages import first_few, warn
 from .arrays import BagArrays, check_n_features
 from .bag import Bag, BagInfo
 from .bag_order import in_bag_order
@@ -70,13 +69,12 @@ def warn_of_samples(patient_ids: Iterable[Any]) -> None:
         return
     several = {patient: own for patient, own in samples.items() if len(own) > 1}
     first = next(iter((several or samples).values()))
-    warnings.warn(
+    warn(
         f"{sum(map(len, samples.values()))} patient ids are barcodes of TCGA samples, not of "
         f"patients: {first_few(first)}. {len(several)} patients have several, which splits would "
         "separate: their slides would be in training and in test. Cut the ids to 12 characters, or "
         "use load_cohort(..., barcodes='tcga').",
         CohortWarning,
-        stacklevel=4,
     )
 
 

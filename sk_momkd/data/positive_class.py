@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-import warnings
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from itertools import takewhile
 from typing import Any
+
+from ..messages import warn
 
 _POSITIVE = (
     "+ pos positive high hi yes true present with mut mutant mutated mutation altered amplified "
@@ -29,7 +30,7 @@ _DASHES = "\N{MINUS SIGN}\N{EN DASH}"
 _WORD = re.compile(rf"[^\W_]+|[+\-{_DASHES}](?![^\W_])")
 
 
-def positive_class(classes: Sequence[Any], pos_label: Any = None, *, stacklevel: int = 2) -> Any:
+def positive_class(classes: Sequence[Any], pos_label: Any = None) -> Any:
     """Positive one of two classes: `pos_label`, or by default the class that sorts last.
 
     Every classifier, evaluation and test of this package asks here.
@@ -39,8 +40,6 @@ def positive_class(classes: Sequence[Any], pos_label: Any = None, *, stacklevel:
     classes : sequence of at least two labels
         In sorted order.
     pos_label : label, optional
-    stacklevel : int, default=2
-        Of the warning; 2 is the caller of this function.
 
     Returns
     -------
@@ -76,12 +75,11 @@ def positive_class(classes: Sequence[Any], pos_label: Any = None, *, stacklevel:
     if pos_label is None:
         if means_the_first(*classes):
             first, last = classes
-            warnings.warn(
+            warn(
                 f"The classes are {first!r} and {last!r}. Without pos_label, {last!r} is the "
                 f"positive class because it sorts last. If {first!r} is meant, pass "
                 f"pos_label={first!r}; pos_label={last!r} keeps this choice without a warning.",
                 UserWarning,
-                stacklevel=stacklevel,
             )
         return classes[1]
     if pos_label not in classes:

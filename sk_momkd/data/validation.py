@@ -163,6 +163,6 @@ def encode_labels(estimator: BaseEstimator, y: Any, bags: BagSequence) -> Encode
     classes = encoder.classes_
     if len(classes) < 2:
         raise ValueError(f"{name} needs at least two classes in y; got one class, {classes[0]!r}.")
-    pos_label = positive_class(classes.tolist(), estimator.pos_label, stacklevel=7)
+    pos_label = positive_class(classes.tolist(), estimator.pos_label)
     number = np.argsort(network_order(classes, pos_label))
     return EncodedLabels(classes, pos_label, number[encoder.transform(y)])

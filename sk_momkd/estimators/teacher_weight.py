@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -16,6 +15,7 @@ from sklearn.utils import _safe_indexing
 
 from ..data.omics import OmicsTable
 from ..exceptions import PairingWarning, TeacherError
+from ..messages import warn
 from ..preprocessing.bag_pooling import BagPooling
 from .cross_fitted_teacher import CrossFittedTeacher, cross_fit
 from .soft_targets import at_class_shares, fit_last, last_step, mixed_targets, steps_before_last
@@ -170,10 +170,9 @@ def _too_few(rows: NDArray, samples: Samples) -> str:
 
 def _not_judged(paired: NDArray, reason: str) -> TeacherChoice:
     choice = TeacherChoice.without(paired, reason)
-    warnings.warn(
+    warn(
         f"{choice.verdict} The labels alone are learned. Pair more patients, or give the weight.",
         PairingWarning,
-        stacklevel=5,
     )
     return choice
 

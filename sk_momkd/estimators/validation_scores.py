@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Self
@@ -10,6 +9,8 @@ from typing import Any, Self
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+
+from ..messages import warn
 
 
 def best_threshold(positive: NDArray, score: NDArray) -> float:
@@ -76,13 +77,12 @@ class SavedThresholds:
             prior is not None and self.prior is not None and np.allclose(prior, self.prior)
         )
         if not same and positive in self.thresholds:
-            warnings.warn(
+            warn(
                 "The threshold of this saved model refers to another prior than the one that is "
                 "set now, and the predictions by which it could be chosen anew were not saved: "
                 "there is none. Set the prior as it was, or save the model with "
                 "training__pickle_validation=True.",
                 UserWarning,
-                stacklevel=2,
             )
             return np.nan
         return self.thresholds.get(positive, np.nan)

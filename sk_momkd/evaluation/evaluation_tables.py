@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,6 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from ..messages import warn
 from .fold_results import (
     FailedFold,
     FoldResult,
@@ -96,13 +96,12 @@ def _warn_if_thresholds_rest_on_few(
     if fewest < FEW_IN_VALIDATION:
         rare = classes[int(counts.min(axis=0).argmin())]
         sizes = np.unique(counts.sum(axis=1))
-        warnings.warn(
+        warn(
             f"{name}: the thresholds of the rows _tuned were chosen on inner validation parts of "
             f"{' to '.join(map(str, np.unique(sizes[[0, -1]])))} patients, {fewest} of {rare!r} in "
             "the smallest; with so few they are left to chance. predict does not use them. For a "
             "threshold that rests on all patients, see Evaluation.threshold.",
             UserWarning,
-            stacklevel=4,
         )
 
 

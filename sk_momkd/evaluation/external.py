@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -14,7 +13,7 @@ from numpy.typing import NDArray
 from ..data.training_patients import WITHOUT_IDS, Encounter, meet
 from ..estimators.decisions import known_classes, predictions
 from ..exceptions import LeakageError
-from ..messages import first_few
+from ..messages import first_few, warn
 from .fold_fit import threshold_of
 from .fold_results import PatientPredictions
 from .metrics import patient_metrics
@@ -239,12 +238,11 @@ def _positive_of(fitted_models: Any, models: Sequence[Any]) -> Any:
 def _warn_if_classes_are_absent(study: Study) -> None:
     absent = [c for k, c in enumerate(study.classes) if not (study.labels == k).any()]
     if absent:
-        warnings.warn(
+        warn(
             f"The external cohort has no patient of class {first_few(absent)}. AUROC, AUPRC and "
             "balanced accuracy are means over the classes that it has, and are not comparable with "
             "those of training; the models may still predict the absent class.",
             UserWarning,
-            stacklevel=3,
         )
 
 
@@ -268,7 +266,7 @@ def _check_no_overlap(study: Study, given: Any, models: Sequence[Any], *, allow:
         found = f"It could not be checked that all patients are new: {met.unchecked}."
     else:
         return _SEPARATE
-    warnings.warn(found, UserWarning, stacklevel=3)
+    warn(found, UserWarning)
     return found
 
 

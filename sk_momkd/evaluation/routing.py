@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from copy import copy
 from typing import Any
@@ -17,6 +16,8 @@ from sklearn.model_selection import check_cv
 from sklearn.pipeline import Pipeline
 from sklearn.utils.metadata_routing import get_routing_for_object
 from sklearn.utils.validation import has_fit_parameter
+
+from ..messages import warn
 
 
 def final_estimator(estimator: Any) -> Any:
@@ -260,10 +261,9 @@ def warn_if_patients_are_split(estimator: Any, n_bags: int, n_patients: int) -> 
         return
     splitter = type(check_cv(cv, [0, 1], classifier=True)).__name__
     if "Group" not in splitter and "Patient" not in splitter:
-        warnings.warn(
+        warn(
             f"{type(outer).__name__} splits by {splitter}, which separates the slides of a patient "
             f"({n_bags} slides, {n_patients} patients). The outer folds keep patients whole, but "
             "what is chosen or calibrated inside is biased: use cv=PatientStratifiedKFold().",
             UserWarning,
-            stacklevel=4,
         )

@@ -129,7 +129,7 @@ def _is_positive(labels: NDArray, pos_label: Any) -> NDArray:
     counts = pd.Series(labels).value_counts().to_dict()
     if len(classes) < 2 or min(counts.values()) < 2:
         raise ValueError(f"DeLong's test needs at least two patients of each class, got {counts}.")
-    return labels == positive_class(sorted(classes), pos_label, stacklevel=4)
+    return labels == positive_class(sorted(classes), pos_label)
 
 
 def _require_known(missing: NDArray, what: str) -> None:
@@ -445,5 +445,5 @@ def _patients_per_class(y: Any, bags: Any, pos_label: Any) -> tuple[int, int]:
     if len(names) != 2:
         raise ValueError(f"Expected two classes, got {len(names)}: {first_few(names)}.")
     counts = np.bincount(labels, minlength=2)
-    positive = names.index(positive_class(names, pos_label, stacklevel=4))
+    positive = names.index(positive_class(names, pos_label))
     return int(counts[positive]), int(counts[1 - positive])

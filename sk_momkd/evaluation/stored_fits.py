@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import traceback
-import warnings
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,6 +18,7 @@ from ..data.value_digest import digest
 from ..io.atomic import atomic_write
 from ..io.claims import claimed, is_claimed
 from ..io.values import ValueReader, ValueWriter
+from ..messages import warn
 from .fold_fit import FAILURES, Fold
 from .fold_results import FailedFold, FoldResult
 from .study import Study
@@ -74,10 +74,9 @@ class StoredFits:
         except FileNotFoundError:
             return None
         except DamagedFit as error:
-            warnings.warn(
+            warn(
                 f"{path} is damaged ({error}), so that the fold is fitted again.",
                 UserWarning,
-                stacklevel=2,
             )
             return None
 

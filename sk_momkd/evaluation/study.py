@@ -20,7 +20,7 @@ from ..data.omics import OmicsTable, align_omics
 from ..data.patient import Patients, patients_of
 from ..data.positive_class import positive_class
 from ..data.sequence import BagSequence, as_bags
-from ..messages import first_few
+from ..messages import first_few, warn
 from ..model_selection.split import PatientStratifiedKFold, check_parts, positions
 
 Split = tuple[NDArray, NDArray]
@@ -182,7 +182,7 @@ def _positive_last(y: NDArray, pos_label: Any, known: Sequence[Any] | None) -> l
     classes = found if known is None else list(known)
     if len(classes) < 2:
         return classes  # all labels are missing; `patients_of` names the first
-    positive = positive_class(classes, pos_label, stacklevel=5)
+    positive = positive_class(classes, pos_label)
     return [c for c in classes if c != positive] + [positive] * (len(classes) == 2)
 
 
@@ -295,12 +295,11 @@ def _check_splits(study: Study, folds: list[Split]) -> None:
 def _warn_if_sites_are_split(groups: NDArray, number: int, train: NDArray, test: NDArray) -> None:
     shared = np.intersect1d(groups[train], groups[test])
     if len(shared):
-        warnings.warn(
+        warn(
             f"Split {number} has {len(shared)} groups on both sides: {first_few(shared)}. Its "
             "results do not show how the model does at new sites; use "
             "cv=PatientStratifiedKFold() or an int.",
             UserWarning,
-            stacklevel=5,
         )
 
 

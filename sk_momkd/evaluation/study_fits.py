@@ -5,7 +5,6 @@ from __future__ import annotations
 import multiprocessing
 import sys
 import time
-import warnings
 from collections.abc import Generator, Sequence
 from contextlib import closing
 from typing import Any, NamedTuple
@@ -16,7 +15,7 @@ from sklearn.exceptions import FitFailedWarning
 from sklearn.utils.parallel import Parallel, delayed
 
 from ..data.omics import OmicsTable
-from ..messages import first_few
+from ..messages import first_few, warn
 from ..progress import progress_bar
 from .fold_fit import Fold, check_estimator
 from .fold_results import FailedFold, FoldResult
@@ -213,7 +212,7 @@ def _report_failures(failed: Sequence[FailedFold], done: Sequence[FoldResult]) -
             raise failure.error
     for failure in failed:
         notes = " ".join(getattr(failure.error, "__notes__", []))
-        warnings.warn(f"{failure} {notes}", FitFailedWarning, stacklevel=5)
+        warn(f"{failure} {notes}", FitFailedWarning)
 
 
 def _as_they_come() -> str:
@@ -246,10 +245,9 @@ def _warn_if_classes_are_absent(study: Study, results: Sequence[FoldResult]) -> 
         present = set(study.labels[result.tested].tolist())
         absent = [c for k, c in enumerate(study.classes) if k not in present]
         if absent:
-            warnings.warn(
+            warn(
                 f"The test part of fold {result.fold} (repeat {result.repeat}) has no patient of "
                 f"class {first_few(absent)}: its AUROC is undefined and left out of the mean over "
                 "folds. The pooled AUROC uses all patients.",
                 UserWarning,
-                stacklevel=5,
             )

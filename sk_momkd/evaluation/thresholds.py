@@ -11,6 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ..estimators.decision_threshold import DecisionThreshold
+from ..messages import warn
 from .metrics import binary_curve, blocks_of, divide_or_nan
 from .small_samples import FEW_PATIENTS, proportion_interval
 from .statistics import Bootstrap
@@ -258,12 +259,11 @@ def _source(repeats: Sequence[Any], by: str, name: str) -> str:
 
 def _warn_if_few(n_positive: int, n_negative: int, classes: Sequence[Any]) -> None:
     if min(n_negative, n_positive) < FEW_PATIENTS:
-        warnings.warn(
+        warn(
             f"The threshold rests on {n_positive} patients of {classes[1]!r} and {n_negative} of "
             f"{classes[0]!r}; fewer than {FEW_PATIENTS} of a class are few. Its interval says how "
             "much it would change with other patients.",
             UserWarning,
-            stacklevel=4,
         )
 
 

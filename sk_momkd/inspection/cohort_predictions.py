@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
-import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from os import PathLike, fspath
 from pathlib import Path
@@ -20,7 +19,7 @@ from ..exceptions import BagFileError
 from ..io.atomic import atomic_write, sweep_parts
 from ..io.readers import read_bags
 from ..io.slide_files import bag_files
-from ..messages import install_hint
+from ..messages import install_hint, warn
 from ..progress import progress_bar
 from .predictions import prediction_table
 
@@ -296,9 +295,8 @@ def _warn_of_errors(table: pd.DataFrame) -> None:
     failed = table[table["error"].notna()]
     if len(failed):
         first = failed.iloc[0]
-        warnings.warn(
+        warn(
             f"{len(failed)} of {len(table)} files have no prediction; the first is "
             f"{first['file']}: {first['error']} Mend them and call again with retry_errors=True.",
             UserWarning,
-            stacklevel=3,
         )

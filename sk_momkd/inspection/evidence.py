@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 from ..data.arrays import check_n_features
 from ..data.sequence import BagSequence
 from ..estimators.base import BaseMILClassifier
+from ..messages import warn
 from ..nn.blocks import materialize
 from ..nn.edges import Edges
 from ..nn.isolation import isolated
@@ -169,11 +169,10 @@ def _evidence_of_bags(
 def _check_sum(name: str, total: Tensor, expected: Tensor, n_steps: int) -> None:
     error = float((total - expected).abs().max())
     if error > _TOLERANCE * max(1.0, float(expected.abs().max())):
-        warnings.warn(
+        warn(
             f"{name}: its evidence sums to the difference of its logits only within {error:.2g}. "
             f"Use more than n_steps={n_steps}.",
             UserWarning,
-            stacklevel=2,
         )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from ..data.sequence import BagSequence, as_bags
 from ..data.training_patients import meet
 from ..estimators.decisions import Predictions, known_classes, predictions
 from ..io.atomic import atomic_write
-from ..messages import first_few
+from ..messages import first_few, warn
 
 _STAMP_COLUMNS = ("PATIENT", "pred", "loss")
 
@@ -102,12 +101,11 @@ def prediction_table(
 def _warn_of_training_patients(clf: Any, bags: BagSequence) -> None:
     met = meet([clf], bags)
     if met.names:
-        warnings.warn(
+        warn(
             f"{met} were in the training of {type(clf).__name__}. Predictions for them are better "
             "than for new patients: do not compute metrics of them. "
             "allow_training_patients=True leaves this warning out.",
             UserWarning,
-            stacklevel=3,
         )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -18,7 +17,7 @@ from numpy.typing import NDArray
 from ..data.arrays import BagArrays, to_numpy
 from ..data.bag import BagInfo
 from ..exceptions import BagFileError, FeatureTypeWarning
-from ..messages import first_few, install_hint
+from ..messages import first_few, install_hint, warn
 from .local_files import (
     LARGEST_EXPANSION,
     check_zip,
@@ -171,11 +170,10 @@ def _feature_columns(names: list[str]) -> list[str]:
     numbered = [n for n in names if n[-1:].isdigit() and n.rstrip("0123456789") == stem]
     others = [n for n in names if n not in set(numbered)]
     if others:
-        warnings.warn(
+        warn(
             f"Features of parquet bags are the columns {numbered[0]} to {numbered[-1]}; not read "
             f"as features: {first_few(others)}. Name them alike if they are features.",
             FeatureTypeWarning,
-            stacklevel=2,
         )
     return numbered
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from os import PathLike
@@ -18,6 +17,7 @@ from ..data.bag import Bag, BagInfo, BagSource
 from ..data.patient import PatientSource
 from ..data.sequence import BagSequence
 from ..exceptions import BagError, BagFileError, CacheWarning
+from ..messages import warn
 from .atomic import atomic_write, sweep_parts
 from .local_files import require_regular, sample_digest
 from .read_errors import PARSER_ERRORS
@@ -58,11 +58,10 @@ def _warn_once(folder: Path, error: OSError) -> None:
     what = error.strerror or str(error)
     if (str(folder), what) not in _WARNED:
         _WARNED.add((str(folder), what))
-        warnings.warn(
+        warn(
             f"Copies of bags cannot be written to {folder}: {what}. Bags without a copy are read "
             "from their own files, which is slower. Free or unlock the folder.",
             CacheWarning,
-            stacklevel=2,
         )
 
 
@@ -222,12 +221,11 @@ class CachedFile:
     def _warn_of_lost_values(self, features: NDArray, small: NDArray) -> None:
         lost = (small == 0) & (features != 0)
         if (share := lost.mean()) > _LOST:
-            warnings.warn(
+            warn(
                 f"{self.file}: {share:.2%} of its features are too small for float16 and become 0, "
                 f"the largest of them {np.abs(features[lost]).max():.3g}. Cache with "
                 "dtype='bfloat16' or 'float32'.",
                 CacheWarning,
-                stacklevel=2,
             )
 
 

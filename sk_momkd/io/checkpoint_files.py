@@ -12,7 +12,6 @@ import hashlib
 import json
 import os
 import re
-import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,7 +23,7 @@ from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 
 from ..exceptions import CheckpointError, ModelFileError
-from ..messages import first_few
+from ..messages import first_few, warn
 from .atomic import atomic_write, sweep_parts
 from .read_errors import PARSER_ERRORS
 from .values import ValueReader, ValueWriter
@@ -130,11 +129,10 @@ class CheckpointFiles:
             if state is not None:
                 self._kept = [path]
                 return int(state_name.removeprefix("epoch")), state
-            warnings.warn(
+            warn(
                 f"{path} is damaged: its content is not that of its SHA-256. The checkpoint before "
                 "it is used.",
                 UserWarning,
-                stacklevel=2,
             )
         if files:
             raise CheckpointError(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import warnings
 from collections.abc import Collection, Mapping
 from os import PathLike
 from pathlib import Path
@@ -19,7 +18,7 @@ from ..data.ids import normalise_ids
 from ..data.patient import patient_bags, patient_labels, warn_of_samples
 from ..data.sequence import BagSequence
 from ..exceptions import CohortError, CohortWarning
-from ..messages import first_few, repeated
+from ..messages import first_few, repeated, warn
 from .cohort_omics import CohortOmics, join_cohort_omics
 from .join_report import JoinReport
 from .labels import map_labels, parse_text
@@ -218,11 +217,10 @@ def _warn_if_left_out(report: JoinReport) -> None:
     missing = report.left_out[report.left_out["status"] != "not in the table"]
     if len(missing):
         reasons = ", ".join(f"{n} {why}" for why, n in missing["status"].value_counts().items())
-        warnings.warn(
+        warn(
             f"{len(missing)} slides of the table were left out: {reasons}; the first is "
             f"{missing['slide_id'].iloc[0]!r}. The join report names them all.",
             CohortWarning,
-            stacklevel=3,
         )
 
 

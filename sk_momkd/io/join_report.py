@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import html
 import re
-import warnings
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -13,7 +12,7 @@ import pandas as pd
 
 from ..data.sequence import BagSequence
 from ..exceptions import CohortError, CohortWarning
-from ..messages import first_few
+from ..messages import first_few, warn
 from .file_headers import FilesReport, headers_of
 from .geometry import check_geometry, geometry_lines
 from .slide_files import WITHOUT_UUID
@@ -93,7 +92,7 @@ class JoinReport:
     def warn_of_files(self) -> None:
         """Warn of slides whose files cannot be read, or state different things."""
         for line in self._files.lines():
-            warnings.warn(f"{line} The join report names them.", CohortWarning, stacklevel=3)
+            warn(f"{line} The join report names them.", CohortWarning)
 
     def by_site(self) -> pd.DataFrame:
         """Slides in use per site and label; for cohorts read with ``site=`` or barcodes.

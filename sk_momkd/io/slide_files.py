@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import warnings
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from os import PathLike
@@ -14,7 +13,7 @@ import pandas as pd
 
 from ..data.ids import normalise_id
 from ..exceptions import CohortError, CohortWarning
-from ..messages import first_few
+from ..messages import first_few, warn
 
 _TOOLS = (".h5", ".hdf5", ".pt", ".pth", ".h5ad")
 BAG_SUFFIXES = (*_TOOLS, ".npy", ".npz", ".safetensors", ".parquet", ".zarr")
@@ -102,12 +101,11 @@ def _own_bags(folder: str | PathLike) -> list[Path]:
     foreign = [p for p in bags if p.suffix.lower() not in _TOOLS and names[p] not in of_tools]
     if not of_tools or not foreign:
         return bags
-    warnings.warn(
+    warn(
         f"Files of arrays that lie beside files of a tool are not read as slides: "
         f"{first_few(path.name for path in foreign)} in {folder}. If they are slides, put them "
         "into a folder of their own, or pass read_bags a list of files.",
         CohortWarning,
-        stacklevel=4,
     )
     return [path for path in bags if path not in foreign]
 

@@ -12,7 +12,6 @@ import csv
 import gzip
 import lzma
 import os
-import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -30,7 +29,7 @@ import pandas as pd
 
 from ..data.ids import normalise_id, normalise_ids
 from ..exceptions import CohortError, CohortWarning
-from ..messages import first_few, install_hint, repeated
+from ..messages import first_few, install_hint, repeated, warn
 from .local_files import check_zip, describe_content, missing, require_local
 from .table_content import (
     check_first_line,
@@ -265,12 +264,11 @@ def warn_of_long_numbers(numbers: Iterable[float], where: str) -> None:
     """Warn of numbers of more than 15 digits, which Excel and floats hold inexactly."""
     long = [_cell_text(value) for value in numbers if abs(value) >= 10**_EXCEL_DIGITS]
     if long:
-        warnings.warn(
+        warn(
             f"{where} holds {len(long)} numbers of more than {_EXCEL_DIGITS} digits, the first is "
             f"{long[0]}. Excel and floats keep no more digits, so different ids may have become "
             "one. Write such ids as text where the table was made.",
             CohortWarning,
-            stacklevel=4,
         )
 
 
@@ -324,7 +322,7 @@ def _complete_rows(
         known = [v for c in columns for v in frame.loc[empty & ~is_missing(frame[c]), c]]
         message = f"{empty.sum()} rows of the {name} table have no {' or '.join(columns)}"
         named = f" ({first_few(known)})" if len(known) else ""
-        warnings.warn(f"{message}{named}, they are left out.", CohortWarning, stacklevel=3)
+        warn(f"{message}{named}, they are left out.", CohortWarning)
     frame = frame[~empty]
     return frame.assign(**{column: as_text(frame[column]) for column in columns})
 
@@ -385,7 +383,7 @@ def stamp_table(
         lost = merged.loc[merged["_merge"] == side, column]
         if len(lost):
             message = f"{len(lost)} {what} are left out: {first_few(lost)}."
-            warnings.warn(message, CohortWarning, stacklevel=2)
+            warn(message, CohortWarning)
     both = merged[merged["_merge"] == "both"].drop(columns="_merge")
     if not len(both):
         raise CohortError(

@@ -20,7 +20,7 @@ from sklearn.utils import check_random_state
 from ..data.patient import Patients, patients_of, require_patients
 from ..data.sequence import BagSequence, as_bags
 from ..exceptions import LeakageError
-from ..messages import first_few
+from ..messages import first_few, warn
 from .validation_part import stratified_group_split
 
 MOST_SHUFFLES = 20
@@ -281,11 +281,10 @@ class PatientStratifiedKFold(BaseCrossValidator):
             absent = np.setdiff1d(present, labels[test])
             if len(absent):
                 names = first_few(patients.classes[c] for c in absent)
-                warnings.warn(
+                warn(
                     f"The test part of fold {number} has no patient of class {names}: the groups "
                     "are too unequal. Use fewer folds, smaller groups or another random_state.",
                     UserWarning,
-                    stacklevel=3,
                 )
             yield train, test
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import warnings
 from collections.abc import Iterable, Sequence
 from itertools import combinations
 from os import PathLike
@@ -20,7 +19,7 @@ from ..exceptions import BagFileError, CohortError, CohortWarning, LeakageError
 from ..io.atomic import UNFINISHED, atomic_set
 from ..io.local_files import require_regular
 from ..io.tables import read_table
-from ..messages import first_few, repeated
+from ..messages import first_few, repeated, warn
 from .split import check_leakage, check_parts, positions
 
 _PARTS = ("train", "val", "test")
@@ -272,11 +271,10 @@ def read_splits(
         check_parts(str(path), split, bags, groups)
         unmentioned = np.setdiff1d(np.arange(len(bags)), np.concatenate(split))
         if len(unmentioned):
-            warnings.warn(
+            warn(
                 f"{path} does not mention {len(unmentioned)} of {len(bags)} slides, they are in no "
                 f"part: {first_few(bags[i].bag_id for i in unmentioned)}.",
                 CohortWarning,
-                stacklevel=2,
             )
         splits.append(split)
     return splits

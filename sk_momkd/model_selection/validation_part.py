@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
+
+from ..messages import warn
 
 _DRAWS = 25
 _NEAR = 0.15  # times the asked size: a deviation that does not matter
@@ -160,13 +161,12 @@ class _PatientsOfGroups:
         size, asked = self.counts[part].sum(), fraction * total
         if abs(size - asked) <= max(asked / 2, self.counts.shape[1]):
             return
-        warnings.warn(
+        warn(
             f"The validation part has {size:.0f} of {total:.0f} patients, where "
             f"validation_fraction={fraction:g} asks for {asked:.0f}: the {len(part)} groups are "
             "too few or too unequal for that. Use smaller groups, another validation_fraction, or "
             "early_stopping=False.",
             UserWarning,
-            stacklevel=2,
         )
 
 

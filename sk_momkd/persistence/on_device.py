@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator
 from typing import Any
 
 from ..estimators.base import BaseMILClassifier
 from ..estimators.parameters import Parameters
+from ..messages import warn
 from ..training.config import resolve_device
 from .sklearn_steps import is_of_sklearn
 
@@ -26,11 +26,10 @@ def move_to(model: Any, device: str | None) -> None:
         if device is not None:
             classifier.device = device
         elif not _is_here(classifier.device):
-            warnings.warn(
+            warn(
                 f"The model was saved with device={classifier.device!r}, which is absent here, and "
                 'is loaded with "auto". Choose with load_model(path, device=...).',
                 UserWarning,
-                stacklevel=3,
             )
             classifier.device = "auto"
 

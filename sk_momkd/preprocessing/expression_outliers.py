@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from numbers import Real
 from typing import Any, ClassVar, Self
 
@@ -15,7 +14,7 @@ from sklearn.utils._param_validation import Interval
 from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 
 from ..exceptions import ExpressionScaleWarning
-from ..messages import first_few
+from ..messages import first_few, warn
 
 _FEW = 5  # differing values among which none is called an outlier
 _ABSURD, _ABSURD_LOG2 = 1000.0, 20.0  # deviations; the latter for counts, after the logarithm
@@ -177,12 +176,11 @@ def warn_of_outliers(expression: pd.DataFrame) -> None:
     found = [_on_values(expression, distance, absurd)] if absurd.any() else []
     found += [_on_patients(patients[unlike])] if unlike.any() else []
     if found:
-        warnings.warn(
+        warn(
             f"{' '.join(found)} The default omics transformer and teacher clip such values, unless "
             "fewer than five patients differ from the others in that gene. Check their units, and "
             "whether they are codes of missing values.",
             ExpressionScaleWarning,
-            stacklevel=2,
         )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -15,6 +14,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from ..exceptions import ExpressionScaleWarning, OmicsError
+from ..messages import warn
 from .expression_outliers import ExpressionClipper, are_counts, expression_values
 
 _LARGEST_LOG2 = 50.0  # far above any expression on a log scale
@@ -71,13 +71,12 @@ class LogCounts(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         self._refuse_negative(X, values)
         large = (values > _LARGEST_LOG2).any(axis=1).mean() > _FEW_PATIENTS
         if not self.is_counts_ and values.min() >= 0 and large:
-            warnings.warn(
+            warn(
                 f"Expression has fractional values, no negative ones, and a maximum of "
                 f"{values.max():.4g}: it looks like TPM or a similar unit without a logarithm. It "
                 "is used unchanged; take log2(x + 1) first, e.g. FunctionTransformer(np.log1p) in "
                 "omics_transformer.",
                 ExpressionScaleWarning,
-                stacklevel=2,
             )
         return self
 

@@ -208,14 +208,16 @@ def _running_mean(mean: Tensor, current: Tensor, n_averaged: Tensor | int) -> Te
 
 
 class ClipGradients(Callback):
-    """Clip the gradient norm, over all parameters or within each branch of the model."""
+    """Clip the gradient norm, over all parameters or within each branch of the model.
+
+    Gradients whose norm is not finite are refused, whether they would be clipped or not: a step
+    with them stops the optimizer from learning without a word.
+    """
 
     def __init__(self, max_norm: float | None, clip: str) -> None:
         self.max_norm, self.clip = max_norm, clip
 
     def on_grad_computed(self, net: NeuralNet, named_parameters: Any, **kwargs: Any) -> None:
-        if self.max_norm is None:
-            return
         groups = [[p for _, p in named_parameters]]
         if self.clip == "branch" and hasattr(net.module_, "branches"):
             groups = list(net.module_.branches().values())
@@ -223,9 +225,10 @@ class ClipGradients(Callback):
             norm = get_total_norm([p.grad for p in group if p.grad is not None])
             if norm.device.type == "cpu":  # elsewhere it would be waited for; the next loss tells
                 require_finite_norm(net, norm.item(), kwargs.get("batch"))
-                if norm.item() + 1e-6 <= self.max_norm:
+                if self.max_norm is None or norm.item() + 1e-6 <= self.max_norm:
                     continue  # so small gradients are left untouched
-            clip_grads_with_norm_(group, self.max_norm, norm)
+            if self.max_norm is not None:
+                clip_grads_with_norm_(group, self.max_norm, norm)
 
 
 class StartMasking(Callback):

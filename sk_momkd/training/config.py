@@ -46,8 +46,8 @@ class Objective:
 
     def of(self, output: Any, y: Tensor, batch: FlatBatch) -> Mapping[str, Tensor]:
         """Terms of a batch, with soft labels where there is a teacher or smoothing."""
-        taught = batch.teacher is not None and self.teacher_weight > 0
-        if not taught and not self.label_smoothing:
+        has_soft_labels = batch.teacher is not None and self.teacher_weight > 0
+        if not has_soft_labels and not self.label_smoothing:
             return self.terms(output, y, None)
         target = soft_labels(
             y,

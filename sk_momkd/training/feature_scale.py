@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from ..exceptions import BagError, FeatureShiftWarning
+from ..messages import warn
 from ..nn.blocks import Blocks
 from .batches import BagDataset, largest_value
 from .feature_summary import FeatureSummary
@@ -42,7 +41,7 @@ def check_scale(dataset: BagDataset, *, strict: bool = False) -> float:
         )
         if strict:
             raise BagError(message)
-        warnings.warn(message, UserWarning, stacklevel=2)
+        warn(message, UserWarning)
     return largest
 
 
@@ -98,7 +97,7 @@ class UnlikeTraining:
         for message in self.messages():
             if self.strict:
                 raise BagError(message)
-            warnings.warn(message, FeatureShiftWarning, stacklevel=3)
+            warn(message, FeatureShiftWarning)
 
     def far(self) -> list[int]:
         """Positions of the slides that are far by themselves."""

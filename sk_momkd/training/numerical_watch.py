@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
@@ -16,6 +15,7 @@ from skorch.callbacks import Callback
 from torch import Tensor
 
 from ..exceptions import TrainingError
+from ..messages import warn
 from ..nn.blocks import materialize
 
 _LARGE_LOSS, _GROWTH = 1e3, 10.0
@@ -110,7 +110,7 @@ def report_findings(findings: list[str], *, strict: bool) -> None:
     for finding in findings:
         if strict:
             raise TrainingError(finding)
-        warnings.warn(finding, ConvergenceWarning, stacklevel=2)
+        warn(finding, ConvergenceWarning)
 
 
 def raise_diverged(net: NeuralNet, loss: Tensor, batch: Any, *, training: bool) -> NoReturn:

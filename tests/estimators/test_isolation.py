@@ -3,7 +3,7 @@
 import signal
 import warnings
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 
 import joblib
 import numpy as np
@@ -137,17 +137,20 @@ def test_divergence_names_the_bag_and_its_scale():
 
 
 @pytest.mark.filterwarnings("ignore:The training loss is")
-def test_huge_features_warn_naming_the_bag():
+def test_huge_features_warn_naming_the_bag_and_end_the_training():
     bags, y = make_bags(16)
-    huge = [Bag(b.features * (1e30 if i == 3 else 1), bag_id=f"B{i}") for i, b in enumerate(bags)]
-    clf = quick("ABMILClassifier", early_stopping=False, max_epochs=1)
+    features = 1e30 * bags[0].features  # in a bag of each class: for one of them the loss is huge
+    huge = {int(np.flatnonzero(y == label)[0]) for label in (0, 1)}
+    bags = [Bag(features if i in huge else b.features, bag_id=f"B{i}") for i, b in enumerate(bags)]
+    names = "|".join(f"B{i}" for i in sorted(huge))
+    clf = quick("ABMILClassifier", early_stopping=False, sampler="shuffle", batch_size=1)
     with (
-        pytest.warns(UserWarning, match=r"bag 'B3': features reach .*e\+3\d.*Scale them"),
-        suppress(TrainingError),  # of a gradient that overflows, where the first draw is wrong
+        pytest.warns(UserWarning, match=rf"bag '({names})': features reach .*e\+3\d.*Scale them"),
+        pytest.raises(TrainingError, match=rf"gradient of bag '({names})' overflows.*reach .*e"),
     ):
-        clf.fit(huge, y)
-    with pytest.raises(BagError, match=r"bag 'B3': features reach"):
-        clf.set_params(training__strict=True).fit(huge, y)
+        clf.fit(bags, y)
+    with pytest.raises(BagError, match=rf"bag '({names})': features reach"):
+        clf.set_params(training__strict=True).fit(bags, y)
 
 
 def test_unstable_training_warns_with_the_loss_and_the_remedy():
