@@ -34,7 +34,7 @@ from ..training.random_generators import RandomGenerators
 from .bag_weights import check_class_weight, loss_weights
 from .checkpoint import fit_identity, with_checkpoints
 from .decision_threshold import DecisionThreshold, check_threshold
-from .fit_tasks import CallbackSupportMixin, FitTasks, callbacks_torn_down, fit_tasks
+from .fit_tasks import CallbackSupportMixin, FitTasks, fit_tasks, teardown_of_callbacks
 from .fitted_state import FittedStateMixin
 from .parameters import (
     AS_TRAINED,
@@ -324,8 +324,7 @@ class BaseMILClassifier(
         TypeError
             If omics is given to a classifier that learns from histology alone.
         """
-        with callbacks_torn_down(self), self._restored_if_interrupted():
-            return self._fit(X, y, omics, groups, sample_weight)
+        return self._fit(X, y, omics, groups, sample_weight)
 
     @abstractmethod
     def _make_loss(self) -> Objective:
@@ -337,7 +336,8 @@ class BaseMILClassifier(
 
     def _fit(self, X: Any, y: Any, omics: Any, groups: Any, sample_weight: Any) -> Self:
         """What `fit` of every classifier does."""
-        with earlier_fit(self):
+        # Callbacks are torn down first: what restores the earlier fit forgets whom to tear down.
+        with self._restored_if_interrupted(), earlier_fit(self), teardown_of_callbacks(self):
             return self._fit_networks(X, y, omics, groups, sample_weight)
 
     def _fit_networks(self, X: Any, y: Any, omics: Any, groups: Any, sample_weight: Any) -> Self:
@@ -564,7 +564,8 @@ class BaseMILClassifier(
             self._training_config(),
             data.generators.generators(),
             model_callbacks=callbacks,
-            user_callbacks=[*data.callbacks, *data.epoch_tasks()],
+            user_callbacks=data.callbacks,
+            epoch_tasks=data.epoch_tasks(),
             checkpoints=data.checkpoints,
         )
 

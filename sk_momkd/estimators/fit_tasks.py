@@ -17,7 +17,7 @@ try:
 except ImportError:  # before 1.9
 
     class CallbackSupportMixin:  # type: ignore[no-redef]
-        """Say what is missing."""
+        """Raises where scikit-learn has no callbacks."""
 
         def set_callbacks(self, *callbacks: Any) -> Any:
             """Raise, since the installed scikit-learn has no callbacks."""
@@ -32,7 +32,7 @@ except ImportError:  # before 1.9
 
 
 @contextmanager
-def callbacks_torn_down(estimator: Any) -> Iterator[None]:
+def teardown_of_callbacks(estimator: Any) -> Iterator[None]:
     """Tear the callbacks down at the end, however it comes.
 
     `with_callbacks` around `fit` would do so too, but warnings would name its line as the user's.
@@ -62,7 +62,7 @@ class FitTasks:
         self._context = estimator._init_callback_context(max_subtasks=estimator.n_models)
         self._context.call_on_fit_task_begin(estimator=estimator, **self._data)
 
-    def epochs_of_network(self) -> Any:
+    def epochs_of_network(self) -> engine.EpochTasks:
         """The callback of skorch that reports the epochs of the next network."""
         context = self._context.subcontext("network", max_subtasks=self._estimator.max_epochs)
         return engine.EpochTasks(self._estimator, self._data, context)
@@ -75,6 +75,5 @@ class FitTasks:
 
 
 def fit_tasks(estimator: Any, X: Any, y: Any) -> FitTasks | None:
-    """The tasks of this fit; None where nobody listens."""
-    listened = getattr(estimator, "_skl_callbacks", None)
-    return FitTasks(estimator, X, y) if listened else None
+    """The tasks of this fit; None without callbacks."""
+    return FitTasks(estimator, X, y) if getattr(estimator, "_skl_callbacks", None) else None

@@ -366,8 +366,7 @@ class MoMKDClassifier(TransformerMixin, PrivilegedMILClassifier):
             If the input is unusable. The message names the bag, patient or gene, what came, what
             was expected and how to mend it.
         """
-        with self._restored_if_interrupted():
-            return self._fit(X, y, omics, groups, sample_weight)
+        return self._fit(X, y, omics, groups, sample_weight)
 
     @classmethod
     def from_official_checkpoint(

@@ -72,9 +72,9 @@ class FitData:
     checkpoints: CheckpointFiles | None = None
     start: list[Mapping[str, Tensor]] | None = None
 
-    def epoch_tasks(self) -> list[Any]:
-        """Callbacks of skorch that report a network's epochs."""
-        return [] if self.tasks is None else [self.tasks.epochs_of_network()]
+    def epoch_tasks(self) -> engine.EpochTasks | None:
+        """The callback of skorch that reports a network's epochs; None without callbacks."""
+        return None if self.tasks is None else self.tasks.epochs_of_network()
 
     def for_model(self, number: int) -> FitData:
         """The same data for one model of an ensemble."""

@@ -17,6 +17,7 @@ from torch import nn
 
 from ..exceptions import CheckpointError
 from ..io.checkpoint_files import CheckpointFiles, can_be_stored
+from .epoch_tasks import EpochTasks
 
 
 class RunState:
@@ -53,7 +54,8 @@ class RunState:
             generator.set_state(state["generators"][name])
         net.history.extend({**row, "batches": []} for row in state["history"])
         for name, callback in named_callbacks(net):
-            restore_callback(callback, state["callbacks"][name])
+            # A progress bar may be new, since `verbose` may change.
+            restore_callback(callback, state["callbacks"].get(name, {}))
         return n_epochs
 
     def save(self) -> None:
@@ -74,8 +76,11 @@ class RunState:
 
 
 def named_callbacks(net: NeuralNet) -> Iterator[tuple[str, Any]]:
-    """Callbacks with the names that skorch gives them, which are unique."""
-    yield from net.callbacks_
+    """Callbacks with the names that skorch gives them, which are unique.
+
+    Those of scikit-learn are not among them: they may differ between the processes of a fit.
+    """
+    yield from (pair for pair in net.callbacks_ if not isinstance(pair[1], EpochTasks))
 
 
 def history_rows(net: NeuralNet) -> list[dict[str, Any]]:

@@ -7,40 +7,48 @@ from typing import Any
 
 from skorch import NeuralNet
 from skorch.callbacks import Callback
-
-from .interrupts import EarlyStop
+from torch import nn
 
 
 class EpochTasks(Callback):
-    """Report a network and its epochs to the callbacks of the estimator."""
+    """Report a network and its epochs to the callbacks of the estimator.
+
+    Attributes
+    ----------
+    stop_ : bool
+        Whether one of them has asked to stop after the last epoch that ended.
+    """
 
     def __init__(self, estimator: Any, data: dict[str, Any], context: Any) -> None:
         self.estimator, self.data, self.context = estimator, data, context
 
-    def state_dict(self) -> dict[str, Any]:
-        """Nothing: each process reports the epochs that it runs."""
-        return {}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Do nothing."""
+    def report_ended(self, module: nn.Module) -> None:
+        """Report a network that an earlier process has trained; its epochs were reported there."""
+        self._begin(self.context)
+        self._end(self.context, module)
 
     def on_train_begin(self, net: NeuralNet, **kwargs: Any) -> None:
-        self.context.call_on_fit_task_begin(estimator=self.estimator, **self.data)
+        self.n_begun_, self.stop_ = 0, False
+        self._begin(self.context)
 
     def on_epoch_begin(self, net: NeuralNet, **kwargs: Any) -> None:
-        self.epoch_ = self.context.subcontext("epoch")
-        self.epoch_.call_on_fit_task_begin(estimator=self.estimator, **self.data)
+        while self.n_begun_ < len(net.history):  # those of an earlier process take their numbers
+            self.epoch_ = self.context.subcontext("epoch")
+            self.n_begun_ += 1
+        self._begin(self.epoch_)
 
     def on_epoch_end(self, net: NeuralNet, **kwargs: Any) -> None:
-        if self._end(self.epoch_, net):
-            raise EarlyStop
+        self.stop_ = self._end(self.epoch_, net.module_)
 
     def on_train_end(self, net: NeuralNet, **kwargs: Any) -> None:
-        self._end(self.context, net)
+        self._end(self.context, net.module_)
 
-    def _end(self, context: Any, net: NeuralNet) -> bool:
+    def _begin(self, context: Any) -> None:
+        context.call_on_fit_task_begin(estimator=self.estimator, **self.data)
+
+    def _end(self, context: Any, network: nn.Module) -> bool:
         def as_fitted() -> dict[str, Any]:
-            module = copy.deepcopy(net.module_)
+            module = copy.deepcopy(network)
             return {"modules_": [module], "module_": module}
 
         return context.call_on_fit_task_end(

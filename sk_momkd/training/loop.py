@@ -41,6 +41,7 @@ from .callbacks import (
 )
 from .checkpoints import RunState, ended_with, findings_before, restore_ended
 from .config import Objective, TrainingConfig, weighted_total
+from .epoch_tasks import EpochTasks
 from .input_dropout import InputDropout
 from .interrupts import EarlyStop, watch_interrupts
 from .numerical_watch import NumericalWatch, raise_diverged, report_findings
@@ -52,7 +53,9 @@ class MILNet(NeuralNet):
 
     If the module has a method ``update_average``, it is called before the first and after every
     step. A KeyboardInterrupt that a callback itself raises at the end of an epoch stops training
-    early, as in skorch. An interrupt of the user always ends `fit` with that error.
+    early, as in skorch. An interrupt of the user always ends `fit` with that error. Where a
+    callback of scikit-learn stops training, ``cut_short_`` is True: without it the training would
+    not have ended.
 
     What does not change within an epoch is looked up once: the parameters, the mode of the modules,
     and which callbacks have something to do in a step.
@@ -67,10 +70,11 @@ class MILNet(NeuralNet):
         input_dropout: Any = None,
         data: Any = None,
         checkpoints: Any = None,
+        epoch_tasks: Any = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
-        self.data, self.checkpoints = data, checkpoints
+        self.data, self.checkpoints, self.epoch_tasks = data, checkpoints, epoch_tasks
         self.accumulation_steps = accumulation_steps
         self.train_batches, self.valid_batches = train_batches, valid_batches
         self.input_dropout = input_dropout
@@ -176,7 +180,7 @@ class MILNet(NeuralNet):
     def fit_dataset(self, dataset: BagDataset) -> MILNet:
         """Train for `max_epochs` or until a callback stops early."""
         self.initialize()
-        self.terms_ = {}
+        self.terms_, self.cut_short_ = {}, False
         self._update_average()
         self.notify("on_train_begin", X=dataset, y=None)
         self.state_ = None if self.checkpoints is None else self.checkpoints(self)
@@ -193,13 +197,19 @@ class MILNet(NeuralNet):
             if method_name != "on_epoch_end" or self.interrupted_():
                 raise
             raise EarlyStop from None
-        if method_name == "on_epoch_end":
-            self._save_state()
+        if method_name == "on_epoch_end" and len(self.history) < self.max_epochs:
+            self._go_on()
 
-    def _save_state(self) -> None:
-        """Write a checkpoint; what the network ends with takes the place of the last one."""
-        if self.state_ is not None and len(self.history) < self.max_epochs:
+    def _go_on(self) -> None:
+        """Write a checkpoint, and stop where callbacks of scikit-learn ask for it.
+
+        After the last epoch, what the network ends with takes the place of a checkpoint.
+        """
+        if self.state_ is not None:
             self.state_.save()
+        if self.epoch_tasks is not None and self.epoch_tasks.stop_:
+            self.cut_short_ = True
+            raise EarlyStop
 
     def _update(self, batch: Any) -> None:
         learnable = list(self.get_all_learnable_params())
@@ -230,11 +240,13 @@ def train(
     *,
     model_callbacks: Sequence[Callback] = (),
     user_callbacks: Sequence[Any] = (),
+    epoch_tasks: EpochTasks | None = None,
     checkpoints: CheckpointFiles | None = None,
 ) -> pd.DataFrame:
     """Train `module` in place and return its history, one row per epoch.
 
-    With `checkpoints`, a training that has ended is not repeated, and one that was stopped goes on.
+    With `checkpoints`, a training that has ended is not repeated, and one that was stopped goes on,
+    also one that `epoch_tasks` stopped.
 
     Parameters
     ----------
@@ -245,6 +257,8 @@ def train(
     config : TrainingConfig
     generators : mapping with keys "sampling", "input_dropout", "dropout" and "omics_dropout"
     model_callbacks, user_callbacks : sequence of skorch callbacks
+    epoch_tasks : EpochTasks, optional
+        Reports the network and its epochs to callbacks of scikit-learn.
     checkpoints : CheckpointFiles, optional
 
     Returns
@@ -254,19 +268,24 @@ def train(
     ended = None if checkpoints is None else checkpoints.finished()
     if ended is not None:
         report_findings(findings_before(ended), strict=config.strict)
-        return restore_ended(module.eval(), user_callbacks, ended)
+        history = restore_ended(module.eval(), user_callbacks, ended)
+        if epoch_tasks is not None:
+            epoch_tasks.report_ended(module)
+        return history
     watch = NumericalWatch()
     first, last = _callbacks(config, [watch, *model_callbacks], data[1] is not None)
+    reporting = [] if epoch_tasks is None else [("engine_tasks", epoch_tasks)]
     net = MILNet(
         module,
         criterion=objective,
         max_epochs=config.max_epochs,
         accumulation_steps=config.accumulation_steps,
-        callbacks=[*first, *user_callbacks, *last],
+        callbacks=[*first, *user_callbacks, *reporting, *last],
         callbacks__print_log=None,
         device=config.device,
         verbose=0,
         checkpoints=None if checkpoints is None else partial(RunState, generators, checkpoints),
+        epoch_tasks=epoch_tasks,
         **_reading_settings(data, config, generators),
         **optimizer_settings(config),
     )
@@ -285,7 +304,7 @@ def train(
     history = _history(net)
     findings = watch.findings(net, history)
     report_findings(findings, strict=config.strict)
-    if checkpoints is not None:
+    if checkpoints is not None and not net.cut_short_:
         checkpoints.finish(ended_with(module, history, user_callbacks, n_findings=len(findings)))
     return history
 

@@ -2,13 +2,19 @@
 
 import numpy as np
 import pytest
+from quick import CLASSIFIERS
 
 from sk_momkd import ABMILClassifier, TDCClassifier
+from sk_momkd.training.checkpoints import RunState
 
 pytest.importorskip("sklearn.callback", reason="scikit-learn has callbacks from 1.9 on")
 
 Y = np.arange(16) % 2
 X = [np.random.default_rng(i).normal(size=(3, 4)) + y for i, y in enumerate(Y)]
+
+
+class Stopped(Exception):
+    """The process ends here."""
 
 
 class Recorder:
@@ -68,6 +74,99 @@ def test_teacher_networks_are_no_tasks():
     clf = TDCClassifier(max_epochs=1, early_stopping=False, random_state=0, batch_size=8)
     clf.set_callbacks(recorder).fit(X, Y, omics=omics)
     assert recorder.begun == ["fit", "network", "epoch"]
+
+
+def raises(error):
+    def train_models(*args):
+        raise error
+
+    return train_models
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+@pytest.mark.parametrize("name", CLASSIFIERS)
+def test_callbacks_of_every_method_are_torn_down_however_its_training_ends(
+    name, error, monkeypatch
+):
+    recorder = Recorder()
+    clf = CLASSIFIERS[name](early_stopping=False).set_callbacks(recorder)
+    monkeypatch.setattr(CLASSIFIERS[name], "_train_models", raises(error))
+    with pytest.raises(error):
+        clf.fit(X, Y)
+    assert recorder.begun == ["fit"]
+    assert recorder.set_up == recorder.torn_down == 1
+    monkeypatch.setattr(CLASSIFIERS[name], "_train_models", lambda *args: None)
+    monkeypatch.setattr(CLASSIFIERS[name], "_keep", lambda *args: None)
+    recorder.on_fit_task_end = lambda estimator, context: None
+    clf.fit(X, Y)
+    assert recorder.set_up == recorder.torn_down == 2
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_callbacks_of_a_warm_start_that_fails_are_torn_down_and_the_model_stays(error, monkeypatch):
+    recorder = Recorder()
+    clf = ABMILClassifier(max_epochs=1, early_stopping=False, warm_start=True, random_state=0)
+    before = clf.set_callbacks(recorder).fit(X, Y).predict_proba(X)
+    monkeypatch.setattr(ABMILClassifier, "_train_models", raises(error))
+    with pytest.raises(error):
+        clf.fit(X, Y)
+    assert recorder.set_up == recorder.torn_down == 2
+    np.testing.assert_array_equal(clf.predict_proba(X), before)
+    assert "_callback_fit_ctx" not in vars(clf)
+
+
+def test_warm_start_reports_its_own_epochs():
+    recorder = Recorder()
+    clf = ABMILClassifier(max_epochs=1, early_stopping=False, warm_start=True, random_state=0)
+    clf.fit(X, Y)
+    clf.set_callbacks(recorder).fit(X, Y)
+    assert recorder.begun == ["fit", "network", "epoch"]
+    np.testing.assert_array_equal(recorder.predicted[-1], clf.predict_proba(X))
+
+
+def test_fit_that_callbacks_stopped_goes_on_without_them(tmp_path):
+    def clf(folder):
+        return ABMILClassifier(max_epochs=4, early_stopping=False, random_state=0).set_params(
+            training__checkpoint_dir=folder
+        )
+
+    whole = clf(None).fit(X, Y)
+    stopped = clf(tmp_path / "run").set_callbacks(Recorder(last_epoch=1)).fit(X, Y)
+    assert stopped.n_iter_ == 2
+    again = clf(tmp_path / "run").fit(X, Y)
+    assert again.n_iter_ == 4
+    np.testing.assert_array_equal(again.predict_proba(X), whole.predict_proba(X))
+
+
+def test_fit_goes_on_with_callbacks_that_it_began_without(tmp_path, monkeypatch):
+    clf = ABMILClassifier(max_epochs=3, early_stopping=False, random_state=0)
+    clf.set_params(training__checkpoint_dir=tmp_path / "run")
+    save = RunState.save
+
+    def save_and_stop(state):
+        save(state)
+        raise Stopped
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunState, "save", save_and_stop)
+        with pytest.raises(Stopped):
+            clf.fit(X, Y)
+    recorder, numbers = Recorder(), []
+    begin = recorder.on_fit_task_begin
+    recorder.on_fit_task_begin = lambda estimator, context: (
+        begin(estimator, context),
+        numbers.append(context.task_id),
+    )
+    clf.set_params(verbose=1).set_callbacks(recorder).fit(X, Y)
+    assert recorder.begun == ["fit", "network", "epoch", "epoch"]
+    assert numbers[-2:] == [1, 2]  # as in the process that began
+    ended = Recorder()
+    clf.set_params(verbose=0).set_callbacks(ended).fit(X, Y)
+    assert ended.begun == ["fit", "network"]
+    assert ended.ended == ["network", "fit"]
+    for proba in ended.predicted:
+        np.testing.assert_array_equal(proba, clf.predict_proba(X))
+    np.testing.assert_array_equal(clf.set_callbacks().fit(X, Y).predict_proba(X), proba)
 
 
 def test_callbacks_are_torn_down_if_the_fit_fails():
