@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from .fold_results import nan_mean
 from .metrics import patient_metrics
 from .small_samples import ClassSizes, auroc_interval, is_small
 
+_UNKNOWN = "unknown"
 MANY_VALUES = 8  # distinct numbers of a column above which it is split at its median
 _METRICS = ("balanced_accuracy", "sensitivity", "specificity", "brier")
 
@@ -40,6 +41,8 @@ def subgroup_metrics(result: Any, subgroups: pd.DataFrame) -> pd.DataFrame:
 
     Raises
     ------
+    TypeError
+        If `result` is no result of one method, or `subgroups` is no DataFrame.
     ValueError
         If no patient of the result, or a patient more than once, is in `subgroups`.
 
@@ -63,18 +66,36 @@ def subgroup_metrics(result: Any, subgroups: pd.DataFrame) -> pd.DataFrame:
     1      sex            f          12    0.5
     2      sex            m           8    0.5
     """
+    _check(result, subgroups)
     table = result.predictions
-    known = _of_patients(subgroups, table["patient_id"].astype(str))
+    patients = table["patient_id"].astype(str)
+    known = _of_patients(subgroups, patients)
     rows = [{"variable": "", "subgroup": "all patients"} | _row(result, table)]
     for variable in known.columns:
-        values = _as_groups(known[variable])
-        for value, members in _members(values):
-            rows.append({"variable": variable, "subgroup": value} | _row(result, table[members]))
+        names, groups = _as_groups(known[variable])
+        of_row = groups.reindex(patients).fillna(_UNKNOWN).to_numpy()
+        for name in dict.fromkeys([*names, _UNKNOWN]):
+            if (of_row == name).any():
+                row = _row(result, table[of_row == name])
+                rows.append({"variable": variable, "subgroup": name} | row)
     return pd.DataFrame(rows)
 
 
+def _check(result: Any, subgroups: Any) -> None:
+    if not isinstance(subgroups, pd.DataFrame):
+        raise TypeError(
+            "subgroups must be a DataFrame with a column per variable and patient ids as index, "
+            f"got {type(subgroups).__name__}. Of a Series, pass .to_frame()."
+        )
+    if not hasattr(result, "predictions"):
+        raise TypeError(
+            "Expected the result of evaluate(...) or evaluate_external(...), got "
+            f"{type(result).__name__}. Of a comparison, pass one of its .evaluations."
+        )
+
+
 def _of_patients(subgroups: pd.DataFrame, patients: pd.Series) -> pd.DataFrame:
-    """The rows of `subgroups` in the order of the predictions."""
+    """The rows of `subgroups` whose patients are in the result."""
     frame = subgroups.set_axis(subgroups.index.astype(str))
     twice = frame.index[frame.index.duplicated()].unique()
     if len(twice):
@@ -82,30 +103,43 @@ def _of_patients(subgroups: pd.DataFrame, patients: pd.Series) -> pd.DataFrame:
             f"subgroups has several rows of a patient: {first_few(twice.tolist())}. Give one row "
             "per patient, e.g. subgroups.groupby(level=0).first()."
         )
-    if not patients.isin(frame.index).any():
+    known = frame[frame.index.isin(patients)]
+    if not len(known):
         raise ValueError(
             f"No patient of the result is in the index of subgroups. The result has "
             f"{first_few(patients.unique().tolist())}, the index has "
             f"{first_few(frame.index.tolist())}. Set the patient id as index: "
             "subgroups.set_index('patient_id')."
         )
-    return frame.reindex(patients).set_axis(patients.index)
+    return known
 
 
-def _as_groups(values: pd.Series) -> pd.Series:
-    """Text of each value; numbers of many values as below, or from, their median."""
-    if pd.api.types.is_numeric_dtype(values) and values.nunique() > MANY_VALUES:
-        middle = values.median()
-        low, high = f"< {middle:.4g}", f">= {middle:.4g}"
-        text = np.where(values < middle, low, high)
-    else:
-        text = values.astype(str).to_numpy()
-    return pd.Series(np.where(values.notna(), text, "unknown"), index=values.index)
+def _as_groups(values: pd.Series) -> tuple[list[str], pd.Series]:
+    """Names of the subgroups in their order, and that of each patient with a value."""
+    known = values.dropna()
+    if pd.api.types.is_numeric_dtype(known) and known.nunique() > MANY_VALUES:
+        return _halves(known.astype(float))
+    unique = known.unique().tolist()
+    try:
+        unique = sorted(unique)
+    except TypeError:  # values of several types
+        unique = sorted(unique, key=str)
+    names = {value: _text(value) for value in unique}
+    return list(dict.fromkeys(names.values())), known.map(names)
 
 
-def _members(values: pd.Series) -> Iterator[tuple[str, NDArray]]:
-    for value in sorted(values.unique(), key=lambda v: (v == "unknown", v)):
-        yield value, (values == value).to_numpy()
+def _halves(numbers: pd.Series) -> tuple[list[str], pd.Series]:
+    """Below the median and from it on; up to it and above where nobody is below."""
+    middle = numbers.median()
+    low = numbers < middle
+    names = [f"< {middle:.4g}", f">= {middle:.4g}"]
+    if not low.any():
+        low, names = numbers <= middle, [f"<= {middle:.4g}", f"> {middle:.4g}"]
+    return names, low.map({True: names[0], False: names[1]})
+
+
+def _text(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _row(result: Any, table: pd.DataFrame) -> dict[str, Any]:
@@ -115,17 +149,12 @@ def _row(result: Any, table: pd.DataFrame) -> dict[str, Any]:
     counts = np.bincount(y, minlength=len(classes))
     weights = np.concatenate([np.ones((1, len(y))), result.bootstrap.patients(len(y))])
     repeats = [table] if "repeat" not in table else [part for _, part in table.groupby("repeat")]
-    each = [
-        _metrics(
-            part, classes, weights[:, np.searchsorted(patients, part["patient_id"].astype(str))]
-        )
-        for part in repeats
-    ]
+    absent = "skip" if hasattr(result, "by_model") else "nan"  # as in the summary of each
+    each = [_metrics(p, classes, weights[:, _places(p, patients)], absent) for p in repeats]
     auroc = nan_mean([metrics["auroc"] for metrics in each])
     low, high = _interval(result, auroc, y)
-    row: dict[str, Any] = {"n_patients": len(y)} | {
-        f"n_{c}": int(n) for c, n in zip(classes, counts, strict=True)
-    }
+    of_class = {f"n_{c}": int(n) for c, n in zip(classes, counts, strict=True)}
+    row: dict[str, Any] = {"n_patients": len(y), **of_class}
     row |= {"auroc": auroc[0], "low": low, "high": high}
     return row | {k: nan_mean([m[k] for m in each])[0] for k in _METRICS if k in each[0]}
 
@@ -145,10 +174,12 @@ def _interval(result: Any, auroc: NDArray, y: NDArray) -> tuple[float, float]:
     return low, high
 
 
-def _metrics(part: pd.DataFrame, classes: Sequence[Any], weights: NDArray) -> dict[str, NDArray]:
+def _metrics(
+    part: pd.DataFrame, classes: Sequence[Any], weights: NDArray, absent: str
+) -> dict[str, NDArray]:
     proba = part[[f"p_{c}" for c in classes]].to_numpy(dtype=float)
     y, predicted = _numbers(part["y"], classes), _numbers(part["predicted"], classes)
-    return patient_metrics(y, proba, weights, predicted=predicted)
+    return patient_metrics(y, proba, weights, predicted=predicted, absent=absent)
 
 
 def _numbers(labels: pd.Series, classes: Sequence[Any]) -> NDArray:

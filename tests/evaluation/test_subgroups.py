@@ -1,5 +1,7 @@
 """Metrics of subgroups, against predictions written down by hand."""
 
+import dataclasses
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -64,3 +66,48 @@ def test_index_without_patients_raises_showing_both_sides():
 def test_patient_with_two_rows_raises():
     with pytest.raises(ValueError, match="several rows of a patient: 'P0'"):
         subgroup_metrics(evaluation(TRUE), pd.concat([AGE, AGE.head(1)]))
+
+
+@pytest.mark.parametrize("dtype", [object, "Int64", float])
+def test_numbers_keep_their_order_whatever_their_type_and_missing_ones_are_unknown(dtype):
+    stages = pd.DataFrame({"stage": pd.Series([2, 10, 1, None], AGE.index, dtype=dtype)})
+    table = found(evaluation(TRUE), stages)
+    assert table.loc["stage"].index.tolist() == ["1", "2", "10", "unknown"]
+
+
+def test_numbers_with_a_heap_at_the_lowest_are_split_above_it():
+    y = ["yes", "no"] * 10
+    result = evaluation(np.linspace(0.1, 0.9, 20), y=y, sites=None)
+    counts = pd.DataFrame(
+        {"n": [0] * 11 + list(range(1, 10))}, index=[f"P{i:02d}" for i in range(20)]
+    )
+    assert found(result, counts).loc["n", "n_patients"].to_dict() == {"<= 0": 11, "> 0": 9}
+
+
+def test_ids_that_are_numbers_are_found():
+    result = evaluation(TRUE)
+    numbered = AGE.set_axis([0, 1, 2, 3])
+    numbers = result.predictions["patient_id"].str[1:].astype(int)
+    predictions = result.predictions.assign(patient_id=numbers)
+    table = found(dataclasses.replace(result, predictions=predictions), numbered)
+    assert table.loc[("sex", "f"), "n_patients"] == 2
+
+
+def test_repeat_that_lacks_patients_counts_those_it_has():
+    result = evaluation(TRUE, AGAIN)
+    table = result.predictions
+    fewer = table[(table["repeat"] == 0) | (table["patient_id"] != "P0")]
+    row = found(dataclasses.replace(result, predictions=fewer), AGE).loc[("sex", "f")]
+    assert row["n_patients"] == 2
+    assert row["auroc"] == 1.0  # of the first repeat; the second has one class only
+
+
+@pytest.mark.parametrize("wrong", [AGE["sex"], AGE.to_dict()])
+def test_something_else_than_a_frame_is_refused(wrong):
+    with pytest.raises(TypeError, match=r"must be a DataFrame .* got (Series|dict)"):
+        subgroup_metrics(evaluation(TRUE), wrong)
+
+
+def test_something_else_than_a_result_is_refused():
+    with pytest.raises(TypeError, match="got list"):
+        subgroup_metrics([], AGE)

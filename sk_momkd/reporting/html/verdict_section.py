@@ -6,10 +6,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from ...evaluation.small_samples import FEW_PATIENTS
-from ..repeat_predictions import decision_rule, predictions_by_repeat, with_interval
-from .blocks import Answers, Block, Section, table
+from ..repeat_predictions import decision_rule, with_interval
+from .blocks import Answers, Block, Paragraph, Section, table
 from .context import ReportContext
 from .result_sections import NO_RESULT
 
@@ -37,7 +38,7 @@ def verdict_section(context: ReportContext) -> Section:
 
 
 def _how_good(result: Any) -> str:
-    metric = "fold_auroc" if "fold_auroc" in result.summary.index else "auroc"
+    metric = _auroc_of_pairs(result)
     value, low, high = with_interval(result, metric)
     if not np.isfinite(value):
         return "It cannot be said: the AUROC needs patients of each class."
@@ -49,10 +50,20 @@ def _how_good(result: Any) -> str:
     return (
         f"Of two patients that are predicted{same}, {pair}, the first has the higher probability "
         f"in {_of_100(value)} of 100 cases{interval}; 50 is chance. {_against_chance(low, high)}"
+    ).strip()
+
+
+def _auroc_of_pairs(result: Any) -> str:
+    """The AUROC within folds; the pooled one where there is none, as in leave-one-out."""
+    within = "fold_auroc" in result.summary.index
+    return (
+        "fold_auroc" if within and np.isfinite(with_interval(result, "fold_auroc")[0]) else "auroc"
     )
 
 
 def _against_chance(low: float, high: float) -> str:
+    if low != low:
+        return ""
     if low > _CHANCE:
         return "It is better than chance."
     if high < _CHANCE:
@@ -70,9 +81,15 @@ def _for_whom(context: ReportContext) -> str:
     n = result.predictions["patient_id"].nunique()
     if result.sites is None:
         return (
-            f"For patients like these {n}. Each was predicted by a model that had seen other "
-            "patients of the same places. Whether it holds at another hospital was not tested: use "
+            f"For patients like these {n}. Each was predicted by a model that may have seen other "
+            "patients of the same place. Whether it holds at another hospital was not tested: use "
             "groups= (sites) of evaluate, or evaluate_external on a cohort from there."
+        )
+    if _groups_were_shared(result):
+        return (
+            f"For patients of these {len(result.sites)} groups (sites), {n} of whom were "
+            "predicted. The splits put patients of a group in training and in test, so whether it "
+            "holds at another one was not tested: use groups= without cv=, or evaluate_external."
         )
     return (
         f"For the {n} patients of {len(result.sites)} groups (sites). Each was predicted by a "
@@ -81,8 +98,17 @@ def _for_whom(context: ReportContext) -> str:
     )
 
 
+def _groups_were_shared(result: Any) -> bool:
+    """Whether patients of a group were in training and in test, or nobody can tell."""
+    table = result.predictions
+    folds_of_group = table.groupby(["repeat", "group"])["fold"].nunique()
+    tested = set(table["patient_id"].astype(str))
+    others = {str(name) for name in result.trained_patients} - tested
+    return bool((folds_of_group > 1).any() or others)
+
+
 def _how_sure(result: Any) -> str:
-    y = predictions_by_repeat(result)[0].y
+    y = _classes_of_patients(result)
     fewest = int(np.bincount(y, minlength=len(result.classes)).min())
     lines = [
         f"It rests on {len(y)} patients, {fewest} in the smallest class. The interval says what "
@@ -115,7 +141,7 @@ def _omics(context: ReportContext) -> str:
     if not getattr(context.classifier, "n_paired_", 0):
         return "The model was trained on slides alone."
     return (
-        f"Expression of {context.classifier.n_paired_} patients was used in training "
+        f"Expression was used in training for {context.classifier.n_paired_} slides "
         f"({context.first_fold}); prediction needs the slide alone. Whether it helped was not "
         "tested: compare_omics(...) does, against training without and with other patients' omics."
     )
@@ -130,29 +156,40 @@ class _Decision(NamedTuple):
 
 
 def _consequences(result: Any) -> Block:
-    y = predictions_by_repeat(result)[0].y
+    y = _classes_of_patients(result)
     positives = round(100 * float((y == 1).mean()))
-    rows = [_per_100(decision, positives) for decision in _decisions(result, y)]
+    decisions, notes = _decisions(result, y)
+    if not decisions:
+        reason = "no patient of one class was tested in one of the repeats"
+        return Paragraph(f"Consequences of decisions cannot be counted: {reason}.", "note")
     caption = (
         f"Consequences for 100 patients like these, of whom {positives} are {_positive(result)}. "
         "Thresholds other than that of predict are chosen on the other folds than those of the "
-        "patients that are counted."
-    )
+        f"patients that are counted. {' '.join(notes)}"
+    ).strip()
+    rows = [_per_100(decision, positives) for decision in decisions]
     return table(pd.DataFrame(rows), caption, index=False)
 
 
-def _decisions(result: Any, y: Any) -> list[_Decision]:
+def _decisions(result: Any, y: NDArray) -> tuple[list[_Decision], list[str]]:
+    """Rules of decision whose rates are known, and why others are not shown."""
     rates = [with_interval(result, name)[0] for name in ("sensitivity", "specificity")]
     decisions = [_Decision(f"predict ({decision_rule(result)})", *rates)]
-    if not hasattr(result, "threshold") or min((y == 1).sum(), (y == 0).sum()) < FEW_PATIENTS:
-        return decisions
-    for rate, share in _CRITERIA:
-        chosen = result.threshold((rate, share))
-        fair = chosen.sensitivity_cross_fitted, chosen.specificity_cross_fitted
-        if None not in fair:
-            rule = f"{rate} of at least {share:.0%} (threshold {chosen.value:.2f})"
-            decisions.append(_Decision(rule, *fair))
-    return decisions
+    notes = []
+    enough = min((y == 1).sum(), (y == 0).sum()) >= FEW_PATIENTS
+    for rate, share in _CRITERIA if enough and hasattr(result, "threshold") else ():
+        try:
+            chosen = result.threshold((rate, share))
+        except ValueError:  # no threshold reaches it, or a repeat lacks a class
+            notes.append(f"There is no threshold with a {rate} of {share:.0%} in each repeat.")
+            continue
+        sensitivity, specificity = chosen.sensitivity_cross_fitted, chosen.specificity_cross_fitted
+        if sensitivity is None or specificity is None:
+            notes.append(f"A threshold by {rate} needs several folds.")
+            continue
+        rule = f"{rate} of at least {share:.0%} (threshold {chosen.value:.2f})"
+        decisions.append(_Decision(rule, sensitivity, specificity))
+    return [d for d in decisions if np.isfinite([d.sensitivity, d.specificity]).all()], notes
 
 
 def _per_100(decision: _Decision, positives: int) -> dict[str, Any]:
@@ -165,6 +202,12 @@ def _per_100(decision: _Decision, positives: int) -> dict[str, Any]:
         "of these wrongly": str(false),
         "positive ones missed": str(positives - found),
     }
+
+
+def _classes_of_patients(result: Any) -> NDArray:
+    """Class number of each patient; a fold may have failed in some repeats alone."""
+    patients = result.predictions.drop_duplicates("patient_id")
+    return patients["y"].map({c: k for k, c in enumerate(result.classes)}).to_numpy(dtype=int)
 
 
 def _positive(result: Any) -> str:
