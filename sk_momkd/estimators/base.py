@@ -29,7 +29,7 @@ from ..nn.thread_budget import threads_for
 from ..progress import labelled
 from ..training.batches import BagDataset, LossWeights
 from ..training.config import Objective, TrainingConfig, resolve_device, resolve_precision
-from ..training.feature_scale import check_scale
+from ..training.feature_scale import UnlikeTraining, check_scale
 from ..training.random_generators import RandomGenerators
 from .bag_weights import check_class_weight, loss_weights
 from .checkpoint import fit_identity, with_checkpoints
@@ -54,7 +54,7 @@ from .prior import class_probabilities, class_shares, shares_in_loss
 from .privileged import PrivilegedOmics
 from .soft_labels import SoftLabelsMixin
 from .training_data import FitData, LabelledBags
-from .warm_start import KEPT, EarlierFit, begin_with, changed_parameters, earlier_fit
+from .warm_start import INPUT_GENES, KEPT, EarlierFit, begin_with, changed_parameters, earlier_fit
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -363,6 +363,8 @@ class BaseMILClassifier(
         fitted = [name for name in vars(self) if name.endswith("_") and name[0] != "_"]
         for name in set(fitted) - (set() if self._earlier is None else set(KEPT)):
             delattr(self, name)  # a fit that fails leaves no model behind
+        if self._earlier is None:
+            self.__dict__.pop(INPUT_GENES, None)
         for name in ("_validation", "_network", "_left_out"):
             self.__dict__.pop(name, None)
         self.device_ = resolve_device(self.device)
@@ -489,6 +491,9 @@ class BaseMILClassifier(
         strict = self._option("training").strict
         self.largest_feature_ = check_scale(data.training, strict=strict)
         self.feature_summary_ = data.training.summary
+        if strict and data.validation is not None:  # its scores are computed after the training
+            seen = UnlikeTraining(self.largest_feature_, self.feature_summary_, strict=True)
+            seen.look_at_all(data.validation)
         step = (
             min(self.batch_size, len(training))
             * int(np.median(data.training.sizes))

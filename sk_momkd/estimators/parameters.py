@@ -150,7 +150,8 @@ class TrainingOptions(Parameters):
         it.
     strict : bool, default=False
         Whether an unstable training raises `TrainingError`, and slides whose features are far from
-        those of training raise `BagError`, in place of the warnings. It may be set after `fit`.
+        those of training raise `BagError`, in place of the warnings. Slides of the validation part
+        are looked at before training. It may be set after `fit`.
     callbacks : list of skorch callbacks or (name, callback) pairs, or None, default=None
         They are cloned, and the clones are in ``callbacks_`` after `fit`. They see ``net.history``
         with the columns of ``history_``. Scorers of skorch, which predict on arrays, do not apply.

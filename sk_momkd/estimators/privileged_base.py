@@ -15,6 +15,7 @@ from .base import BaseMILClassifier
 from .parameters import AT_LEAST_ONE, parameter
 from .privileged import PrivilegedOmics, fit_omics, require_paired, seeded_clone, transform_omics
 from .training_data import LabelledBags
+from .warm_start import INPUT_GENES
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -44,7 +45,7 @@ class PrivilegedMILClassifier(BaseMILClassifier):
     _uses_omics: ClassVar[bool] = True
     _validates_with_omics: ClassVar[bool] = False
     _fitted: ClassVar[tuple[str, ...]] = (*BaseMILClassifier._fitted, "genes_")
-    _fitted_omics: ClassVar[tuple[str, ...]] = ("omics_transformer_",)
+    _fitted_omics: ClassVar[tuple[str, ...]] = ("omics_transformer_", INPUT_GENES)
 
     @isolated()
     def _prepare_omics(
@@ -65,6 +66,7 @@ class PrivilegedMILClassifier(BaseMILClassifier):
         if earlier is None:
             self.omics_transformer_ = self._new_omics_transformer(generators.seeds["soft_labels"])
             vectors = fit_omics(self.omics_transformer_, table, rows[training], known.labels)
+            self._input_genes = table.genes
         else:
             table = earlier.table(table)
             require_paired(rows[training])

@@ -20,6 +20,7 @@ from .network_state import OMICS
 from .privileged import PrivilegedOmics
 
 KEPT = ("genes_", "omics_transformer_")  # fitted attributes that a warm start does not renew
+INPUT_GENES = "_input_genes"  # what the omics transformer was fitted on
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,9 @@ class EarlierFit:
     transformer : transformer or None
         The fitted omics transformer.
     genes : ndarray of str or None
+        That the transformer gives.
+    input_genes : ndarray of str or None
+        That it was fitted on; None where that is unknown.
     patients : HashedIds or None
     """
 
@@ -53,12 +57,15 @@ class EarlierFit:
     bag_info: dict[str, Any]
     transformer: Any
     genes: NDArray | None
+    input_genes: NDArray | None
     patients: HashedIds | None
 
     @classmethod
     def of(cls, clf: Any) -> EarlierFit:
         """The fit of a fitted classifier."""
         known = vars(clf)
+        transformer = known.get("omics_transformer_")
+        named = getattr(transformer, "feature_names_in_", None)
         return cls(
             [dict(module.state_dict()) for module in clf.modules_],
             clf._network["made_with"],
@@ -67,8 +74,9 @@ class EarlierFit:
             clf.classes_,
             clf.pos_label_,
             known.get("bag_info_", {}),
-            known.get("omics_transformer_"),
+            transformer,
             known.get("genes_"),
+            known.get(INPUT_GENES, named),
             known.get("training_patients_"),
         )
 
@@ -109,7 +117,7 @@ class EarlierFit:
         Raises
         ------
         OmicsError
-            If there is no fitted transformer, or genes are missing.
+            If there is no fitted transformer, its genes are not known, or genes are missing.
         """
         if self.transformer is None:
             raise OmicsError(
@@ -118,8 +126,15 @@ class EarlierFit:
                 "save the model with save_model(..., include_omics=True), or fit anew with "
                 "warm_start=False."
             )
-        genes = getattr(self.transformer, "feature_names_in_", None)
-        return table if genes is None else table.select_genes(genes)
+        if self.input_genes is None:
+            raise OmicsError(
+                "warm_start=True goes on with the fitted omics transformer, a "
+                f"{type(self.transformer).__name__}, which does not name the genes that it was "
+                "fitted on, and the model comes from an sk_momkd that did not keep them. Genes in "
+                "another order would be taken for one another. Pass omics=None, or fit anew with "
+                "warm_start=False."
+            )
+        return table.select_genes(self.input_genes)
 
     def without_omics(self, n_bags: int) -> PrivilegedOmics | None:
         """Bags without omics; None where the networks have no omics branch, either."""
@@ -134,7 +149,8 @@ class EarlierFit:
 def earlier_fit(clf: Any) -> Iterator[None]:
     """Hold the earlier fit in ``clf._earlier`` while a warm start fits; put it back if that fails.
 
-    Without ``warm_start=True``, or before the first fit, there is none.
+    Without ``warm_start=True``, or before the first fit, there is none, and a fit that fails leaves
+    no networks.
     """
     before, fitted = dict(vars(clf)), False
     clf._earlier = EarlierFit.of(clf) if clf.warm_start and "modules_" in before else None
@@ -146,6 +162,9 @@ def earlier_fit(clf: Any) -> Iterator[None]:
         if earlier is not None and not fitted:
             vars(clf).clear()
             vars(clf).update(before)
+        elif not fitted:
+            for name in ("modules_", "module_"):
+                vars(clf).pop(name, None)
 
 
 def begin_with(module: nn.Module, weights: Mapping[str, torch.Tensor], changed: str) -> None:

@@ -259,6 +259,8 @@ class BagDataset(Dataset):
     ----------
     content_sums : list of str
         With `sum_contents`, a SHA-256 of the features and the graph of each bag.
+    means : float32 ndarray of shape (n_bags, n_features)
+        Mean patch of each bag, of the features as they are kept, in `dtype`.
     mean_patch : float32 ndarray of shape (n_features,)
         Mean over the bags of their mean patches.
     summary : FeatureSummary or None
@@ -294,7 +296,7 @@ class BagDataset(Dataset):
         self._singles: dict[int, FlatBatch] = {}
         self.reading = Reading()
         total = torch.zeros(n_features, dtype=torch.float64)
-        means = np.empty((len(bags), n_features), dtype=np.float32)
+        self.means = np.empty((len(bags), n_features), dtype=np.float32)
         within = torch.zeros(n_features, dtype=torch.float64)
         for i in range(len(bags)):
             x, edges = read_graph(bags[i], bags.name(i), spec, n_features)
@@ -306,13 +308,14 @@ class BagDataset(Dataset):
             total += x.mean(dim=0)
             x = x.to(dtype)
             variance, mean = torch.var_mean(x.float(), dim=0, correction=0)
-            means[i] = mean.numpy()
+            self.means[i] = mean.numpy()
             within += variance
             if x.nbytes <= cache_bytes:
                 cache_bytes -= x.nbytes
                 self._features[i] = x
         self.mean_patch = (total / max(len(bags), 1)).float().numpy()
-        self.summary = FeatureSummary.of(means, within.numpy() / max(len(bags), 1), self.sizes)
+        within /= max(len(bags), 1)
+        self.summary = FeatureSummary.of(self.means, within.numpy(), self.sizes)
 
     @property
     def in_memory(self) -> bool:

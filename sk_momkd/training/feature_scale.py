@@ -56,11 +56,23 @@ class UnlikeTraining:
         Of the training slides, None where there is none.
     strict : bool
         Whether such slides raise.
+
+    Raises
+    ------
+    ValueError
+        With `strict`, if `largest` is unknown.
     """
 
     def __init__(
         self, largest: float | None, summary: FeatureSummary | None = None, *, strict: bool = False
     ) -> None:
+        if strict and largest is None:
+            raise ValueError(
+                "training__strict=True, but this model does not know the features that it was "
+                "trained on, with which slides could be compared: it was made by an older "
+                "sk_momkd, or from a checkpoint of the authors' program. Set "
+                "training__strict=False, or fit anew."
+            )
         self.largest, self.summary, self.strict = largest, summary, strict
         self.out_of_scale: list[str] = []
         self.distances: list[float] = []
@@ -74,16 +86,34 @@ class UnlikeTraining:
         BagError
             With `strict`, for a slide that is out of scale or far from training.
         """
-        if not self.largest:
-            return
-        x = next(iter(x)) if isinstance(x, Blocks) else x
-        largest = largest_value(x)
-        if not 0 < largest <= _UNSEEN * self.largest:
+        if self.largest:
+            x = next(iter(x)) if isinstance(x, Blocks) else x
+            self._note(largest_value(x), mean_patch(x), len(x), name)
+
+    def look_at_all(self, dataset: BagDataset) -> None:
+        """Note all slides of a dataset, by what it knows of them.
+
+        Raises
+        ------
+        BagError
+            With `strict`, for slides that are out of scale or far from training.
+        """
+        if self.largest:
+            known = (dataset.largest.tolist(), dataset.means, dataset.sizes.tolist())
+            for i, (largest, mean, size) in enumerate(zip(*known, strict=True)):
+                self._note(largest, mean, size, dataset.bags.name(i))
+        if self.strict:
+            self.warn()
+
+    def _note(self, largest: float, mean: NDArray, size: int, name: str) -> None:
+        unlike = not 0 < largest <= _UNSEEN * (self.largest or 0.0)
+        if unlike:
             self.out_of_scale.append(f"{name} (up to {abs(largest):.3g})")
         elif self.summary is not None:
-            self.distances.append(self.summary.distance(mean_patch(x), len(x)))
+            self.distances.append(self.summary.distance(mean, size))
             self.names.append(name)
-        if self.strict and (self.out_of_scale or self.far()):
+            unlike = self._is_far(self.distances[-1])
+        if self.strict and unlike:
             raise BagError(self.messages()[0])
 
     def warn(self) -> None:
@@ -101,11 +131,13 @@ class UnlikeTraining:
 
     def far(self) -> list[int]:
         """Positions of the slides that are far by themselves."""
-        limit = np.inf if self.summary is None else _FAR * self.summary.usual
-        return [i for i, distance in enumerate(self.distances) if distance > limit]
+        return [i for i, distance in enumerate(self.distances) if self._is_far(distance)]
+
+    def _is_far(self, distance: float) -> bool:
+        return self.summary is not None and distance > _FAR * self.summary.usual
 
     def messages(self) -> list[str]:
-        """What is said of the slides that were noted."""
+        """The warnings of the slides that were noted."""
         found = []
         if self.out_of_scale:
             found.append(
@@ -113,28 +145,29 @@ class UnlikeTraining:
                 f"{_UNSEEN:g} times those in training (up to {self.largest:.3g}): "
                 f"{_named(self.out_of_scale)}. {_REMEDY}"
             )
-        if said := self._said_of_distances():
-            found.append(f"{said} {_REMEDY}")
+        if message := self._shift_message():
+            found.append(f"{message} {_REMEDY}")
         return found
 
-    def _said_of_distances(self) -> str:
+    def _shift_message(self) -> str:
         if self.summary is None or not self.distances:
             return ""
         n, middle, far = len(self.distances), float(np.median(self.distances)), self.far()
         farthest = sorted(far, key=lambda i: -self.distances[i])
         names = [f"{self.names[i]} ({self.distances[i]:.2g})" for i in farthest]
         if n >= _SEVERAL and middle > _FAR_TOGETHER * self.summary.usual:
-            said = f"The features of {n} slides lie together far from those of training: half of "
-            said += f"the slides are at least {middle:.2g} away."
-            said += f" The farthest are {_named(names)}." if names else ""
+            message = f"The features of {n} slides lie together far from those of training: half "
+            message += f"of the slides are at least {middle:.2g} away."
+            message += f" The farthest are {_named(names)}." if names else ""
         elif far:
-            said = f"The features of {len(far)} of {n} slides lie far from those of training: "
-            said += f"{_named(names)}."
+            message = f"The features of {len(far)} of {n} slides lie far from those of training: "
+            message += f"{_named(names)}."
         else:
             return ""
         return (
-            f"{said} A distance counts standard deviations between slides (root mean square over "
-            f"the features), and 90 % of the training slides are within {self.summary.usual:.2g}."
+            f"{message} A distance counts standard deviations between slides (root mean square "
+            "over the features), and 90 % of the training slides are within "
+            f"{self.summary.usual:.2g}."
         )
 
 

@@ -47,7 +47,7 @@ class FeatureSummary:
 
     @classmethod
     def of(cls, means: NDArray, within: NDArray, sizes: NDArray) -> Self | None:
-        """Summary of slides; None of fewer than ten.
+        """Summary of slides; None of fewer than ten, or where their variances overflow.
 
         Parameters
         ----------
@@ -62,6 +62,8 @@ class FeatureSummary:
             return None
         mean = means.mean(axis=0, dtype=np.float64)
         spread = means.std(axis=0, ddof=1, dtype=np.float64)
+        if not all(np.isfinite(values).all() for values in (mean, spread, within)):
+            return None
         inverse_size = float(np.mean(1 / sizes))
         parts = [slice(start, start + _ROWS) for start in range(0, len(means), _ROWS)]
         more = _from_small_bags(within, sizes, inverse_size)

@@ -11,7 +11,7 @@ import pytest
 import torch
 from conftest import make_bags
 from quick import CLASSIFIERS, quick
-from sklearn.exceptions import ConvergenceWarning
+from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from skorch.callbacks import Callback, EarlyStopping
 
 from sk_momkd import Bag, evaluate
@@ -269,3 +269,28 @@ def test_features_that_are_far_too_large_are_named_with_their_bag(name):
     assert "bag 'S" in said
     assert "e+30" in said
     assert "diverged in epoch" in said if proba is None else "Scale them" in said
+
+
+def test_strict_refuses_a_validation_slide_before_training_and_leaves_no_model(monkeypatch):
+    bags, y = make_bags(24)
+    split = [(np.arange(20), np.arange(20, 24))]
+    features = [bag.features + (30 if i == 22 else 0) for i, bag in enumerate(bags)]
+    clf = quick("ABMILClassifier", early_stopping=True, training__validation_split=split)
+    monkeypatch.setattr(type(clf), "_train_each", lambda *_: pytest.fail("it trains"))
+    with pytest.raises(BagError, match="bag 22"):
+        clf.set_params(training__strict=True).fit(features, y)
+
+
+def test_fit_that_fails_at_its_end_leaves_no_networks(monkeypatch):
+    bags, y = make_bags(16)
+    clf = quick("ABMILClassifier", max_epochs=1, early_stopping=True)
+
+    def fail(*_):
+        raise BagError("of the validation part")
+
+    monkeypatch.setattr(type(clf), "_scores", fail)
+    with pytest.raises(BagError, match="of the validation part"):
+        clf.fit(bags, y)
+    assert not hasattr(clf, "modules_")
+    with pytest.raises(NotFittedError):
+        clf.predict(bags)

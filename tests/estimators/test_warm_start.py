@@ -7,9 +7,11 @@ import pytest
 import torch
 from conftest import make_bags, make_omics
 from quick import CLASSIFIERS, PRIVILEGED, quick
-from sklearn.base import clone
+from sklearn.base import BaseEstimator, TransformerMixin, clone
+from torch import nn
 
-from sk_momkd import load_model, save_model
+from sk_momkd import OmicsError, load_model, save_model
+from sk_momkd.estimators.warm_start import EarlierFit
 
 BAGS, Y = make_bags(16)
 OMICS = make_omics(Y)
@@ -107,6 +109,39 @@ def test_warm_start_that_does_not_fit_is_refused_and_leaves_the_model(said):
     assert (clf.predict_proba(BAGS) == before).all()
     assert clf.n_features_in_ == 6
     assert "_earlier" not in vars(clf)
+
+
+class Doubles(TransformerMixin, BaseEstimator):
+    """Does not name its genes."""
+
+    def fit(self, X, y=None):
+        self.fitted_ = True
+        return self
+
+    def transform(self, X):
+        return 2 * np.asarray(X)
+
+
+def prepared(clf, omics):
+    """Vectors that a fit would train on; the networks of the earlier fit are made up."""
+    clf._earlier = None if not hasattr(clf, "modules_") else EarlierFit.of(clf)
+    cohort, generators = clf._validate(BAGS, Y, None, None)
+    return clf._prepare_omics(omics, cohort, np.arange(16), None, generators)[0].vectors
+
+
+def test_genes_in_another_order_are_selected_by_name_whatever_the_transformer():
+    clf = quick("MKDClassifier", omics_transformer=Doubles(), warm_start=True)
+    vectors = prepared(clf, OMICS)
+    clf._set_networks([nn.Linear(1, 1)], vectors.shape[1])
+    shuffled = OMICS[OMICS.columns[::-1]].assign(extra=1.0)
+    np.testing.assert_array_equal(prepared(clf, shuffled), vectors)
+    clf._set_networks([nn.Linear(1, 1)], vectors.shape[1])
+    with pytest.raises(OmicsError, match="1 of 12 genes are missing in omics: 'G3'"):
+        prepared(clf, OMICS.drop(columns="G3"))
+    clf._set_networks([nn.Linear(1, 1)], vectors.shape[1])
+    del clf._input_genes  # as in a model of an older version
+    with pytest.raises(OmicsError, match="Doubles, which does not name"):
+        prepared(clf, shuffled)
 
 
 @pytest.mark.slow

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from sk_momkd import BagError, FeatureShiftWarning
+from sk_momkd import BagError, FeatureShiftWarning, as_bags
 from sk_momkd.nn.blocks import Blocks
+from sk_momkd.training.batches import BagDataset, GraphSpec
 from sk_momkd.training.feature_scale import UnlikeTraining
 from sk_momkd.training.feature_summary import FeatureSummary
 
@@ -108,6 +109,33 @@ def test_with_strict_a_slide_is_refused_before_the_next_is_read():
         said_of([np.zeros((3, 6), dtype=np.float32)], summary_of(bags), strict=True)
     with pytest.raises(BagError, match="5 slides lie together"):
         said_of(bags[:5] + 4.5, summary_of(bags), strict=True)
+
+
+def test_features_whose_variance_overflows_give_no_summary_and_no_nan():
+    assert FeatureSummary.of(np.full((20, 2), 1e20), np.full(2, np.inf), np.full(20, 5)) is None
+    assert FeatureSummary.of(np.full((20, 2), np.nan), np.ones(2), np.full(20, 5)) is None
+    bags = slides(20) * np.float32(1e18)
+    assert np.isfinite(summary_of(bags).distance(bags[0].mean(axis=0), 3))
+
+
+def test_with_strict_a_model_that_does_not_know_its_features_says_so():
+    with pytest.raises(ValueError, match="training__strict=True, but this model does not know"):
+        UnlikeTraining(None, None, strict=True)
+    assert said_of(slides(3), None, largest=None) == []
+
+
+def test_slides_are_looked_at_by_what_a_dataset_knows_of_them():
+    near, far = slides(30), slides(4) + 30
+    bags = as_bags([*near[:3], *far], bag_ids=[f"S{i}" for i in range(7)])
+    dataset = BagDataset(bags, np.zeros(7, dtype=int), GraphSpec("none"), 6)
+    seen = UnlikeTraining(100.0, summary_of(near))
+    seen.look_at_all(dataset)
+    one_by_one = UnlikeTraining(100.0, summary_of(near))
+    for i, bag in enumerate(bags):
+        one_by_one.look_at(torch.from_numpy(bag.features), bags.name(i))
+    np.testing.assert_allclose(seen.distances, one_by_one.distances, rtol=1e-5)
+    with pytest.raises(BagError, match="bag 'S3'"):
+        UnlikeTraining(100.0, summary_of(near), strict=True).look_at_all(dataset)
 
 
 def test_fewer_than_ten_slides_give_no_summary():
