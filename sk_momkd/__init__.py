@@ -7,7 +7,7 @@ from typing import Any
 
 import lazy_loader as _lazy
 
-__version__ = "0.2.0"
+__version__ = "0.3.0.dev0"
 
 _load, __dir__, __all__ = _lazy.attach_stub(__name__, __file__)
 _RENAMED = {  # old name: new name

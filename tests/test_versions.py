@@ -1,4 +1,6 @@
+import re
 from importlib import metadata
+from pathlib import Path
 
 import sk_momkd
 from sk_momkd import show_versions
@@ -26,3 +28,15 @@ def test_show_versions_without_numba_says_so(capsys, monkeypatch):
     out = capsys.readouterr().out
     assert "not used: absent" in out
     assert "backend auto     torch" in out
+
+
+def test_citation_and_changelog_have_the_version_of_the_package():
+    root = Path(__file__).parents[1]
+    cited = re.search(r"^version: (\S+)$", (root / "CITATION.cff").read_text("utf-8"), re.MULTILINE)
+    assert cited.group(1) == sk_momkd.__version__
+    changes = (root / "CHANGELOG.md").read_text("utf-8")
+    released = re.findall(r"^## \[(\d+)\.(\d+)\.(\d+)\]", changes, re.MULTILINE)[0]
+    version = tuple(map(int, sk_momkd.__version__.split(".")[:3]))
+    newest = tuple(map(int, released))
+    pending = changes.index("## [Unreleased]") < changes.index(f"## [{'.'.join(released)}]")
+    assert version > newest if pending else version == newest
