@@ -177,8 +177,8 @@ def as_markdown(rows: pd.DataFrame) -> str:
         "were not run are empty.\n\n"
         f"{_table(now)}\n\n{_below(now)}\n\n"
         "## With the validation part of 0.2.0\n\n"
-        "Measured before the validation part became random; the pooled rows have none. These "
-        "cells, which cost more, were not run again.\n\n"
+        "Measured with 0.2.0 or earlier, before the validation part became random; the pooled rows "
+        "have none. These cells, which cost more, were not run again.\n\n"
         f"{_table(former)}\n\n{_below(former)}\n\n{NOTES}\n\n"
         f"Machine: {rows['machine'].iloc[0]}, with other work on it. Commands: `python "
         "benchmarks/learning.py --data DATA --presets unified`, the same with `--batch-size 16 "
@@ -210,6 +210,8 @@ def _below(rows: pd.DataFrame) -> str:
     pooled = rows[rows["model"] == "pooled mean+std"].set_index(["cohort", "seed"])
     found = {"their own": [], "the regression's": []}
     own = rows[rows["preset"] != "-"]
+    if own.empty:
+        return "No network has been run with the present validation part."
     for row in own.itertuples():
         standard = pooled.loc[(row.cohort, row.seed)]
         gap, batch = standard["auc_mean"] - row.auc_mean, f"batch {row.batch_size}"

@@ -324,6 +324,8 @@ def as_markdown(rows: pd.DataFrame) -> str:
     unfinished = f"Settings that were not run: {', '.join(left)}. " if left else ""
     return (
         "# Settings for some hundred patients\n\n"
+        "*Measured before soft labels of networks were shifted to the class shares (CHANGELOG, "
+        "Unreleased); not run again.*\n\n"
         "AUC on inner test folds of the training part of one split of `tcga_brca` (five folds of "
         "whole sites, one seed of the networks), mean over the folds. With 25 folds of some 100 "
         "patients and one seed, differences below about .01 are not told from chance. "

@@ -298,6 +298,8 @@ def report(results: pd.DataFrame, options: argparse.Namespace) -> str:
         "",
         f"Machine: {machine(options.device)}. sk_momkd {sk_momkd.__version__}, torch "
         f"{torch.__version__}, {torch.get_num_threads()} threads.",
+        "",
+        f"Measured with {sk_momkd.__version__}: what has changed since is in CHANGELOG.",
     ]
     for (size, step), part in results.groupby(["size", "step"], sort=False):
         lines += ["", f'## {step}, sizes of `preset("{size}")`', ""]

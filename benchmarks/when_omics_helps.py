@@ -107,18 +107,19 @@ class Claim(NamedTuple):
     simulation: dict[str, Any]
 
 
+RIDGE = "ridge regression"
 CLAIMS: dict[str, Claim] = {
-    "none: omics says nothing": Claim("Pupil", 300, 5, WIDE | {"omics_effect": 0.0}),
-    "none: morphology shows nothing": Claim("Pupil", 300, 5, WIDE | {"effect": 0.0}),
+    "none: omics says nothing": Claim(RIDGE, 300, 5, WIDE | {"omics_effect": 0.0}),
+    "none: morphology shows nothing": Claim(RIDGE, 300, 5, WIDE | {"effect": 0.0}),
     "planted: omics knows which labels are wrong": Claim(
-        "Pupil", 300, 5, WIDE | {"omics_effect": 2.0}
+        RIDGE, 300, 5, WIDE | {"omics_effect": 2.0}
     ),
     "none: omics says nothing, MoMKD": Claim("MoMKD", 60, 3, {"omics_effect": 0.0}),
 }
 OUTCOMES = ("gain", "unspecific", "no gain shown", "harm")
 
 
-class Pupil(ClassifierMixin, BaseEstimator):
+class SoftRidge(ClassifierMixin, BaseEstimator):
     """Ridge regression on pooled bags and, where there is omics, soft labels: fast."""
 
     def __init__(self, share: float = 0.5, alpha: float = 1.0) -> None:
@@ -185,7 +186,7 @@ def one_claim(cell: str, seed: int) -> dict[str, Any]:
     torch.set_num_threads(1)
     start, claim = time.process_time(), CLAIMS[cell]
     bags, y, omics = simulated(3000 + seed, claim.n_patients, **claim.simulation)
-    model = Pupil()
+    model = SoftRidge()
     if claim.estimator == "MoMKD":
         model = scaled(MoMKDClassifier.preset("default", **SMALL | FASTER | SOFT))
     settings = {"cv": claim.n_splits, "random_state": seed, "n_bootstrap": 1000}
@@ -281,7 +282,7 @@ def page(gains: pd.DataFrame, claims: pd.DataFrame) -> str:
         gains_page(gains),
         "## Claims of `compare_omics`",
         "`compare_omics`, one repeat, on cohorts whose labels are as often wrong in the test folds "
-        "as in training. Pupil: ridge regression on the mean patch with half the target from "
+        "as in training. Ridge regression: on the mean patch with half the target from "
         "cross-fitted soft labels, 5 folds, fast enough for many cohorts; MoMKD: memory and soft "
         f"labels, smaller still (`{FASTER}`), 3 folds. A gain is claimed if the intervals of with "
         "- without and of with - permuted both lie above zero.",
