@@ -1,5 +1,6 @@
 """Configuration of the documentation site: `make docs` builds it, without a network."""
 
+import re
 import sys
 from pathlib import Path
 
@@ -82,6 +83,14 @@ def visit_math(translator, node):
     raise SkipNode
 
 
+def link_examples(app, docname, source):
+    """Lead links to the code of examples, which a code host shows, to their pages of the site."""
+    folder = "../" * docname.count("/") + "auto_examples"
+    text = source[0].replace("examples/gallery/README.md)", "examples/gallery/index.py)")
+    source[0] = re.sub(r"\]\([./]*examples/gallery/(\w+)\.py\)", rf"]({folder}/\1.rst)", text)
+
+
 def setup(app):
-    """Register the renderer of equations."""
+    """Register the renderer of equations and where links to examples lead."""
+    app.connect("source-read", link_examples)
     app.add_html_math_renderer("mathml", (visit_math, None), (visit_math, None))

@@ -5,11 +5,14 @@ from pathlib import Path
 
 import pytest
 
-GALLERY = sorted((Path(__file__).parents[1] / "examples" / "gallery").glob("plot_*.py"))
+ROOT = Path(__file__).parents[1]
+GALLERY = sorted((ROOT / "examples" / "gallery").glob("plot_*.py"))
 
 
-def test_gallery_has_ten_short_examples():
-    assert len(GALLERY) >= 10
+def test_gallery_has_the_thirteen_short_examples_of_the_changelog():
+    changes = " ".join((ROOT / "CHANGELOG.md").read_text("utf-8").split())
+    assert "a gallery of thirteen short examples" in changes
+    assert len(GALLERY) == 13
     lines = {path.name: len(path.read_text("utf-8").splitlines()) for path in GALLERY}
     assert max(lines.values()) < 40, lines
 

@@ -1,4 +1,4 @@
-"""The code of README.md, the quickstart and the user guide runs, on a small simulated cohort."""
+"""The code of README.md, the user guide and some pages runs, on a small simulated cohort."""
 
 import re
 import shutil
@@ -10,9 +10,10 @@ import pytest
 import sk_momkd
 
 ROOT = Path(__file__).parents[1]
+AFTER_THE_GUIDE = ("does_my_omics_help", "models", "resuming")  # they use its names
 PAGES = [
     ROOT / "README.md",
-    *(ROOT / "docs" / name for name in ("index.md", "quickstart.md")),
+    *(ROOT / "docs" / f"{name}.md" for name in ("index", "quickstart", *AFTER_THE_GUIDE)),
     *sorted(ROOT.glob("docs/guide/*.md")),
 ]
 BLOCK = re.compile(r"```python\n(.*?)```", flags=re.DOTALL)
@@ -35,6 +36,7 @@ def write_files(folder):
         )
         table = pd.read_csv(paths.table).rename(columns={"subtype": "her2"})
         table["her2"] = table["her2"].map({"aggressive": "Positive", "indolent": "Negative"})
+        table["site"] = [f"hospital {number % 6}" for number in range(len(table))]
         table.to_csv(folder / f"{name}.csv", index=False)
         shutil.copytree(paths.features, folder / features)
         if name == "slides":

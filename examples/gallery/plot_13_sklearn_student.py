@@ -2,8 +2,9 @@
 A plain scikit-learn classifier that learns from omics
 ======================================================
 
-Logistic regression on pooled patches, trained with the soft labels of an omics teacher. How much it
-listens is chosen in inner folds of the training data, and 0 where nothing can be gained.
+Logistic regression on pooled patches, trained with the soft labels of an omics teacher. The
+weight of the teacher is chosen in inner folds of the training data, and 0 where nothing can be
+gained.
 """
 
 from tempfile import mkdtemp

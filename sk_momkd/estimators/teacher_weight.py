@@ -1,4 +1,4 @@
-"""How much a student listens to its omics teacher, decided in inner folds."""
+"""The weight of the omics teacher in training a student, decided in inner folds."""
 
 from __future__ import annotations
 
