@@ -4,7 +4,8 @@ A claim is a file that is created only where it does not exist, which file syste
 guarantee, too; no locks are used, which they do not all have. While the work goes on its time of
 change is renewed. A claim whose process has died, as far as this machine can see, or whose time has
 not been renewed for long, has expired. Nobody removes it, as it could have been renewed since: the
-next process creates the claim with the next number, which only one can.
+next process creates the claim with the next number, which only one can. A process thus has the work
+while its claim is there and those before it have expired; the last one removes all in the end.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import secrets
 import tempfile
 import threading
 import time
@@ -24,7 +26,7 @@ import psutil
 
 from .atomic import create_file
 
-_BEATS = 6  # renewals of a claim before it would expire
+_RENEWALS = 6  # of a claim before it would expire
 _CLOCKS: dict[Path, float] = {}  # of the file systems of folders, minus that of this process
 _CLOCK_ERROR = 5.0  # seconds by which two readings of a process's start may differ
 
@@ -46,22 +48,21 @@ def claimed(work: Path, expires: float) -> Iterator[bool]:
     bool
         Whether this process has it until the block ends. Otherwise another one has it.
     """
-    number = _take(work, expires)
+    owner = json.dumps(_this_process() | {"token": secrets.token_hex(8)}).encode()
+    number = _take(work, expires, owner)
     if number is None:
         yield False
         return
-    done = threading.Event()
-    beating = (_claim(work, number), expires / _BEATS, done)
-    heart = threading.Thread(target=_renew, args=beating, daemon=True)
-    heart.start()
+    done, pause = threading.Event(), min(expires / _RENEWALS, threading.TIMEOUT_MAX)
+    renewal = threading.Thread(target=_renew, args=(_claim(work, number), pause, done), daemon=True)
+    renewal.start()
     try:
         yield True
     finally:
         done.set()
-        heart.join()
-        for passed in range(1, number + 1):  # the own one last: until then nobody takes it anew
-            with suppress(OSError):
-                _claim(work, passed).unlink()
+        renewal.join()
+        with suppress(OSError):
+            _release(work, number, owner)
 
 
 def is_claimed(work: Path, expires: float) -> bool:
@@ -78,19 +79,40 @@ def _claim(work: Path, number: int) -> Path:
     return work.with_name(f"{work.name}.claim{number}")
 
 
-def _take(work: Path, expires: float) -> int | None:
+def _take(work: Path, expires: float, owner: bytes) -> int | None:
     """Number of the claim that was created; None where another process has the work."""
-    number, owner = 1, json.dumps(_this_process()).encode()
+    number = 1
     while True:
         path = _claim(work, number)
         try:
             create_file(path, owner)
-            return number
         except FileExistsError:
             expired = _has_expired(path, expires)
             if expired is False:
                 return None
-            number += bool(expired)  # one that vanished since is tried again
+            number = number + 1 if expired else 1  # one that vanished: its work has ended
+            continue
+        if all(_has_expired(_claim(work, before), expires) for before in range(1, number)):
+            return number
+        path.unlink(missing_ok=True)  # those before were removed since, and may be taken anew
+        number = 1
+
+
+def _release(work: Path, number: int, owner: bytes) -> None:
+    """Remove all claims, unless another process found the own one expired and has the work now."""
+    if _claim(work, number).read_bytes() != owner:
+        return
+    last = number
+    try:
+        create_file(_claim(work, number + 1), owner)  # so that nobody takes the work meanwhile
+        last += 1
+    except FileExistsError:
+        return
+    except OSError:  # a full disk
+        if os.path.lexists(_claim(work, number + 1)):
+            return
+    for passed in range(1, last + 1):  # the own ones last: until then nobody takes them
+        _claim(work, passed).unlink(missing_ok=True)
 
 
 def _renew(path: Path, pause: float, done: threading.Event) -> None:

@@ -39,7 +39,7 @@ def test_claim_of_a_dead_process_of_this_machine_has_expired_at_once(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_process_number_that_was_given_again_is_no_sign_of_life(tmp_path):
+def test_process_number_that_was_given_again_is_of_another_process(tmp_path):
     owner = claims._this_process() | {"started": 1.0}
     (tmp_path / "work.claim1").write_text(json.dumps(owner))
     assert not is_claimed(tmp_path / "work", 1e6)
@@ -54,12 +54,71 @@ def test_claim_of_an_unknown_process_expires_by_its_time(content, tmp_path):
     assert not is_claimed(tmp_path / "work", 60)
 
 
-def test_claim_is_renewed_while_the_work_goes_on(tmp_path):
-    with claimed(tmp_path / "work", 0.3):
-        old = time.time() - 100
-        os.utime(tmp_path / "work.claim1", (old, old))
-        time.sleep(0.15)
-        assert os.stat(tmp_path / "work.claim1").st_mtime > old + 50
+def test_claim_is_renewed_while_the_work_goes_on(tmp_path, monkeypatch):
+    renewed, plain = threading.Event(), os.utime
+
+    def noted(path, *times):
+        plain(path, *times)
+        renewed.set()
+
+    monkeypatch.setattr(claims.os, "utime", noted)
+    with claimed(tmp_path / "work", 0.06):
+        renewed.clear()
+        plain(tmp_path / "work.claim1", (1, 1))
+        assert renewed.wait(60)
+        assert os.stat(tmp_path / "work.claim1").st_mtime > 1
+
+
+@pytest.fixture
+def stopped(monkeypatch):
+    """Claims are not renewed, as where a process stands still."""
+    monkeypatch.setattr(claims, "_renew", lambda *of_claim: None)
+
+
+def expire(path):
+    os.utime(path, (1, 1))
+
+
+@pytest.mark.usefixtures("stopped")
+@pytest.mark.parametrize("ends_first", ["the one that was expired", "the one that took over"])
+def test_work_that_was_taken_over_has_one_taker_until_the_last_ends(tmp_path, ends_first):
+    work = tmp_path / "work"
+    slow, next_one = claimed(work, 60), claimed(work, 60)
+    assert slow.__enter__()
+    expire(tmp_path / "work.claim1")
+    assert next_one.__enter__()
+    if ends_first == "the one that was expired":
+        slow.__exit__(None, None, None)
+        with claimed(work, 60) as third:
+            assert not third
+        assert is_claimed(work, 60)
+        next_one.__exit__(None, None, None)
+    else:
+        next_one.__exit__(None, None, None)
+        with claimed(work, 60) as third:
+            assert third
+            slow.__exit__(None, None, None)  # which removes no claim but its own
+            assert is_claimed(work, 60)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_claim_after_one_that_was_removed_since_is_given_up(tmp_path, monkeypatch):
+    work, create, others = tmp_path / "work", claims.create_file, []
+    (tmp_path / "work.claim1").write_text("{}")
+    expire(tmp_path / "work.claim1")
+
+    def delayed(path, content):
+        if path.name == "work.claim2" and not others:  # meanwhile the work ends and is taken anew
+            (tmp_path / "work.claim1").unlink()
+            others.append(claimed(work, 60))
+            assert others[0].__enter__()
+        create(path, content)
+
+    monkeypatch.setattr(claims, "create_file", delayed)
+    with claimed(work, 60) as mine:
+        assert not mine
+    others[0].__exit__(None, None, None)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_expired_claim_goes_to_one_of_many(tmp_path):
