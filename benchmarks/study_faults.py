@@ -135,7 +135,8 @@ def kill_once(
     if any(after.get(path) != content for path, content in before.items()):
         outcome = "lost"
     try:
-        StudyStore(store).fits()
+        if (store / "study.json").exists():
+            StudyStore(store).fits()
     except ValueError:
         outcome = "damaged"
     left = [path.name for path in store.rglob("*")]

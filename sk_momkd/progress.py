@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache
@@ -51,6 +51,18 @@ def progress_bar(total: int, unit: str, title: str, *, shown: bool | None = None
         smoothing=0,
         dynamic_ncols=True,
     )
+
+
+def one_by_one(calls: Iterable[Any], n_jobs: int | None) -> Generator[Any]:
+    """Results of joblib's delayed calls in their order, each as soon as it is there.
+
+    A backend that gives out nothing before all calls have ended is waited for.
+    """
+    from joblib.parallel import get_active_backend
+    from sklearn.utils.parallel import Parallel
+
+    streams = getattr(get_active_backend()[0], "supports_return_generator", False)
+    yield from Parallel(n_jobs=n_jobs, return_as="generator" if streams else "list")(calls)
 
 
 @cache

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 import warnings
 from contextlib import nullcontext
@@ -39,6 +40,23 @@ _OF_DATA = (ValueError, TypeError, LookupError, OSError)
 FAILURES: tuple[type[Exception], ...] = (*_OF_DATA, ArithmeticError, RuntimeError, MemoryError)
 
 
+_OF_MACHINE = (OSError, MemoryError)
+_OF_GPU = ("OutOfMemoryError", "AcceleratorError")  # of torch, which may not be imported
+_OF_GPU_LIBRARIES = ("CUDA error", "cuDNN error")
+
+
+def is_of_machine(error: BaseException | None) -> bool:
+    """Whether an error, or what has caused it, is of files, memory or a GPU.
+
+    Another try may succeed, on the same data.
+    """
+    if error is None:
+        return False
+    kinds = [getattr(sys.modules.get("torch"), name, ()) for name in _OF_GPU]
+    found = isinstance(error, (*_OF_MACHINE, *kinds)) or str(error).startswith(_OF_GPU_LIBRARIES)
+    return found or is_of_machine(error.__cause__)
+
+
 class Fold(NamedTuple):
     """One split of one repeat, with the seed and the omics of its fit."""
 
@@ -72,12 +90,10 @@ def result_or_failure(
     """
     try:
         return _fit_and_predict(study, estimator, fold, **options)
-    except LeakageError:  # the design of the study is at fault, not a fold
-        raise
     except FAILURES as error:
         if note:
             error.add_note(note)
-        if not catch:
+        if not catch or isinstance(error, LeakageError):  # of the study's design, not of a fold
             raise
         trained, tested = map(study.patients_at, fold.split)
         return FailedFold(fold.repeat, fold.fold, trained, tested, error)

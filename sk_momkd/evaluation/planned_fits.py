@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from ..data.omics import OmicsTable
@@ -11,6 +12,19 @@ from .fold_results import FailedFold, FoldResult
 from .study import Plan, Study
 
 Result = FoldResult | FailedFold
+
+
+class PlannedFit(NamedTuple):
+    """An estimator on one fold, as it is sent to a worker: with no omics but that of the fold."""
+
+    study: Study
+    estimator: Any
+    fold: Fold
+    note: str = ""
+
+    def run(self, **options: Any) -> Result:
+        """Fit and predict; the `options` are those of `result_or_failure`."""
+        return result_or_failure(self.study, self.estimator, self.fold, note=self.note, **options)
 
 
 class PlannedFits(NamedTuple):
@@ -50,6 +64,6 @@ class PlannedFits(NamedTuple):
             for fold, split in enumerate(splits)
         ]
 
-    def fit(self, fold: Fold, **options: Any) -> Result:
-        """Fit and predict one of the folds; the `options` are those of `result_or_failure`."""
-        return result_or_failure(self.study, self.estimator, fold, note=self.note, **options)
+    def one(self, fold: Fold) -> PlannedFit:
+        """What a worker needs for one of the folds."""
+        return PlannedFit(replace(self.study, omics=None), self.estimator, fold, self.note)

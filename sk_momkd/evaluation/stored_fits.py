@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from .. import exceptions
 from ..data.value_digest import digest
+from ..exceptions import StoreError
 from ..io.atomic import atomic_write
 from ..io.claims import claimed, is_claimed
 from ..io.values import ValueReader, ValueWriter
@@ -66,19 +67,43 @@ class StoredFits:
         return is_claimed(self.path(fold), self.expires)
 
     def read(self, study: Study, fold: Fold) -> Result | None:
-        """The stored result of a fold; None if there is none, or, with a warning, a damaged one."""
-        path = self.path(fold)
+        """The stored result of a fold; None if there is none, or, with a warning, a damaged one.
+
+        It has its model where models are kept.
+        """
         try:
-            row, lines = read_fit(path)
-            return _decoded(row, lines, study, fold)
+            return self._read(study, fold)
         except FileNotFoundError:
             return None
         except DamagedFit as error:
             warn(
-                f"{path} is damaged ({error}), so that the fold is fitted again.",
+                f"{self.path(fold)} is damaged ({error}), so that the fold is fitted again.",
                 UserWarning,
             )
             return None
+
+    def read_back(self, study: Study, fold: Fold) -> Result:
+        """The result that was written just now.
+
+        Raises
+        ------
+        StoreError
+            If it cannot be read, so that no later call could use it.
+        """
+        try:
+            return self._read(study, fold)
+        except (FileNotFoundError, DamagedFit) as error:
+            raise StoreError(
+                f"{self.path(fold)} was written just now and cannot be read: {error}. Something "
+                "else changes the files of this folder, or its disk is faulty. Use another folder."
+            ) from error
+
+    def _read(self, study: Study, fold: Fold) -> Result:
+        row, lines = read_fit(self.path(fold))
+        result = _decoded(row, lines, study, fold)
+        if self.keep_models and isinstance(result, FoldResult):
+            return replace(result, model=self._model(fold))
+        return result
 
     def write(self, study: Study, fold: Fold, result: Result) -> None:
         """Store the result of a fold, and before it the model if models are kept.
@@ -96,7 +121,7 @@ class StoredFits:
             row |= {"n_lines": len(content), "digest": digest(*content)}
             row["digest_of_fit"] = digest(json.dumps(row))
             text = "\n".join([json.dumps(row, allow_nan=False), *content, ""])
-            with atomic_write(self.path(fold)) as part:
+            with atomic_write(self.path(fold), sync=True) as part:
                 Path(part).write_text(text, encoding="utf-8")
         except OSError as error:
             error.add_note(
@@ -109,19 +134,21 @@ class StoredFits:
     def _save_model(self, fold: Fold, model: Any) -> None:
         from ..persistence import save_model
 
-        save_model(model, self.path(fold).with_suffix(".zip"), overwrite=True)
+        path = self.path(fold).with_suffix(".zip")
+        path.unlink(missing_ok=True)  # `save_model` replaces no damaged file
+        save_model(model, path)
 
-    def with_model(self, fold: Fold, result: Result) -> Result:
-        """The result with the stored model, if models are kept."""
-        if not self.keep_models or not isinstance(result, FoldResult):
-            return result
+    def _model(self, fold: Fold) -> Any:
         from ..persistence import load_model
 
-        return replace(result, model=load_model(self.path(fold).with_suffix(".zip")))
+        try:
+            return load_model(self.path(fold).with_suffix(".zip"))
+        except exceptions.ModelFileError as error:
+            raise DamagedFit(f"its model cannot be loaded: {error}") from error
 
 
 def read_fit(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """What the file of a fit says of it, and of each of its test patients.
+    """First line of the file of a fit, and the lines of its test patients.
 
     Raises
     ------
@@ -130,7 +157,8 @@ def read_fit(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     FileNotFoundError
     """
     try:
-        first, *rest = path.read_text(encoding="utf-8").splitlines()
+        # Not by splitlines: a label or an id may hold another line separator, as U+2028.
+        first, *rest = path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
         row = json.loads(first)
         stated = row.pop("digest_of_fit")
         if digest(json.dumps(row)) != stated:

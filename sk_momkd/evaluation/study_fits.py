@@ -12,20 +12,28 @@ from typing import Any, NamedTuple
 import numpy as np
 from joblib.parallel import get_active_backend
 from sklearn.exceptions import FitFailedWarning
-from sklearn.utils.parallel import Parallel, delayed
+from sklearn.utils.parallel import delayed
 
 from ..data.omics import OmicsTable
 from ..messages import first_few, warn
-from ..progress import progress_bar
-from .fold_fit import Fold, check_estimator
+from ..progress import one_by_one, progress_bar
+from .fold_fit import Fold, check_estimator, is_of_machine
 from .fold_results import FailedFold, FoldResult
-from .planned_fits import PlannedFits, Result
+from .planned_fits import PlannedFit, PlannedFits, Result
 from .routing import warn_if_patients_are_split
 from .stored_fits import StoredFits
 from .study import Plan, Study
 from .study_store import open_store
 
 _SHORTEST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0  # seconds between looks at what others do
+_NOT_TRIED = (
+    "The fit failed in an earlier call and was not tried again. To do so, pass "
+    "store=StudyStore(folder, retry_failed=True)."
+)
+_NOT_KEPT = (
+    "An error of files, memory or a GPU is not kept in the store: the same call tries the fit "
+    "again."
+)
 
 
 class _Task(NamedTuple):
@@ -81,8 +89,11 @@ def run_fits(
             if len(planned) > 1:
                 bar.set_postfix_str(planned[task.number].name, refresh=False)
             bar.update()
-            if isinstance(result, FailedFold) and error_score == "raise":
-                raise _noted(result.error) if was_stored else result.error
+            if isinstance(result, FailedFold):
+                if was_stored:
+                    result.error.add_note(_NOT_TRIED)
+                if error_score == "raise":
+                    raise result.error
             results[task.number][task.place] = result
             if len(results[task.number]) == planned[task.number].plan.n_fits:
                 _report(planned[task.number].study, list(results[task.number].values()))
@@ -112,9 +123,8 @@ def _in_order(
     n_jobs: int | None,
     options: dict[str, Any],
 ) -> Generator[_Arrived]:
-    calls = (delayed(PlannedFits.fit)(planned[i], fold, **options) for i, _, fold in tasks)
-    fitted = Parallel(n_jobs=n_jobs, return_as=_as_they_come())(calls)
-    for task, result in zip(tasks, fitted, strict=True):
+    calls = (delayed(PlannedFit.run)(planned[i].one(fold), **options) for i, _, fold in tasks)
+    for task, result in zip(tasks, one_by_one(calls, n_jobs), strict=True):
         yield _Arrived(task, result)
 
 
@@ -134,19 +144,17 @@ def _through_store(
             if found is None:
                 absent.append(task)
             else:
-                with_model = stored[task.number].with_model(task.fold, found)
-                yield _Arrived(task, with_model, is_first)
+                yield _Arrived(task, found, is_first)
         free = [task for task in absent if not stored[task.number].is_claimed(task.fold)]
         calls = (
-            delayed(_fit_into_store)(planned[i], stored[i], fold, options) for i, _, fold in free
+            delayed(_fit_into_store)(planned[i].one(fold), stored[i], options)
+            for i, _, fold in free
         )
         done = set()
-        for task, result in zip(
-            free, Parallel(n_jobs=n_jobs, return_as=_as_they_come())(calls), strict=True
-        ):
+        for task, result in zip(free, one_by_one(calls, n_jobs), strict=True):
             if result is not None:
                 done.add(task[:2])
-                yield _Arrived(task, stored[task.number].with_model(task.fold, result))
+                yield _Arrived(task, result)
         waiting = [task for task in absent if task[:2] not in done]
         pause = _SHORTEST_PAUSE if done else min(2 * pause, _LONGEST_PAUSE)
         is_first = False
@@ -154,33 +162,36 @@ def _through_store(
             time.sleep(pause)
 
 
-def _noted(error: Exception) -> Exception:
-    error.add_note(
-        "The fit failed in an earlier call and was not tried again. To do so, pass "
-        "store=StudyStore(folder, retry_failed=True)."
-    )
-    return error
-
-
 def _fit_into_store(
-    planned: PlannedFits, stored: StoredFits, fold: Fold, options: dict[str, Any]
+    planned: PlannedFit, stored: StoredFits, options: dict[str, Any]
 ) -> Result | None:
     """Take a fold, fit it and store the result; None where another process has it."""
+    study, fold = planned.study, planned.fold
     with stored.claimed(fold) as free:
         if not free:
             return None
-        found = stored.read(planned.study, fold)  # it may have ended since it was looked for
-        if found is None:
-            result = planned.fit(fold, catch=True, **options)
-            stored.write(planned.study, fold, result)
-            found = result if isinstance(result, FailedFold) else stored.read(planned.study, fold)
-        return found
+        found = stored.read(study, fold)  # it may have ended since it was looked for
+        if found is not None:
+            return found
+        result = planned.run(catch=True, **options)
+        if isinstance(result, FailedFold) and is_of_machine(result.error):
+            result.error.add_note(_NOT_KEPT)
+            return result
+        stored.write(study, fold, result)
+        back = stored.read_back(study, fold)
+        return result if isinstance(result, FailedFold) else back
 
 
 def _check_estimators(planned: Sequence[PlannedFits]) -> None:
     seen: set[int] = set()
     for one in planned:
-        check_estimator(one.estimator, with_omics=any(table is not None for table in one.tables))
+        with_omics = any(table is not None for table in one.tables)
+        try:
+            check_estimator(one.estimator, with_omics=with_omics)
+        except (TypeError, ValueError) as error:
+            if one.note:
+                error.add_note(one.note)
+            raise
         if id(one.estimator) not in seen:
             warn_if_patients_are_split(one.estimator, len(one.study.bags), len(one.study.names))
         seen.add(id(one.estimator))
@@ -213,12 +224,6 @@ def _report_failures(failed: Sequence[FailedFold], done: Sequence[FoldResult]) -
     for failure in failed:
         notes = " ".join(getattr(failure.error, "__notes__", []))
         warn(f"{failure} {notes}", FitFailedWarning)
-
-
-def _as_they_come() -> str:
-    """How joblib returns results: one by one in their order, where its backend can."""
-    one_by_one = getattr(get_active_backend()[0], "supports_return_generator", False)
-    return "generator" if one_by_one else "list"
 
 
 def _refuse_to_fork_threads(n_jobs: int | None) -> None:

@@ -11,7 +11,9 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from pathlib import Path
+from types import UnionType
 from typing import Any
 
 import pandas as pd
@@ -30,6 +32,8 @@ from .study import Study
 
 _STUDY, _FITS = "study.json", "fits.json"
 _PACKAGES = ("torch", "scikit-learn", "numpy", "scipy", "numba")
+_KEY_BYTES = 16
+_PLACE = ("repeat", "fold")
 _OF_BAGS = ("content", "patient", "label", "group")  # what is known of a bag
 
 
@@ -47,9 +51,14 @@ class StudyStore:
     retry_failed : bool, default=False
         Whether fits that are stored as failed are tried again.
     expires : float, default=120
-        Seconds after which a fit is taken from a process that has not given a sign of life, for
-        example because its machine was switched off. A process that was killed on the same machine
-        is known at once. All who share the folder need the same.
+        Seconds after which a fit is taken from a process that has not renewed its claim, for
+        example because its machine was switched off; above 0. A process that was killed on the same
+        machine is known at once. All who share the folder need the same.
+
+    Raises
+    ------
+    ValueError
+        If `expires` is not above 0.
 
     See Also
     --------
@@ -78,6 +87,10 @@ class StudyStore:
     retry_failed: bool = False
     expires: float = 120.0
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.expires, Real) or not self.expires > 0:
+            raise ValueError(f"expires must be a number of seconds above 0, got {self.expires!r}.")
+
     def fits(self) -> pd.DataFrame:
         """The fits that have ended, whichever process has run them.
 
@@ -87,10 +100,16 @@ class StudyStore:
             One row per fit. Columns ``name`` (of the method, seed, permutation or fraction, or
             "evaluate"), ``repeat``, ``fold``, ``n_train``, ``n_test`` (patients), ``fit_seconds``,
             ``predict_seconds`` and ``error``, which is None where the fit has not failed.
+
+        Raises
+        ------
+        StoreError
+            If the folder is no store, or the file of a fit is damaged; names it.
         """
         columns = ["name", "repeat", "fold", "n_train", "n_test"]
         columns += ["fit_seconds", "predict_seconds", "error"]
-        rows = [{key: row.get(key) for key in columns} | _said(row) for row, _ in self._read()]
+        _, found = self._read()
+        rows = [{key: row.get(key) for key in columns} | _error_text(row) for row, _ in found]
         return pd.DataFrame(rows, columns=columns)
 
     def predictions(self) -> pd.DataFrame:
@@ -101,23 +120,39 @@ class StudyStore:
         DataFrame
             One row per fit and test patient. Columns ``name``, ``repeat``, ``fold``,
             ``patient_id``, ``n_bags``, ``y``, ``predicted`` and ``p_<class>`` for each class.
-        """
-        place = ("name", "repeat", "fold")
-        return pd.DataFrame(
-            {key: row[key] for key in place} | line for row, lines in self._read() for line in lines
-        )
 
-    def _read(self) -> list[tuple[dict[str, Any], list[dict[str, Any]]]]:
+        Raises
+        ------
+        StoreError
+            If the folder is no store, or the file of a fit is damaged; names it.
+        """
+        place = ["name", *_PLACE]
+        stored, found = self._read()
+        columns = [*place, "patient_id", "n_bags", "y", "predicted"]
+        columns += [f"p_{c}" for c in stored["classes"]]
+        rows = [{key: row[key] for key in place} | line for row, lines in found for line in lines]
+        return pd.DataFrame(rows, columns=columns)
+
+    def _read(self) -> tuple[dict[str, Any], list[tuple[dict[str, Any], list[dict[str, Any]]]]]:
+        """Description of the study, and the fits."""
+        try:
+            stored = _description(Path(self.folder) / _STUDY, _KINDS_OF_STUDY)
+        except FileNotFoundError as error:
+            raise StoreError(
+                f"{self.folder} holds no store. Give the folder that a call has as store=; the "
+                "call makes it when it begins."
+            ) from error
         found = []
         for path in sorted(Path(self.folder).glob("*/*.jsonl")):
             try:
                 found += [read_fit(path)] if FIT_FILE.fullmatch(path.name) else []
             except DamagedFit as error:
                 raise StoreError(f"{path} is damaged: {error}. Delete it to fit again.") from error
-        return sorted(found, key=lambda fit: (fit[0]["name"], fit[0]["repeat"], fit[0]["fold"]))
+        by_place = sorted(found, key=lambda fit: tuple(fit[0][k] for k in ("name", *_PLACE)))
+        return stored, by_place
 
 
-def _said(row: Mapping[str, Any]) -> dict[str, Any]:
+def _error_text(row: Mapping[str, Any]) -> dict[str, Any]:
     return {"error": f"{row['error']}: {row['message']}"} if "error" in row else {}
 
 
@@ -162,14 +197,18 @@ def _require_savable(planned: Iterable[PlannedFits]) -> None:
 
 
 def _known_again(folder: Path, expires: float, call: str, study: Study) -> dict[str, Any]:
-    """What the store says of its study, after it was compared with `study`."""
+    """Description of the study in a store, which is made, or compared with `study`."""
+    made: dict[str, dict[str, Any]] = {}
 
-    def made() -> dict[str, Any]:
-        return _described(call, study, secrets.token_hex(16))
+    def described(key: str) -> dict[str, Any]:
+        if key not in made:  # it reads all bags
+            made[key] = _described(call, study, key)
+        return made[key]
 
-    sweep_parts(folder, age=expires)
-    stored = _made_once(folder / _STUDY, expires, made)
-    now = _described(call, study, str(stored.get("key")))
+    sweep_parts(folder, shared=True)
+    new_key = secrets.token_hex(_KEY_BYTES)
+    stored = _made_once(folder / _STUDY, expires, lambda: described(new_key), _KINDS_OF_STUDY)
+    now = described(stored["key"])
     found = [*_differing_versions(stored, now), *_differing_cohort(stored, now, study)]
     _refuse(folder, found)
     return stored
@@ -184,10 +223,10 @@ def _fits_of(
 ) -> StoredFits:
     folder = Path(store.folder) / _folder_name(one.name)
     folder.mkdir(exist_ok=True)
-    sweep_parts(folder, age=store.expires)
+    sweep_parts(folder, shared=True)
     fits = StoredFits(folder.resolve(), one.name, store.expires, options["keep_models"])
     now = _described_fits(one, bytes.fromhex(stored["key"]), tables) | dict(options)
-    known = _made_once(folder / _FITS, store.expires, lambda: now)
+    known = _made_once(folder / _FITS, store.expires, lambda: now, _KINDS_OF_FITS)
     _refuse(Path(store.folder), [f"{text} ({one.name})" for text in _differing_fits(known, now)])
     if store.retry_failed:
         _forget_failed(fits, one)
@@ -214,25 +253,86 @@ def _folder_name(name: str) -> str:
     return f"{re.sub(r'[^A-Za-z0-9.-]+', '_', name)[:40].strip('.')}-{digest(name)[:8]}"
 
 
-def _made_once(path: Path, expires: float, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+def _made_once(
+    path: Path, expires: float, make: Callable[[], dict[str, Any]], kinds: Mapping[str, Any]
+) -> dict[str, Any]:
     """Content of a JSON file, which one of the processes that need it makes."""
     while True:
         try:
-            found = json.loads(path.read_text(encoding="utf-8"))
-            if not isinstance(found, dict) or found.get("format", FORMAT) > FORMAT:
-                raise ValueError("of a newer version of this package")
-            return found
+            return _description(path, kinds)
         except FileNotFoundError:
             with claimed(path, expires) as free:
                 if free and not path.exists():
-                    with atomic_write(path) as part:
+                    with atomic_write(path, sync=True) as part:
                         Path(part).write_text(json.dumps(make(), indent=1), encoding="utf-8")
             if not free:
                 time.sleep(0.1)
-        except ValueError as error:
-            raise StoreError(
-                f"{path} is no store of a study: {error}. Use another folder."
-            ) from error
+
+
+def _description(path: Path, kinds: Mapping[str, Any]) -> dict[str, Any]:
+    """Content of a JSON file of a store, which has these keys with values of these kinds.
+
+    Raises
+    ------
+    FileNotFoundError
+    StoreError
+        If it is none.
+    """
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(found, dict):
+            raise ValueError(f"it holds a {type(found).__name__}")
+        stated = found.get("format")
+        if isinstance(stated, int) and stated > FORMAT:
+            raise ValueError("it is of a newer version of this package")
+        wrong = [k for k, kind in kinds.items() if k not in found or not _is_of(found[k], kind)]
+        if wrong:
+            raise ValueError(f"{wrong[0]!r} is missing or is something else")
+        return found
+    except (ValueError, RecursionError) as error:
+        raise StoreError(f"{path} is no store of a study: {error}. Use another folder.") from error
+
+
+def _is_of(value: Any, kind: Any) -> bool:
+    """Whether a value has a type, passes a check, or is a list or dict of what is in the kind."""
+    if isinstance(kind, list):
+        return isinstance(value, list) and all(_is_of(v, kind[0]) for v in value)
+    if isinstance(kind, dict):
+        return isinstance(value, dict) and all(_is_of(v, kind[str]) for v in value.values())
+    if isinstance(kind, type | UnionType):
+        return isinstance(value, kind)
+    return kind(value)
+
+
+def _is_key(value: Any) -> bool:
+    return (
+        isinstance(value, str) and re.fullmatch(f"[0-9a-f]{{{2 * _KEY_BYTES}}}", value) is not None
+    )
+
+
+def _is_bag(value: Any) -> bool:
+    return isinstance(value, dict) and all(key in value for key in _OF_BAGS)
+
+
+_KINDS_OF_STUDY: dict[str, Any] = {
+    "format": int,
+    "call": str,
+    "versions": {str: str},
+    "key": _is_key,
+    "classes": [str | int | float | bool],
+    "bags": {str: _is_bag},
+    "genes": str | None,
+    "omics": {str: str},
+}
+_KINDS_OF_FITS: dict[str, Any] = {
+    "format": int,
+    "name": str,
+    "estimator": {str: str},
+    "labels": str,
+    "omics": [str | None],
+    "splits": [[str]],
+    "seeds": list,
+}
 
 
 def _described(call: str, study: Study, key: str) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -19,13 +20,28 @@ _PREFIX, _SUFFIX = ".sk_momkd-", ".part"
 UNFINISHED = ".sk_momkd-unfinished"  # is in a folder while the files of a set are moved into it
 _MOST_HANDLES = 100
 _ORPHAN_AGE = 24 * 3600  # seconds, where a file system has no locks
+_SHARED_ORPHAN_AGE = 600  # where it has, of a folder that machines share
+_UMASK = threading.Lock()
+_CLOCKS: dict[Path, float] = {}  # of the file systems of folders, minus that of this process
 
 
 def _umask() -> int:
-    """Umask of the process, which can only be read by setting it."""
-    mask = os.umask(0o022)
-    os.umask(mask)
+    """Umask of the process, which can only be read by setting it, by one thread at a time."""
+    with _UMASK:
+        mask = os.umask(0o022)
+        os.umask(mask)
     return mask
+
+
+def time_in(folder: Path) -> float:
+    """Time by the clock of the file system of a folder, which all machines compare with."""
+    if folder not in _CLOCKS:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(b"now")
+            file.flush()
+            os.fsync(file.fileno())
+            _CLOCKS[folder] = os.fstat(file.fileno()).st_mtime - time.monotonic()
+    return _CLOCKS[folder] + time.monotonic()
 
 
 def _lock(handle: int) -> bool | None:
@@ -64,10 +80,17 @@ def _move(part: str, path: Path) -> None:
 
 
 @contextmanager
-def atomic_write(path: Path) -> Iterator[str]:
-    """Yield the name of a file beside `path`, which is moved to `path` if nothing is raised."""
+def atomic_write(path: Path, *, sync: bool = False) -> Iterator[str]:
+    """Yield the name of a file beside `path`, which is moved to `path` if nothing is raised.
+
+    With `sync` its content is on the disk before it is moved, so that it is whole after a power
+    cut, too.
+    """
     with _part_of(path) as part:
         yield part
+        if sync:
+            with open(part, "r+b") as file:
+                os.fsync(file.fileno())
         _move(part, path)
 
 
@@ -146,25 +169,27 @@ def moved_aside(path: Path) -> list[Path]:
     return sorted(path.parent.glob(f"{_PREFIX}*{_SUFFIX}-old")) if path.parent.is_dir() else []
 
 
-def _is_orphan(path: Path, age: float | None) -> bool:
+def _is_orphan(path: Path, shared: bool) -> bool:
     """Whether no process writes a part any more: a killed one has lost its lock."""
     try:
-        if age is not None:
-            return time.time() - path.stat().st_mtime > age
         with open(path, "r+b") as file:
             locked = _lock(file.fileno())
-        is_old = time.time() - path.stat().st_mtime > _ORPHAN_AGE
-        return is_old if locked is None else locked
+            changed = os.fstat(file.fileno()).st_mtime
+        if locked and not shared:
+            return True
+        oldest = _SHARED_ORPHAN_AGE if locked else _ORPHAN_AGE
+        return locked is not False and time_in(path.parent) - changed > oldest
     except OSError:
         return False
 
 
-def sweep_parts(folder: Path, *, age: float | None = None) -> int:
+def sweep_parts(folder: Path, *, shared: bool = False) -> int:
     """Remove the parts that killed processes left in `folder`; return how many there were.
 
-    With an `age` (seconds) it decides, and not the locks, which other machines may not see.
+    Of a folder that machines share they must also be old, as the lock of another machine may not
+    be seen.
     """
-    orphans = [path for path in folder.glob(f"{_PREFIX}*{_SUFFIX}") if _is_orphan(path, age)]
+    orphans = [path for path in folder.glob(f"{_PREFIX}*{_SUFFIX}") if _is_orphan(path, shared)]
     for path in orphans:
         path.unlink(missing_ok=True)
     return len(orphans)

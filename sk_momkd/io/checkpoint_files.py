@@ -1,7 +1,7 @@
 """Checkpoints in a folder: one process at a time, each file whole or absent, damage noticed.
 
-The folder of one fit holds ``fit.json``, which says what is fitted, and for each network that is
-trained its newest checkpoints ``<name>.epoch<number>.<SHA-256>.safetensors``, or what it ended
+The folder of one fit holds ``fit.json``, which describes what is fitted, and for each network that
+is trained its newest checkpoints ``<name>.epoch<number>.<SHA-256>.safetensors``, or what it ended
 with, ``<name>.finished.<SHA-256>.safetensors``. The sum in the name is that of the content.
 """
 
@@ -10,7 +10,6 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
-import os
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -287,10 +286,8 @@ def _state_in(path: Path) -> dict[str, Any] | None:
 
 
 def _write_whole(path: Path, content: bytes) -> None:
-    with atomic_write(path) as part, open(part, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
+    with atomic_write(path, sync=True) as part:
+        Path(part).write_bytes(content)
 
 
 @contextmanager

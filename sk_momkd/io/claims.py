@@ -14,9 +14,7 @@ import json
 import os
 import platform
 import secrets
-import tempfile
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -24,10 +22,9 @@ from typing import Any
 
 import psutil
 
-from .atomic import create_file
+from .atomic import create_file, time_in
 
 _RENEWALS = 6  # of a claim before it would expire
-_CLOCKS: dict[Path, float] = {}  # of the file systems of folders, minus that of this process
 _CLOCK_ERROR = 5.0  # seconds by which two readings of a process's start may differ
 
 
@@ -131,7 +128,7 @@ def _has_expired(path: Path, expires: float) -> bool | None:
         return None if not os.path.lexists(path) else False
     if owner.get("machine") == _machine() and not _is_alive(owner):
         return True
-    return _now(path.parent) - renewed > expires
+    return time_in(path.parent) - renewed > expires
 
 
 def _parsed(content: bytes) -> dict[str, Any]:
@@ -141,17 +138,6 @@ def _parsed(content: bytes) -> dict[str, Any]:
     except ValueError:
         return {}
     return owner if isinstance(owner, dict) else {}
-
-
-def _now(folder: Path) -> float:
-    """Time by the clock of the file system, which all machines compare with."""
-    if folder not in _CLOCKS:
-        with tempfile.TemporaryFile(dir=folder) as file:
-            file.write(b"now")
-            file.flush()
-            os.fsync(file.fileno())
-            _CLOCKS[folder] = os.fstat(file.fileno()).st_mtime - time.monotonic()
-    return _CLOCKS[folder] + time.monotonic()
 
 
 def _this_process() -> dict[str, Any]:

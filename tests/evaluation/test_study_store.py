@@ -1,7 +1,9 @@
 """A study that stops goes on, is shared by processes, and refuses fits of another study."""
 
+import copy
 import json
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -12,14 +14,17 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from conftest import make_omics
 from evaluation.conftest import Recorder
 from joblib import parallel_config
 from sklearn.dummy import DummyClassifier
 from sklearn.exceptions import FitFailedWarning
+from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
+from sklearn.svm import LinearSVC
 
 from sk_momkd import (
     Bag,
@@ -34,7 +39,11 @@ from sk_momkd import (
     read_bags,
     seed_spread,
 )
-from sk_momkd.exceptions import ModelFileError, StoreError, TrainingError
+from sk_momkd.data.omics import OmicsTable
+from sk_momkd.evaluation import study_store
+from sk_momkd.evaluation.planned_fits import PlannedFits
+from sk_momkd.evaluation.study import as_study, make_plan
+from sk_momkd.exceptions import LeakageError, ModelFileError, StoreError, TrainingError
 
 N = 24
 Y = np.where(np.arange(N) % 2, "luminal", "basal")
@@ -237,12 +246,13 @@ def test_files_of_slides_may_move_but_not_change(tmp_path):
 
 def test_failed_fits_are_kept_and_tried_again_when_asked(tmp_path):
     Counting.limit, Counting.error = 2, TrainingError
-    for _ in range(2):
+    for is_stored in (False, True):
         with pytest.warns(FitFailedWarning, match="TrainingError: enough") as caught:
             result = evaluate(Counting(), BAGS, Y, **FEW, store=tmp_path)
         assert "This was the fit of fold 2" in str(caught[0].message)
         assert result.failed["error"].tolist() == ["TrainingError: enough"]
         assert result.failed["fold"].tolist() == [2]
+        assert ("retry_failed=True" in str(caught[0].message)) == is_stored
     assert StudyStore(tmp_path).fits()["error"].tolist() == [None, None, "TrainingError: enough"]
     Counting.limit = None
     with pytest.raises(TrainingError, match="enough") as caught:
@@ -252,6 +262,114 @@ def test_failed_fits_are_kept_and_tried_again_when_asked(tmp_path):
     result = evaluate(Counting(), BAGS, Y, **FEW, store=StudyStore(tmp_path, retry_failed=True))
     assert Counting.fits == 3
     assert_same(result, evaluate(Counting(), BAGS, Y, **FEW))
+
+
+class Unlucky(Counting):
+    """Fails as where the machine is at fault."""
+
+    def fit(self, X, y, omics=None, groups=None):
+        try:
+            return super().fit(X, y)
+        except OSError as error:
+            raise TrainingError("the slide was lost") from error
+
+
+@pytest.mark.parametrize(
+    ("clf", "error"),
+    [
+        (Counting(), OSError),
+        (Counting(), MemoryError),
+        (Counting(), torch.OutOfMemoryError),
+        (Counting(), torch.AcceleratorError),
+        (Unlucky(), OSError),
+    ],
+)
+def test_failure_of_the_machine_is_not_kept(clf, error, tmp_path):
+    Counting.limit, Counting.error = 2, error
+    with pytest.warns(FitFailedWarning, match="the same call tries the fit again"):
+        evaluate(clf, BAGS, Y, **FEW, store=tmp_path)
+    assert len(StudyStore(tmp_path).fits()) == 2
+    Counting.limit = None
+    result = evaluate(clf, BAGS, Y, **FEW, store=tmp_path)
+    assert Counting.fits == 3
+    assert result.failed is None
+
+
+def test_ids_and_labels_with_line_separators_are_read_as_they_were_written(tmp_path):
+    separators = "\x85\u2028\u2029"
+    names = [f"P{i:02d}{separators[i % 3]}\n\r\x0b\x1c." for i in range(N)]
+    bags = BagSequence(Bag(x, patient_id=name) for x, name in zip(FEATURES, names, strict=True))
+    y = np.where(np.arange(N) % 2, "a\u2028b", "a\x85")
+    for _ in range(2):
+        evaluate(Counting(), bags, y, **FEW, store=tmp_path)
+    assert Counting.fits == 3
+    assert sorted(StudyStore(tmp_path).predictions()["patient_id"]) == sorted(names)
+
+
+def test_fit_that_cannot_be_read_back_ends_the_call(tmp_path, monkeypatch):
+    def damaged(self, text, *args, **kwargs):
+        return self.write_bytes(text.replace('"n_bags": 1', '"n_bags": 2').encode())
+
+    monkeypatch.setattr(Path, "write_text", damaged)
+    with pytest.raises(StoreError, match="was written just now and cannot be read"):
+        evaluate(Counting(), BAGS, Y, **FEW, store=tmp_path)
+    assert Counting.fits == 1
+
+
+def test_task_of_a_worker_holds_the_omics_of_its_repeat_alone():
+    table = as_study(BAGS, Y, omics=RNA).omics
+    large = OmicsTable(np.ones((N, 500)), table.ids, [f"G{i}" for i in range(500)])
+    sizes = []
+    for n_repeats in (1, 10):
+        study = as_study(BAGS, Y, omics=RNA)
+        plan = make_plan(study, 3, n_repeats, 0)
+        tables = [table, *(copy.deepcopy(large) for _ in range(n_repeats - 1))]
+        planned = PlannedFits("a", study, Counting(), plan, tables, "note")
+        sizes.append(len(pickle.dumps(planned.one(planned.folds[0]))))
+    assert sizes[1] < sizes[0] * 1.01
+
+
+def test_bags_are_read_once_when_a_store_is_made(tmp_path, monkeypatch):
+    read, plain = [], study_store.bag_digest
+    monkeypatch.setattr(study_store, "bag_digest", lambda bag: [read.append(1), plain(bag)][1])
+    study = as_study(BAGS, Y)
+    planned = [PlannedFits("evaluate", study, pooled(), make_plan(study, 3, 1, 0))]
+    for expected in (N, 2 * N):
+        study_store.open_store(tmp_path, "evaluate", planned, keep_models=False)
+        assert len(read) == expected
+
+
+@pytest.mark.parametrize("expires", [0, -1, np.nan, "2"])
+def test_time_after_which_every_claim_has_expired_is_refused(expires, tmp_path):
+    with pytest.raises(ValueError, match="expires must be a number of seconds above 0"):
+        StudyStore(tmp_path, expires=expires)
+
+
+def test_reading_before_the_first_fit(tmp_path):
+    store = StudyStore(tmp_path / "store")
+    for read in (store.fits, store.predictions):
+        with pytest.raises(StoreError, match="holds no store"):
+            read()
+    Counting.limit = 0
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(Counting(), BAGS, Y, **FEW, store=store)
+    expected = ["name", "repeat", "fold", "patient_id", "n_bags", "y", "predicted"]
+    expected += ["p_basal", "p_luminal"]
+    assert store.predictions().columns.tolist() == expected
+    assert len(store.predictions()) == len(store.fits()) == 0
+
+
+def test_error_of_an_unusable_method_names_it():
+    with pytest.raises(TypeError, match="has no predict_proba") as caught:
+        compare({"good": pooled(), "bad": LinearSVC()}, BAGS, Y, **FEW)
+    assert "This was method 'bad'." in caught.value.__notes__
+
+
+def test_error_of_a_leak_names_the_method():
+    frozen = FrozenEstimator(pooled().fit(BAGS, Y))
+    with pytest.raises(LeakageError) as caught:
+        compare({"good": pooled(), "bad": frozen}, BAGS, Y, **FEW)
+    assert "This was method 'bad'." in caught.value.__notes__
 
 
 def test_error_of_a_stored_fit_is_caught_as_the_first_one(tmp_path):
@@ -281,10 +399,28 @@ def test_damaged_fit_is_fitted_again_with_a_warning(damage, tmp_path):
     assert_same(result, expected)
 
 
+@pytest.mark.parametrize("name", ["study.json", "fits.json"])
+def test_foreign_descriptions_are_refused(name, tmp_path):
+    study = as_study(BAGS[4:12], Y[4:12], omics=RNA)
+    planned = [PlannedFits("evaluate", study, pooled(), make_plan(study, 2, 1, 0))]
+    study_store.open_store(tmp_path, "evaluate", planned, keep_models=False)
+    (path,) = tmp_path.rglob(name)
+    own = json.loads(path.read_text())
+    foreign = ["", "[]", "{}", "5", "null", '{"key": "00"}', '{"format": "1"}', '{"format": 2}']
+    foreign += ["[" * 100_000, "\udcff"]
+    for key in own:
+        others = [None, {"a": None}, "text", [["a"], None]]
+        others = [value for value in others if type(value) is not type(own[key])]
+        others = [value for value in others if (key, value) != ("genes", None)]  # as without omics
+        foreign += [json.dumps(own | {key: value}) for value in others]
+        foreign.append(json.dumps({k: v for k, v in own.items() if k != key}))
+    for text in foreign:
+        path.write_bytes(text.encode("utf-8", "surrogateescape"))
+        with pytest.raises(StoreError):
+            study_store.open_store(tmp_path, "evaluate", planned, keep_models=False)
+
+
 def test_what_is_no_store_is_refused(tmp_path):
-    (tmp_path / "study.json").write_text("[]")
-    with pytest.raises(StoreError, match="is no store of a study"):
-        evaluate(pooled(), BAGS, Y, **FEW, store=tmp_path)
     with pytest.raises(TypeError, match="expected the path of a folder"):
         evaluate(pooled(), BAGS, Y, **FEW, store=5)
     (tmp_path / "file").write_text("")
@@ -368,6 +504,13 @@ def test_models_are_kept_as_files_and_loaded(tmp_path):
         expected = one.predict_proba(BAGS)
         assert (two.predict_proba(BAGS) == expected).all()
         assert (three.predict_proba(BAGS) == expected).all()
+    first, second, _ = sorted(tmp_path.rglob("*.zip"))
+    first.unlink()
+    second.write_bytes(second.read_bytes()[:100])
+    with pytest.warns(UserWarning, match="its model cannot be loaded"):
+        mended = evaluate(pooled(), BAGS, Y, **FEW, keep_models=True, store=tmp_path)
+    assert_same(mended, plain)
+    assert all(model is not None for model in mended.models)
     with pytest.raises(StoreError, match="keep_models was True and is False"):
         evaluate(pooled(), BAGS, Y, **FEW, store=tmp_path)
     with pytest.raises(ModelFileError, match="cannot be saved"):
