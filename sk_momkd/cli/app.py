@@ -25,9 +25,10 @@ from .examples import Group
 
 _HELP = """Slide classifiers that learn from omics: from files to results without Python.
 
-Each command takes options, or a run file (init writes one), or both; the line wins.
+Each command takes options, or a run file (init writes one), or both; options override the run file.
 
-Exit codes: 0 done, 2 wrong usage, 3 input refused, 4 some fits failed, 130 interrupted."""
+Exit codes: 0 done, 1 failed training or a bug, 2 wrong usage, 3 input refused,
+4 some fits failed, 130 interrupted."""
 
 app = typer.Typer(
     help=_HELP,

@@ -1,9 +1,9 @@
-"""Run files: YAML that is read, completed by the line, and written as it was resolved."""
+"""Run files: YAML that is read, completed by the command line, and written as resolved."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, fields
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -11,22 +11,43 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from ..io.atomic import atomic_write
-from .keys import SECTIONS, Run, converted, hints_of, names_of
-from .methods import resolved_preset
+from .keys import SECTIONS, Run, Uses, converted, hints_of, names_of, uses
+from .methods import recommended_preset, resolved_preset
 from .problems import UsageProblem, nearest
 
 Values = dict[str, dict[str, Any]]  # section: {key: value}
+_OF_SAVED_MODEL = ("file", "sha256")  # in the section of the model, beside results of a saved one
+_RECORD = "prediction"  # section that predict writes and nothing reads
+# Options that have no effect where another key of their section has no value.
+_NEEDED = {
+    ("cohort", "positive"): "label",
+    ("cohort", "negative"): "label",
+    ("cohort", "layer"): "omics",
+    ("cohort", "id_column"): "omics",
+    ("cohort", "sample_type"): "barcodes",
+}
 
 
-def read_run_file(path: Path) -> Values:
+def read_run_file(path: Path, *, trains: bool = False) -> Values:
     """Values of a run file by section, checked; paths are relative to its folder.
+
+    Of a file that `external` or `predict` has written, the saved model is left out.
 
     Raises
     ------
     UsageProblem
-        If it cannot be read, or a section or key is unknown or holds a value of another kind.
+        If it cannot be read, or a section or key is unknown or holds a value of another kind; with
+        `trains`, if it is of a saved model and names no method.
     """
     content = _parsed(path)
+    if saved := saved_model(path):
+        if trains:
+            raise UsageProblem(
+                f"{path} is of the saved model {saved['file']} and names no method to train. Give "
+                "the run file that the model was trained with."
+            )
+        own = {k: v for k, v in content["model"].items() if k not in _OF_SAVED_MODEL}
+        content = {k: v for k, v in content.items() if k != _RECORD} | {"model": own}
     found: Values = {}
     for section, values in content.items():
         if section not in SECTIONS:
@@ -35,6 +56,13 @@ def read_run_file(path: Path) -> Values:
             raise UsageProblem(f"{path}: {section} must hold keys and values, got {values!r}.")
         found[section] = _checked(section, dict(values or {}), path)
     return found
+
+
+def saved_model(path: Path) -> dict[str, Any]:
+    """File and hash of the saved model that a run file is of; empty for a run that trains."""
+    model = _parsed(path).get("model")
+    model = model if isinstance(model, Mapping) and "file" in model else {}
+    return {name: model[name] for name in _OF_SAVED_MODEL if name in model}
 
 
 def _parsed(path: Path) -> dict[str, Any]:
@@ -93,9 +121,10 @@ def unknown_key(section: str, name: str) -> str:
     return nearest(name, names_of(section), f"key of the section {section}:")
 
 
-def resolve(path: Path | None, line: Values) -> Run:
-    """The run: defaults, then the run file, then what the line gives."""
-    values: Values = {} if path is None else read_run_file(path)
+def resolve(path: Path | None, line: Values, *, trains: bool = False) -> Run:
+    """The run: defaults, then the run file, then what the command line gives."""
+    values: Values = {} if path is None else read_run_file(path, trains=trains)
+    _leave_out_default_preset(values.get("model", {}), line.get("model", {}))
     run = Run()
     for section in SECTIONS:
         for name, value in {**values.get(section, {}), **line.get(section, {})}.items():
@@ -110,7 +139,26 @@ def resolve(path: Path | None, line: Values) -> Run:
         **line.get("model", {}).get("parameters", {}),
     }
     run.model.preset = resolved_preset(run.model)
+    _refuse_idle_options(run, line)
     return run
+
+
+def _leave_out_default_preset(model: dict[str, Any], line: dict[str, Any]) -> None:
+    """Leave out a preset that is the default of the file's method where options name another."""
+    default = recommended_preset(model.get("method", Run().model.method))
+    if "method" in line and model.get("preset") == default:
+        model.pop("preset", None)
+
+
+def _refuse_idle_options(run: Run, line: Values) -> None:
+    """Refuse options that have no effect beside the other keys of the run."""
+    for (section, name), needed in _NEEDED.items():
+        if name in line.get(section, {}) and getattr(getattr(run, section), needed) is None:
+            raise UsageProblem(f"--{name.replace('_', '-')} has no effect without --{needed}.")
+    if "cv" in line.get("evaluation", {}) and run.evaluation.splits is not None:
+        raise UsageProblem(
+            f"--cv has no effect beside the splits in {run.evaluation.splits}: leave one out."
+        )
 
 
 def _values_of(section: str, name: str) -> tuple[str, ...]:
@@ -131,14 +179,23 @@ def parsed_parameters(given: list[str]) -> dict[str, Any]:
     return found
 
 
-def write_run_file(run: Run, path: Path) -> None:
-    """Write all sections as they were resolved; paths are absolute, so that it works anywhere."""
+def values_of(run: Run, used: Uses | None = None) -> Values:
+    """What a run file of the run holds, with absolute paths: all keys, or those that are `used`."""
+    used = uses(*SECTIONS) if used is None else used
+    return {
+        section: _plain({name: vars(getattr(run, section))[name] for name in names})
+        for section, names in used.items()
+    }
+
+
+def write_run_file(values: Values, path: Path) -> None:
+    """Write what :func:`values_of` gives; as paths are absolute, it works from any folder."""
     yaml = YAML(typ="safe", pure=True)
     yaml.default_flow_style = False
     yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
     with atomic_write(path) as part, open(part, "w", encoding="utf-8") as file:
-        file.write("# The run as it was resolved from run file, line and defaults.\n")
-        yaml.dump(_plain(asdict(run)), file)
+        file.write("# The run as it was resolved from run file, options and defaults.\n")
+        yaml.dump(_plain(values), file)
 
 
 def _plain(value: Any) -> Any:

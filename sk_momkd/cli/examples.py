@@ -45,7 +45,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "predict": (
         "sk-momkd predict results/model.zip second/features --out predictions.csv",
         "sk-momkd predict results/model.zip --table second/slides.csv"
-        " --features second/features --unit patient --out patients.csv",
+        " --features second/features --rows patient --out patients.csv",
         "sk-momkd predict results/model.zip second/features --prior 0.2 --threshold 0.5",
     ),
     "external": (

@@ -79,6 +79,9 @@ class Comparison:
     methods: list[str] = key([], "Methods to compare; none: with, without and permuted omics.")
     reference: str | None = key(None, "Method that the others are compared with.")
     within_class: bool = key(False, "Permute omics among patients of the same label.")
+    self_distillation: bool = key(
+        False, "Train a fourth time, with pooled patches in the place of omics."
+    )
 
 
 @dataclass
@@ -124,7 +127,7 @@ SECTIONS: dict[str, type] = {
 
 @dataclass
 class Run:
-    """A resolved run: each section with the values of the run file and of the line."""
+    """A resolved run: each section with the values of the run file and of the command line."""
 
     cohort: Cohort = field(default_factory=Cohort)
     model: Model = field(default_factory=Model)
@@ -134,6 +137,8 @@ class Run:
     card: Card = field(default_factory=Card)
     output: Output = field(default_factory=Output)
 
+
+Uses = dict[str, list[str]]  # section: keys that a command uses
 
 _KINDS = {
     bool: "true or false",
@@ -152,6 +157,22 @@ def hints_of(section: str) -> dict[str, Any]:
 def names_of(section: str) -> list[str]:
     """Keys of a section."""
     return [f.name for f in fields(SECTIONS[section])]
+
+
+def uses(*names: str, without: tuple[str, ...] = ()) -> Uses:
+    """Keys that a command uses, each of which is an option of it.
+
+    Examples
+    --------
+    >>> uses("output", "model.random_state")
+    {'output': ['out'], 'model': ['random_state']}
+    """
+    found: Uses = {}
+    for name in names:
+        section, _, single = name.partition(".")
+        keys = [single] if single else [k for k in names_of(section) if k not in without]
+        found.setdefault(section, []).extend(keys)
+    return found
 
 
 def converted(value: Any, hint: Any, where: str) -> Any:

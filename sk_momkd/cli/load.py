@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..exceptions import CohortError
 from ..messages import first_few
-from .keys import Cohort as CohortKeys, Run
+from .keys import Cohort as CohortKeys, Run, names_of
 from .problems import UsageProblem
 from .session import Session
 
@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _NOT_OF_LOAD = ("table", "features", "omics", "slide_table", "cache")
+_OF_LABELS = ("label", "positive", "negative")
+_OF_OMICS = ("omics", "layer", "id_column")
+_OF_FILES = ("allow_external", "allow_constant", "allow_mixed")
 
 
 class Loaded(NamedTuple):
@@ -29,7 +32,7 @@ class Loaded(NamedTuple):
 
 
 def load_run(
-    run: Run, say: Session | None, *, labelled: bool = True, with_omics: bool = True
+    run: Run, output: Session | None, *, labelled: bool = True, with_omics: bool = True
 ) -> Loaded:
     """Read the cohort of a run, and say how it was joined if there is a session.
 
@@ -43,15 +46,16 @@ def load_run(
 
     keys = run.cohort
     _require(keys, labelled=labelled)
-    options = {k: v for k, v in asdict(keys).items() if k not in _NOT_OF_LOAD}
-    if not labelled:
-        options |= {"label": None, "positive": None, "negative": None}
+    unused = [] if labelled else [*_OF_LABELS]
+    unused += [] if with_omics else [*_OF_OMICS]
+    names = [name for name in names_of("cohort") if name not in (*_NOT_OF_LOAD, *unused)]
+    options = {"label": None} | {name: getattr(keys, name) for name in names}
     table = _table(keys)
     omics = keys.omics if with_omics else None
     cohort = load_cohort(table, keys.features, omics, **options)  # type: ignore[arg-type]
     bags = cohort.bags if keys.cache is None else cache_bags(cohort.bags, keys.cache)
-    if say is not None:
-        say.note(str(cohort.report))
+    if output is not None:
+        output.note(str(cohort.report))
     sites = _sites(cohort) if run.evaluation.keep_sites else None
     return Loaded(bags, cohort.y, cohort.omics, cohort.report, sites)
 
@@ -94,21 +98,57 @@ def _sites(cohort: Any) -> NDArray:
     return sites
 
 
-def load_models(paths: list[Path], device: str) -> list[Any]:
-    """Models of files; a folder that is no model gives those in it."""
-    from ..persistence.model_files import load_model
-
+def model_files(paths: list[Path]) -> list[Path]:
+    """Files of models; a folder that is no model gives those in it."""
     files: list[Path] = []
     for path in paths:
         inside = sorted(path.glob("*.zip")) if path.is_dir() else []
         files += [path] if not inside or (path / "sk_momkd.json").exists() else inside
+    return files
+
+
+def load_models(files: list[Path], device: str) -> list[Any]:
+    """Models of files, on their own device where it is "auto"."""
+    from ..persistence.model_files import load_model
+
     return [load_model(file, device=None if device == "auto" else device) for file in files]
+
+
+def model_record(files: list[Path]) -> dict[str, Any]:
+    """Files of models and their hashes, for a run file; a folder has that of its list of parts."""
+    named = [str(file.absolute()) for file in files]
+    sums = [_sha256(file / "sk_momkd.json" if file.is_dir() else file) for file in files]
+    one = len(files) == 1
+    return {"file": named[0] if one else named, "sha256": sums[0] if one else sums}
+
+
+def _sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read_slides(paths: list[Path], keys: CohortKeys) -> Any:
     """Slides of files, or of one folder, without a table."""
     from ..io.readers import read_bags
 
-    options = {k: getattr(keys, k) for k in ("allow_external", "allow_constant", "allow_mixed")}
+    _refuse_keys_of_tables(keys)
+    options = {name: getattr(keys, name) for name in _OF_FILES}
     one_folder = len(paths) == 1
     return read_bags(paths[0] if one_folder else paths, **options)
+
+
+def _refuse_keys_of_tables(keys: CohortKeys) -> None:
+    """Refuse keys of a cohort beside slides that are named without a table.
+
+    Raises
+    ------
+    UsageProblem
+    """
+    default = CohortKeys()
+    for name in names_of("cohort"):
+        value = getattr(keys, name)
+        if name not in _OF_FILES and value != getattr(default, name):
+            raise UsageProblem(
+                f"Slides are given as files, for which {name} ({value}) has no effect. Give "
+                "--table and --features, or slides without a table and its columns."
+            )

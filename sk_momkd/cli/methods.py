@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from .keys import Model
@@ -27,12 +28,12 @@ def method_names() -> list[str]:
 def make_model(options: Model, method: str | None = None) -> Any:
     """Unfitted estimator of a run, or another `method` under the same options.
 
-    Preset and parameters are those of the run's own method; other methods have the unified preset.
+    Preset and parameters are those of the run's own method; other methods have their default.
 
     Raises
     ------
     UsageProblem
-        If there is no such method, preset or parameter.
+        If there is no such method, preset or parameter, or the method does not take what is given.
     """
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
@@ -42,6 +43,8 @@ def make_model(options: Model, method: str | None = None) -> Any:
     own = method is None or method.lower() == options.method.lower()
     name = (options.method if method is None else method).lower()
     if name in _POOLED:
+        if own:
+            _refuse_options_of_networks(options)
         return _logistic(options.parameters if own else {}, options.random_state)
     known = networks()
     if name not in known:
@@ -55,7 +58,45 @@ def resolved_preset(options: Model, method: str | None = None) -> str | None:
     """The preset that is taken: the one that is asked for, else the recommended one."""
     name = (options.method if method is None else method).lower()
     asked = options.preset if method is None or name == options.method.lower() else None
-    return asked or (None if name in _POOLED else _RECOMMENDED.get(name, "unified"))
+    return asked or recommended_preset(name)
+
+
+def recommended_preset(method: str) -> str | None:
+    """The preset of a method where none is asked for; None where it has none."""
+    name = method.lower()
+    return None if name in _POOLED else _RECOMMENDED.get(name, "unified")
+
+
+def check_methods(options: Model, methods: list[str]) -> None:
+    """Refuse a preset or parameters that none of the compared methods would have.
+
+    Raises
+    ------
+    UsageProblem
+    """
+    own = options.method.lower()
+    if own in {method.lower() for method in methods}:
+        return
+    changed = options.preset != recommended_preset(own)
+    given = {"--preset": changed, "--set": bool(options.parameters)}
+    for option in (name for name, is_given in given.items() if is_given):
+        raise UsageProblem(
+            f"{option} is for the method {own}, which is not among those compared: "
+            f"{', '.join(methods)}. Leave it out, or choose its method with --method."
+        )
+    if all(method.lower() in _POOLED for method in methods):
+        _refuse_options_of_networks(replace(options, preset=None))
+
+
+def _refuse_options_of_networks(options: Model) -> None:
+    default = Model()
+    for name in ("preset", "scale", "device"):
+        value = getattr(options, name)
+        if value != getattr(default, name):
+            raise UsageProblem(
+                f"{', '.join(_POOLED)} takes no {name} (got {value!r}), which is for networks. "
+                f"Leave --{name} out."
+            )
 
 
 def _classifier(cls: Any, name: str, options: Model, *, own: bool) -> Any:

@@ -1,4 +1,4 @@
-"""Keys of run files as options of the line, so that both are the same by construction."""
+"""Keys of run files as options, so that both are the same by construction."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from typing import Annotated, Any
 import typer
 
 from .config import Values, parsed_parameters, resolve
-from .keys import SECTIONS, hints_of
+from .keys import SECTIONS, Uses, hints_of
 from .session import session
 
 _COMMON = {
-    "quiet": Annotated[bool, typer.Option("--quiet", "-q", help="Show results and errors alone.")],
+    "quiet": Annotated[bool, typer.Option("--quiet", "-q", help="Show results and errors only.")],
     "as_json": Annotated[bool, typer.Option("--json", help="Write results as JSON.")],
     "debug": Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")],
 }
@@ -68,29 +68,23 @@ def _own_value(name: str, value: Any) -> Any:
     return value
 
 
-def run_command(*sections: str, config: str = "argument", without: tuple[str, ...] = ()) -> Any:
-    """Decorator of a command ``f(run, say, ...)``.
+def run_command(used: Uses | None = None, *, config: str = "argument") -> Any:
+    """Decorator of a command ``f(run, output, ...)``.
 
     Parameters
     ----------
-    *sections : str
-        Sections whose keys are options of the command.
+    used : dict of section to keys, optional
+        Keys that the command uses, as :func:`~sk_momkd.cli.keys.uses` gives them. They are its
+        options, and its attribute ``uses``.
     config : {"argument", "option", "none"}, default="argument"
         How the run file is given.
-    without : tuple of str, default=()
-        Keys of the sections that the command does not use.
     """
-    hidden = {*without}
+    used = used or {}
 
     def decorate(function: Callable[..., None]) -> Callable[..., None]:
         signature = inspect.signature(function, eval_str=True)
-        own = [p for name, p in signature.parameters.items() if name not in ("run", "say")]
-        options = [
-            _option(section, f.name)
-            for section in sections
-            for f in fields(SECTIONS[section])
-            if f.name not in hidden
-        ]
+        own = [p for name, p in signature.parameters.items() if name not in ("run", "output")]
+        options = [_option(section, name) for section, names in used.items() for name in names]
         common = [_keyword(name, kind) for name, kind in _COMMON.items()]
         file = {"argument": [_keyword("config", RUN_FILE, None)], "option": [], "none": []}[config]
         last = [_keyword("config", RUN_OPTION, None)] if config == "option" else []
@@ -100,11 +94,13 @@ def run_command(*sections: str, config: str = "argument", without: tuple[str, ..
         def command(**given: Any) -> None:
             said = {name: given.pop(name) for name in _COMMON}
             names = [f.name for section in SECTIONS for f in fields(SECTIONS[section])]
-            with session(names, **said) as say:
+            with session(names, **said) as output:
                 path, line = given.pop("config", None), _line(given, options)
-                function(run=resolve(path, line), say=say, **given)
+                trains = "method" in used.get("model", [])
+                function(run=resolve(path, line, trains=trains), output=output, **given)
 
         command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        command.uses = used  # type: ignore[attr-defined]
         command.__annotations__ = {p.name: p.annotation for p in parameters}
         return command
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from .problems import UsageProblem
 
 
-def prior_of(text: str, classifier: Any) -> Any:
-    """What `prior` of a fitted classifier is: "training", "sampler", or shares of two classes.
+def check_prior(text: str, classifier: Any, classes: Sequence[Any]) -> str | float:
+    """What `text` asks for: "training", "sampler", or the share of the positive of two classes.
 
     Raises
     ------
@@ -23,10 +24,23 @@ def prior_of(text: str, classifier: Any) -> Any:
         share = float(text)
     except ValueError as error:
         raise UsageProblem(f"prior is training, sampler or a share, got {text!r}.") from error
-    classes = classifier.classes_.tolist()
     if not 0 < share < 1 or len(classes) != 2:
         raise UsageProblem(
-            f"prior={text} must be between 0 and 1, for two classes; the model has {len(classes)}."
+            f"prior={text} must be between 0 and 1, for two classes; there are {len(classes)}."
         )
-    positive = classifier.pos_label_
-    return {label: share if label == positive else 1 - share for label in classes}
+    return share
+
+
+def prior_of(text: str, classifier: Any) -> Any:
+    """What `prior` of a fitted classifier is: "training", "sampler", or shares of two classes.
+
+    Raises
+    ------
+    UsageProblem
+        As :func:`check_prior`.
+    """
+    classes = classifier.classes_.tolist()
+    share = check_prior(text, classifier, classes)
+    if isinstance(share, str):
+        return share
+    return {label: share if label == classifier.pos_label_ else 1 - share for label in classes}

@@ -6,18 +6,19 @@ import re
 from collections.abc import Collection, Iterable
 from difflib import get_close_matches
 
-from ..exceptions import StoreError, TrainingError
+from ..exceptions import StoreError
 from ..messages import first_few
 
 DONE, UNEXPECTED, USAGE, REFUSED, SOME_FAILED, INTERRUPTED = 0, 1, 2, 3, 4, 130
 
-# What the package raises for input; an interrupt and a bug of another kind are none of them.
-OF_INPUT = (ValueError, TypeError, LookupError, OSError, ImportError, MemoryError)
-OF_FITS = (ArithmeticError, RuntimeError)
+# What the package raises for input. A TypeError or LookupError is a bug of it: commands check
+# before a function of the package would raise a TypeError for an estimator that does not fit.
+OF_INPUT = (ValueError, OSError, ImportError, MemoryError)
+OF_FITS = (ArithmeticError, RuntimeError)  # a training that failed, and has no result
 
 
 class UsageProblem(ValueError):
-    """The command line or the run file asks for what there is not."""
+    """The command line or the run file names something that does not exist, or cannot be used."""
 
 
 class SomeFitsFailed(Exception):
@@ -28,9 +29,9 @@ def exit_code(error: BaseException) -> int:
     """Exit code of what a command has raised."""
     if isinstance(error, UsageProblem):
         return USAGE
-    if isinstance(error, SomeFitsFailed | TrainingError | RuntimeError):
+    if isinstance(error, SomeFitsFailed):
         return SOME_FAILED
-    return REFUSED
+    return REFUSED if isinstance(error, OF_INPUT) else UNEXPECTED
 
 
 def nearest(name: str, known: Collection[str], what: str) -> str:
@@ -51,15 +52,14 @@ def nearest(name: str, known: Collection[str], what: str) -> str:
 
 
 def message_of(error: BaseException, options: Iterable[str]) -> str:
-    """Message of an error, in which arguments of Python functions are options of the line.
+    """Message of an error, in which arguments of Python functions are options of the command line.
 
     Examples
     --------
     >>> message_of(ValueError("Name it with slide_id= or label='her2'."), ["slide_id", "label"])
     "Name it with --slide-id or --label 'her2'."
     """
-    text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
-    text = text or type(error).__name__
+    text = str(error) or type(error).__name__
     names = "|".join(sorted(map(re.escape, options), key=len, reverse=True))
     text = re.sub(rf"\b({names})=(?=[\s,.;:)]|$)", lambda m: _option(m[1]), text)
     text = re.sub(rf"(?<![(\w.])\b({names})=(?=['\"\w{{])", lambda m: _option(m[1]) + " ", text)

@@ -20,7 +20,6 @@ from .problems import (
     INTERRUPTED,
     OF_FITS,
     OF_INPUT,
-    SOME_FAILED,
     SomeFitsFailed,
     exit_code,
     message_of,
@@ -31,12 +30,12 @@ _WARNING = ("warning", "yellow")
 
 
 class Session:
-    """How a command speaks.
+    """Output of a command.
 
     Parameters
     ----------
     quiet : bool
-        Whether nothing but errors and results is shown.
+        Whether only errors and results are shown.
     as_json : bool
         Whether results are JSON.
     debug : bool
@@ -53,7 +52,7 @@ class Session:
         return not self.quiet and sys.stderr.isatty()
 
     def note(self, text: str) -> None:
-        """Say something on standard error and in the log."""
+        """Write a note to standard error and into the log."""
         LOGGER.info(text)
 
     def result(self, text: str, data: Any) -> None:
@@ -63,7 +62,7 @@ class Session:
         sys.stdout.flush()
 
     def log_to(self, path: Path) -> None:
-        """Append how the command was called and everything that is said to a file, too."""
+        """Append how the command was called and everything that is written to a file, too."""
         handler = logging.FileHandler(path, encoding="utf-8")
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
         LOGGER.addHandler(handler)
@@ -82,9 +81,9 @@ def session(
 ) -> Iterator[Session]:
     """A session whose errors end the command with their message and exit code.
 
-    The `options` are the names of arguments that messages should show as options of the line.
+    The `options` are the names of arguments that messages should show as options.
     """
-    speaking = Session(quiet=quiet, as_json=as_json, debug=debug)
+    out = Session(quiet=quiet, as_json=as_json, debug=debug)
     shown = _Shown(logging.ERROR if quiet else logging.INFO)
     before, shower = LOGGER.level, warnings.showwarning
     LOGGER.addHandler(shown)
@@ -92,10 +91,10 @@ def session(
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _as_log
-            yield speaking
+            yield out
     except SomeFitsFailed as failed:
         LOGGER.error("%s", failed)
-        raise typer.Exit(SOME_FAILED) from failed
+        raise typer.Exit(exit_code(failed)) from failed
     except (*OF_INPUT, *OF_FITS) as error:
         LOGGER.error("%s", message_of(error, options), exc_info=debug)
         LOGGER.debug("Traceback", exc_info=error)
@@ -104,10 +103,17 @@ def session(
         LOGGER.error("Interrupted. The same command goes on from what is done.")
         raise typer.Exit(INTERRUPTED) from error
     finally:
+        _log_unexpected(sys.exc_info()[1])
         warnings.showwarning = shower
-        speaking._close()
+        out._close()
         LOGGER.removeHandler(shown)
         LOGGER.setLevel(before)
+
+
+def _log_unexpected(error: BaseException | None) -> None:
+    """Write the traceback of an error that no command expects into the log."""
+    if isinstance(error, Exception) and not isinstance(error, typer.Exit):
+        LOGGER.debug("Traceback", exc_info=error)
 
 
 class _Shown(logging.Handler):

@@ -19,7 +19,8 @@ from sk_momkd.cli.app import app
 from sk_momkd.cli.commands import simulate
 from sk_momkd.cli.examples import EXAMPLES
 from sk_momkd.cli.keys import SECTIONS
-from sk_momkd.cli.problems import nearest
+from sk_momkd.cli.problems import SomeFitsFailed, UsageProblem, nearest
+from sk_momkd.exceptions import OmicsError, TrainingError
 
 COMMANDS = [name for name in EXAMPLES if name != "sk-momkd"]
 
@@ -42,10 +43,10 @@ def test_every_command_of_the_application_has_examples():
     assert names == set(COMMANDS)
 
 
-@pytest.mark.parametrize("section", ["cohort", "model", "evaluation", "report", "output"])
-def test_every_key_of_a_run_file_is_an_option(section):
-    group = typer.main.get_command(app)
-    options = {o for p in group.commands["evaluate"].params for o in (*p.opts, *p.secondary_opts)}
+@pytest.mark.parametrize("section", SECTIONS)
+def test_every_key_of_a_run_file_is_an_option_of_a_command(section):
+    commands = typer.main.get_command(app).commands.values()
+    options = {o for command in commands for p in command.params for o in p.opts}
     keys = {f.name for f in fields(SECTIONS[section])} - {"parameters"}
     assert {f"--{key.replace('_', '-')}" for key in keys} <= options
     assert "--set" in options
@@ -102,7 +103,7 @@ def test_inspect_writes_its_result_alone_to_standard_output(here, demo):
     outcome = run("inspect", *cohort_options(demo, omics=True))
     assert outcome.code == 0, outcome
     assert "16 of 16 slides in use" in outcome.out
-    assert "who are kept whole in every fold" in outcome.out
+    assert "no patient is in two folds" in outcome.out
     assert "16 rows of 20 genes, whole numbers" in outcome.out
     assert outcome.err == ""
 
@@ -124,6 +125,39 @@ def test_session_leaves_the_logger_as_it_was(here):
     before = (logger.level, list(logger.handlers))
     run("card", "model.zip")
     assert (logger.level, list(logger.handlers)) == before
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (UsageProblem("no such key"), 2),
+        (OmicsError("no ids"), 3),
+        (FileNotFoundError("no file"), 3),
+        (ImportError("no package"), 3),
+        (SomeFitsFailed("one fold"), 4),
+        (TrainingError("not finite"), 1),
+        (RuntimeError("CUDA error"), 1),
+    ],
+)
+def test_exit_code_says_what_went_wrong(here, monkeypatch, error, code):
+    def fails():
+        raise error
+
+    monkeypatch.setattr("sk_momkd.versions.facts", fails)
+    outcome = run("versions")
+    assert outcome.code == code
+    assert str(error) in outcome.err
+
+
+@pytest.mark.parametrize("error", [KeyError("p_1"), TypeError("of a bug"), AttributeError("x")])
+def test_bug_is_no_refused_input(here, monkeypatch, error):
+    def fails():
+        raise error
+
+    monkeypatch.setattr("sk_momkd.versions.facts", fails)
+    outcome = run("versions")
+    assert outcome.code == 1
+    assert outcome.exception is error  # which the program itself reports as not expected
 
 
 def test_versions_name_methods():

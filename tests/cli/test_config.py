@@ -8,7 +8,13 @@ import pytest
 
 pytest.importorskip("typer")
 
-from sk_momkd.cli.config import parsed_parameters, read_run_file, resolve, write_run_file
+from sk_momkd.cli.config import (
+    parsed_parameters,
+    read_run_file,
+    resolve,
+    values_of,
+    write_run_file,
+)
 from sk_momkd.cli.keys import SECTIONS, Run, names_of
 from sk_momkd.cli.problems import UsageProblem
 
@@ -28,7 +34,7 @@ def test_run_file_is_read_by_section_with_paths_relative_to_it(tmp_path):
     assert (run.cohort.label, run.evaluation.cv, run.model.method) == ("her2", 3, "momkd")
 
 
-def test_the_line_wins_over_the_run_file_and_adds_to_its_parameters(tmp_path):
+def test_options_override_the_run_file_and_add_to_its_parameters(tmp_path):
     path = written(tmp_path, "model:\n  random_state: 1\n  parameters: {a: 1, b: 1}\n")
     run = resolve(path, {"model": {"random_state": 2, "parameters": {"b": 2}}})
     assert run.model.random_state == 2
@@ -77,7 +83,7 @@ def test_mapping_of_labels_keeps_excluded_values(tmp_path):
 
 def test_resolved_run_is_the_same_run_when_it_is_read_again(tmp_path):
     run = resolve(None, {"cohort": {"table": Path("slides.csv")}, "model": {"method": "abmil"}})
-    write_run_file(run, tmp_path / "run.yaml")
+    write_run_file(values_of(run), tmp_path / "run.yaml")
     again = resolve(tmp_path / "run.yaml", {})
     run.cohort.table, run.output.out = run.cohort.table.absolute(), run.output.out.absolute()
     assert asdict(again) == asdict(run)

@@ -11,25 +11,11 @@ import pytest
 
 pytest.importorskip("typer")
 
-from cli.conftest import cohort_options, run
+from cli.conftest import LOGISTIC, NO_PAGE, QUICK, cohort_options, declared, run
 
 import sk_momkd
 from sk_momkd.cli.examples import EXAMPLES
 from sk_momkd.losses.momkd import momkd_terms
-
-QUICK = ["--set", "max_epochs=2", "--set", "hidden_dim=8", "--set", "projection_dim=4"]
-QUICK += ["--set", "n_components=2", "--cv", "2", "--n-bootstrap", "50"]
-NO_PAGE = "--no-page"
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory, demo):
-    """A model that `fit` has saved."""
-    out = tmp_path_factory.mktemp("fit")
-    options = [*cohort_options(demo, omics=True), *QUICK, "--include-omics", "--out", out]
-    outcome = run("fit", *options, "--threshold", 0.4)
-    assert outcome.code == 0, outcome
-    return out / "model.zip"
 
 
 @pytest.mark.long
@@ -50,16 +36,7 @@ def test_evaluate_writes_tables_report_and_how_it_was_made(here, demo):
 
 @pytest.mark.slow
 def test_resolved_run_file_repeats_the_run(here, demo):
-    options = [
-        *cohort_options(demo),
-        "--method",
-        "logistic",
-        "--cv",
-        2,
-        "--n-bootstrap",
-        50,
-        NO_PAGE,
-    ]
+    options = [*cohort_options(demo), *LOGISTIC, NO_PAGE]
     assert run("evaluate", *options).code == 0
     first = (here / "results/evaluation/predictions.csv").read_bytes()
     again = run("evaluate", "results/run.yaml", "--out", "again")
@@ -71,16 +48,7 @@ def test_resolved_run_file_repeats_the_run(here, demo):
 def test_evaluation_that_was_interrupted_goes_on_with_the_same_command(here, demo, monkeypatch):
     from sklearn.linear_model import LogisticRegression
 
-    options = [
-        *cohort_options(demo),
-        "--method",
-        "logistic",
-        "--cv",
-        3,
-        "--n-bootstrap",
-        50,
-        NO_PAGE,
-    ]
+    options = [*cohort_options(demo), *LOGISTIC, "--cv", 3, NO_PAGE]
     assert run("evaluate", *options, "--out", "whole").code == 0
     fit, fits = LogisticRegression.fit, []
 
@@ -140,14 +108,16 @@ def test_predictions_are_those_of_the_model(here, demo, model):
 
 @pytest.mark.slow
 def test_predictions_by_patient_with_prior_and_threshold(here, demo, model):
-    options = ["--table", demo.table, "--features", demo.features, "--unit", "patient"]
+    options = ["--table", demo.table, "--features", demo.features, "--rows", "patient"]
     before = json.loads(run("predict", model, *options, "--json").out)
     outcome = run("predict", model, *options, "--prior", 0.1, "--threshold", 0.9, "--json")
     assert outcome.code == 0, outcome
     after = json.loads(outcome.out)
     assert [row["patient_id"] for row in after] == [row["patient_id"] for row in before]
-    assert all(a["p_1"] < b["p_1"] for a, b in zip(after, before, strict=True))
-    assert {row["predicted"] for row in after} == {0}
+    for old, new in zip(before, after, strict=True):  # half of the training is of each class
+        odds = old["p_1"] / old["p_0"] * 0.1 / 0.9
+        assert new["p_1"] == pytest.approx(odds / (1 + odds), abs=1e-6)
+        assert new["predicted"] == int(new["p_1"] >= 0.9)
 
 
 @pytest.mark.slow
@@ -169,19 +139,17 @@ def test_external_refuses_patients_of_training(here, demo, model):
 
 
 @pytest.mark.slow
-def test_external_reports_new_patients(here, model):
-    paths = sk_momkd.simulate_cohort(
-        "new", n_patients=8, n_patches=8, n_features=6, prefix="B", random_state=1
-    )
-    options = [*cohort_options(paths), "--n-bootstrap", 50, NO_PAGE, "--json"]
+def test_external_reports_new_patients(here, model, other):
+    options = [*cohort_options(other), "--n-bootstrap", 50, NO_PAGE, "--json"]
     outcome = run("external", model, *options)
     assert outcome.code == 0, outcome
     assert len(json.loads(outcome.out)["predictions"]) == 8
-    assert (here / "results/external/summary.csv").exists()
+    assert (here / "external_results/external/summary.csv").exists()
+    assert not (here / "results").exists()
 
 
 @pytest.mark.slow
-def test_explain_writes_maps_tables_and_genes(here, demo, model):
+def test_explain_writes_maps_tables_and_genes(here, demo, model, reads):
     pytest.importorskip("shap")
     options = ["--table", demo.table, "--features", demo.features, "--omics", demo.omics]
     outcome = run("explain", model, *options, "--slide", "SIM-001-01Z-00-DX1", "--json")
@@ -190,6 +158,7 @@ def test_explain_writes_maps_tables_and_genes(here, demo, model):
     assert {"patches.csv", "genes.csv", "genes.png", "prototypes.png"} <= names
     assert {f"SIM-001-01Z-00-DX1_attention.{end}" for end in ("png", "geojson")} <= names
     assert set(pd.read_csv("explanation/patches.csv")["bag_id"]) == {"SIM-001-01Z-00-DX1"}
+    assert declared("explain") - reads == {("report", "n_slides")}  # beside --slide
     refused = run("explain", model, demo.features, "--slide", "SIM-001")
     assert refused.code == 2
     assert "SIM-001-01Z-00-DX1" in refused.err
@@ -239,16 +208,7 @@ def test_failed_fits_have_an_exit_code_of_their_own(here, demo, monkeypatch):
         return transform(self, X)
 
     monkeypatch.setattr(BagPooling, "transform", fails_once)
-    options = [
-        *cohort_options(demo),
-        "--method",
-        "logistic",
-        "--cv",
-        2,
-        "--n-bootstrap",
-        50,
-        NO_PAGE,
-    ]
+    options = [*cohort_options(demo), *LOGISTIC, NO_PAGE]
     outcome = run("evaluate", *options)
     assert outcome.code == 4, outcome
     assert "1 of 2 folds" in outcome.out

@@ -17,7 +17,7 @@ _MODEL = Annotated[Path, typer.Argument(help="Model that fit has saved.")]
 
 
 @run_command(config="none")
-def _card(model: _MODEL, run: Run, say: Session) -> None:
+def _card(model: _MODEL, run: Run, output: Session) -> None:
     from ...persistence.archive import CARD, read_parts
 
     read_parts(model)  # refuses what is no model, or a damaged one
@@ -26,7 +26,7 @@ def _card(model: _MODEL, run: Run, say: Session) -> None:
     else:
         with zipfile.ZipFile(model) as archive:
             text = archive.read(CARD).decode("utf-8")
-    say.result(text.rstrip("\n"), {"card": text})
+    output.result(text.rstrip("\n"), {"card": text})
 
 
 def add_to(app: typer.Typer) -> None:

@@ -7,42 +7,45 @@ from typing import Any
 
 import typer
 
+from ..config import values_of
 from ..examples import Command
-from ..keys import Run
-from ..load import Loaded, load_run
+from ..keys import Run, uses
+from ..load import Loaded
 from ..methods import make_model
 from ..options import run_command
 from ..pages import write_report
 from ..problems import UsageProblem
-from ..run_folder import close_folder, open_folder
+from ..run_folder import close_folder
 from ..session import Session
-from ..study import check_model, require_all_fits, study_options
+from ..study import require_all_fits, start_comparison, study_options
+
+_SECTIONS = ("cohort", "model", "evaluation", "comparison", "report", "output")
+_USES = uses(*_SECTIONS, without=("prior", "include_omics", "threshold"))
+RUN_FILE = "comparison.run.yaml"  # beside that of evaluate, whose model fit takes
 
 
-@run_command("cohort", "model", "evaluation", "comparison", "report", "output")
-def _compare(run: Run, say: Session) -> None:
-    check_model(run)
-    folder = open_folder(run, say)
-    cohort = load_run(run, say)
+@run_command(_USES)
+def _compare(run: Run, output: Session) -> None:
+    folder, cohort = start_comparison(run, output)
     compared = _methods if run.comparison.methods else _omics
-    result = compared(run, cohort, folder, say)
+    result = compared(run, cohort, folder, output)
     result.to_csv(folder / "comparison")
-    write_report(run, result, cohort, folder, say)
-    close_folder(run, folder)
+    write_report(run, result, cohort, folder / "comparison.html", output)
+    close_folder(folder, values_of(run), RUN_FILE)
     data = {"headline": result.headline, "note": result.note, **result.tables()}
     if hasattr(result, "verdict"):
         data |= {"outcome": result.outcome, "verdict": result.verdict}
-    say.result(str(result), data)
+    output.result(str(result), data)
     require_all_fits(result)
 
 
-def _methods(run: Run, cohort: Loaded, folder: Path, say: Session) -> Any:
+def _methods(run: Run, cohort: Loaded, folder: Path, output: Session) -> Any:
     from ...evaluation.comparison import compare
     from ...evaluation.routing import accepts
 
     models = {name: make_model(run.model, name) for name in run.comparison.methods}
     takes_omics = any(accepts(model, "omics") for model in models.values())
-    options = study_options(run, cohort, folder, "compare", say)
+    options = study_options(run, cohort, folder, "compare", output)
     return compare(
         models,
         cohort.bags,
@@ -53,20 +56,28 @@ def _methods(run: Run, cohort: Loaded, folder: Path, say: Session) -> Any:
     )
 
 
-def _omics(run: Run, cohort: Loaded, folder: Path, say: Session) -> Any:
+def _omics(run: Run, cohort: Loaded, folder: Path, output: Session) -> Any:
     from ...evaluation.omics_comparison import compare_omics
+    from ...evaluation.routing import accepts
 
+    model = make_model(run.model)
     if cohort.omics is None:
         raise UsageProblem(
             "There is nothing to compare: give --methods, or --omics to train with and without it."
         )
+    if not accepts(model, "omics"):
+        raise UsageProblem(
+            f"{run.model.method} is trained on histology alone, so there is nothing to compare "
+            "with and without omics. Give --methods, or a --method that learns from omics."
+        )
     return compare_omics(
-        make_model(run.model),
+        model,
         cohort.bags,
         cohort.y,
         cohort.omics,
         within_class=run.comparison.within_class,
-        **study_options(run, cohort, folder, "compare_omics", say),
+        self_distillation=run.comparison.self_distillation,
+        **study_options(run, cohort, folder, "compare_omics", output),
     )
 
 

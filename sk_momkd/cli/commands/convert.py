@@ -34,7 +34,7 @@ def _bags(
     source: _SOURCE,
     folder: _FOLDER,
     run: Run,
-    say: Session,
+    output: Session,
     to: _TO = "trident",
     patch_size_level0: _PATCH_SIZE = None,
     dtype: _DTYPE = "float32",
@@ -43,13 +43,15 @@ def _bags(
 
     if to not in ("trident", "h5ad"):
         raise UsageProblem(f"--to must be trident or h5ad, got {to!r}.")
+    if to == "h5ad" and (patch_size_level0 is not None or dtype != "float32"):
+        raise UsageProblem("--patch-size-level0 and --dtype have no effect with --to h5ad.")
     bags = read_slides(source, run.cohort)
     folder.mkdir(parents=True, exist_ok=True)
-    with progress_bar(len(bags), "slide", "convert", shown=say.shows_bars) as bar:
+    with progress_bar(len(bags), "slide", "convert", shown=output.shows_bars) as bar:
         for bag in bags:
             _write(bag, folder, to, patch_size_level0, dtype)
             bar.update()
-    say.result(f"{len(bags)} slides: {folder}", {"folder": folder, "n_slides": len(bags)})
+    output.result(f"{len(bags)} slides: {folder}", {"folder": folder, "n_slides": len(bags)})
 
 
 def _write(bag: Any, folder: Path, to: str, patch_size: int | None, dtype: str) -> None:
@@ -74,7 +76,7 @@ def _write(bag: Any, folder: Path, to: str, patch_size: int | None, dtype: str) 
 
 @run_command(config="none")
 def _checkpoint(
-    checkpoint: _CHECKPOINT, model: _MODEL, run: Run, say: Session, classes: _CLASSES = "0,1"
+    checkpoint: _CHECKPOINT, model: _MODEL, run: Run, output: Session, classes: _CLASSES = "0,1"
 ) -> None:
     from ...estimators.momkd import MoMKDClassifier
     from ...persistence.model_files import save_model
@@ -83,7 +85,7 @@ def _checkpoint(
     if all(label.isdigit() for label in labels):
         labels = [int(label) for label in labels]
     path = save_model(MoMKDClassifier.from_official_checkpoint(checkpoint, labels), model)
-    say.result(f"model: {path}", {"model": path})
+    output.result(f"model: {path}", {"model": path})
 
 
 def add_to(app: typer.Typer) -> None:

@@ -4,32 +4,33 @@ from __future__ import annotations
 
 import typer
 
+from ..config import values_of
 from ..examples import Command
-from ..keys import Run
-from ..load import load_run
+from ..keys import Run, uses
 from ..options import run_command
 from ..pages import write_report
-from ..run_folder import close_folder, open_folder
+from ..run_folder import close_folder
 from ..session import Session
-from ..study import check_model, criterion_of, cross_validate, require_all_fits
+from ..study import criterion_of, cross_validate, require_all_fits, start
+
+_NOT_USED = ("prior", "include_omics")  # which are for the final model
+_USES = uses("cohort", "model", "evaluation", "report", "output", without=_NOT_USED)
 
 
-@run_command("cohort", "model", "evaluation", "report", "output")
-def _evaluate(run: Run, say: Session) -> None:
-    check_model(run)
-    folder = open_folder(run, say)
-    cohort = load_run(run, say)
-    result = cross_validate(run, cohort, folder, say)
+@run_command(_USES)
+def _evaluate(run: Run, output: Session) -> None:
+    folder, cohort = start(run, output, threshold=run.model.threshold)
+    result = cross_validate(run, cohort, folder, output)
     result.to_csv(folder / "evaluation")
+    write_report(run, result, cohort, folder / "report.html", output)
+    close_folder(folder, values_of(run))
     text, data = str(result), {"headline": result.headline, "note": result.note, **result.tables()}
     if run.model.threshold is not None and isinstance(
         criterion := criterion_of(run.model.threshold), str | tuple
     ):
         threshold = result.threshold(criterion)
         text, data["threshold"] = f"{text}\n\n{threshold}", vars(threshold)
-    write_report(run, result, cohort, folder, say)
-    close_folder(run, folder)
-    say.result(text, data)
+    output.result(text, data)
     require_all_fits(result)
 
 

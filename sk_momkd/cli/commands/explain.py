@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..examples import Command
-from ..keys import Run
-from ..load import load_models, load_run, read_slides
+from ..keys import Run, uses
+from ..load import load_models, load_run, model_files, read_slides
 from ..options import run_command
 from ..problems import UsageProblem, nearest
 from ..session import Session
@@ -24,15 +24,16 @@ _SLIDES = Annotated[
 _OUT = Annotated[Path, typer.Option(help="Folder to write, which is made.")]
 _SLIDE = Annotated[list[str] | None, typer.Option(help="Id of a slide to draw; may be repeated.")]
 _COLUMN = Annotated[str, typer.Option(help="attention, or evidence for the positive class.")]
-_UNUSED = ("title", "label", "positive", "negative", "unit")
+_NOT_USED = ("title", "page", "unit", "label", "positive", "negative")
+_USES = uses("cohort", "model.random_state", "report", without=_NOT_USED)
 _PATCHES = Annotated[int, typer.Option(help="Patches of each memory component.")]
 
 
-@run_command("cohort", "report", config="option", without=_UNUSED)
+@run_command(_USES, config="option")
 def _explain(
     model: _MODEL,
     run: Run,
-    say: Session,
+    output: Session,
     slides: _SLIDES = None,
     out: _OUT = Path("explanation"),
     slide: _SLIDE = None,
@@ -41,27 +42,38 @@ def _explain(
 ) -> None:
     if column not in ("attention", "evidence"):
         raise UsageProblem(f"--column must be attention or evidence, got {column!r}.")
-    fitted = load_models([model], "auto")[0]
-    bags, omics = _slides(slides, run, say)
+    fitted = load_models(model_files([model]), "auto")[0]
+    _require_attention(fitted)
+    bags, omics = _slides(slides, run, output)
     out.mkdir(parents=True, exist_ok=True)
-    chosen = _chosen(bags, slide, run.report.n_slides, say)
+    chosen = _chosen(bags, slide, run.report.n_slides, output)
     written = _patches(fitted, chosen, out)
     for bag in chosen:
         written += _maps(fitted, bag, column, run, out)
-    written += _prototypes(fitted, bags, n_patches, run, out, say)
-    written += [] if omics is None else _genes(fitted, omics, out, run)
-    say.result("\n".join(map(str, written)), {"files": written})
+    written += _prototypes(fitted, bags, n_patches, run, out, output)
+    written += [] if omics is None else _genes(fitted, omics, out, run, output)
+    output.result("\n".join(map(str, written)), {"files": written})
 
 
-def _slides(paths: list[Path] | None, run: Run, say: Session) -> tuple[Any, Any]:
+def _require_attention(model: Any) -> None:
+    """Refuse a model without attention over patches, such as logistic regression."""
+    from ...inspection.fitted import fitted_classifier
+
+    try:
+        fitted_classifier(model)
+    except TypeError as error:
+        raise ValueError(str(error)) from error
+
+
+def _slides(paths: list[Path] | None, run: Run, output: Session) -> tuple[Any, Any]:
     """The slides, and the omics of their patients where a table joins them."""
     if paths:
         return read_slides(paths, run.cohort), None
-    cohort = load_run(run, say, labelled=False)
+    cohort = load_run(run, output, labelled=False)
     return cohort.bags, cohort.omics
 
 
-def _chosen(bags: Any, wanted: list[str] | None, n: int, say: Session) -> Any:
+def _chosen(bags: Any, wanted: list[str] | None, n: int, output: Session) -> Any:
     """The slides that are named, else the first ones."""
     if wanted:
         place = {bag.bag_id: i for i, bag in enumerate(bags)}
@@ -70,7 +82,7 @@ def _chosen(bags: Any, wanted: list[str] | None, n: int, say: Session) -> Any:
                 raise UsageProblem(nearest(slide, list(place), "slide"))
         return bags[[place[slide] for slide in wanted]]
     if n < len(bags):
-        say.note(f"The first {n} of {len(bags)} slides are drawn; --slide names others.")
+        output.note(f"The first {n} of {len(bags)} slides are drawn; --slide names others.")
     return bags[:n]
 
 
@@ -108,14 +120,19 @@ def _maps(model: Any, bag: Bag, column: str, run: Run, out: Path) -> list[Path]:
     return [path.with_name(f"{path.name}.png"), geojson]
 
 
-def _prototypes(model: Any, bags: Any, n: int, run: Run, out: Path, say: Session) -> list[Path]:
+def _is_momkd(model: Any) -> bool:
+    from ...evaluation.routing import estimator_name
+
+    return estimator_name(model) == "MoMKDClassifier"
+
+
+def _prototypes(model: Any, bags: Any, n: int, run: Run, out: Path, output: Session) -> list[Path]:
     """The patches that each memory component matches best; of MoMKD alone."""
-    from ...evaluation.routing import final_estimator
     from ...inspection.memory_patches import top_patches
     from ...reporting.displays.prototypes import PrototypeDisplay
 
-    if type(final_estimator(model)).__name__ != "MoMKDClassifier":
-        say.note(f"{type(final_estimator(model)).__name__} has no memory, so no prototypes.")
+    if not _is_momkd(model):
+        output.note("The model has no memory, so there are no prototypes.")
         return []
     top_patches(model, bags, n=n).to_csv(out / "prototypes.csv", index=False)
     options: dict[str, Any] = {"images": run.report.images, "mpp": run.report.mpp}
@@ -124,8 +141,11 @@ def _prototypes(model: Any, bags: Any, n: int, run: Run, out: Path, say: Session
     return [out / "prototypes.csv", out / "prototypes.png"]
 
 
-def _genes(model: Any, omics: Any, out: Path, run: Run) -> list[Path]:
-    """Attributions of the omics branch to genes, as a table and a picture."""
+def _genes(model: Any, omics: Any, out: Path, run: Run, output: Session) -> list[Path]:
+    """Attributions of the omics branch to genes, as a table and a picture; of MoMKD alone."""
+    if not _is_momkd(model):
+        output.note("The model has no omics branch, so the omics is not used.")
+        return []
     from ...inspection.genes import gene_attributions
     from ...reporting.displays.genes import GeneAttributionDisplay
 

@@ -7,25 +7,35 @@ from typing import Annotated
 
 import typer
 
+from ..config import values_of
 from ..examples import Command
-from ..keys import Run
-from ..load import load_models, load_run
+from ..keys import Run, uses
+from ..load import load_models, load_run, model_files, model_record
 from ..options import run_command
 from ..pages import write_report
-from ..run_folder import close_folder, open_folder
+from ..run_folder import begin_run, close_folder, open_folder
 from ..session import Session
 
 _MODELS = Annotated[list[Path], typer.Argument(help="Saved models, or a folder of them.")]
+_OUT = Annotated[Path, typer.Option(help="Folder of the results.")]
+_NOT_USED = ("omics", "layer", "id_column", "cv", "splits", "n_repeats", "n_jobs")
+_USES = uses("cohort", "model.random_state", "evaluation", "report", without=_NOT_USED)
 
 
-@run_command("cohort", "evaluation", "report", "output", config="option", without=("omics",))
-def _external(models: _MODELS, run: Run, say: Session) -> None:
+@run_command(_USES, config="option")
+def _external(
+    models: _MODELS, run: Run, output: Session, out: _OUT = Path("external_results")
+) -> None:
     from ...evaluation.external import evaluate_external
 
-    folder = open_folder(run, say)
-    cohort = load_run(run, say, with_omics=False)
+    files, values = model_files(models), values_of(run, _USES)
+    fitted = load_models(files, "auto")
+    values["model"] |= model_record(files)
+    open_folder(out, values, output)
+    cohort = load_run(run, output, with_omics=False)
+    begin_run(out, values)
     result = evaluate_external(
-        load_models(models, "auto"),
+        fitted,
         cohort.bags,
         cohort.y,
         groups=cohort.sites,
@@ -33,10 +43,12 @@ def _external(models: _MODELS, run: Run, say: Session) -> None:
         confidence_level=run.evaluation.confidence_level,
         random_state=run.model.random_state,
     )
-    result.to_csv(folder / "external")
-    write_report(run, result, cohort, folder, say)
-    close_folder(run, folder)
-    say.result(str(result), {"headline": result.headline, "note": result.note, **result.tables()})
+    result.to_csv(out / "external")
+    write_report(run, result, cohort, out / "report.html", output)
+    close_folder(out, values)
+    output.result(
+        str(result), {"headline": result.headline, "note": result.note, **result.tables()}
+    )
 
 
 def add_to(app: typer.Typer) -> None:

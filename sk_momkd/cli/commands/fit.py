@@ -9,35 +9,47 @@ from typing import Any
 
 import typer
 
+from ..config import values_of
 from ..examples import Command
-from ..keys import Run
-from ..load import Loaded, load_run
+from ..keys import Run, uses
+from ..load import Loaded
 from ..methods import make_model
 from ..options import run_command
 from ..priors import prior_of
-from ..run_folder import close_folder, open_folder
+from ..problems import UsageProblem
+from ..run_folder import close_folder
 from ..session import Session
-from ..study import check_model, criterion_of, cross_validate
+from ..study import (
+    criterion_of,
+    cross_validate,
+    fixed_threshold,
+    start,
+    with_decision,
+)
 
 MODEL = "model.zip"
 _CHECKPOINTS = "checkpoints"  # of the training, until the model is saved
 
 
-@run_command("cohort", "model", "evaluation", "card", "output")
-def _fit(run: Run, say: Session) -> None:
-    from ...evaluation.routing import final_estimator
+_USES = uses("cohort", "model", "evaluation", "card", "output")
+
+
+@run_command(_USES)
+def _fit(run: Run, output: Session) -> None:
+    from ...evaluation.routing import final_estimator, fit_arguments
     from ...persistence.model_files import save_model
 
-    check_model(run)
-    folder = open_folder(run, say)
-    cohort = load_run(run, say)
-    threshold, evaluation = _threshold(run, cohort, folder, say)
-    model = _with_decision(make_model(run.model), threshold)
-    say.note(f"Training {run.model.method} on {len(cohort.bags)} bags.")
+    options = run.model
+    folder, cohort = start(run, output, threshold=options.threshold, prior=options.prior)
+    omics = _omics(run, cohort)
+    threshold, evaluation = _threshold(run, cohort, folder, output)
+    model = with_decision(make_model(run.model), threshold)
+    output.note(f"Training {run.model.method} on {len(cohort.bags)} bags.")
     classifier = final_estimator(model)
     if "training" in classifier.get_params(deep=False):
         classifier.set_params(training__checkpoint_dir=str(folder / _CHECKPOINTS / "{fit}"))
-    model.fit(cohort.bags, cohort.y, **_arguments(model, cohort))
+    arguments = fit_arguments(model, omics, cohort.sites, cohort.bags.groups())
+    model.fit(cohort.bags, cohort.y, **arguments)
     model = _with_prior(model, run.model.prior)
     path = save_model(
         model,
@@ -51,8 +63,8 @@ def _fit(run: Run, say: Session) -> None:
     lines = [f"model: {path}"]
     lines += [] if threshold is None else [str(threshold).replace("Threshold", "threshold", 1)]
     data = {"model": path, "threshold": None if threshold is None else float(threshold)}
-    close_folder(run, folder)
-    say.result("\n".join(lines), data)
+    close_folder(folder, values_of(run))
+    output.result("\n".join(lines), data)
 
 
 def _card(run: Run, cohort: Loaded) -> dict[str, str]:
@@ -69,46 +81,30 @@ def _card(run: Run, cohort: Loaded) -> dict[str, str]:
     return known | said
 
 
-def _threshold(run: Run, cohort: Loaded, folder: Path, say: Session) -> tuple[Any, Any]:
+def _threshold(run: Run, cohort: Loaded, folder: Path, output: Session) -> tuple[Any, Any]:
     """The threshold that the run asks for, and the evaluation on which it was chosen."""
-    from ...estimators.decision_threshold import DecisionThreshold
-
     if run.model.threshold is None:
         return None, None
     criterion = criterion_of(run.model.threshold)
     if isinstance(criterion, float):
-        return DecisionThreshold(criterion, prior="training"), None
-    say.note("The threshold is chosen on out-of-fold predictions:")
-    evaluation = cross_validate(run, cohort, folder, say)
+        return fixed_threshold(run), None
+    output.note("The threshold is chosen on out-of-fold predictions:")
+    evaluation = cross_validate(run, cohort, folder, output)
     return evaluation.threshold(criterion), evaluation
 
 
-def _with_decision(model: Any, threshold: Any) -> Any:
-    """The estimator with a threshold of its own, or inside scikit-learn's."""
-    from ...evaluation.routing import final_estimator
-
-    if threshold is None:
-        return model
-    classifier = final_estimator(model)
-    if "decision_threshold" in classifier.get_params():
-        classifier.set_params(decision_threshold=threshold)
-        return model
-    from sklearn.model_selection import FixedThresholdClassifier
-
-    positive = getattr(threshold, "pos_label", None)
-    return FixedThresholdClassifier(
-        model, threshold=float(threshold), pos_label=positive, response_method="predict_proba"
-    )
-
-
-def _arguments(model: Any, cohort: Loaded) -> dict[str, Any]:
+def _omics(run: Run, cohort: Loaded) -> Any:
+    """The omics for `fit` in the order of the bags, None where the method does not use it."""
     from ...data.omics import align_omics
-    from ...evaluation.routing import accepts, fit_arguments
 
-    omics = None
-    if cohort.omics is not None and accepts(model, "omics"):
-        omics = align_omics(cohort.omics, cohort.bags)
-    return fit_arguments(model, omics, cohort.sites, cohort.bags.groups())
+    if cohort.omics is not None:
+        return align_omics(cohort.omics, cohort.bags)
+    if run.model.include_omics:
+        cause = "no --omics is given" if run.cohort.omics is None else "it learns without omics"
+        raise UsageProblem(
+            f"--include-omics keeps an omics branch, but this {run.model.method} has none: {cause}."
+        )
+    return None
 
 
 def _with_prior(model: Any, prior: str) -> Any:

@@ -27,10 +27,14 @@ _POSITIVE = Annotated[str | None, typer.Option(help="Its value that is the posit
 _OUT = Annotated[Path, typer.Option(help="Folder for the results.")]
 _OVERWRITE = Annotated[bool, typer.Option(help="Replace the run file if it exists.")]
 _FEW = 10
-_SMALL = 1000  # patients, below which the preset "small" is written
+_SMALL = 1000  # patients, below which the preset "small" fits
 
+_PRESET = "null  # small for momkd, unified for others"
+_OF_MANY = "; for momkd and so many patients also: default, the paper's sizes"
+_THRESHOLD = "youden  # chosen on out-of-fold predictions; null: the most probable class"
+_NO_THRESHOLD = "null  # the most probable class; a threshold is for two classes"
 _TEXT = """\
-# A run of sk-momkd. The line wins over this file: sk-momkd evaluate {path} --cv 3 --out three
+# A run of sk-momkd. Options override this file: sk-momkd evaluate {path} --cv 3 --out three
 # All keys: sk-momkd evaluate --help. Paths are relative to this file.
 # Values are YAML 1.2: yes and no are text, true and false are not.
 
@@ -48,12 +52,12 @@ model:
   method: momkd  # or abmil, transmil, logistic ... (sk-momkd versions lists them)
   preset: {preset}
   scale: true  # standardise patch features inside each training fold
-  threshold: youden  # chosen on out-of-fold predictions; null: the most probable class
+  threshold: {threshold}
   random_state: 0
   parameters: {{}}  # of the classifier, such as max_epochs: 50
 
 evaluation:
-  cv: {cv}  # folds; a patient is never on two sides
+  cv: {cv}  # folds; no patient is in two folds
   keep_sites: {keep_sites}
   n_repeats: 1  # more of them show how much chance there is in training
 
@@ -73,7 +77,7 @@ output:
 def _init(
     files: _FILES,
     run: Run,
-    say: Session,
+    output: Session,
     label: _LABEL = None,
     positive: _POSITIVE = None,
     out: _OUT = Path("results"),
@@ -90,8 +94,8 @@ def _init(
     with atomic_write(write) as part:
         Path(part).write_text(text, encoding="utf-8")
     for line in _said(found, write):
-        say.note(line)
-    say.result(str(write), {"run_file": write, **vars(found)})
+        output.note(line)
+    output.result(str(write), {"run_file": write, **vars(found)})
 
 
 def _values(
@@ -125,9 +129,10 @@ def _values(
         "label_note": _label_note(found, column, counts),
         "positive": _as_yaml(chosen),
         "positive_note": _positive_note(counts, chosen, given=positive is not None),
-        "preset": "small  # for some hundred patients" if small else "default  # the paper's sizes",
+        "preset": _PRESET if small else _PRESET + _OF_MANY,
+        "threshold": _NO_THRESHOLD if chosen is None else _THRESHOLD,
         "cv": max(2, min(5, found.n_patients)),
-        "keep_sites": "true" if few else "false  # true: no site is on two sides of a fold",
+        "keep_sites": "true" if few else "false  # true: no site is in two folds",
         "title": _as_yaml(f"{column or 'A label'} from slides"),
         "out": _as_yaml(str(out)),
     }
@@ -149,7 +154,7 @@ def _patient_note(found: Found) -> str:
     if _has_few_patients(found):
         return (
             f": TOO FEW TO COUNT. Slides are counted one by one, as if each were a patient; "
-            f"{found.patient_id} stands below as site, which folds keep whole"
+            f"{found.patient_id} stands below as site; no site is in two folds"
         )
     if found.patient_id != found.slide_id:
         return ""

@@ -7,14 +7,17 @@ from typing import Any
 import typer
 
 from ..examples import Command
-from ..keys import Run
+from ..keys import Run, uses
 from ..load import Loaded, load_run
 from ..options import run_command
 from ..session import Session
 
+_NOT_USED = ("n_repeats", "n_bootstrap", "confidence_level", "n_jobs")
+_USES = uses("cohort", "model.random_state", "evaluation", without=_NOT_USED)
 
-@run_command("cohort", "evaluation")
-def _inspect(run: Run, say: Session) -> None:
+
+@run_command(_USES)
+def _inspect(run: Run, output: Session) -> None:
     cohort = load_run(run, None, labelled=run.cohort.label is not None)
     geometry = cohort.report.check_geometry()
     facts = {
@@ -23,7 +26,7 @@ def _inspect(run: Run, say: Session) -> None:
         "omics": _omics(cohort),
     }
     lines = [f"{name}: {line}" for name, found in facts.items() for line in found]
-    say.result(
+    output.result(
         "\n".join([str(cohort.report), *lines]),
         {
             "slides": cohort.report.slides,
@@ -56,12 +59,12 @@ def _features(cohort: Loaded) -> list[str]:
 
 
 def _leakage(run: Run, cohort: Loaded) -> list[str]:
-    """Whether patients are whole in the folds, and files are of one slide each."""
+    """Whether no patient is in two folds, and files are of one slide each."""
     from ...model_selection.split import PatientStratifiedKFold, check_leakage
     from ...model_selection.split_files import read_splits
 
     n_patients, n_slides = len(set(cohort.bags.groups().tolist())), len(cohort.bags)
-    lines = [f"{n_slides} slides of {n_patients} patients, who are kept whole in every fold"]
+    lines = [f"{n_slides} slides of {n_patients} patients; no patient is in two folds"]
     if run.evaluation.splits is not None:
         splits: Any = read_splits(run.evaluation.splits, cohort.bags)
         check_leakage(splits, cohort.bags)

@@ -9,9 +9,10 @@ import typer
 
 from ...io.atomic import atomic_write
 from ...messages import install_hint
+from ..config import values_of
 from ..examples import Command
-from ..keys import Run
-from ..load import load_models, load_run, read_slides
+from ..keys import Run, uses
+from ..load import load_models, load_run, model_files, model_record, read_slides
 from ..options import run_command
 from ..priors import prior_of
 from ..problems import UsageProblem
@@ -25,47 +26,68 @@ _SLIDES = Annotated[
 _OUT = Annotated[
     Path | None, typer.Option(help="File to write, .csv or .parquet; default: standard output.")
 ]
-_UNIT = Annotated[str, typer.Option(help="A row per slide or per patient.")]
+_ROWS = Annotated[str, typer.Option(help="A row per slide or per patient.")]
 _THRESHOLD = Annotated[float | None, typer.Option(help="Probability from which on it is positive.")]
 _PRIOR = Annotated[
     str | None, typer.Option(help="Share of the positive class among these patients.")
 ]
 _DEVICE = Annotated[str, typer.Option(help="cpu, cuda, or auto for that of the model.")]
-_UNUSED = ("omics", "label", "positive", "negative", "layer", "id_column", "unit")
+_NOT_USED = ("omics", "label", "positive", "negative", "layer", "id_column")
+_USES = uses("cohort", without=_NOT_USED)
+_OF_FILES = uses("cohort.allow_external", "cohort.allow_constant", "cohort.allow_mixed")
 
 
-@run_command("cohort", config="option", without=_UNUSED)
+@run_command(_USES, config="option")
 def _predict(
     model: _MODEL,
     run: Run,
-    say: Session,
+    output: Session,
     slides: _SLIDES = None,
     out: _OUT = None,
-    unit: _UNIT = "slide",
+    rows: _ROWS = "slide",
     threshold: _THRESHOLD = None,
     prior: _PRIOR = None,
     device: _DEVICE = "auto",
 ) -> None:
     from ...inspection.predictions import prediction_table
 
-    if unit not in ("slide", "patient"):
-        raise UsageProblem(f"--unit must be slide or patient, got {unit!r}.")
+    _require_rows(rows, slides)
     _require_suffix(out)
-    fitted = load_models([model], device)[0]
+    fitted = load_models(model_files([model]), device)[0]
     _decide(fitted, threshold, prior)
     if slides:
         bags = read_slides(slides, run.cohort)
     else:
-        bags = load_run(run, say, labelled=False, with_omics=False).bags
-    table = prediction_table(fitted, bags, unit="bag" if unit == "slide" else "patient")
+        bags = load_run(run, output, labelled=False, with_omics=False).bags
+    table = prediction_table(fitted, bags, unit="bag" if rows == "slide" else "patient")
     if out is None:
-        say.result(table.to_csv(index=False).rstrip("\n"), table)
+        output.result(table.to_csv(index=False).rstrip("\n"), table)
         return
     _write(table, out)
-    describe(run, say, out)
-    say.note(f"{len(table)} predictions are in {out}.")
-    if say.as_json:
-        say.result("", {"predictions": out, "n": len(table)})
+    asked = {"rows": rows, "threshold": threshold, "prior": prior, "device": device}
+    describe(_values(model, run, slides, asked), output, out)
+    output.note(f"{len(table)} predictions are in {out}.")
+    if output.as_json:
+        output.result("", {"predictions": out, "n": len(table)})
+
+
+def _require_rows(rows: str, slides: list[Path] | None) -> None:
+    if rows not in ("slide", "patient"):
+        raise UsageProblem(f"--rows must be slide or patient, got {rows!r}.")
+    if rows == "patient" and slides:
+        raise UsageProblem(
+            "--rows patient needs to know the patient of each slide: give --table and --features."
+        )
+
+
+def _values(
+    model: Path, run: Run, slides: list[Path] | None, asked: dict[str, Any]
+) -> dict[str, dict[str, Any]]:
+    """What the predictions were made of, as a run file."""
+    if slides:
+        asked = {"slides": [str(path.absolute()) for path in slides], **asked}
+    values = values_of(run, _OF_FILES if slides else _USES)
+    return {**values, "model": model_record(model_files([model])), "prediction": asked}
 
 
 def _require_suffix(out: Path | None) -> None:

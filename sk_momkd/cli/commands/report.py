@@ -4,25 +4,28 @@ from __future__ import annotations
 
 import typer
 
+from ..config import values_of
 from ..examples import Command
-from ..keys import Run
-from ..load import load_run
+from ..keys import Run, uses
 from ..options import run_command
-from ..pages import write_report
-from ..run_folder import close_folder, open_folder
+from ..pages import make_report
+from ..run_folder import close_folder
 from ..session import Session
-from ..study import check_model, cross_validate
+from ..study import cross_validate, fixed_threshold, start
+
+# A threshold of the run file that is a number is that of the models on the page.
+_NOT_USED = ("prior", "include_omics", "threshold", "page")
+_USES = uses("cohort", "model", "evaluation", "report", "output", without=_NOT_USED)
 
 
-@run_command("cohort", "model", "evaluation", "report", "output")
-def _report(run: Run, say: Session) -> None:
-    check_model(run)
-    folder = open_folder(run, say)
-    cohort = load_run(run, say)
-    result = cross_validate(run, cohort, folder, say)
-    write_report(run, result, cohort, folder, say)
-    close_folder(run, folder)
-    say.result(str(folder / "report.html"), {"report": folder / "report.html"})
+@run_command(_USES)
+def _report(run: Run, output: Session) -> None:
+    decides = fixed_threshold(run) is not None
+    folder, cohort = start(run, output, threshold=run.model.threshold if decides else None)
+    result = cross_validate(run, cohort, folder, output)
+    path = make_report(run, result, cohort, folder / "report.html")
+    close_folder(folder, values_of(run))
+    output.result(str(path), {"report": path})
 
 
 def add_to(app: typer.Typer) -> None:

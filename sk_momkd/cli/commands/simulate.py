@@ -20,7 +20,7 @@ _PREFIX = Annotated[str, typer.Option(help="First part of the patient ids.")]
 def _simulate(
     folder: _FOLDER,
     run: Run,
-    say: Session,
+    output: Session,
     *,
     n_patients: Annotated[int, typer.Option(help="Number of patients, with a slide each.")] = 60,
     n_patches: Annotated[int, typer.Option(help="Patches per slide, which vary by a third.")] = 200,
@@ -55,10 +55,10 @@ def _simulate(
     from ...data.datasets import simulate_cohort
 
     paths = simulate_cohort(
-        **{name: value for name, value in given.items() if name not in ("run", "say")}
+        **{name: value for name, value in given.items() if name not in ("run", "output")}
     )
     text = "\n".join(f"{name}: {path}" for name, path in paths._asdict().items())
-    say.result(text, paths._asdict())
+    output.result(text, paths._asdict())
 
 
 def add_to(app: typer.Typer) -> None:

@@ -12,11 +12,11 @@ from ..session import Session
 
 
 @run_command(config="none")
-def _versions(run: Run, say: Session) -> None:
+def _versions(run: Run, output: Session) -> None:
     from ...versions import facts
 
     found = {**facts(), "methods": ", ".join(method_names())}
-    say.result("\n".join(f"{name:<16} {value}" for name, value in found.items()), found)
+    output.result("\n".join(f"{name:<16} {value}" for name, value in found.items()), found)
 
 
 def add_to(app: typer.Typer) -> None:
