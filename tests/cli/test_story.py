@@ -158,7 +158,7 @@ def test_explain_writes_maps_tables_and_genes(here, demo, model, reads):
     assert {"patches.csv", "genes.csv", "genes.png", "prototypes.png"} <= names
     assert {f"SIM-001-01Z-00-DX1_attention.{end}" for end in ("png", "geojson")} <= names
     assert set(pd.read_csv("explanation/patches.csv")["bag_id"]) == {"SIM-001-01Z-00-DX1"}
-    assert declared("explain") - reads == {("report", "n_slides")}  # beside --slide
+    assert declared("explain") - reads == set()
     refused = run("explain", model, demo.features, "--slide", "SIM-001")
     assert refused.code == 2
     assert "SIM-001-01Z-00-DX1" in refused.err
