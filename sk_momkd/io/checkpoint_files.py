@@ -44,13 +44,25 @@ class StateWriter(ValueWriter):
 
     def encode_object(self, value: Any, name: str) -> Any:
         """JSON of a tensor, whose numbers become an array."""
-        if not isinstance(value, torch.Tensor):
+        if not isinstance(value, torch.Tensor) or value.layout != torch.strided:
             kind = f"{type(value).__module__}.{type(value).__qualname__}"
             raise ModelFileError(f"{name} is a {kind}, which a checkpoint cannot hold.")
         numbers = value.detach().cpu()
         numbers = numbers.view(_TYPES.get(numbers.dtype, numbers.dtype))
         stored = self.encode(numbers.numpy(), name)
         return {"tensor": [str(value.dtype), str(value.device), stored]}
+
+
+class _DryRun(StateWriter):
+    """Looks at types alone: a tensor is neither copied nor moved."""
+
+    def encode_object(self, value: Any, name: str) -> Any:
+        if isinstance(value, torch.Tensor):
+            value = value.detach().new_empty(0, device="cpu")
+        return super().encode_object(value, name)
+
+    def _array(self, value: np.ndarray, name: str) -> Any:
+        return super()._array(value if value.dtype == object else np.empty(0, value.dtype), name)
 
 
 class StateReader(ValueReader):
@@ -68,7 +80,7 @@ class StateReader(ValueReader):
 def can_be_stored(value: Any) -> bool:
     """Whether a checkpoint can hold a value: numbers, text, containers, arrays and tensors."""
     try:
-        StateWriter().encode(value, "value")
+        _DryRun().encode(value, "value")
     except (ModelFileError, TypeError, RecursionError):
         return False
     return True

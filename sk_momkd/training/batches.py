@@ -481,17 +481,22 @@ def _copied_ahead(
     for batch, y in batches:
         with torch.cuda.stream(copying):
             copied = batch.to(device)
-        current, upcoming = upcoming, (copied, y)
+        current, upcoming = upcoming, (copied, y, copying.record_event())
         if current is not None:
-            yield _arrived(*current, copying)
+            yield _arrived(*current, device)
     if upcoming is not None:
-        yield _arrived(*upcoming, copying)
+        yield _arrived(*upcoming, device)
 
 
-def _arrived(batch: FlatBatch, y: Tensor, copying: torch.cuda.Stream) -> tuple[FlatBatch, Tensor]:
-    """The batch, which the computation waits for; its memory is not reused before that ends."""
-    computing = torch.cuda.current_stream(copying.device)
-    computing.wait_stream(copying)
+def _arrived(
+    batch: FlatBatch, y: Tensor, copied: torch.cuda.Event, device: torch.device
+) -> tuple[FlatBatch, Tensor]:
+    """The batch, for whose copy alone the computation waits, and not for that of the next one.
+
+    Its memory is not reused before the computation ends.
+    """
+    computing = torch.cuda.current_stream(device)
+    computing.wait_event(copied)
 
     def in_use(tensor: Tensor) -> Tensor:
         tensor.record_stream(computing)

@@ -18,7 +18,7 @@ from torch.optim.swa_utils import AveragedModel
 from ..progress import progress_bar
 from .batches import BagDataset
 from .interrupts import EarlyStop
-from .numerical_watch import require_finite_norm
+from .numerical_watch import require_finite_norm, require_finite_norms
 
 _LOSS_PROGRESS = 0.01  # share by which the loss must fall for a tie of the score to be progress
 
@@ -210,12 +210,21 @@ def _running_mean(mean: Tensor, current: Tensor, n_averaged: Tensor | int) -> Te
 class ClipGradients(Callback):
     """Clip the gradient norm, over all parameters or within each branch of the model.
 
-    Gradients whose norm is not finite are refused, whether they would be clipped or not: a step
-    with them stops the optimizer from learning without a word.
+    Gradients whose norm is not finite are refused, whether they would be clipped or not: after a
+    step with them the optimizer no longer learns, without a warning. On a GPU they are refused at
+    the end of the epoch, because a step would wait for its norm.
     """
 
     def __init__(self, max_norm: float | None, clip: str) -> None:
         self.max_norm, self.clip = max_norm, clip
+        self.norms_: list[Tensor] = []
+
+    def on_epoch_begin(self, net: NeuralNet, **kwargs: Any) -> None:
+        self.norms_ = []
+
+    def on_epoch_end(self, net: NeuralNet, **kwargs: Any) -> None:
+        require_finite_norms(net, self.norms_)
+        self.norms_ = []  # a checkpoint would hold them
 
     def on_grad_computed(self, net: NeuralNet, named_parameters: Any, **kwargs: Any) -> None:
         groups = [[p for _, p in named_parameters]]
@@ -223,10 +232,12 @@ class ClipGradients(Callback):
             groups = list(net.module_.branches().values())
         for group in groups:
             norm = get_total_norm([p.grad for p in group if p.grad is not None])
-            if norm.device.type == "cpu":  # elsewhere it would be waited for; the next loss tells
+            if norm.device.type == "cpu":
                 require_finite_norm(net, norm.item(), kwargs.get("batch"))
                 if self.max_norm is None or norm.item() + 1e-6 <= self.max_norm:
                     continue  # so small gradients are left untouched
+            else:
+                self.norms_.append(norm)
             if self.max_norm is not None:
                 clip_grads_with_norm_(group, self.max_norm, norm)
 

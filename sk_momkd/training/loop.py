@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import pandas as pd
@@ -90,9 +90,11 @@ class MILNet(NeuralNet):
 
     def get_all_learnable_params(self) -> Iterator[tuple[str, nn.Parameter]]:
         """Names and parameters of the module, which are collected once per fit."""
-        if not hasattr(self, "_learnable"):
-            self._learnable = list(super().get_all_learnable_params())
         return iter(self._learnable)
+
+    @cached_property
+    def _learnable(self) -> list[tuple[str, nn.Parameter]]:
+        return list(super().get_all_learnable_params())
 
     def _set_training(self, training: bool = True) -> None:
         if self.module_.training != training:
@@ -115,7 +117,8 @@ class MILNet(NeuralNet):
         else:
             losses = F.cross_entropy(y_pred.logits, y_true, reduction="none")
             loss = (X.weight.to(self.device) * losses).mean()
-        if not math.isfinite(loss.item()):
+        # Elsewhere than on a CPU a step would wait for it: `_read_losses` looks at all of an epoch.
+        if loss.device.type == "cpu" and not math.isfinite(loss.item()):
             raise_diverged(self, loss, X, training=training)
         return loss
 
@@ -134,6 +137,7 @@ class MILNet(NeuralNet):
             return
         self.accumulated_, rows = 0, self.history[-1, "batches"]
         before, after = self._hooks("on_batch_begin"), self._hooks("on_batch_end")
+        self.before_step_ = self._hooks("on_grad_computed")
         for batch in iterator:
             row: dict[str, Any] = {}
             rows.append(row)
@@ -212,15 +216,14 @@ class MILNet(NeuralNet):
             raise EarlyStop
 
     def _update(self, batch: Any) -> None:
-        learnable = list(self.get_all_learnable_params())
         if self.accumulated_ > 1:
-            for _, parameter in learnable:
+            for _, parameter in self._learnable:
                 if parameter.grad is not None:
                     parameter.grad.div_(self.accumulated_)
-        for hook in self._hooks("on_grad_computed"):
-            hook(self, named_parameters=learnable, batch=batch, training=True)
+        for hook in self.before_step_:
+            hook(self, named_parameters=self._learnable, batch=batch, training=True)
         self.optimizer_.step()
-        for _, parameter in learnable:
+        for _, parameter in self._learnable:
             parameter.grad = None
         self.accumulated_ = 0
         self._update_average()

@@ -72,7 +72,7 @@ class NumericalWatch(Callback):
         weighted = {
             name: abs(weight * float(history[f"train_{name}"].iloc[-1]))
             for name, weight in net.criterion.weights.items()
-            if f"train_{name}" in history
+            if weight and f"train_{name}" in history
         }
         term = max(weighted, key=lambda name: weighted[name])
         return (
@@ -126,14 +126,14 @@ def raise_diverged(net: NeuralNet, loss: Tensor, batch: Any, *, training: bool) 
     raise TrainingError(
         f"Training diverged in epoch {len(net.history)}: the loss of "
         f"{_names(net, batch.index, training=training)} is {loss.item()}{before}"
-        f"{_details(net.terms_, batch)}"
+        f"{_details(net.terms_ if training else {}, batch)}"
     )
 
 
 def require_finite_norm(net: NeuralNet, norm: float, batch: Any) -> None:
     """Raise if the gradients, or the squares that their norm sums, are not finite.
 
-    Clipping to a norm would then set all gradients to zero or to NaN without a word.
+    Clipping to such a norm would set all gradients to zero or to NaN without a warning.
 
     Raises
     ------
@@ -142,25 +142,45 @@ def require_finite_norm(net: NeuralNet, norm: float, batch: Any) -> None:
     """
     if math.isfinite(norm):
         return
-    largest = max(
-        (float(p.grad.abs().max()), name)
+    reached = {
+        name: float(p.grad.abs().max())
         for name, p in net.get_all_learnable_params()
         if p.grad is not None
-    )
+    }
+    ranks = {name: value if math.isfinite(value) else math.inf for name, value in reached.items()}
+    largest = max(ranks, key=lambda name: ranks[name])  # NaN is no number that max() could compare
     of_bags = "the last bags of it" if batch is None else _names(net, batch[0].index)
     raise TrainingError(
         f"Training diverged in epoch {len(net.history)}: the gradient of {of_bags} overflows; it "
-        f"reaches {largest[0]:.3g} in {largest[1]!r}, and its norm is {norm}"
+        f"reaches {reached[largest]:.3g} in {largest!r}, and its norm is {norm}"
         + _details(net.terms_, None if batch is None else batch[0])
     )
 
 
+def require_finite_norms(net: NeuralNet, norms: list[Tensor]) -> None:
+    """Raise if a norm of the gradients of an epoch on a GPU is not finite.
+
+    Raises
+    ------
+    TrainingError
+        Naming the epoch.
+    """
+    found = torch.stack(norms) if norms else torch.zeros(1)
+    n_unsound = int((~found.isfinite()).sum())
+    if n_unsound:
+        raise TrainingError(
+            f"Training diverged in epoch {len(net.history)}: {n_unsound} of {len(norms)} norms of "
+            "gradients in it are not finite. Scale the features (InstanceTransformer), lower the "
+            "learning rate, or use device='cpu', whose message names the bag."
+        )
+
+
 def _details(terms: Mapping[str, Tensor], batch: Any) -> str:
     means = {name: float(values.detach().mean()) for name, values in terms.items()}
+    of_terms = f", its terms {means}" if means else ""
     reach = "" if batch is None else f"; features reach {_largest(batch):.3g}"
     return (
-        f", its terms {means}{reach}. Scale the features (InstanceTransformer), or lower the "
-        "learning rate."
+        f"{of_terms}{reach}. Scale the features (InstanceTransformer), or lower the learning rate."
     )
 
 
@@ -207,10 +227,10 @@ def _dead_memories(net: NeuralNet, history: pd.DataFrame) -> list[str]:
     n_components = net.module_.memory.rows.shape[1] if dead else 0
     if n_components < _FEWEST_COMPONENTS:
         return []
-    said = " and ".join(f"that of class {name!r} {n:.2f}" for name, n in dead.items())
+    message = " and ".join(f"that of class {name!r} {n:.2f}" for name, n in dead.items())
     return [
         f"The memory is dead: of the {n_components} components of a class, the patches of the "
-        f"training slides use effectively {said} in epoch {len(history)} (memory_perplexity in "
+        f"training slides use effectively {message} in epoch {len(history)} (memory_perplexity in "
         "history_). Set memory__reseed_unused=True, lower learning_rate, or scale the features "
         "(InstanceTransformer)."
     ]

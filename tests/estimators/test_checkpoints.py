@@ -16,7 +16,8 @@ from sklearn.model_selection import GridSearchCV
 from skorch.callbacks import Callback, EarlyStopping
 
 from sk_momkd import Bag, CheckpointError, TrainingError
-from sk_momkd.io.checkpoint_files import open_checkpoints
+from sk_momkd.exceptions import ModelFileError
+from sk_momkd.io.checkpoint_files import StateWriter, can_be_stored, open_checkpoints
 from sk_momkd.training.checkpoints import RunState
 from sk_momkd.training.loop import MILNet
 
@@ -342,6 +343,32 @@ def test_callbacks_of_the_user_go_on_with_their_state(small, monkeypatch):
     assert clf.callbacks_[0].seen_ == [1, 2, 3, 4]
     assert clf.callbacks_[1][1].n_ == 3
     assert fit(clone(small)).callbacks_[0].seen_ == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        torch.ones(3, dtype=torch.bfloat16),
+        {"a": [np.ones((2, 3)), np.array(1.5), ("x", None)]},
+        np.array(["a", None], dtype=object),
+        torch.ones(2, dtype=torch.complex64),
+        torch.eye(2).to_sparse(),
+        np.array([object()]),
+        np.ones(2, dtype=complex),
+        [object()],
+    ],
+)
+def test_whether_a_value_can_be_stored_is_known_without_storing_it(value):
+    try:
+        StateWriter().encode(value, "value")
+        expected = True
+    except (ModelFileError, TypeError):
+        expected = False
+    assert can_be_stored(value) == expected
+
+
+def test_no_tensor_is_copied_to_see_whether_it_can_be_stored():
+    assert can_be_stored({"weights": torch.empty(3, device="meta")})  # it has no values
 
 
 def test_callback_that_cannot_be_kept_is_refused_by_name(small):

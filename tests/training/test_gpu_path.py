@@ -4,6 +4,10 @@ It has no values, so that whatever reads one raises an error, as on a GPU it wou
 operands of each operation must be on one device.
 """
 
+from contextlib import nullcontext
+from dataclasses import replace
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -15,8 +19,9 @@ from sk_momkd.models.momkd import MoMKD
 from sk_momkd.nn.edges import Edges
 from sk_momkd.nn.initialization import initialise
 from sk_momkd.nn.segment import keep_sizes, segment_sizes, true_positions
-from sk_momkd.training.batches import FlatBatch, forward
-from sk_momkd.training.config import weighted_total
+from sk_momkd.training.batches import FlatBatch, _copied_ahead, forward
+from sk_momkd.training.callbacks import ClipGradients
+from sk_momkd.training.config import Objective, weighted_total
 from sk_momkd.training.loop import MILNet
 
 WEIGHTS = {"ce": 0.5, "mse": 0.01, "memory": 0.1, "align_omics": 0.05, "align_wsi": 0.2}
@@ -98,6 +103,87 @@ def test_true_positions_are_those_of_nonzero(mask):
     mask = torch.tensor(mask)
     expected = mask.nonzero().squeeze(1)
     assert torch.equal(true_positions(mask, len(expected)), expected)
+
+
+def net_with(objective, device):
+    net = MILNet(torch.nn.Linear, criterion=objective, device=device).initialize_criterion()
+    net.history_, net.terms_ = [{}], {}
+    return net
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("training", [True, False])
+def test_loss_of_a_step_reads_no_value_back(training, weighted):
+    batch, module = batch_of_three(), small_model().to("meta")
+    if weighted:
+        batch = replace(batch, weight=torch.ones(3), paired_weight=torch.ones(2))
+    batch = batch.to("meta")
+    objective = Objective(
+        momkd_terms, WEIGHTS, paired=frozenset({"mse", "align_omics"}), teacher_weight=0.5
+    )
+    net = net_with(objective, "meta")
+    with OneDevice():
+        output = forward(module, batch, training=training)
+        loss = net.get_loss(output, batch.y, batch, training=training)
+    assert loss.is_meta
+
+
+def test_loss_that_is_not_finite_still_raises_at_once_on_a_cpu():
+    batch = batch_of_three()
+    output = forward(small_model(), replace(batch, x=batch.x * torch.nan), training=True)
+    net = net_with(Objective(momkd_terms, WEIGHTS), "cpu")
+    net.data = (SimpleNamespace(bags=SimpleNamespace(name=str)), None)
+    vars(net)["_learnable"] = []
+    with pytest.raises(TrainingError, match="is nan"):
+        net.get_loss(output, batch.y, batch, training=True)
+
+
+def test_clipping_reads_no_value_back_and_its_norms_are_tested_after_the_epoch(monkeypatch):
+    net, clip = SimpleNamespace(module_=None, history=[{}]), ClipGradients(1.0, "global")
+    weight = torch.nn.Parameter(torch.empty(3, device="meta"))
+    weight.grad = torch.empty(3, device="meta")
+    clip.on_epoch_begin(net)
+    for _ in range(2):
+        clip.on_grad_computed(net, named_parameters=[("weight", weight)])
+    assert [norm.is_meta for norm in clip.norms_] == [True, True]
+    clip.norms_ = [torch.tensor(1.0), torch.tensor(torch.inf), torch.tensor(torch.nan)]
+    with pytest.raises(TrainingError, match="epoch 1: 2 of 3 norms of gradients in it are not fin"):
+        clip.on_epoch_end(net)
+    clip.norms_ = [torch.tensor(1.0)]
+    clip.on_epoch_end(net)
+    assert clip.norms_ == []
+
+
+class FakeStream:
+    """Notes what a stream copies and waits for; an event is the number of copies before it."""
+
+    def __init__(self, *_):
+        self.n_copied, self.waited = 0, []
+
+    def record_event(self):
+        return self.n_copied
+
+    def wait_event(self, event):
+        self.waited.append(event)
+
+
+def test_computation_waits_for_the_copy_of_its_own_batch_alone(monkeypatch):
+    copying, computing = FakeStream(), FakeStream()
+    monkeypatch.setattr(torch.cuda, "Stream", lambda device: copying)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: computing)
+    monkeypatch.setattr(torch.cuda, "stream", lambda stream: nullcontext())
+
+    class Batch:
+        def to(self, device):
+            copying.n_copied += 1
+            return self
+
+        def map(self, function):
+            return self
+
+    copied = [copying.n_copied for _ in _copied_ahead(((Batch(), i) for i in range(3)), "cuda")]
+    assert copied == [2, 3, 3]  # one batch ahead
+    assert computing.waited == [1, 2, 3]
 
 
 def test_losses_of_an_epoch_on_a_gpu_become_numbers_and_must_be_finite():

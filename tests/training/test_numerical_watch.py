@@ -112,15 +112,16 @@ def test_findings_are_warnings_or_errors():
         report_findings(["first", "second"], strict=True)
 
 
-@pytest.mark.parametrize("size", [1e25, np.inf])
+@pytest.mark.parametrize("size", [1e25, np.inf, np.nan])
 def test_gradient_whose_norm_overflows_is_refused_with_bag_epoch_and_term(size):
     net = net_of()
     net.layer.weight.grad = torch.tensor([[1.0, size]])
+    net.layer.bias.grad = torch.tensor([2.0])
     batch = (SimpleNamespace(index=torch.tensor([7]), x=torch.full((2, 2), 3e9)), None)
     named = list(net.layer.named_parameters())
     said = (
         r"epoch 3: the gradient of bag 'S7' overflows; it reaches .* in 'weight', and its norm is "
-        r"inf, its terms \{'ce': 2.0\}; features reach 3e\+09"
+        r"(inf|nan), its terms \{'ce': 2.0\}; features reach 3e\+09"
     )
     with pytest.raises(TrainingError, match=said):
         ClipGradients(1.0, "global").on_grad_computed(net, named_parameters=named, batch=batch)
@@ -138,3 +139,19 @@ def test_loss_after_weights_that_are_not_finite_says_so():
         net.layer.weight[0, 0] = torch.nan
     with pytest.raises(TrainingError, match="nan, after weights that the step before left not"):
         raise_diverged(net, loss, batch, training=True)
+
+
+def test_validation_loss_that_is_not_finite_has_no_terms_of_the_training():
+    net = net_of()
+    net.data = (None, SimpleNamespace(bags=Bags()))
+    batch = SimpleNamespace(index=torch.tensor([2]), x=torch.ones(2, 2))
+    with pytest.raises(TrainingError, match=r"loss of bag 'S2' is inf; features reach 1\. Scale"):
+        raise_diverged(net, torch.tensor(torch.inf), batch, training=False)
+
+
+def test_term_of_weight_zero_is_not_the_largest():
+    net = net_of(losses=(12.0, 170.0))
+    net.criterion.weights = {"off": 0.0, "ce": 0.5, "memory": 0.1}
+    loss = {"train_loss": [0.7, 60.0, 90.0], "train_memory": [1.0, 5e2, 895.0]}
+    (said,) = findings(net, **loss, train_off=[np.nan] * 3)
+    assert "largest term is 'memory' (89.5)" in said
