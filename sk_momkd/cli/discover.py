@@ -282,9 +282,14 @@ def _omics(
 def _of_anndata(path: Path, ids: set[str]) -> tuple[str, str | None]:
     import anndata
 
+    from ..io.hdf5_checks import check_h5ad
+    from ..io.read_errors import errors_that_name, h5ad_errors
+
     if path.suffix.lower() == ".zarr":
         return "an AnnData", None
-    adata = anndata.read_h5ad(path, backed="r")
+    check_h5ad(path)
+    with errors_that_name(path, ".h5ad file", h5ad_errors()):
+        adata = anndata.read_h5ad(path, backed="r")
     try:
         n = len(ids.intersection(map(normalise_id, adata.obs_names)))
         text = f"{adata.n_obs} rows of {adata.n_vars} genes, {n} of them of the cohort"

@@ -66,7 +66,7 @@ class Evaluation:
     cv: int = key(5, "Number of folds.")
     splits: Path | None = key(None, "Folder of CLAM's splits_<k>.csv instead of folds by chance.")
     n_repeats: int = key(1, "Number of cross-validations with other seeds and folds.")
-    keep_sites: bool = key(False, "Keep sites whole in folds and validation parts.")
+    keep_sites: bool = key(False, "No site in two folds, nor in training and validation part.")
     n_bootstrap: int = key(2000, "Bootstrap samples of the intervals.")
     confidence_level: float = key(0.95, "Confidence level of the intervals.")
     n_jobs: int | None = key(None, "Folds that are fitted at the same time.")

@@ -137,3 +137,16 @@ def test_slides_of_few_patients_are_counted_one_by_one_in_folds_of_patients(here
     outcome = run("inspect", "run.yaml")
     assert outcome.code == 0, outcome
     assert outcome.out.count("2 x 0, 2 x 1") == 3
+
+
+@pytest.mark.parametrize("content", [b"no hdf5 at all", None])
+def test_damaged_expression_is_refused_by_name(here, demo, content):
+    path = here / "rna.h5ad"
+    if content is None:
+        with h5py.File(path, "w") as file:
+            file["other"] = 1
+    else:
+        path.write_bytes(content)
+    outcome = run("init", demo.table, demo.features, path)
+    assert outcome.code == 3, outcome
+    assert "rna.h5ad" in outcome.err.replace("\n", "")

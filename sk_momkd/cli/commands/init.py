@@ -158,7 +158,7 @@ def _patient_note(found: Found) -> str:
         )
     if found.patient_id != found.slide_id:
         return ""
-    return "; NO COLUMN OF PATIENTS WAS FOUND: name it, or slides of one may be on two sides"
+    return "; NO COLUMN OF PATIENTS WAS FOUND: name it, or slides of one may be in two folds"
 
 
 def _has_few_patients(found: Found) -> bool:
