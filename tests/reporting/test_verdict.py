@@ -99,10 +99,8 @@ def test_external_cohort_is_named_as_such():
     fitted = LEARNER.fit(bags_of(y), y)
     result = evaluate_external([fitted], bags_of(y, "X"), y, n_bootstrap=20)
     section = verdict_section(context(result))
-    assert (
-        "12 patients of a cohort other than that of training"
-        in dict(section.blocks[0].answers)["For whom?"]
-    )
+    whom = dict(section.blocks[0].answers)["For whom?"]
+    assert "12 patients of a cohort other than that of training" in whom
     assert [row[0][:7] for _, rows in section.blocks[1].parts for row in rows] == ["predict"]
 
 
