@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from dataclasses import replace
 from functools import partial
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -16,10 +16,11 @@ from ..nn.isolation import isolated
 from ..training.config import Objective
 from ..training.random_generators import RandomGenerators
 from .bag_weights import draw_shares, loss_weights
-from .pooled_student import judge_pooled
 from .privileged import PrivilegedOmics
-from .teacher_weight import Samples, TeacherChoice, learn_from
 from .training_data import LabelledBags
+
+if TYPE_CHECKING:
+    from .teacher_weight import TeacherChoice
 
 
 class SoftLabelsMixin:
@@ -53,6 +54,8 @@ class SoftLabelsMixin:
     ) -> tuple[PrivilegedOmics | None, PrivilegedOmics | None]:
         """What omics gives to the training and to the validation part: here soft labels alone."""
         if omics is None:
+            from .teacher_weight import TeacherChoice
+
             self._listen_to(TeacherChoice.without(training < 0, "No omics was given."))
             return None, None
         if not self._takes_omics:
@@ -71,6 +74,9 @@ class SoftLabelsMixin:
         self, table: OmicsTable, rows: NDArray, known: LabelledBags, generators: RandomGenerators
     ) -> NDArray | None:
         """Soft labels of the training bags by an omics teacher; None where it has no weight."""
+        from .pooled_student import judge_pooled  # scikit-learn's models, for training alone
+        from .teacher_weight import Samples, learn_from
+
         of_loss = loss_weights(
             known.labels,
             known.weights,
