@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import zipfile
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -44,6 +44,8 @@ from .zarr_stores import (
     require_store,
     size_of_store,
 )
+
+_DIGITS = "0123456789"
 
 
 class _Content(NamedTuple):
@@ -161,13 +163,18 @@ def _parquet(path: str) -> Iterator[_Content]:
 def _feature_columns(names: list[str]) -> list[str]:
     """Columns that are numbered, such as feat_0 and feat_1, with a warning about the others.
 
-    Where none are numbered, all are features.
+    Their numbers are all from 0 or 1 on, and they are most of the columns. Where there are none
+    such, as of the markers CD3, CD4 and CD8, all columns are features.
     """
-    stems = Counter(name.rstrip("0123456789") for name in names if name[-1:].isdigit())
-    stem, n_numbered = max(stems.items(), key=lambda item: item[1], default=("", 0))
-    if n_numbered < 2:
+    stems: dict[str, list[str]] = defaultdict(list)
+    for name in names:
+        if (stem := name.rstrip(_DIGITS)) != name:
+            stems[stem].append(name)
+    stem, numbered = max(stems.items(), key=lambda item: len(item[1]), default=("", []))
+    numbers = sorted(int(name.removeprefix(stem)) for name in numbered)
+    is_run = any(numbers == list(range(n, n + len(numbers))) for n in (0, 1))
+    if not is_run or 2 * len(numbered) <= len(names):
         return names
-    numbered = [n for n in names if n[-1:].isdigit() and n.rstrip("0123456789") == stem]
     others = [n for n in names if n not in set(numbered)]
     if others:
         warn(

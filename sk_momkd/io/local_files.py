@@ -46,10 +46,11 @@ FileState = tuple[int, int, int, int]
 
 def file_state(path: str | PathLike) -> FileState:
     """Size, times of change and inode: they tell whether a file is still the same."""
-    return _state(os.stat(path))
+    return state_of(os.stat(path))
 
 
-def _state(found: os.stat_result) -> FileState:
+def state_of(found: os.stat_result) -> FileState:
+    """What `file_state` has of what the system tells of a file."""
     return found.st_size, found.st_mtime_ns, found.st_ino, found.st_ctime_ns
 
 
@@ -115,7 +116,7 @@ def require_regular(path: str | PathLike, *, allow_external: bool = False) -> Fi
             f"{path} is a link to {os.path.realpath(path)}, outside its folder. If you trust it, "
             "allow it with allow_external=True, or copy the file."
         )
-    return _state(found)
+    return state_of(found)
 
 
 def require_unchanged(path: str | PathLike, before: FileState) -> None:

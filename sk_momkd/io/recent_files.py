@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import os
 import stat
-import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
 from threading import Lock
 
 from ..data.arrays import BagArrays
-from .local_files import FileState, file_state
+from .local_files import FileState, state_of
+from .stored_copy import is_at_rest
 
 _MAX_FILE, _MAX_TOTAL = 2**20, 2**27  # bytes: to open a larger file costs little beside its content
-_SETTLED = (
-    2 * 10**9
-)  # nanoseconds; within the clock's tick a change leaves times and size as before
 
 
 class RecentFiles:
@@ -64,18 +61,19 @@ class RecentFiles:
         return arrays
 
     def _states(self, files: Sequence[str]) -> list[FileState] | None:
-        """State of each file; None if one is large, new or no regular file."""
+        """State of each file; None if one is large, changed just now or is no regular file."""
         try:
             found = [os.stat(file) for file in files]
-            latest = time.time_ns() - _SETTLED
-            small = sum(one.st_size for one in found) <= self.max_file
-            settled = all(max(one.st_mtime_ns, one.st_ctime_ns) < latest for one in found)
-            regular = all(stat.S_ISREG(one.st_mode) for one in found)
-            return [file_state(file) for file in files] if small and settled and regular else None
         except OSError:
             return None
+        small = sum(one.st_size for one in found) <= self.max_file
+        settled = all(is_at_rest(max(one.st_mtime_ns, one.st_ctime_ns)) for one in found)
+        regular = all(stat.S_ISREG(one.st_mode) for one in found)
+        return [state_of(one) for one in found] if small and settled and regular else None
 
     def _keep(self, key: Hashable, states: list[FileState], arrays: BagArrays) -> None:
+        if _n_bytes(arrays) > self.max_total:  # for which all others would be dropped
+            return
         with self._lock:
             self._drop(key)
             self._known[key] = states, _copy(arrays)

@@ -316,10 +316,35 @@ def test_links_in_a_zarr_store_are_refused(tmp_path):
 
 def test_numbers_beside_numbered_columns_of_parquet_are_named_and_no_features(tmp_path):
     columns = {"x": [0.0, 256.0], "y": [0.0, 0.0], "tile_id": [7, 8], "level": [0, 0]}
-    features = {"feat_0": [1.0, 2.0], "feat_1": [3.0, 4.0]}
+    features = {"feat_0": [1.0, 2.0], "feat_1": [3.0, 4.0], "feat_2": [5.0, 6.0]}
     write_parquet(pd.DataFrame(columns | features), tmp_path)
-    with pytest.warns(FeatureTypeWarning, match="feat_0 to feat_1.*tile_id.*level"):
+    with pytest.warns(FeatureTypeWarning, match="feat_0 to feat_2.*tile_id.*level"):
         bag = read_bags(tmp_path)[0].load()
-    np.testing.assert_array_equal(bag.features, [[1, 3], [2, 4]])
+    np.testing.assert_array_equal(bag.features, [[1, 3, 5], [2, 4, 6]])
     write_parquet(pd.DataFrame({"area": [1.0, 2.0], "stain": [3.0, 4.0]}), tmp_path)
     assert read_bags(tmp_path)[0].features.shape == (2, 2)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["CD3", "CD4", "CD8", "FOXP3", "PD1", "PDL1", "panCK", "DAPI"],
+        ["CD1", "CD2", "FOXP3", "panCK"],  # a run of few
+        ["f2", "f3", "f4", "area"],  # not from the first
+        ["f0", "f1", "f3", "area"],  # with a gap
+        ["f1", "f01", "f2", "area"],
+        ["f\N{SUPERSCRIPT TWO}", "f\N{SUPERSCRIPT THREE}"],
+    ],
+)
+def test_parquet_whose_columns_are_no_run_of_numbers_is_read_whole(names, tmp_path):
+    values = np.random.default_rng(0).normal(size=(3, len(names)))
+    write_parquet(pd.DataFrame(values, columns=names), tmp_path)
+    np.testing.assert_allclose(read_bags(tmp_path)[0].features, values, rtol=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore:Features of parquet bags")
+@pytest.mark.parametrize("names", [["0", "1", "2"], ["f01", "f02", "f03"], ["f2", "f0", "f1"]])
+def test_run_of_numbered_columns_of_parquet_is_known_without_separator(names, tmp_path):
+    values = np.random.default_rng(0).normal(size=(3, 4))
+    write_parquet(pd.DataFrame(values, columns=[*names, "area"]), tmp_path)
+    np.testing.assert_allclose(read_bags(tmp_path)[0].features, values[:, :3], rtol=1e-6)

@@ -25,7 +25,7 @@ class Reads:
 def settled(monkeypatch, seconds=60):
     """Let some seconds pass."""
     later = time.time_ns() + seconds * 10**9
-    monkeypatch.setattr("sk_momkd.io.recent_files.time.time_ns", lambda: later)
+    monkeypatch.setattr("sk_momkd.io.stored_copy.time.time_ns", lambda: later)
 
 
 @pytest.fixture
@@ -76,6 +76,24 @@ def test_recent_files_oldest_are_dropped_beyond_the_limit(tmp_path, monkeypatch)
     for i in (0, 1, 0, 2, 0, 1):
         recent.read(i, [paths[i]], reads[i])
     assert [read.n for read in reads] == [1, 2, 1]
+
+
+def test_recent_files_content_beyond_the_limit_displaces_no_other(path, tmp_path, monkeypatch):
+    np.arange(9.0).tofile(tmp_path / "large")
+    settled(monkeypatch)
+    recent, small, large = RecentFiles(max_total=50), Reads(path), Reads(str(tmp_path / "large"))
+    for key, reads in (("a", small), ("large", large), ("large", large), ("a", small)):
+        recent.read(key, [reads.path], reads)
+    assert (small.n, large.n) == (1, 2)
+
+
+def test_recent_files_asks_for_the_state_of_a_file_once_per_read(path, monkeypatch):
+    settled(monkeypatch)
+    reads, recent, plain, asked = Reads(path), RecentFiles(), os.stat, []
+    recent.read("a", [path], reads)
+    monkeypatch.setattr(os, "stat", lambda file: [asked.append(file), plain(file)][1])
+    recent.read("a", [path], reads)
+    assert asked == [path]
 
 
 def test_read_bags_small_file_is_opened_once(tmp_path, monkeypatch):
