@@ -2,28 +2,31 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from os import PathLike, fspath
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import joblib
+import numpy as np
 import pandas as pd
-from sklearn.utils.parallel import Parallel, delayed
+from sklearn.utils.parallel import delayed
 
+from ..data.value_digest import digest
 from ..estimators.decisions import known_classes
 from ..exceptions import BagFileError
-from ..io.atomic import atomic_write, sweep_parts
-from ..io.readers import read_bags
+from ..io.atomic import atomic_write, create_file, sweep_parts
+from ..io.local_files import file_state
+from ..io.readers import SlideFile, read_bags
 from ..io.slide_files import bag_files
 from ..messages import install_hint, warn
-from ..progress import progress_bar
+from ..progress import one_by_one, progress_bar
 from .predictions import prediction_table
 
 _RUN = "predictions.json"  # what the parts in a folder are of
+_TEXT = ("file", "state", "bag_id", "predicted", "error")  # columns of parts; others are numbers
 # What reading, memory or a network may raise for one file; the others are not of the file.
 _OF_THE_FILE = (ValueError, OSError, ArithmeticError, MemoryError, RuntimeError)
 
@@ -52,8 +55,9 @@ def predict_cohort(
     """Predict the slides of many files; what is done is in a folder and is not done again.
 
     The workers write one table per `files_per_part` files, which is complete or absent. Called
-    again with the same folder, the function predicts the files that no table has yet. A file that
-    cannot be read or predicted is a row with an error, and the others go on.
+    again with the same folder, the function predicts the files that no table has yet, and those
+    whose size or time of change is another one now. A file that cannot be read or predicted is a
+    row with an error, and the others go on.
 
     Parameters
     ----------
@@ -66,7 +70,8 @@ def predict_cohort(
     format : {"parquet", "csv"}, default="parquet"
     files_per_part : int, default=32
     retry_errors : bool, default=False
-        Try the files again whose row has an error.
+        Try files again whose row has an error, also where they have not changed. The row then has
+        the prediction, or the newer error.
     n_jobs : int or None, default=None
         Processes of joblib, where no Dask client is in use.
     resources : dict, optional
@@ -81,7 +86,8 @@ def predict_cohort(
     -------
     DataFrame
         A row per file, in their order: ``file, bag_id, p_<class>`` for each class, ``predicted``
-        and ``error``, which is missing where there is a prediction.
+        and ``error``, which is missing where there is a prediction; where there is none,
+        ``p_<class>`` and ``predicted`` are.
 
     Raises
     ------
@@ -97,6 +103,9 @@ def predict_cohort(
 
     Notes
     -----
+    Slides that the model was trained on are predicted without a warning; :func:`prediction_table`
+    warns of them.
+
     With a ``distributed.Client`` in use, the parts are tasks of Dask. The part of a worker that
     dies is given to another; a part that three workers die of is split, and the file at fault gets
     an error. Without a client joblib runs them, on the backend that ``joblib.parallel_config``
@@ -117,11 +126,12 @@ def predict_cohort(
     _check(format, files_per_part)
     reading = dict(reading or {})
     folder.mkdir(parents=True, exist_ok=True)
-    sweep_parts(folder)
+    sweep_parts(folder, shared=True)
     _require_same_run(folder, model, reading)
-    done = _read_parts(folder)
-    rows = done[done["error"].isna()] if retry_errors else done
-    finished = set(rows["file"])
+    states = {name: _state(name, reading) for name in names}
+    rows = _read_parts(folder)
+    rows = rows[rows["state"] == rows["file"].map(states)]
+    finished = set(rows["file"][rows["error"].isna() | (not retry_errors)])
     left = [name for name in names if name not in finished]
     parts = [
         _part(left[start : start + files_per_part], folder, format, reading)
@@ -130,10 +140,7 @@ def predict_cohort(
     with progress_bar(len(left), "file", "predict", shown=verbose) as bar:
         for n_files in _run(model, parts, n_jobs, resources):
             bar.update(n_files)
-    table = _read_parts(folder).set_index("file").loc[names].reset_index()
-    if "predicted" in table:
-        labels = {str(c): c for c in known_classes(model)}
-        table["predicted"] = table["predicted"].map(labels, na_action="ignore")
+    table = _latest(_read_parts(folder), states, known_classes(model))
     _warn_of_errors(table)
     return table
 
@@ -163,18 +170,18 @@ def _check(format: str, files_per_part: int) -> None:
 
 def _require_same_run(folder: Path, model: Any, reading: Mapping[str, Any]) -> None:
     """Note of what the predictions in `folder` are, or check that they are of the same."""
+    from .model_identity import model_digest  # which imports torch
+
     classes = [str(c) for c in known_classes(model)]
     run = {
-        "model": joblib.hash(model),
+        "model": model_digest(model),
         "classes": classes,
         "reading": repr(sorted(reading.items())),
     }
     path = folder / _RUN
-    if not path.exists():
-        with atomic_write(path) as part:
-            Path(part).write_text(json.dumps(run, indent=1))
-        return
-    before = json.loads(path.read_text())
+    with suppress(FileExistsError):
+        create_file(path, json.dumps(run, indent=1).encode())
+    before = _noted_run(path)
     other = [name for name in run if run[name] != before.get(name)]
     if other:
         raise ValueError(
@@ -183,9 +190,29 @@ def _require_same_run(folder: Path, model: Any, reading: Mapping[str, Any]) -> N
         )
 
 
+def _noted_run(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise ValueError(
+            f"{path} is not what predict_cohort writes: {error}. Use another folder for `out`."
+        ) from error
+    return found if isinstance(found, dict) else {}
+
+
+def _state(file: str, reading: Mapping[str, Any]) -> str:
+    """Digest of sizes and times of change of what a bag is read from; empty for an absent file."""
+    options = {name: reading[name] for name in ("format", "allow_external") if name in reading}
+    try:
+        parts = SlideFile(file, **options).parts
+        return digest(*(f"{size} {changed}" for size, changed, *_ in map(file_state, parts)))
+    except (OSError, ValueError):
+        return ""
+
+
 def _part(files: Sequence[str], folder: Path, format: str, reading: Mapping[str, Any]) -> _Part:
-    digest = hashlib.sha256("\0".join(files).encode()).hexdigest()[:20]
-    return _Part(tuple(files), fspath(folder / f"part-{digest}.{format}"), reading)
+    path = folder / f"part-{digest(*files)}.{format}"
+    return _Part(tuple(files), fspath(path), reading)
 
 
 def _run(
@@ -199,7 +226,7 @@ def _run(
     if resources is not None:
         raise ValueError("resources are of the workers of Dask, and no client is in use.")
     calls = (delayed(_predict_part)(model, part) for part in parts)
-    yield from Parallel(n_jobs=n_jobs)(calls)
+    yield from one_by_one(calls, n_jobs)
 
 
 def _dask_client() -> Any:
@@ -228,7 +255,9 @@ def _run_on_dask(
         if not isinstance(error := future.exception(), KilledWorker):
             yield future.result()
         elif len(part.files) == 1:
-            yield _write(_error_row(part.files[0], error), part)
+            (file,) = part.files
+            row = _error_row(file, error).assign(state=_state(file, part.reading))
+            yield _write(row, part)
         else:
             for single in _singles(part):
                 again = client.submit(_predict_part, everywhere, single, **options)
@@ -247,7 +276,10 @@ def _singles(part: _Part) -> list[_Part]:
 
 def _predict_part(model: Any, part: _Part) -> int:
     """Predict the files of a part and write it."""
-    rows = [_predict_file(model, file, part.reading) for file in part.files]
+    rows = []
+    for file in part.files:
+        state = _state(file, part.reading)  # before it is read: a later change is seen
+        rows.append(_predict_file(model, file, part.reading).assign(state=state))
     return _write(pd.concat(rows, ignore_index=True), part)
 
 
@@ -270,7 +302,7 @@ def _error_row(file: str, error: BaseException) -> pd.DataFrame:
 
 def _write(table: pd.DataFrame, part: _Part) -> int:
     path = Path(part.path)
-    with atomic_write(path) as temporary:
+    with atomic_write(path, sync=True) as temporary:
         if path.suffix == ".csv":
             table.to_csv(temporary, index=False)
         else:
@@ -279,16 +311,42 @@ def _write(table: pd.DataFrame, part: _Part) -> int:
 
 
 def _read_parts(folder: Path) -> pd.DataFrame:
-    """All rows that are there; of a file that was tried again, the prediction."""
-    text = {"file": str, "bag_id": str, "predicted": str, "error": object}
-    tables = [pd.read_csv(path, dtype=text) for path in sorted(folder.glob("part-*.csv"))]
-    tables += [pd.read_parquet(path) for path in sorted(folder.glob("part-*.parquet"))]
+    """All rows that are there; those that were written later come later."""
+    paths = [*folder.glob("part-*.csv"), *folder.glob("part-*.parquet")]
+    paths.sort(key=lambda path: (path.stat().st_mtime_ns, path.name))
+    tables = [_read_csv(p) if p.suffix == ".csv" else pd.read_parquet(p) for p in paths]
     if not tables:
-        return pd.DataFrame({"file": [], "error": []})
+        return pd.DataFrame(columns=_TEXT, dtype=object)
     rows = pd.concat([t.dropna(axis=1, how="all") for t in tables], ignore_index=True)
-    rows = rows.reindex(columns=[*(c for c in rows.columns if c != "error"), "error"])
-    failed = rows["error"].notna()
-    return pd.concat([rows[~failed], rows[failed]]).drop_duplicates("file")
+    return rows.reindex(columns=[*_TEXT, *(c for c in rows.columns if c not in _TEXT)])
+
+
+def _read_csv(path: Path) -> pd.DataFrame:
+    """Text stays as it was written, such as an id or a label "NA"; empty numbers are missing."""
+    table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    for column in table.columns.difference(list(_TEXT)):
+        table[column] = table[column].replace("", np.nan).astype(float)
+    table["error"] = table["error"].replace("", None)
+    if "predicted" in table:
+        table["predicted"] = table["predicted"].where(table["error"].isna(), None)
+    return table
+
+
+def _latest(rows: pd.DataFrame, states: Mapping[str, str], classes: list[Any]) -> pd.DataFrame:
+    """A row per file: of its present state, then a prediction, then the one written last."""
+    order = pd.DataFrame(
+        {
+            "is_current": rows["state"] == rows["file"].map(states),
+            "is_predicted": rows["error"].isna(),
+            "place": range(len(rows)),
+        }
+    )
+    rows = rows.loc[order.sort_values(list(order.columns)).index]
+    table = rows.drop_duplicates("file", keep="last").set_index("file").loc[list(states)]
+    columns = ["file", "bag_id", *(f"p_{c}" for c in classes), "predicted", "error"]
+    table = table.reset_index().reindex(columns=columns)
+    labels = {str(c): c for c in classes}
+    return table.assign(predicted=table["predicted"].map(labels, na_action="ignore"))
 
 
 def _warn_of_errors(table: pd.DataFrame) -> None:
@@ -297,6 +355,7 @@ def _warn_of_errors(table: pd.DataFrame) -> None:
         first = failed.iloc[0]
         warn(
             f"{len(failed)} of {len(table)} files have no prediction; the first is "
-            f"{first['file']}: {first['error']} Mend them and call again with retry_errors=True.",
+            f"{first['file']}: {first['error']} Mend them and call again; with retry_errors=True "
+            "those that have not changed are tried, too.",
             UserWarning,
         )

@@ -88,6 +88,99 @@ def test_bad_file_is_a_row_with_an_error_and_can_be_tried_again(cohort, tmp_path
     np.testing.assert_allclose(table[["p_no", "p_yes"]].iloc[:8], proba)
 
 
+def copied(features, folder):
+    shutil.copytree(features, folder)
+    return sorted(folder.glob("*.h5"))
+
+
+@pytest.mark.parametrize("format", ["csv", "parquet"])
+def test_file_that_was_replaced_is_predicted_again_and_only_it(cohort, format, tmp_path):
+    clf, features, proba = cohort
+    files = copied(features, tmp_path / "slides")
+    out = tmp_path / "out"
+    predict_cohort(clf, files, out, format=format, files_per_part=2)
+    before = {path: path.stat().st_mtime_ns for path in out.iterdir()}
+    shutil.copy(files[0], files[3])
+    changed = proba.copy()
+    changed[3] = proba[0]
+    for _ in range(2):
+        table = predict_cohort(clf, files, out, format=format, files_per_part=2)
+        np.testing.assert_allclose(table[["p_no", "p_yes"]], changed, rtol=1e-12)
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    assert len(list(out.glob("part-*"))) == 5
+    files[5].write_bytes(b"")  # what it was is no longer what is there
+    with pytest.warns(UserWarning, match="1 of 8 files have no prediction"):
+        table = predict_cohort(clf, files, out, format=format)
+    assert table["p_yes"].isna().tolist() == [i == 5 for i in range(8)]
+
+
+def test_mended_file_is_tried_again_and_the_newer_error_is_shown(cohort, tmp_path):
+    clf, features, proba = cohort
+    good, bad = copied(features, tmp_path / "slides")[:2]
+    content = bad.read_bytes()
+    out, options = tmp_path / "out", {"format": "csv", "retry_errors": True}
+    for kept in (100, 0):
+        bad.write_bytes(content[:kept])
+        with pytest.warns(UserWarning, match="1 of 1 files have no prediction"):
+            table = predict_cohort(clf, bad, out, **options)
+        assert table.columns.tolist() == ["file", "bag_id", "p_no", "p_yes", "predicted", "error"]
+        assert ("empty" in table["error"][0]) == (kept == 0)
+    bad.write_bytes(content)
+    table = predict_cohort(clf, [bad, good], out, format="csv")
+    np.testing.assert_allclose(table[["p_no", "p_yes"]], proba[[1, 0]])
+
+
+class Named:
+    """A classifier whose labels read as missing values."""
+
+    classes_ = np.array(["NA", "None", "", "null"])
+
+    def predict_proba(self, X):
+        return np.array([np.roll([0.7, 0.1, 0.1, 0.1], int(bag.bag_id == "null")) for bag in X])
+
+    def predict(self, X):
+        return self.classes_[self.predict_proba(X).argmax(axis=1)]
+
+
+@pytest.mark.parametrize("format", ["csv", "parquet"])
+def test_text_that_reads_as_missing_stays_as_it_is(cohort, format, tmp_path):
+    source = sorted(Path(cohort[1]).glob("*.h5"))[0]
+    files = [tmp_path / f"{name}.h5" for name in ("NA", "null", "nan", "absent", "1e5")]
+    for file in files:
+        if file.stem != "absent":
+            shutil.copy(source, file)
+    for _ in range(2):
+        with pytest.warns(UserWarning, match="1 of 5 files"):
+            table = predict_cohort(Named(), files, tmp_path / "out", format=format)
+        assert table["bag_id"].tolist() == [file.stem for file in files]
+        assert table["predicted"][[0, 1, 2, 4]].tolist() == ["NA", "None", "NA", "NA"]
+        assert table["error"].isna().tolist() == [True, True, True, False, True]
+        assert pd.isna(table["predicted"][3])
+        assert table["p_"].dtype == float
+
+
+def test_bar_moves_with_each_part(cohort, tmp_path):
+    clf, features, _ = cohort
+    files = [str(file) for file in sorted(Path(features).glob("*.h5"))]
+    parts = [cohort_predictions._part(files[i : i + 2], tmp_path, "csv", {}) for i in (0, 2, 4)]
+    steps = cohort_predictions._run(clf, parts, None, None)
+    for n_done, n_files in enumerate(steps, 1):
+        assert n_files == 2
+        assert len(list(tmp_path.glob("part-*"))) == n_done
+
+
+def test_folder_is_of_the_run_that_came_first(cohort, tmp_path):
+    clf = cohort[0]
+    for reading in ({}, {}):
+        cohort_predictions._require_same_run(tmp_path, clf, reading)
+    with pytest.raises(ValueError, match="another reading"):
+        cohort_predictions._require_same_run(tmp_path, clf, {"allow_mixed": True})
+    for foreign in ("", "{", "[]", "{}"):
+        (tmp_path / "predictions.json").write_text(foreign)
+        with pytest.raises(ValueError, match="Use another folder"):
+            cohort_predictions._require_same_run(tmp_path, clf, {})
+
+
 def test_folder_of_another_model_raises(cohort, tmp_path):
     clf, features, _ = cohort
     predict_cohort(clf, features, tmp_path, format="csv")
@@ -105,8 +198,8 @@ def test_saved_and_loaded_model_goes_on_in_the_folder_of_an_earlier_session(coho
     clf, features, _ = cohort
     save_model(clf, tmp_path / "model.zip")
     files = sorted(Path(features).glob("*.h5"))
-    for n in (3, 8):
-        model = load_model(tmp_path / "model.zip")
+    loaded = [load_model(tmp_path / "model.zip") for _ in range(2)]
+    for n, model in zip((3, 5, 8), [clf, *loaded], strict=True):
         table = predict_cohort(model, files[:n], tmp_path / "out", format="csv")
     assert len(table) == 8
 

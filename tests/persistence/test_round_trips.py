@@ -61,6 +61,7 @@ from sk_momkd import (
     save_model,
 )
 from sk_momkd.estimators.network_state import weights_of, without_omics
+from sk_momkd.inspection.model_identity import model_digest
 
 POOLED = BagPooling("mean").fit_transform(BAGS)
 
@@ -86,6 +87,7 @@ def assert_same(estimator, loaded, X):
     np.testing.assert_array_equal(result_of(loaded, X), result_of(estimator, X))
     assert repr(loaded.get_params()) == repr(estimator.get_params())
     assert type(loaded) is type(estimator)
+    assert model_digest(loaded) == model_digest(estimator)
 
 
 LEFT_OUT = {"omics_transformer_", "_input_genes", "callbacks_", "_left_out"}
