@@ -58,6 +58,13 @@ def facts() -> dict[str, str]:
     }
 
 
+def of_results() -> dict[str, str]:
+    """Versions on which numbers can depend, with which a fit or a study goes on."""
+    python = ".".join(map(str, sys.version_info[:2]))
+    packages = ("torch", "numpy", "scipy", "scikit-learn", "skorch", "numba")
+    return {"sk_momkd": __version__, "python": python} | {p: version_of(p) for p in packages}
+
+
 def version_of(package: str) -> str:
     """Installed version of a package."""
     try:

@@ -17,11 +17,12 @@ from sklearn.base import BaseEstimator
 
 _SIZE = 12  # bytes of a digest
 _PLAIN = (bool, int, float, complex, str, bytes, type(None))
-_NOT_OF_RESULTS = ("random_state", "n_jobs", "verbose")  # set by the evaluation, or without effect
+WITHOUT_EFFECT = ("n_jobs", "verbose")  # on any result, of whichever estimator
+_NOT_OF_RESULTS = ("random_state", *WITHOUT_EFFECT)  # set by the evaluation, or without effect
 
 
-def digest(*parts: bytes | str) -> str:
-    """Digest of bytes and text, in hexadecimal digits; no two lists of parts run together.
+def digest(*parts: bytes | memoryview | str | NDArray) -> str:
+    """Digest of bytes, text and arrays, in hexadecimal digits; no two lists of parts run together.
 
     Examples
     --------
@@ -30,7 +31,8 @@ def digest(*parts: bytes | str) -> str:
     """
     made = hashlib.blake2b(digest_size=_SIZE)
     for part in parts:
-        content = part.encode() if isinstance(part, str) else part
+        part = array_digest(part) if isinstance(part, np.ndarray) else part
+        content = part.encode("utf-8", "surrogatepass") if isinstance(part, str) else part
         made.update(len(content).to_bytes(8, "little"))
         made.update(content)
     return made.hexdigest()
@@ -38,16 +40,17 @@ def digest(*parts: bytes | str) -> str:
 
 def array_digest(values: NDArray) -> str:
     """Digest of type, shape and content of an array; of objects that of their texts."""
-    if values.dtype == object:
+    if values.dtype.hasobject:
         return digest(str(values.shape), *map(value_text, values.ravel().tolist()))
-    return digest(values.dtype.str, str(values.shape), np.ascontiguousarray(values).tobytes())
+    content = np.ascontiguousarray(values).reshape(-1).view(np.uint8)
+    return digest(values.dtype.str, str(values.shape), content.data)
 
 
 def configuration(estimator: BaseEstimator) -> dict[str, str]:
     """Class and parameters of an estimator and of all inside it, as text that can be compared.
 
-    Left out are `random_state`, which an evaluation sets, and `n_jobs` and `verbose`, on which no
-    result depends.
+    Left out are `random_state`, which an evaluation sets, `n_jobs` and `verbose`, on which no
+    result depends, and what the class of an estimator names in ``_without_effect``.
 
     Raises
     ------
@@ -57,8 +60,9 @@ def configuration(estimator: BaseEstimator) -> dict[str, str]:
     parameters = estimator.get_params(deep=True)
     inside = frozenset(id(v) for v in parameters.values() if isinstance(v, BaseEstimator))
     known = {"estimator": _class_name(type(estimator)) + _frozen(estimator)}
+    idle = _without_effect(estimator, parameters)
     for name, value in sorted(parameters.items()):
-        if name.rpartition("__")[2] not in _NOT_OF_RESULTS:
+        if name.rpartition("__")[2] not in _NOT_OF_RESULTS and name not in idle:
             try:
                 known[name] = value_text(value, inside)
             except (pickle.PicklingError, TypeError, AttributeError) as error:
@@ -67,6 +71,16 @@ def configuration(estimator: BaseEstimator) -> dict[str, str]:
                     f"cannot be known again in another process: {error}"
                 ) from error
     return known
+
+
+def _without_effect(estimator: BaseEstimator, parameters: Mapping[str, Any]) -> set[str]:
+    """Names of the parameters on which no result depends, as the classes say."""
+    everyone = {"": estimator} | {f"{name}__": value for name, value in parameters.items()}
+    return {
+        f"{prefix}{name}"
+        for prefix, value in everyone.items()
+        for name in getattr(type(value), "_without_effect", ())
+    }
 
 
 def value_text(value: Any, inside: frozenset[int] = frozenset()) -> str:

@@ -261,7 +261,7 @@ class BaseMILClassifier(
         "_network",
     )
     _fitted_omics: ClassVar[tuple[str, ...]] = ()
-    _not_saved: ClassVar[tuple[str, ...]] = ("callbacks_", "module_", "modules_")
+    _not_saved: ClassVar[tuple[str, ...]] = ("callbacks_", "module_", "modules_", "_earlier")
 
     @classmethod
     def preset(cls, name: str, **overrides: Any) -> Self:
@@ -521,18 +521,22 @@ class BaseMILClassifier(
         cohort: LabelledBags,
         validation: NDArray | None,
     ) -> Self:
-        """Store what was learned; the omics branch stays only where inspection reads it."""
+        """Store what was learned."""
         modules, histories = zip(*models, strict=True)
-        n_genes = 0 if self._earlier is None else self._earlier.n_genes
-        self._set_networks(modules, n_genes or len(getattr(self, "genes_", ())))
-        for module in self.modules_:
-            if hasattr(module, "omics_branch") and not self._keeps_omics_branch:
-                module.omics_branch = None
+        self.__dict__.update(self._with_networks(modules))
         numbered = [table.assign(model=number) for number, table in enumerate(histories)]
         self.history_ = histories[0] if len(models) == 1 else pd.concat(numbered, ignore_index=True)
         self.n_iter_ = max(map(len, histories))
         self._validation = None if validation is None else self._scores(cohort[validation])
         return self
+
+    def _with_networks(self, modules: Sequence[Any]) -> dict[str, Any]:
+        """Attributes of a fit; the omics branch stays only where inspection reads it."""
+        for module in modules:
+            if hasattr(module, "omics_branch") and not self._keeps_omics_branch:
+                module.omics_branch = None
+        n_genes = 0 if self._earlier is None else self._earlier.n_genes
+        return self._networks(modules, n_genes or len(getattr(self, "genes_", ())))
 
     def _made_with(self) -> dict[str, Any]:
         own = {f.name for f in fields(type(self))} - {f.name for f in fields(BaseMILClassifier)}

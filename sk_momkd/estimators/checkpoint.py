@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-import sys
+import pickle
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -15,24 +15,23 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.base import BaseEstimator
 
-from .. import __version__
 from ..data.sequence import BagSequence
+from ..data.value_digest import WITHOUT_EFFECT, digest, value_text
 from ..exceptions import CheckpointError
-from ..io.checkpoint_files import digest, open_checkpoints
+from ..io.checkpoint_files import open_checkpoints
 from ..training.batches import BagDataset
-from ..versions import version_of
+from ..versions import of_results
 from .privileged import PrivilegedOmics
 from .training_data import FitData, LabelledBags
 
 PLACEHOLDER = "{fit}"
-_PACKAGES = ("torch", "numpy", "scipy", "scikit-learn", "skorch", "numba")
-_WITHOUT_EFFECT = {  # on the networks, or covered by what they have an effect on
-    *("verbose", "prior", "decision_threshold", "warm_start", "training", "network", "memory"),
-    *("loss", "training__checkpoint_dir", "training__pickle_validation"),
+_NOT_OF_NETWORKS = {  # without effect on them, or covered by what it has an effect on
+    *("prior", "decision_threshold", "warm_start"),
     *("training__validation_split", "training__strict"),
 }
+_CALLBACKS = "training__callbacks"
+_DIGEST = "digest "  # before that of a value which is not shown
 _LENGTH = 16  # of the sums of parameters and of the name of a folder
 
 
@@ -91,7 +90,7 @@ def fit_identity(
     return {
         "classifier": type(clf).__name__,
         "parameters": _parameters(clf, data.generators.seeds),
-        "versions": _versions(),
+        "versions": of_results(),
         "bags": _contents(data, parts, len(cohort.bags)),
         "ids": digest(*ids),
         "y": digest(repr(clf.classes_.tolist()), cohort.labels),
@@ -154,57 +153,51 @@ def _difference(key: str, known: Any, now: Any, bags: BagSequence) -> list[str]:
 
 def _changed(name: str, known: Any, now: Any) -> str:
     texts = [str(value) for value in (known, now)]
-    if any(text.startswith("sha256 ") for text in texts):
+    if any(text.startswith(_DIGEST) for text in texts):
         return f"another {name}"
     return f"{name} is {known!r} there and {now!r} here"
 
 
 def _parameters(clf: Any, seeds: Mapping[str, int]) -> dict[str, Any]:
     given = clf.get_params(deep=True) | {"device": clf.device_, "precision": clf.precision_}
-    known = {k: _scalar(v) for k, v in sorted(given.items()) if k not in _WITHOUT_EFFECT}
+    idle = _NOT_OF_NETWORKS.union(clf._without_effect)
+    known = {
+        name: _scalar(name, value)
+        for name, value in sorted(given.items())
+        if name not in idle and name.rpartition("__")[2] not in WITHOUT_EFFECT
+    }
     if not isinstance(clf.random_state, int | np.integer):
-        known["random_state"] = f"sha256 {digest(json.dumps(seeds))[:_LENGTH]}"
+        known["random_state"] = _DIGEST + digest(json.dumps(seeds))[:_LENGTH]
     return known
 
 
-def _scalar(value: Any) -> Any:
-    """A number or a word as it is, anything else as a sum of its parts."""
+def _scalar(name: str, value: Any) -> Any:
+    """A number or text as it is, anything else as a digest.
+
+    Raises
+    ------
+    CheckpointError
+        If a value cannot be known again in another process; names the parameter.
+    """
     value = value.item() if isinstance(value, np.generic) else value
     if isinstance(value, bool | int | str | None):
         return value
     if isinstance(value, float):
         return value if math.isfinite(value) else repr(value)
-    return f"sha256 {digest(json.dumps(_described(value), sort_keys=True))[:_LENGTH]}"
+    try:
+        text = value_text(list(map(_callback, value)) if name == _CALLBACKS else value)
+    except (pickle.PicklingError, TypeError, AttributeError) as error:
+        raise CheckpointError(
+            f"{name}={value!r:.100} cannot be known again in another process, so that no fit could "
+            f"go on: {error}. Change it, or fit without checkpoint_dir."
+        ) from error
+    return _DIGEST + digest(text)[:_LENGTH]
 
 
-def _described(value: Any) -> Any:
-    """What an object consists of, in JSON; the same in every process."""
-    if isinstance(value, str | int | float | None):
-        return repr(value)
-    if isinstance(value, list | tuple):
-        return [_described(item) for item in value]
-    if isinstance(value, Mapping):
-        return [[_described(key), _described(item)] for key, item in value.items()]
-    if isinstance(value, set | frozenset):
-        return sorted(json.dumps(_described(item)) for item in value)
-    if hasattr(value, "dtype") or hasattr(value, "to_numpy"):
-        array = np.asarray(value)
-        return digest(repr(array.tolist()) if array.dtype.kind in "OUS" else array)
-    name = getattr(value, "__qualname__", None)
-    if name is not None:  # a function or a class
-        return f"{value.__module__}.{name}"
-    own = value.get_params(deep=False) if isinstance(value, BaseEstimator) else _own_state(value)
-    return [f"{type(value).__module__}.{type(value).__qualname__}", _described(own)]
-
-
-def _own_state(value: Any) -> dict[str, Any]:
-    """Attributes of an object that is no estimator, such as a callback, without its results."""
-    return {k: v for k, v in getattr(value, "__dict__", {}).items() if not k.endswith("_")}
-
-
-def _versions() -> dict[str, str]:
-    own = {"sk_momkd": __version__, "python": ".".join(map(str, sys.version_info[:2]))}
-    return own | {package: version_of(package) for package in _PACKAGES}
+def _callback(given: Any) -> list[Any]:
+    """Name, class and attributes of a callback of skorch, without its results."""
+    name, callback = given if isinstance(given, tuple) else (None, given)
+    return [name, type(callback), {k: v for k, v in vars(callback).items() if k[-1:] != "_"}]
 
 
 def _contents(

@@ -6,9 +6,12 @@ epoch. After an epoch callbacks may predict with the network as it is, and stop 
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
+
+from torch import nn
 
 from .. import training as engine
 
@@ -29,6 +32,10 @@ except ImportError:  # before 1.9
     def with_callbacks(method: Callable[..., Any]) -> Callable[..., Any]:
         """Leave the method as it is."""
         return method
+
+
+OF_RUNNING_FIT = ("_callback_fit_ctx", "_skl_callbacks_to_teardown")  # attributes of an estimator
+OF_CALLBACKS = (*OF_RUNNING_FIT, "_skl_callbacks", "_parent_callback_ctx")  # all of scikit-learn's
 
 
 @contextmanager
@@ -65,7 +72,11 @@ class FitTasks:
     def epochs_of_network(self) -> engine.EpochTasks:
         """The callback of skorch that reports the epochs of the next network."""
         context = self._context.subcontext("network", max_subtasks=self._estimator.max_epochs)
-        return engine.EpochTasks(self._estimator, self._data, context)
+        return engine.EpochTasks(self._estimator, self._data, context, self._as_fitted)
+
+    def _as_fitted(self, network: nn.Module) -> dict[str, Any]:
+        """Attributes of an estimator that ends with the network as it is now."""
+        return self._estimator._with_networks([copy.deepcopy(network).to("cpu").eval()])
 
     def end(self) -> None:
         """Report that the estimator is fitted."""

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from .fit_tasks import OF_RUNNING_FIT
 from .network_state import network_from, weights_of
 from .parameters import WithOptions
 from .prediction import PredictionMixin
@@ -23,7 +24,9 @@ from .validation_scores import SavedThresholds, threshold_of_patients
 class FittedStateMixin(PredictionMixin, WithOptions):
     """State of a fitted classifier: its networks as arrays, its validation part as thresholds."""
 
+    modules_: list[Any]
     module_: Any
+    _network: dict[str, Any]
 
     @abstractmethod
     def _make_module(self, n_features: int, n_genes: int, n_classes: int) -> nn.Module:
@@ -70,11 +73,10 @@ class FittedStateMixin(PredictionMixin, WithOptions):
         }
         return pd.DataFrame(known), self._trained_logits(part.bags).numpy()
 
-    def _set_networks(self, modules: Sequence[Any], n_genes: int) -> None:
-        """Store networks, and what they were made with: parameters may be set after `fit`."""
-        self.modules_, self.module_ = list(modules), modules[0]
-        made_with = copy.deepcopy(self._made_with())
-        self._network: dict[str, Any] = {"n_genes": n_genes, "made_with": made_with}
+    def _networks(self, modules: Sequence[Any], n_genes: int) -> dict[str, Any]:
+        """Networks, and what they were made with: parameters may be set after `fit`."""
+        network = {"n_genes": n_genes, "made_with": copy.deepcopy(self._made_with())}
+        return {"modules_": list(modules), "module_": modules[0], "_network": network}
 
     def _restore_networks(self, weights: Sequence[Mapping[str, NDArray]]) -> None:
         """Set the networks that have these weights; everything else was restored before.
@@ -111,6 +113,8 @@ class FittedStateMixin(PredictionMixin, WithOptions):
     def _state(self, *, with_patients: bool) -> dict[str, Any]:
         """State of which the validation part is kept, or the thresholds that it gave."""
         state = dict(super().__getstate__())
+        for name in ("_earlier", *OF_RUNNING_FIT):  # a callback may store what it gets
+            state.pop(name, None)
         kept = state.get("_validation")
         table = None if kept is None or isinstance(kept, SavedThresholds) else self.validation_
         if table is None or with_patients:

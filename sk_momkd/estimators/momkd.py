@@ -421,7 +421,7 @@ class MoMKDClassifier(TransformerMixin, PrivilegedMILClassifier):
         with isolated(), own_torch_random_state():
             module = clf._make_module(checkpoint.in_features, checkpoint.n_genes, 2)
         checkpoint.load_into(module, path)
-        clf._set_networks([module], checkpoint.n_genes)
+        clf.__dict__.update(clf._networks([module], checkpoint.n_genes))
         clf._validation = None
         clf.official_checkpoint_ = str(path)
         clf.sampled_prior_, clf._prior_at_fit = np.full(2, 0.5), clf.prior

@@ -44,6 +44,7 @@ class Parameters(BaseEstimator):
     """
 
     _parameter_constraints: ClassVar[dict[str, Any]] = {}
+    _without_effect: ClassVar[tuple[str, ...]] = ()  # neither networks nor predictions depend on it
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -69,6 +70,14 @@ class WithOptions(Parameters):
     """
 
     _options: ClassVar[dict[str, type[Parameters]]] = {}
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        idle = [
+            f"{name}__{key}" for name, kind in cls._options.items() for key in kind._without_effect
+        ]
+        # None and an object with the defaults are the same: its parameters alone count.
+        cls._without_effect = tuple({*cls._without_effect, *cls._options, *idle})
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         """Parameters by name, with `deep` also those of the option objects."""
@@ -197,6 +206,9 @@ class TrainingOptions(Parameters):
     pickle_validation: bool = parameter(False, "boolean")
 
     _parameters_of_machine: ClassVar[tuple[str, ...]] = ("checkpoint_dir",)  # no saved model has it
+    _without_effect: ClassVar[tuple[str, ...]] = (
+        *("cache_bytes", "checkpoint_dir", "pickle_validation"),
+    )
 
     def _validate_params(self) -> None:
         super()._validate_params()

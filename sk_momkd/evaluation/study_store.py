@@ -7,7 +7,6 @@ import json
 import os
 import re
 import secrets
-import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,12 +25,12 @@ from ..io.atomic import atomic_write, sweep_parts
 from ..io.bag_digest import bag_digest, omics_digests
 from ..io.claims import claimed
 from ..messages import first_few
+from ..versions import of_results
 from .planned_fits import PlannedFits
 from .stored_fits import FIT_FILE, FORMAT, DamagedFit, StoredFits, plain_label, read_fit
 from .study import Study
 
 _STUDY, _FITS = "study.json", "fits.json"
-_PACKAGES = ("torch", "scikit-learn", "numpy", "scipy", "numba")
 _KEY_BYTES = 16
 _PLACE = ("repeat", "fold")
 _OF_BAGS = ("content", "patient", "label", "group")  # what is known of a bag
@@ -348,7 +347,7 @@ def _described(call: str, study: Study, key: str) -> dict[str, Any]:
     return {
         "format": FORMAT,
         "call": call,
-        "versions": _versions(),
+        "versions": of_results(),
         "key": key,
         "classes": [plain_label(c) for c in study.classes],
         "bags": bags,
@@ -372,15 +371,6 @@ def _rows_of(study: Study, omics: OmicsTable | None, key: bytes) -> dict[str, st
 
 def _used(rows: NDArray) -> NDArray:
     return pd.unique(rows[rows >= 0])
-
-
-def _versions() -> dict[str, str]:
-    from .. import __version__
-    from ..versions import version_of
-
-    python = ".".join(map(str, sys.version_info[:2]))
-    own = {"sk_momkd": __version__, "python": python}
-    return own | {package: version_of(package) for package in _PACKAGES}
 
 
 def _hashed(text: str, key: bytes) -> str:

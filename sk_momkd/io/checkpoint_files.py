@@ -327,15 +327,3 @@ def _write_errors(path: Path) -> Iterator[None]:
             f"The checkpoint {path} cannot be written: {reason}. {remedy} What was written before "
             "is whole, and the same fit goes on from it.",
         ) from error
-
-
-def digest(*parts: Any) -> str:
-    """SHA-256 of arrays and text, with their shapes and types."""
-    total = hashlib.sha256()
-    for part in parts:
-        if isinstance(part, str):
-            part = np.frombuffer(part.encode("utf-8", "surrogatepass"), np.uint8)
-        array = np.ascontiguousarray(part)
-        total.update(f"{array.dtype.str}{array.shape}".encode())
-        total.update(array.data if array.size else b"")
-    return total.hexdigest()

@@ -14,6 +14,7 @@ from sklearn import config_context
 from .. import estimators, model_selection, preprocessing
 from ..data.training_patients import HashedIds
 from ..estimators.base import BaseMILClassifier
+from ..estimators.fit_tasks import OF_CALLBACKS
 from ..estimators.network_state import weights_of, without_omics
 from ..estimators.validation_scores import SavedThresholds
 from ..exceptions import ModelFileError
@@ -114,7 +115,7 @@ class ModelWriter(ValueWriter):
     def _fitted(self, value: Any, place: str) -> dict[str, Any]:
         """Fitted attributes, requests of metadata and output, and what is left out."""
         cls, state = type(value), self._state(value)
-        for key in (*_parameter_names(cls), *getattr(cls, "_not_saved", ())):
+        for key in (*_parameter_names(cls), *OF_CALLBACKS, *getattr(cls, "_not_saved", ())):
             state.pop(key, None)
         left_out = dict(state.pop(_LEFT_OUT, {}))
         for key in () if self._options["include_omics"] else getattr(cls, "_fitted_omics", ()):

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from sklearn.base import BaseEstimator
 
+from ..estimators.fit_tasks import OF_CALLBACKS
 from ..exceptions import ModelFileError
 from ..messages import first_few
 from .archive import LARGEST_JSON, model_errors, parsed_json, zip_entries
@@ -102,7 +103,10 @@ def _swapped(value: Any, swap: Callable[[Any], Any], done: dict[int, Any]) -> An
         return new
     if is_of_sklearn(value) and _is_plain(value):
         done[id(value)] = step = object.__new__(type(value))
-        step.__dict__.update({**_defaults(value), **_swapped(vars(value), swap, done)})
+        step.__dict__.update(_defaults(value))
+        for key, item in vars(value).items():
+            if key not in OF_CALLBACKS:
+                step.__dict__[key] = _swapped(item, swap, done)
         return step
     return value
 

@@ -34,8 +34,8 @@ from ..data.bag import Bag
 from ..data.graph import build_edges
 from ..data.neighbors import row_keys
 from ..data.sequence import BagSequence
+from ..data.value_digest import digest
 from ..exceptions import BagError
-from ..io.checkpoint_files import digest
 from ..nn.blocks import Blocks, as_tensor, materialize
 from ..nn.edges import Edges
 from ..nn.segment import keep_sizes, segment_sizes
@@ -258,7 +258,7 @@ class BagDataset(Dataset):
     Attributes
     ----------
     content_sums : list of str
-        With `sum_contents`, a SHA-256 of the features and the graph of each bag.
+        With `sum_contents`, a digest of the features and the graph of each bag.
     means : float32 ndarray of shape (n_bags, n_features)
         Mean patch of each bag, of the features as they are kept, in `dtype`.
     mean_patch : float32 ndarray of shape (n_features,)

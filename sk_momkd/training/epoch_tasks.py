@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import copy
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from skorch import NeuralNet
@@ -13,14 +14,31 @@ from torch import nn
 class EpochTasks(Callback):
     """Report a network and its epochs to the callbacks of the estimator.
 
+    Parameters
+    ----------
+    estimator : estimator
+    data : dict
+        Bags and labels, as given to `fit`.
+    context : CallbackContext
+        Of the task of the network.
+    as_fitted : callable
+        Gives the attributes of an estimator that is fitted with a network.
+
     Attributes
     ----------
     stop_ : bool
         Whether one of them has asked to stop after the last epoch that ended.
     """
 
-    def __init__(self, estimator: Any, data: dict[str, Any], context: Any) -> None:
+    def __init__(
+        self,
+        estimator: Any,
+        data: dict[str, Any],
+        context: Any,
+        as_fitted: Callable[[nn.Module], dict[str, Any]],
+    ) -> None:
         self.estimator, self.data, self.context = estimator, data, context
+        self.as_fitted = as_fitted
 
     def report_ended(self, module: nn.Module) -> None:
         """Report a network that an earlier process has trained; its epochs were reported there."""
@@ -47,10 +65,8 @@ class EpochTasks(Callback):
         context.call_on_fit_task_begin(estimator=self.estimator, **self.data)
 
     def _end(self, context: Any, network: nn.Module) -> bool:
-        def as_fitted() -> dict[str, Any]:
-            module = copy.deepcopy(network)
-            return {"modules_": [module], "module_": module}
-
         return context.call_on_fit_task_end(
-            estimator=self.estimator, reconstruction_attributes=as_fitted, **self.data
+            estimator=self.estimator,
+            reconstruction_attributes=partial(self.as_fitted, network),
+            **self.data,
         )

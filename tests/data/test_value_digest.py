@@ -12,7 +12,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 
-from sk_momkd.data.value_digest import array_digest, configuration, value_text
+from sk_momkd import ABMILClassifier
+from sk_momkd.data.value_digest import array_digest, configuration, digest, value_text
 
 
 def shifted(x, by=1):
@@ -67,6 +68,24 @@ def test_configuration_names_each_parameter_once_and_leaves_out_what_has_no_effe
     assert not any(name.endswith(("random_state", "n_jobs", "verbose")) for name in known)
     votes = VotingClassifier([("a", DummyClassifier()), ("b", LogisticRegression())])
     assert configuration(votes)["b__C"] == "1.0"
+
+
+def test_configuration_leaves_out_what_has_no_effect_on_a_classifier_of_bags():
+    def known(**training):
+        clf = ABMILClassifier().set_params(**training)
+        return configuration(make_pipeline(FunctionTransformer(), clf))
+
+    same = {"training__cache_bytes": 5, "training__checkpoint_dir": "runs/{fit}", "verbose": 1}
+    assert known() == known(**same)
+    assert known() != known(training__monitor="loss")
+
+
+def test_digest_of_an_array_is_that_of_its_content():
+    values = np.arange(6, dtype=np.float32).reshape(2, 3)
+    assert digest(values) == digest(array_digest(values)) == digest(values.copy(order="F"))
+    assert len({digest(values), digest(values.T), digest(values.ravel()), digest("a")}) == 4
+    for empty in (np.empty((0, 3)), np.array(1.5), np.array(["a"], dtype="U3")):
+        assert digest(empty) == digest(empty.copy()) != digest(values)
 
 
 def test_parameter_that_cannot_be_known_again_is_named():

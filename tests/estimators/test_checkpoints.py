@@ -2,7 +2,9 @@
 
 import itertools
 import json
+import threading
 import warnings
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -12,10 +14,13 @@ from conftest import make_bags, make_omics
 from quick import CLASSIFIERS, PRIVILEGED, quick
 from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
+from sklearn.preprocessing import FunctionTransformer
 from skorch.callbacks import Callback, EarlyStopping
 
 from sk_momkd import Bag, CheckpointError, TrainingError
+from sk_momkd.estimators.checkpoint import _parameters
 from sk_momkd.exceptions import ModelFileError
 from sk_momkd.io.checkpoint_files import StateWriter, can_be_stored, open_checkpoints
 from sk_momkd.training.checkpoints import RunState
@@ -343,6 +348,66 @@ def test_callbacks_of_the_user_go_on_with_their_state(small, monkeypatch):
     assert clf.callbacks_[0].seen_ == [1, 2, 3, 4]
     assert clf.callbacks_[1][1].n_ == 3
     assert fit(clone(small)).callbacks_[0].seen_ == [1, 2, 3, 4]
+
+
+def described(**parameters):
+    """What a checkpoint says of the parameters."""
+    clf = quick("MKDClassifier", **parameters)
+    clf.device_, clf.precision_ = "cpu", "float32"
+    return _parameters(clf, {})
+
+
+def shifted(by):
+    return FunctionTransformer(lambda values: values + by)
+
+
+DIFFERENT = {
+    "lambdas": ({"omics_transformer": shifted(1)}, {"omics_transformer": shifted(2)}),
+    "partials": (
+        {"omics_transformer": FunctionTransformer(partial(np.clip, a_min=0, a_max=1))},
+        {"omics_transformer": FunctionTransformer(partial(np.clip, a_min=0, a_max=2))},
+    ),
+    "weights": ({"class_weight": {0: 1.0}}, {"class_weight": {0: 2.0}}),
+    "callbacks": (
+        {"training__callbacks": [EarlyStopping(patience=2)]},
+        {"training__callbacks": [EarlyStopping(patience=3)]},
+    ),
+    "seeds": (
+        {"teacher": LogisticRegression(random_state=0)},
+        {"teacher": LogisticRegression(random_state=1)},
+    ),
+}
+SAME = {
+    "numbers of numpy": (
+        {"training__betas": (np.float64(0.9), np.float64(0.99))},
+        {"training__betas": [0.9, 0.99]},
+    ),
+    "memory": ({"training__cache_bytes": 0}, {"training__cache_bytes": 2**20, "verbose": 1}),
+    "threads": (
+        {"teacher": LogisticRegression(n_jobs=1)},
+        {"teacher": LogisticRegression(n_jobs=2)},
+    ),
+}
+
+
+@pytest.mark.parametrize("case", [*DIFFERENT, *SAME])
+def test_parameters_are_told_apart_where_networks_depend_on_them(case):
+    first, second = (DIFFERENT | SAME)[case]
+    assert (described(**first) == described(**second)) == (case in SAME)
+    assert described(**first) == described(**first)
+
+
+def test_results_of_a_callback_are_not_what_it_is():
+    used = Counts().initialize()
+    used.seen_.append(3)
+    assert described(training__callbacks=[used]) == described(training__callbacks=[Counts()])
+
+
+def test_parameter_that_no_other_process_could_know_again_is_refused_by_name():
+    callback = Counts()
+    callback.lock = threading.Lock()
+    with pytest.raises(CheckpointError, match=r"training__callbacks=.*cannot be known again"):
+        described(training__callbacks=[callback])
 
 
 @pytest.mark.parametrize(

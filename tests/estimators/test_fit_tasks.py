@@ -1,10 +1,15 @@
 """Callbacks of scikit-learn in `fit`."""
 
+import pickle
+
 import numpy as np
 import pytest
-from quick import CLASSIFIERS
+from quick import CLASSIFIERS, PRIVILEGED, quick
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
 
-from sk_momkd import ABMILClassifier, TDCClassifier
+from sk_momkd import ABMILClassifier, BagPooling, TDCClassifier, load_model, save_model
+from sk_momkd.estimators.fit_tasks import OF_CALLBACKS, OF_RUNNING_FIT
 from sk_momkd.training.checkpoints import RunState
 
 pytest.importorskip("sklearn.callback", reason="scikit-learn has callbacks from 1.9 on")
@@ -167,6 +172,49 @@ def test_fit_goes_on_with_callbacks_that_it_began_without(tmp_path, monkeypatch)
     for proba in ended.predicted:
         np.testing.assert_array_equal(proba, clf.predict_proba(X))
     np.testing.assert_array_equal(clf.set_callbacks().fit(X, Y).predict_proba(X), proba)
+
+
+class Saves(Recorder):
+    """Stores what the fitted estimator predicts at the end of a task, and that of its file."""
+
+    def __init__(self, path):
+        super().__init__()
+        self.path = path
+
+    def on_fit_task_end(self, estimator, context, *, fitted_estimator):
+        path = save_model(fitted_estimator, self.path, overwrite=True)
+        kept = [fitted_estimator, load_model(path), pickle.loads(pickle.dumps(fitted_estimator))]
+        self.ended.append([one.predict_proba(X) for one in kept])
+        assert not {*OF_RUNNING_FIT, "_earlier"} & vars(kept[2]).keys()
+
+
+@pytest.mark.parametrize("name", CLASSIFIERS)
+def test_fitted_estimator_of_every_task_can_be_saved_and_pickled(name, tmp_path):
+    recorder = Saves(tmp_path / "model.zip")
+    clf = quick(name, max_epochs=1, early_stopping=False).set_callbacks(recorder)
+    omics = np.random.default_rng(0).normal(size=(16, 8)) if name in PRIVILEGED else None
+    clf.fit(X, Y, omics=omics)
+    assert len(recorder.ended) == 3
+    for now, loaded, unpickled in recorder.ended:
+        np.testing.assert_array_equal(now, loaded)
+        np.testing.assert_array_equal(now, unpickled)
+
+
+class Idle(Recorder):
+    """Does nothing at the end of a task."""
+
+    def on_fit_task_end(self, estimator, context):
+        pass
+
+
+def test_model_files_hold_no_callbacks(tmp_path):
+    clf = ABMILClassifier(max_epochs=1, early_stopping=False).set_callbacks(Idle())
+    inside = LogisticRegression().set_callbacks(Idle())
+    for estimator in (clf.fit(X, Y), make_pipeline(BagPooling("mean"), inside).fit(X, Y)):
+        loaded = load_model(save_model(estimator, tmp_path / f"{type(estimator).__name__}.zip"))
+        np.testing.assert_array_equal(loaded.predict_proba(X), estimator.predict_proba(X))
+        for one in (loaded, *getattr(loaded, "named_steps", {}).values()):
+            assert not set(OF_CALLBACKS) & vars(one).keys()
 
 
 def test_callbacks_are_torn_down_if_the_fit_fails():

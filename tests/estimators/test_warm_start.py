@@ -132,13 +132,13 @@ def prepared(clf, omics):
 def test_genes_in_another_order_are_selected_by_name_whatever_the_transformer():
     clf = quick("MKDClassifier", omics_transformer=Doubles(), warm_start=True)
     vectors = prepared(clf, OMICS)
-    clf._set_networks([nn.Linear(1, 1)], vectors.shape[1])
+    vars(clf).update(clf._networks([nn.Linear(1, 1)], vectors.shape[1]))
     shuffled = OMICS[OMICS.columns[::-1]].assign(extra=1.0)
     np.testing.assert_array_equal(prepared(clf, shuffled), vectors)
-    clf._set_networks([nn.Linear(1, 1)], vectors.shape[1])
+    vars(clf).update(clf._networks([nn.Linear(1, 1)], vectors.shape[1]))
     with pytest.raises(OmicsError, match="1 of 12 genes are missing in omics: 'G3'"):
         prepared(clf, OMICS.drop(columns="G3"))
-    clf._set_networks([nn.Linear(1, 1)], vectors.shape[1])
+    vars(clf).update(clf._networks([nn.Linear(1, 1)], vectors.shape[1]))
     del clf._input_genes  # as in a model of an older version
     with pytest.raises(OmicsError, match="Doubles, which does not name"):
         prepared(clf, shuffled)

@@ -206,7 +206,7 @@ def test_other_splits_omics_and_versions_are_named(tmp_path, monkeypatch):
         evaluate(clf, BAGS, Y, omics=renamed, **given, store=tmp_path)
     with pytest.raises(StoreError, match="rows of omics of it are missing"):
         evaluate(clf, BAGS, Y, **given, store=tmp_path)
-    monkeypatch.setattr("sk_momkd.__version__", "99")
+    monkeypatch.setattr("sk_momkd.versions.__version__", "99")
     with pytest.raises(StoreError, match=r"sk_momkd was .* and is 99"):
         evaluate(clf, BAGS, Y, omics=RNA, **given, store=tmp_path)
 
