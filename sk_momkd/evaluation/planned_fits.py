@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -63,6 +64,16 @@ class PlannedFits(NamedTuple):
             for repeat, splits in enumerate(self.plan.splits)
             for fold, split in enumerate(splits)
         ]
+
+    @contextmanager
+    def named_in_errors(self) -> Iterator[None]:
+        """Add the note to errors of the estimator that are raised inside."""
+        try:
+            yield
+        except (TypeError, ValueError) as error:
+            if self.note:
+                error.add_note(self.note)
+            raise
 
     def one(self, fold: Fold) -> PlannedFit:
         """What a worker needs for one of the folds."""

@@ -121,7 +121,7 @@ class StoredFits:
             row |= {"n_lines": len(content), "digest": digest(*content)}
             row["digest_of_fit"] = digest(json.dumps(row))
             text = "\n".join([json.dumps(row, allow_nan=False), *content, ""])
-            with atomic_write(self.path(fold), sync=True) as part:
+            with atomic_write(self.path(fold)) as part:
                 Path(part).write_text(text, encoding="utf-8")
         except OSError as error:
             error.add_note(

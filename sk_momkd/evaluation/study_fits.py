@@ -186,12 +186,8 @@ def _check_estimators(planned: Sequence[PlannedFits]) -> None:
     seen: set[int] = set()
     for one in planned:
         with_omics = any(table is not None for table in one.tables)
-        try:
+        with one.named_in_errors():
             check_estimator(one.estimator, with_omics=with_omics)
-        except (TypeError, ValueError) as error:
-            if one.note:
-                error.add_note(one.note)
-            raise
         if id(one.estimator) not in seen:
             warn_if_patients_are_split(one.estimator, len(one.study.bags), len(one.study.names))
         seen.add(id(one.estimator))

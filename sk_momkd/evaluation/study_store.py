@@ -183,7 +183,7 @@ def open_store(
     folder = Path(store.folder)
     folder.mkdir(parents=True, exist_ok=True)
     stored = _known_again(folder, store.expires, call, planned[0].study)
-    tables = _Tables()
+    tables = _Tables(planned[0].study.omics, stored["omics"])
     options["keep_models"] = keep_models
     return [_fits_of(store, stored, one, tables, options) for one in planned]
 
@@ -191,8 +191,9 @@ def open_store(
 def _require_savable(planned: Iterable[PlannedFits]) -> None:
     from ..persistence.model_files import require_savable
 
-    for estimator in {id(one.estimator): one.estimator for one in planned}.values():
-        require_savable(estimator)
+    for one in {id(one.estimator): one for one in planned}.values():
+        with one.named_in_errors():
+            require_savable(one.estimator)
 
 
 def _known_again(folder: Path, expires: float, call: str, study: Study) -> dict[str, Any]:
@@ -224,7 +225,8 @@ def _fits_of(
     folder.mkdir(exist_ok=True)
     sweep_parts(folder, shared=True)
     fits = StoredFits(folder.resolve(), one.name, store.expires, options["keep_models"])
-    now = _described_fits(one, bytes.fromhex(stored["key"]), tables) | dict(options)
+    with one.named_in_errors():
+        now = _described_fits(one, bytes.fromhex(stored["key"]), tables) | dict(options)
     known = _made_once(folder / _FITS, store.expires, lambda: now, _KINDS_OF_FITS)
     _refuse(Path(store.folder), [f"{text} ({one.name})" for text in _differing_fits(known, now)])
     if store.retry_failed:
@@ -262,7 +264,7 @@ def _made_once(
         except FileNotFoundError:
             with claimed(path, expires) as free:
                 if free and not path.exists():
-                    with atomic_write(path, sync=True) as part:
+                    with atomic_write(path) as part:
                         Path(part).write_text(json.dumps(make(), indent=1), encoding="utf-8")
             if not free:
                 time.sleep(0.1)
@@ -378,20 +380,25 @@ def _hashed(text: str, key: bytes) -> str:
 
 
 class _Tables:
-    """Digests of omics tables, each made once."""
+    """Digests of omics tables, each made once; of one table the digests of the rows are known."""
 
-    def __init__(self) -> None:
+    def __init__(self, known: OmicsTable | None, rows: Mapping[str, str]) -> None:
         self._known: dict[int, tuple[OmicsTable, str]] = {}
+        if known is not None:
+            self._known[id(known)] = known, _joint(rows)
 
     def of(self, study: Study, omics: OmicsTable | None, key: bytes) -> str | None:
         """Digest of the rows of a table that belong to the study."""
         if omics is None:
             return None
         if id(omics) not in self._known:
-            rows = sorted(_rows_of(study, omics, key).items())
-            made = digest(*(f"{name} {row}" for name, row in rows))
-            self._known[id(omics)] = (omics, made)
+            self._known[id(omics)] = omics, _joint(_rows_of(study, omics, key))
         return self._known[id(omics)][1]
+
+
+def _joint(rows: Mapping[str, str]) -> str:
+    """One digest of those of the rows, in whichever order."""
+    return digest(*(f"{name} {row}" for name, row in sorted(rows.items())))
 
 
 def _described_fits(one: PlannedFits, key: bytes, tables: _Tables) -> dict[str, Any]:

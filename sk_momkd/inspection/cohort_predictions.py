@@ -302,7 +302,7 @@ def _error_row(file: str, error: BaseException) -> pd.DataFrame:
 
 def _write(table: pd.DataFrame, part: _Part) -> int:
     path = Path(part.path)
-    with atomic_write(path, sync=True) as temporary:
+    with atomic_write(path) as temporary:
         if path.suffix == ".csv":
             table.to_csv(temporary, index=False)
         else:

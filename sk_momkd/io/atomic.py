@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 import tempfile
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -21,27 +21,21 @@ UNFINISHED = ".sk_momkd-unfinished"  # is in a folder while the files of a set a
 _MOST_HANDLES = 100
 _ORPHAN_AGE = 24 * 3600  # seconds, where a file system has no locks
 _SHARED_ORPHAN_AGE = 600  # where it has, of a folder that machines share
-_UMASK = threading.Lock()
-_CLOCKS: dict[Path, float] = {}  # of the file systems of folders, minus that of this process
-
-
-def _umask() -> int:
-    """Umask of the process, which can only be read by setting it, by one thread at a time."""
-    with _UMASK:
-        mask = os.umask(0o022)
-        os.umask(mask)
-    return mask
+_CLOCK_HOLDS = 60.0  # seconds after which a clock is read again, as machines sleep
+_CLOCKS: dict[Path, tuple[float, float]] = {}  # time in a folder, and that of this process then
 
 
 def time_in(folder: Path) -> float:
     """Time by the clock of the file system of a folder, which all machines compare with."""
-    if folder not in _CLOCKS:
+    there, here = _CLOCKS.get(folder, (0.0, -_CLOCK_HOLDS))
+    if time.monotonic() - here >= _CLOCK_HOLDS:
         with tempfile.TemporaryFile(dir=folder) as file:
             file.write(b"now")
             file.flush()
             os.fsync(file.fileno())
-            _CLOCKS[folder] = os.fstat(file.fileno()).st_mtime - time.monotonic()
-    return _CLOCKS[folder] + time.monotonic()
+            there, here = os.fstat(file.fileno()).st_mtime, time.monotonic()
+        _CLOCKS[folder] = there, here
+    return there + time.monotonic() - here
 
 
 def _lock(handle: int) -> bool | None:
@@ -57,45 +51,56 @@ def _lock(handle: int) -> bool | None:
     return True
 
 
+def _beside(path: Path) -> Path:
+    """A new name beside `path`."""
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"There is no folder {path.parent} to write {path.name} into.")
+    return path.parent / f"{_PREFIX}{secrets.token_hex(8)}{_SUFFIX}"
+
+
+def _create(path: Path) -> int:
+    """Handle of a new file, which has the rights of any new file: `tempfile` gives fewer."""
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
+
+
 @contextmanager
 def _part_of(path: Path, *, locked: bool = True) -> Iterator[str]:
     """A new file beside `path`, locked by this process, which is removed in the end."""
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"There is no folder {path.parent} to write {path.name} into.")
-    handle, part = tempfile.mkstemp(_SUFFIX, _PREFIX, dir=path.parent)
+    part = _beside(path)
+    handle = _create(part)
     try:
         if not locked or not _lock(handle):
             os.close(handle)
             handle = -1
-        yield part
+        yield os.fspath(part)
     finally:
-        Path(part).unlink(missing_ok=True)
+        part.unlink(missing_ok=True)
         if handle >= 0:
             os.close(handle)
 
 
-def _move(part: str, path: Path) -> None:
-    os.chmod(part, 0o666 & ~_umask())  # mkstemp gives rights to the owner alone
-    os.replace(part, path)
+def _sync(path: str | Path) -> None:
+    """Wait until the content of a file is on the disk."""
+    with open(path, "r+b") as file:
+        os.fsync(file.fileno())
 
 
 @contextmanager
-def atomic_write(path: Path, *, sync: bool = False) -> Iterator[str]:
+def atomic_write(path: Path, *, sync: bool = True) -> Iterator[str]:
     """Yield the name of a file beside `path`, which is moved to `path` if nothing is raised.
 
     With `sync` its content is on the disk before it is moved, so that it is whole after a power
-    cut, too.
+    cut, too. That takes some milliseconds: leave it out for what can be made again.
     """
     with _part_of(path) as part:
         yield part
         if sync:
-            with open(part, "r+b") as file:
-                os.fsync(file.fileno())
-        _move(part, path)
+            _sync(part)
+        os.replace(part, path)
 
 
-def create_file(path: Path, content: bytes) -> None:
-    """Create a file with its content at once, where none is.
+def create_file(path: Path, content: bytes, *, sync: bool = True) -> None:
+    """Create a file with its content at once, where none is; `sync` as in `atomic_write`.
 
     Raises
     ------
@@ -104,7 +109,8 @@ def create_file(path: Path, content: bytes) -> None:
     """
     with _part_of(path) as part:
         Path(part).write_bytes(content)
-        os.chmod(part, 0o666 & ~_umask())
+        if sync:
+            _sync(part)
         try:
             os.link(part, path)
         except FileExistsError:
@@ -126,12 +132,14 @@ def atomic_set(paths: Sequence[Path]) -> Iterator[list[str]]:
         few = len(paths) < _MOST_HANDLES
         parts = [stack.enter_context(_part_of(path, locked=few)) for path in paths]
         yield parts
+        for part in parts:
+            _sync(part)
         mark = paths[0].parent / UNFINISHED
         was_unfinished, n_moved = mark.exists(), 0
         mark.touch()
         try:
             for part, path in zip(parts, paths, strict=True):
-                _move(part, path)
+                os.replace(part, path)
                 n_moved += 1
         finally:
             if n_moved == len(paths) or (n_moved == 0 and not was_unfinished):
@@ -140,17 +148,17 @@ def atomic_set(paths: Sequence[Path]) -> Iterator[list[str]]:
 
 @contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
-    """Yield a new folder beside `path`, which takes its place if nothing is raised.
+    """Yield a new folder for files beside `path`, which takes its place if nothing is raised.
 
     A folder that is there is moved aside before and removed after; it is put back if that fails.
     """
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"There is no folder {path.parent} to write {path.name} into.")
-    new = Path(tempfile.mkdtemp(_SUFFIX, _PREFIX, dir=path.parent))
+    new = _beside(path)
     old = new.with_name(f"{new.name}-old")
+    new.mkdir()
     try:
         yield new
-        os.chmod(new, 0o777 & ~_umask())
+        for file in new.iterdir():
+            _sync(file)
         if path.exists():
             os.rename(path, old)
         try:

@@ -194,7 +194,7 @@ class CachedFile:
     def _note(self, note: Path, digest: str, key: str) -> None:
         try:
             note.parent.mkdir(parents=True, exist_ok=True)
-            with atomic_write(note) as part:
+            with atomic_write(note, sync=False) as part:
                 Path(part).write_text(_noted(digest, key), "ascii")
         except OSError as error:
             _DIGESTS[key] = digest

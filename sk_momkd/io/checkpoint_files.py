@@ -298,7 +298,7 @@ def _state_in(path: Path) -> dict[str, Any] | None:
 
 
 def _write_whole(path: Path, content: bytes) -> None:
-    with atomic_write(path, sync=True) as part:
+    with atomic_write(path) as part:
         Path(part).write_bytes(content)
 
 

@@ -82,7 +82,7 @@ def _take(work: Path, expires: float, owner: bytes) -> int | None:
     while True:
         path = _claim(work, number)
         try:
-            create_file(path, owner)
+            create_file(path, owner, sync=False)
         except FileExistsError:
             expired = _has_expired(path, expires)
             if expired is False:
@@ -101,7 +101,8 @@ def _release(work: Path, number: int, owner: bytes) -> None:
         return
     last = number
     try:
-        create_file(_claim(work, number + 1), owner)  # so that nobody takes the work meanwhile
+        # So that nobody takes the work meanwhile.
+        create_file(_claim(work, number + 1), owner, sync=False)
         last += 1
     except FileExistsError:
         return

@@ -84,7 +84,7 @@ def write_copy(path: Path, key: str, identity: str, arrays: BagArrays) -> None:
         "digest": checksum(*(a.data.cast("B") if a.size else b"" for a in parts.values())).hex(),
     }
     header = json.dumps(described).encode()
-    with atomic_write(path) as part, open(part, "wb") as file:
+    with atomic_write(path, sync=False) as part, open(part, "wb") as file:
         file.write(_MAGIC + len(header).to_bytes(4, "little") + header + checksum(header))
         for values in parts.values():
             file.write(values.data)

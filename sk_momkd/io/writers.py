@@ -110,7 +110,7 @@ def write_trident(
         "level0_height": int(coords[:, 1].max()) + patch_size_level0,
     }
     # Without HDF5's own lock, which would wait for that of the part.
-    with atomic_write(Path(path)) as part, h5py.File(part, "w", locking=False) as file:
+    with atomic_write(Path(path), sync=False) as part, h5py.File(part, "w", locking=False) as file:
         for name, values in (("features", features), ("coords", coords)):
             # Checksums reveal bytes that change later; HDF5 has them for chunks.
             file.create_dataset(name, data=values, chunks=_rows_per_chunk(values), fletcher32=True)

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -339,6 +340,21 @@ def test_bags_are_read_once_when_a_store_is_made(tmp_path, monkeypatch):
         assert len(read) == expected
 
 
+def test_omics_is_read_once_when_a_store_is_made(tmp_path, monkeypatch):
+    read, plain = [], study_store.omics_digests
+    monkeypatch.setattr(study_store, "omics_digests", lambda t: [read.append(1), plain(t)][1])
+    study = as_study(BAGS, Y, omics=RNA)
+    planned = [PlannedFits(name, study, pooled(), make_plan(study, 3, 2, 0)) for name in "ab"]
+    for expected in (1, 2):
+        study_store.open_store(tmp_path, "compare", planned, keep_models=False)
+        assert len(read) == expected
+    other = planned[0]._replace(
+        omics=[study.omics, study.omics.take(np.arange(len(study.omics.ids))[::-1])]
+    )
+    study_store.open_store(tmp_path, "compare", [other._replace(name="c")], keep_models=False)
+    assert len(read) == 4
+
+
 @pytest.mark.parametrize("expires", [0, -1, np.nan, "2"])
 def test_time_after_which_every_claim_has_expired_is_refused(expires, tmp_path):
     with pytest.raises(ValueError, match="expires must be a number of seconds above 0"):
@@ -362,6 +378,22 @@ def test_reading_before_the_first_fit(tmp_path):
 def test_error_of_an_unusable_method_names_it():
     with pytest.raises(TypeError, match="has no predict_proba") as caught:
         compare({"good": pooled(), "bad": LinearSVC()}, BAGS, Y, **FEW)
+    assert "This was method 'bad'." in caught.value.__notes__
+
+
+def test_error_of_a_method_that_cannot_be_stored_names_it(tmp_path):
+    class Handle:
+        def __reduce__(self):
+            raise TypeError("cannot pickle a handle")
+
+    handled = FunctionTransformer(kw_args={"handle": Handle()})
+    methods = {"good": pooled(), "bad": make_pipeline(handled, Counting())}
+    with pytest.raises(TypeError, match="cannot be known again") as caught:
+        compare(methods, BAGS, Y, **FEW, store=tmp_path / "a")
+    assert "This was method 'bad'." in caught.value.__notes__
+    methods["bad"] = Counting()
+    with pytest.raises(ModelFileError, match="cannot be saved") as caught:
+        compare(methods, BAGS, Y, **FEW, store=tmp_path / "b", keep_models=True)
     assert "This was method 'bad'." in caught.value.__notes__
 
 
@@ -465,22 +497,20 @@ def test_threads_share_a_store_and_each_fit_is_run_once(tmp_path):
         assert_same(result, expected)
 
 
-def test_fit_of_another_process_is_waited_for(tmp_path):
+def test_fit_of_another_process_is_waited_for(tmp_path, monkeypatch):
     evaluate(Counting(), BAGS, Y, **FEW, store=tmp_path)
     last = sorted(tmp_path.rglob("repeat-0-fold-*.jsonl"))[-1]
     content, claim = last.read_text(), last.with_name(f"{last.name}.claim1")
     last.unlink()
     claim.write_text("{}")  # of a process of another machine, which ends soon
 
-    def end():
-        time.sleep(0.3)
+    def end(seconds):
         last.write_text(content)
         claim.unlink()
 
-    other = threading.Thread(target=end)
-    other.start()
+    monkeypatch.setattr("sk_momkd.evaluation.study_fits.time", SimpleNamespace(sleep=end))
     evaluate(Counting(), BAGS, Y, **FEW, store=tmp_path)
-    other.join()
+    assert not claim.exists()
     assert Counting.fits == 3
 
 

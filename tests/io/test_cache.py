@@ -4,7 +4,6 @@ import errno
 import os
 import shutil
 import stat
-import time
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from multiprocessing import get_context
 from operator import attrgetter
@@ -119,11 +118,12 @@ def test_changed_content_with_equal_size_and_time_is_read_again(bags, tmp_path, 
     (bag,) = cache_bags(bags, tmp_path / "cache", dtype="float32")
     bag.load()
     size = path.stat().st_size
-    time.sleep(0.02)  # beyond the clock tick of the file system
     with h5py.File(path, "a") as file:
         file["features"][:] = X + 1
-    os.utime(path, ns=(1, 1))
-    assert path.stat().st_size == size
+    before = path.stat().st_ctime_ns
+    while path.stat().st_ctime_ns == before:  # until the clock of the file system ticks
+        os.utime(path, ns=(1, 1))
+    assert (path.stat().st_size, path.stat().st_mtime_ns) == (size, 1)
     np.testing.assert_array_equal(bag.features, X + 1)
 
 
@@ -352,7 +352,7 @@ def full_disk(*args, **options):
 def test_full_or_read_only_folder_is_told_once_and_the_file_is_read(
     bags, tmp_path, monkeypatch, fresh
 ):
-    monkeypatch.setattr("tempfile.mkstemp", full_disk)
+    monkeypatch.setattr("sk_momkd.io.atomic._create", full_disk)
     (bag,) = cache_bags(bags, tmp_path / "cache")
     with pytest.warns(CacheWarning, match="No space left on device") as told:
         read = [bag.features for _ in range(3)]
@@ -370,7 +370,7 @@ def test_copies_in_a_folder_that_cannot_be_written_are_read(
     (bag,) = cache_bags(bags, tmp_path / "cache", dtype="float32")
     bag.load()
     (tmp_path / "S1.h5").chmod(0o600)  # another time of change, so another note
-    monkeypatch.setattr("tempfile.mkstemp", full_disk)
+    monkeypatch.setattr("sk_momkd.io.atomic._create", full_disk)
     monkeypatch.setattr(SlideFile, "read", lambda self: pytest.fail("the source was read"))
     with pytest.warns(CacheWarning):
         np.testing.assert_array_equal(bag.features, X)
@@ -442,7 +442,7 @@ def test_source_is_read_where_nothing_can_be_written(bags, tmp_path, monkeypatch
     def refuse(*args, **options):
         raise OSError(code, os.strerror(code))
 
-    monkeypatch.setattr("tempfile.mkstemp", refuse)
+    monkeypatch.setattr("sk_momkd.io.atomic._create", refuse)
 
     def read_twice():
         return [cache_bags(bags, tmp_path / "cache", dtype="float32")[0].features for _ in "ab"]
