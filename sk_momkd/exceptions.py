@@ -79,7 +79,7 @@ class StoreError(ValueError):
     """A store holds fits of another study, or is none.
 
     Raised by the functions that take ``store=``, before anything is fitted. The message names what
-    differs: use another folder, or delete this one to begin anew.
+    differs: use another folder, or delete this one to start again.
     """
 
 

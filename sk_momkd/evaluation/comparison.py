@@ -267,7 +267,7 @@ def in_both(
             pairs.append((one.take(of_one), two.take(of_two)))
     if not pairs:
         raise ValueError(
-            "Two methods cannot be compared: in each fold, one of them failed. Mend what the "
+            "Two methods cannot be compared: in each fold, one of them failed. Fix what the "
             'warnings name, or find the first error with error_score="raise".'
         )
     return [one for one, _ in pairs], [two for _, two in pairs]

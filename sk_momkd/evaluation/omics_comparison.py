@@ -27,27 +27,27 @@ _POWER = 0.8  # probability with which a stated gain would be found
 
 @dataclass(frozen=True, repr=False)
 class OmicsComparison(TableResult):
-    """Training with, without and with permuted omics, made by :func:`compare_omics`.
+    """Training with omics, without and with that of others, made by :func:`compare_omics`.
 
     Attributes
     ----------
     name : str
         Class of the estimator.
     summary : DataFrame, index omics
-        Rows ``with``, ``without``, ``permuted``. Columns ``auroc`` (pooled) with interval ``low``,
-        ``high``, ``fold_auroc`` (mean within folds) with ``fold_low``, ``fold_high``, and
-        ``fold_std``.
+        Rows ``with``, ``without``, ``permuted``, and ``self-distillation`` if it was asked for.
+        Columns ``auroc`` (pooled) with interval ``low``, ``high``, ``fold_auroc`` (mean within
+        folds) with ``fold_low``, ``fold_high``, and ``fold_std``.
     differences : DataFrame, index difference
-        Rows ``with - without``, ``with - permuted``, ``permuted - without``; columns as in
-        :class:`Comparison`.
+        Rows ``with - without``, ``with - permuted``, ``permuted - without``, and ``with -
+        self-distillation`` if it was asked for; columns as in :class:`Comparison`.
     folds, predictions : DataFrame
         Those of the evaluations, with a first column ``method``.
     outcome : {"gain", "unspecific", "harm", "no gain shown"}
-        What the intervals show.
+        What the intervals of ``fold_auroc`` show.
     verdict : str
-        The outcome as a sentence.
+        The outcome in sentences, with the differences that it follows from and its limits.
     evaluations : dict of str to Evaluation
-        ``"with"``, ``"without"``, ``"permuted"``.
+        By the rows of `summary`.
 
     See Also
     --------
@@ -165,7 +165,7 @@ def compare_omics(
     Returns
     -------
     OmicsComparison
-        ``print(result.verdict)`` gives the outcome as a sentence.
+        ``print(result.verdict)`` gives the outcome in sentences.
 
     Raises
     ------

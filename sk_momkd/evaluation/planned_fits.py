@@ -34,7 +34,7 @@ class PlannedFits(NamedTuple):
     Attributes
     ----------
     name : str
-        What tells it from the others, such as a method, a seed or a permutation.
+        By which it differs from the others, such as a method, a seed or a permutation.
     study : Study
     estimator : classifier
     plan : Plan

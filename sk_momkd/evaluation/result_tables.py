@@ -69,15 +69,15 @@ class TableResult:
         return written
 
     def __str__(self) -> str:
-        said = [text for text in (self.headline, self.note) if text]
-        return "\n\n".join([*said, *map(_as_text, self._displayed_tables())])
+        texts = [text for text in (self.headline, self.note) if text]
+        return "\n\n".join([*texts, *map(_as_text, self._displayed_tables())])
 
     def __repr__(self) -> str:
         return f"<{self.headline}>"
 
     def _repr_html_(self) -> str:
-        said = [f"<p>{html.escape(text)}</p>" for text in (self.headline, self.note) if text]
-        return "".join([*said, *map(_as_html, self._displayed_tables())])
+        texts = [f"<p>{html.escape(text)}</p>" for text in (self.headline, self.note) if text]
+        return "".join([*texts, *map(_as_html, self._displayed_tables())])
 
     def _displayed_tables(self) -> list[pd.DataFrame]:
         tables = self.tables()

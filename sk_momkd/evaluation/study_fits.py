@@ -85,7 +85,7 @@ def run_fits(
     title = f"{call} {of}".strip()
     with progress_bar(len(tasks), "fit", title, shown=verbose) as bar, closing(fitted):
         for task, result, was_stored in fitted:
-            bar.initial += was_stored  # the time left is told by the fits of this run
+            bar.initial += was_stored  # the time left follows from the fits of this run
             if len(planned) > 1:
                 bar.set_postfix_str(planned[task.number].name, refresh=False)
             bar.update()

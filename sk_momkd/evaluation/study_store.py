@@ -91,7 +91,7 @@ class StudyStore:
             raise ValueError(f"expires must be a number of seconds above 0, got {self.expires!r}.")
 
     def fits(self) -> pd.DataFrame:
-        """The fits that have ended, whichever process has run them.
+        """The fits that have ended, of all processes.
 
         Returns
         -------
@@ -397,7 +397,7 @@ class _Tables:
 
 
 def _joint(rows: Mapping[str, str]) -> str:
-    """One digest of those of the rows, in whichever order."""
+    """One digest of those of the rows, which does not depend on their order."""
     return digest(*(f"{name} {row}" for name, row in sorted(rows.items())))
 
 
@@ -501,5 +501,5 @@ def _refuse(folder: Path, found: Sequence[str]) -> None:
     if found:
         raise StoreError(
             f"The store {folder} holds fits of something else: {'; '.join(found)}. Use another "
-            "folder for this call, or delete this one to begin anew."
+            "folder for this call, or delete this one to start again."
         )

@@ -56,18 +56,20 @@ def predict_cohort(
 
     The workers write one table per `files_per_part` files, which is complete or absent. Called
     again with the same folder, the function predicts the files that no table has yet, and those
-    whose size or time of change is another one now. A file that cannot be read or predicted is a
-    row with an error, and the others go on.
+    whose size or time of change is another one now. A file that cannot be read or predicted (a
+    ValueError, OSError, ArithmeticError, MemoryError or RuntimeError) is a row with an error, and
+    the others go on; another error ends the call.
 
     Parameters
     ----------
     model : fitted classifier, or a Pipeline that ends in one
     files : path of a folder, or iterable of paths
         Feature files as :func:`read_bags` reads them. Workers get their paths, so that they must
-        be valid on each machine.
+        be valid on each machine. A path that is given twice has one row.
     out : path
         A folder, which is made; it must be on a file system that all workers share.
     format : {"parquet", "csv"}, default="parquet"
+        Of the tables that are written; those of an earlier call may have the other one.
     files_per_part : int, default=32
     retry_errors : bool, default=False
         Try files again whose row has an error, also where they have not changed. The row then has
@@ -92,9 +94,12 @@ def predict_cohort(
     Raises
     ------
     ValueError
-        If `out` holds predictions of another model or with other options.
+        If `out` holds predictions of another model or with another `reading`, or an option is
+        unusable.
     BagFileError
         If `files` is a folder without bag files.
+    ImportError
+        If `format` is "parquet" and pyarrow is not installed.
 
     Warns
     -----
@@ -107,7 +112,8 @@ def predict_cohort(
     warns of them.
 
     With a ``distributed.Client`` in use, the parts are tasks of Dask. The part of a worker that
-    dies is given to another; a part that three workers die of is split, and the file at fault gets
+    dies is given to another. A part whose worker died four times, or as often as
+    ``distributed.scheduler.allowed-failures`` says, is split into files, and the file at fault gets
     an error. Without a client joblib runs them, on the backend that ``joblib.parallel_config``
     names; there a worker that dies raises an error, and the next call goes on from the parts.
 
@@ -355,7 +361,7 @@ def _warn_of_errors(table: pd.DataFrame) -> None:
         first = failed.iloc[0]
         warn(
             f"{len(failed)} of {len(table)} files have no prediction; the first is "
-            f"{first['file']}: {first['error']} Mend them and call again; with retry_errors=True "
-            "those that have not changed are tried, too.",
+            f"{first['file']}: {first['error']} Fix the files and call again; with "
+            "retry_errors=True those that have not changed are tried, too.",
             UserWarning,
         )

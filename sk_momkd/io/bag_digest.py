@@ -17,9 +17,9 @@ _ROWS = 256  # of omics that are read at once
 
 
 def bag_digest(bag: Bag) -> str:
-    """Digest of the content of a bag: of files, wherever they are, sizes and samples.
+    """Digest of the content of a bag; of files, that of sizes and samples, not of paths.
 
-    Bags in memory, and those of sources of a user's own, are read as a whole.
+    Bags in memory and of other sources, such as those that a user defines, are read as a whole.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Pieces of work in a shared folder, each taken by one process, on whichever machine it runs.
+"""Pieces of work in a shared folder, each of which one process of all machines takes.
 
 A claim is a file that is created only where it does not exist, which file systems in the network
 guarantee, too; no locks are used, which they do not all have. While the work goes on its time of
@@ -91,7 +91,7 @@ def _take(work: Path, expires: float, owner: bytes) -> int | None:
             continue
         if all(_has_expired(_claim(work, before), expires) for before in range(1, number)):
             return number
-        path.unlink(missing_ok=True)  # those before were removed since, and may be taken anew
+        path.unlink(missing_ok=True)  # those before were removed since, and may be taken again
         number = 1
 
 
@@ -120,7 +120,7 @@ def _renew(path: Path, pause: float, done: threading.Event) -> None:
 
 
 def _has_expired(path: Path, expires: float) -> bool | None:
-    """Whether a claim is one of the past; None if there is none."""
+    """Whether a claim has expired; None if there is none."""
     try:
         with open(path, "rb") as file:  # opened, so that its state is asked from the server
             renewed = os.fstat(file.fileno()).st_mtime
@@ -159,7 +159,7 @@ def _machine() -> str:
 
 
 def _is_alive(owner: dict[str, Any]) -> bool:
-    """Whether the process of a claim, which was made on this machine, runs still."""
+    """Whether the process of a claim, which was made on this machine, still runs."""
     try:
         process = psutil.Process(int(owner["pid"]))
         same = abs(process.create_time() - float(owner["started"])) < _CLOCK_ERROR

@@ -45,12 +45,12 @@ FileState = tuple[int, int, int, int]
 
 
 def file_state(path: str | PathLike) -> FileState:
-    """Size, times of change and inode: they tell whether a file is still the same."""
+    """Size, times of change and inode, by which a change of a file is noticed."""
     return state_of(os.stat(path))
 
 
 def state_of(found: os.stat_result) -> FileState:
-    """What `file_state` has of what the system tells of a file."""
+    """The `file_state` of a file of which `os.stat` returned this."""
     return found.st_size, found.st_mtime_ns, found.st_ino, found.st_ctime_ns
 
 

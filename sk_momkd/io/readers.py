@@ -115,7 +115,7 @@ class SlideFile:
         return _RECENT.read(self, self.parts, self._read)
 
     def _read(self) -> tuple[BagArrays, bool]:
-        """The arrays, and whether they may be kept: those with a fill value are not."""
+        """The arrays, and whether they may be kept: not with another fill value than 0."""
         with self.opened() as arrays:
             features, fill = arrays.features[:], getattr(arrays.features, "value_of_fill", 0)
         if fill and not self.allow_constant and features.ndim == 2 and features.size:

@@ -12,7 +12,7 @@ from ..data.arrays import BagArrays
 from .local_files import FileState, state_of
 from .stored_copy import is_at_rest
 
-_MAX_FILE, _MAX_TOTAL = 2**20, 2**27  # bytes: to open a larger file costs little beside its content
+_MAX_FILE, _MAX_TOTAL = 2**20, 2**27  # bytes; reading a larger file takes longer than opening it
 
 
 class RecentFiles:

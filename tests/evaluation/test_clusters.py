@@ -46,7 +46,7 @@ def search():
 
 
 def kill_a_busy_worker(client, killed):
-    """End the process of the first worker that has work; it is started anew."""
+    """End the process of the first worker that has work; Dask starts it again."""
     pids = client.run(os.getpid)
     for _ in range(1000):
         busy = [worker for worker, keys in client.processing().items() if keys]

@@ -43,9 +43,9 @@ def test_failed_fit_is_warned_of_listed_and_noted_and_the_rest_is_evaluated():
     with pytest.warns(FitFailedWarning) as caught:
         result = evaluate(Failing(), BAGS, Y, **FEW)
     assert len(caught) == 1
-    said = str(caught[0].message)
-    assert "Fold 0 (repeat 0) failed, so its 6 test patients have no prediction" in said
-    assert "TrainingError: Training diverged This was the fit of fold 0" in said
+    message = str(caught[0].message)
+    assert "Fold 0 (repeat 0) failed, so its 6 test patients have no prediction" in message
+    assert "TrainingError: Training diverged This was the fit of fold 0" in message
     assert result.failed.to_dict("records") == [
         {
             "repeat": 0,

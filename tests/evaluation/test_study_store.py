@@ -176,17 +176,17 @@ CHANGES = {
 }
 
 
-@pytest.mark.parametrize("said", CHANGES)
-def test_store_of_another_study_is_refused_by_what_differs(said, tmp_path):
+@pytest.mark.parametrize("difference", CHANGES)
+def test_store_of_another_study_is_refused_by_what_differs(difference, tmp_path):
     evaluate(pooled(), BAGS, Y, **FEW, store=tmp_path)
     before = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*.json*")}
-    given = {"estimator": pooled(), "bags": BAGS, "y": Y, **FEW} | CHANGES[said]
+    given = {"estimator": pooled(), "bags": BAGS, "y": Y, **FEW} | CHANGES[difference]
     call, clf = given.pop("call", evaluate), given.pop("estimator")
     given.pop("omics", None)
     clf = {"LogisticRegression": clf} if call is compare else clf
     with pytest.raises(StoreError) as caught:
         call(clf, given.pop("bags"), given.pop("y"), store=tmp_path, **given)
-    assert said in str(caught.value)
+    assert difference in str(caught.value)
     assert str(tmp_path) in str(caught.value)
     assert {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*.json*")} == before
 
@@ -538,9 +538,9 @@ def test_models_are_kept_as_files_and_loaded(tmp_path):
     first.unlink()
     second.write_bytes(second.read_bytes()[:100])
     with pytest.warns(UserWarning, match="its model cannot be loaded"):
-        mended = evaluate(pooled(), BAGS, Y, **FEW, keep_models=True, store=tmp_path)
-    assert_same(mended, plain)
-    assert all(model is not None for model in mended.models)
+        fitted_again = evaluate(pooled(), BAGS, Y, **FEW, keep_models=True, store=tmp_path)
+    assert_same(fitted_again, plain)
+    assert all(model is not None for model in fitted_again.models)
     with pytest.raises(StoreError, match="keep_models was True and is False"):
         evaluate(pooled(), BAGS, Y, **FEW, store=tmp_path)
     with pytest.raises(ModelFileError, match="cannot be saved"):

@@ -1,4 +1,4 @@
-"""A piece of work has one taker, and outlives a dead one."""
+"""One process takes a piece of work, and another one if it dies."""
 
 import json
 import os
@@ -110,7 +110,7 @@ def test_claim_after_one_that_was_removed_since_is_given_up(tmp_path, monkeypatc
     expire(tmp_path / "work.claim1")
 
     def delayed(path, content, **options):
-        if path.name == "work.claim2" and not others:  # meanwhile the work ends and is taken anew
+        if path.name == "work.claim2" and not others:  # meanwhile the work ends and is taken again
             (tmp_path / "work.claim1").unlink()
             others.append(claimed(work, LONG))
             assert others[0].__enter__()
