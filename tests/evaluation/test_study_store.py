@@ -605,7 +605,8 @@ def test_killed_process_leaves_its_fit_to_the_next(tmp_path):
     assert [process.wait() for process in others] == [0, 0]
     assert (tmp_path / "second.csv").read_text() == (tmp_path / "third.csv").read_text()
     assert {p: p.stat().st_mtime_ns for p in stamps} == stamps
-    assert not list(tmp_path.rglob("*.claim*"))
+    for claim in tmp_path.rglob("*.claim*"):  # of a fit that had ended just before the kill
+        assert claim.with_name(claim.name.rpartition(".claim")[0]) in stamps
 
 
 @pytest.mark.slow
