@@ -27,6 +27,7 @@ from .small_samples import is_small, small_sample_note, student_quantile
 from .statistics import Bootstrap, delong_test, holm
 from .study import Plan, Study, as_study, make_plan
 from .study_fits import PlannedFits, run_fits
+from .teacher_weights import counted_weights
 from .thresholds import labels_of_patients, threshold_note
 
 _TOLERANCE = 1e-12  # AUROCs that differ by rounding alone are a tie
@@ -41,7 +42,8 @@ class Comparison(TableResult):
     summary : DataFrame, index method
         Columns ``auroc`` with interval ``low``, ``high``, all other metrics, ``fold_std`` (of the
         AUROC within folds), ``omics`` (whether it was used), ``fit_seconds`` (mean of a fit), and
-        ``fit_mib`` (median over fits) if memory was measured.
+        ``fit_mib`` (median over fits) if memory was measured. Where the fits of a method chose the
+        weight of an omics teacher, ``teacher_weight`` says in how many folds which one.
     differences : DataFrame, index method
         Method minus reference. Columns ``auroc`` (pooled) with interval ``low``, ``high``,
         ``fold_auroc`` (mean within folds) with ``fold_low``, ``fold_high``, with groups the same
@@ -429,5 +431,7 @@ def _summary(evaluations: Mapping[str, Evaluation], methods: Mapping[str, Method
         row["fit_seconds"] = evaluation.folds["fit_seconds"].mean()
         if "fit_mib" in evaluation.folds:
             row["fit_mib"] = evaluation.folds["fit_mib"].median()
+        if counted := counted_weights(evaluation.folds):
+            row["teacher_weight"] = counted
         rows[name] = row
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("method")

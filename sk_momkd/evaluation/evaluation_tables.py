@@ -23,6 +23,7 @@ from .results import Evaluation
 from .small_samples import small_sample_intervals
 from .statistics import Bootstrap
 from .study import Study
+from .teacher_weights import joined_reports
 from .thresholds import source_of
 
 FEW_IN_VALIDATION = 10  # patients of a class; with fewer, a threshold is chance
@@ -40,6 +41,9 @@ def build_evaluation(
     if any(fold.fit_mib is not None for fold in folds):
         column = table.columns.tolist().index("predict_seconds") + 1
         table.insert(column, "fit_mib", [fold.fit_mib for fold in folds])
+    if any(fold.teacher_weight is not None for fold in folds):
+        table["teacher_weight"] = [fold.teacher_weight for fold in folds]
+        table["teacher_verdict"] = [fold.teacher_verdict for fold in folds]
     trained = {int(i) for fold in folds for i in fold.trained}
     used = [bag for bag, i in zip(study.bags, study.patient_of, strict=True) if int(i) in trained]
     return Evaluation(
@@ -58,6 +62,7 @@ def build_evaluation(
         study.label_names,
         sum(bag.patient_id is None and bag.bag_id is None for bag in used),
         _mean_shares(folds, study.classes),
+        joined_reports(folds),
     )
 
 

@@ -34,6 +34,7 @@ from .routing import (
     set_seeds,
 )
 from .study import Split, Study
+from .teacher_weights import choice_of
 
 # What estimators raise; not an interrupt, nor a lack of what they are made of.
 _OF_DATA = (ValueError, TypeError, LookupError, OSError)
@@ -147,6 +148,7 @@ def _fit_and_predict(
         n_validation=None if found.source else _validation_counts(model, study.classes),
         prior=getattr(classifier, "prior", None) if hasattr(classifier, "sampled_prior_") else None,
         shares=_shares_of(classifier),
+        **({} if fold.omics is None else choice_of(model)),
     )
 
 

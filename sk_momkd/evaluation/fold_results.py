@@ -9,6 +9,7 @@ from itertools import groupby
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from .metrics import patient_metrics, placements, pooled_auroc
@@ -44,6 +45,12 @@ class FoldResult:
         Its class shares.
     n_validation : int ndarray of shape (n_classes,) or None
         Patients of each class in the inner validation part, if `threshold` was chosen there.
+    teacher_weight : float or None
+        Weight of the omics teacher that the fit has chosen; None where nothing was to be chosen.
+    teacher_verdict : str
+        Why; empty where nothing was to be chosen.
+    teacher_report : DataFrame or None
+        What the choice saw, with a column ``weight``; None where it saw nothing.
     """
 
     repeat: int
@@ -62,6 +69,9 @@ class FoldResult:
     prior: Any = None
     n_validation: NDArray | None = None
     shares: dict[Any, float] | None = None
+    teacher_weight: float | None = None
+    teacher_verdict: str = ""
+    teacher_report: pd.DataFrame | None = None
 
     @property
     def decided(self) -> NDArray:

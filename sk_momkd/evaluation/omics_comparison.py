@@ -19,6 +19,7 @@ from .routing import agreed_pos_label, estimator_name, require_omics
 from .small_samples import is_small, student_quantile
 from .statistics import Bootstrap
 from .study import Study, as_study, make_plan, permutation_generator
+from .teacher_weights import counted_weights, weights_of
 
 SELF = "self-distillation"
 GAIN, UNSPECIFIC, HARM, NO_GAIN = "gain", "unspecific", "harm", "no gain shown"
@@ -36,7 +37,8 @@ class OmicsComparison(TableResult):
     summary : DataFrame, index omics
         Rows ``with``, ``without``, ``permuted``, and ``self-distillation`` if it was asked for.
         Columns ``auroc`` (pooled) with interval ``low``, ``high``, ``fold_auroc`` (mean within
-        folds) with ``fold_low``, ``fold_high``, and ``fold_std``.
+        folds) with ``fold_low``, ``fold_high``, and ``fold_std``. Where the fits chose the weight
+        of the omics teacher, ``teacher_weight`` says in how many folds which one.
     differences : DataFrame, index difference
         Rows ``with - without``, ``with - permuted``, ``permuted - without``, and ``with -
         self-distillation`` if it was asked for; columns as in :class:`Comparison`.
@@ -175,8 +177,14 @@ def compare_omics(
     Notes
     -----
     With `self_distillation`, the table has a fourth row, and the verdict of a gain says whether its
-    cause is what omics knows beyond the slide. Each training chooses its own weight where
-    `lambda_teacher` or `weight` is "auto".
+    cause is what omics knows beyond the slide.
+
+    Where `lambda_teacher` or `weight` is "auto", each training chooses its own weight, the controls
+    by what they are given in the place of omics: the differences are between what a user with
+    omics and what a user with worthless omics would get. They then do not show what training with
+    a large weight does by itself, because a permuted teacher mostly chooses 0. A weight that is
+    given is that of all trainings and isolates what the patients' own omics adds; the verdict says
+    where that is worth a second call.
 
     The outcome is a gain if, for the mean AUROC within folds, the intervals of both ``with -
     without`` and ``with - permuted`` are above zero. If permuted omics gives the same gain, the
@@ -328,11 +336,17 @@ def _verdict(
         NO_GAIN: f"No gain shown: AUROC {gained} against training without omics.",
     }[outcome]
     notes: list[str] = []
-    if outcome == NO_GAIN:
+    row = differences.loc["with - without"]
+    same = _is_never_used(evaluations["with"]) and row["fold_low"] == row["fold_high"] == 0
+    if same:
+        text = "No gain is possible: training with and without omics was the same."
+    elif outcome == NO_GAIN:
         notes.append(_power_note(differences, evaluations["without"], confidence_level))
+    notes.append(_weights(evaluations["with"]))
     if outcome == GAIN and f"with - {SELF}" in differences.index:
         notes.append(_cause(differences, confidence_level))
-    row = differences.loc["with - without"]
+    if outcome == GAIN:
+        notes.append(_weights_of_controls(evaluations))
     if outcome == GAIN and row.get("fold_low_sites", 1) <= 0:
         notes.append("When whole sites are drawn, the interval includes 0.")
     if len(evaluations["with"].repeats) == 1:
@@ -340,6 +354,36 @@ def _verdict(
             "One seed: the interval does not contain the randomness of training; use n_repeats."
         )
     return " ".join(part for part in [text, *notes] if part)
+
+
+def _is_never_used(evaluation: Evaluation) -> bool:
+    """Whether the weight of the omics teacher was to be chosen, and was 0 in each fold."""
+    weights = weights_of(evaluation.folds)
+    return len(weights) > 0 and not weights.any()
+
+
+def _weights(evaluation: Evaluation) -> str:
+    """Which weights of the omics teacher were chosen; empty where none was to be."""
+    if _is_never_used(evaluation):
+        return (
+            "The weight 0 was chosen for the omics teacher in each fold; the column "
+            "teacher_verdict of the folds says why."
+        )
+    counted = counted_weights(evaluation.folds)
+    return f"The weight chosen for the omics teacher was {counted}." if counted else ""
+
+
+def _weights_of_controls(evaluations: dict[str, Evaluation]) -> str:
+    """Controls that have chosen smaller weights, and what they leave open; empty without any."""
+    mean = {name: weights_of(e.folds).mean() for name, e in evaluations.items()}
+    smaller = [name for name in ("permuted", SELF) if mean.get(name, np.nan) < mean["with"]]
+    if not smaller:
+        return ""
+    found = "; ".join(f"{name}: {counted_weights(evaluations[name].folds)}" for name in smaller)
+    return (
+        f"Controls chose smaller weights ({found}), so that they do not show what a weight as "
+        'large does by itself. To test that, give all the same weight instead of "auto".'
+    )
 
 
 def _cause(differences: pd.DataFrame, confidence_level: float) -> str:
@@ -390,4 +434,7 @@ def _normal(confidence_level: float) -> float:
 
 def _summary(evaluations: dict[str, Evaluation]) -> pd.DataFrame:
     rows = {name: two_aurocs(evaluation) for name, evaluation in evaluations.items()}
+    for name, evaluation in evaluations.items():
+        if counted := counted_weights(evaluation.folds):
+            rows[name]["teacher_weight"] = counted
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("omics")

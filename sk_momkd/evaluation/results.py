@@ -15,6 +15,7 @@ from .fold_results import PatientPredictions
 from .result_tables import TableResult
 from .small_samples import small_sample_note
 from .statistics import Bootstrap
+from .teacher_weights import weights_note
 from .thresholds import choose_threshold, count_folds, labels_of_patients, threshold_note
 
 
@@ -37,6 +38,8 @@ class Evaluation(TableResult):
         ``threshold_source`` (the estimator whose `predict` decides at it, or the inner validation
         part), ``fit_seconds``, ``predict_seconds``, each metric, and ``fit_mib`` if memory was
         measured: the most memory, in MiB, that the fit held above what the process had before.
+        Where the fits chose the weight of an omics teacher, ``teacher_weight`` and
+        ``teacher_verdict``, a sentence that says why.
     predictions : DataFrame
         One row per repeat and patient. Columns ``repeat``, ``fold``, ``patient_id``, ``group`` (if
         groups were given), ``n_bags``, ``y``, ``p_<class>`` for each class, ``predicted`` (by the
@@ -67,6 +70,9 @@ class Evaluation(TableResult):
         What labels were in the table, where :func:`load_cohort` has coded them; else empty.
     n_trained_without_id : int
         Number of training bags with neither patient nor slide id, which nobody can know again.
+    teacher_report : DataFrame or None
+        What the fits saw when they chose the weight of an omics teacher: a row per repeat, fold and
+        weight, with ``chosen`` and the columns of the classifier's ``teacher_report_``.
 
     See Also
     --------
@@ -100,6 +106,7 @@ class Evaluation(TableResult):
     label_names: dict[Any, str] = field(default_factory=dict, repr=False)
     n_trained_without_id: int = 0
     prior_shares: dict[Any, float] | None = None
+    teacher_report: pd.DataFrame | None = None
 
     _displayed = ("summary", "sites", "failed")
 
@@ -186,10 +193,14 @@ class Evaluation(TableResult):
 
     @property
     def note(self) -> str:
-        """Folds that failed, thresholds of `predict`, and how to read intervals of few patients."""
+        """Folds that failed, what was decided in the folds, how to read intervals of few patients.
+
+        What was decided are thresholds of `predict`, and weights of an omics teacher.
+        """
         notes = [
             self.failures,
             threshold_note(self.folds),
+            weights_note(self.folds),
             small_sample_note(self.classes, labels_of_patients(self.repeats)),
         ]
         return " ".join(part for part in notes if part)

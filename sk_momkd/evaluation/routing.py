@@ -22,13 +22,21 @@ from ..messages import warn
 
 def final_estimator(estimator: Any) -> Any:
     """The classifier inside pipelines and searches; of a fitted search, the best one."""
+    *_, last = layers(estimator)
+    return last
+
+
+def layers(estimator: Any) -> Iterator[Any]:
+    """The estimator, and what is inside pipelines, searches and the like, from the outside in."""
+    yield estimator
     if isinstance(estimator, Pipeline):
-        return final_estimator(estimator.steps[-1][1])
+        yield from layers(estimator.steps[-1][1])
+        return
     for name in ("best_estimator_", "estimator_", "estimator"):
         inner = getattr(estimator, name, None)
         if isinstance(inner, BaseEstimator):
-            return final_estimator(inner)
-    return estimator
+            yield from layers(inner)
+            return
 
 
 def estimator_name(estimator: Any) -> str:

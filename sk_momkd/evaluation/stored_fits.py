@@ -28,7 +28,8 @@ Result = FoldResult | FailedFold
 FORMAT = 1  # of the files
 FIT_FILE = re.compile(r"repeat-\d+-fold-\d+\.jsonl")
 _AS_THEY_ARE = ("fit_seconds", "predict_seconds", "fit_mib", "threshold", "threshold_source")
-_ENCODED = (*_AS_THEY_ARE, "prior", "n_validation", "shares")
+_TEACHER = ("teacher_weight", "teacher_verdict", "teacher_report")
+_ENCODED = (*_AS_THEY_ARE, "prior", "n_validation", "shares", *_TEACHER)
 
 
 class DamagedFit(ValueError):
@@ -221,7 +222,8 @@ def _decoded(row: dict[str, Any], lines: list[dict[str, Any]], study: Study, fol
             proba=np.array([[line[f"p_{c}"] for c in labels] for line in lines], row["type"]),
             n_bags=np.array([line["n_bags"] for line in lines]),
             predicted=np.array(predicted) if predicted else None,
-            **{key: reader.decode(row[key]) for key in _ENCODED},
+            # Files may be older than a field, which has a default then.
+            **{key: reader.decode(row[key]) for key in _ENCODED if key in row},
         )
     except (ValueError, LookupError, TypeError) as error:
         raise DamagedFit(str(error)) from error

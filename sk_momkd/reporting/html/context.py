@@ -11,6 +11,7 @@ import pandas as pd
 from ...data.bag import Bag
 from ...data.sequence import BagSequence
 from ...evaluation.routing import final_estimator
+from ...evaluation.teacher_weights import learned_from_omics
 from ...io.join_report import JoinReport
 
 
@@ -57,6 +58,11 @@ class ReportContext:
     def classifier(self) -> Any:
         """The classifier at the end of the first model."""
         return None if self.model is None else final_estimator(self.model)
+
+    @property
+    def taught_by_omics(self) -> Any:
+        """The part of the first model that was trained with omics; None if none was."""
+        return None if self.model is None else learned_from_omics(self.model)
 
     @property
     def first_fold(self) -> str:

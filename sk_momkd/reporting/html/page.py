@@ -24,6 +24,7 @@ from .checklist_section import checklist_section
 from .cohort_section import cohort_section
 from .context import ReportContext, bag_name
 from .model_sections import genes_section, memory_section, prototypes_section, slides_section
+from .omics_section import omics_section
 from .reproducibility_section import reproducibility_section
 from .result_sections import calibration_section, predictions_section, results_section
 from .verdict_section import verdict_section
@@ -33,6 +34,7 @@ _SECTIONS: tuple[Callable[[ReportContext], Section], ...] = (
     cohort_section,
     results_section,
     calibration_section,
+    omics_section,
     memory_section,
     prototypes_section,
     slides_section,

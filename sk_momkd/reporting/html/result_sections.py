@@ -74,7 +74,8 @@ def results_section(context: ReportContext) -> Section:
         frame = getattr(result, attribute, None)
         if frame is not None:
             index, closed = attribute != "folds", attribute != "sites" or len(frame) > _SITES_SHOWN
-            blocks.append(table(_known(frame), f"{caption}{note}", index=index, closed=closed))
+            shown = _known(frame).drop(columns="teacher_verdict", errors="ignore")
+            blocks.append(table(shown, f"{caption}{note}", index=index, closed=closed))
     if context.subgroups is not None:
         frame = subgroup_metrics(result, context.subgroups)
         blocks.append(table(_known(frame), f"By subgroup{note}", index=False))

@@ -9,6 +9,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ...evaluation.small_samples import FEW_PATIENTS
+from ...evaluation.teacher_weights import choice_of, weights_note
 from ..repeat_predictions import decision_rule, with_interval
 from .blocks import Answers, Block, Paragraph, Section, table
 from .context import ReportContext
@@ -136,15 +137,18 @@ def _omics(context: ReportContext) -> str:
     verdict = getattr(context.comparison, "verdict", "")
     if verdict:
         return str(verdict)
+    weights = weights_note(getattr(context.result, "folds", pd.DataFrame()))
     if context.model is None:
-        return "Not tested here; compare_omics(...) tests it."
-    if not getattr(context.classifier, "n_paired_", 0):
+        return f"{weights} Not tested here; compare_omics(...) tests it.".strip()
+    taught = context.taught_by_omics
+    if taught is None:
         return "The model was trained on slides alone."
+    chosen = weights or choice_of(context.model).get("teacher_verdict", "")
     return (
-        f"Expression was used in training for {context.classifier.n_paired_} slides "
-        f"({context.first_fold}); prediction needs the slide alone. Whether it helped was not "
-        "tested: compare_omics(...) does, against training without and with other patients' omics."
-    )
+        f"Expression was used in training for {taught.n_paired_} slides ({context.first_fold}); "
+        f"prediction needs the slide alone. {chosen} Whether it helped was not tested: "
+        "compare_omics(...) does, against training without and with other patients' omics."
+    ).replace("  ", " ")
 
 
 class _Decision(NamedTuple):
