@@ -336,7 +336,8 @@ def machine(device: str) -> str:
     flags = Path("/proc/cpuinfo").read_text()
     extras = [name for name in ("avx512f", "avx512_bf16", "amx_bf16") if f" {name}" in flags]
     name = models[0].split(":")[1].strip() if models else platform.processor()
-    return f"{name}, {torch.get_num_threads()} cores, {' '.join(extras)}"
+    used = f"{os.cpu_count()} cores, threads: {torch.get_num_threads()}"
+    return f"{name}, {used}, {' '.join(extras)}"
 
 
 def main() -> None:
