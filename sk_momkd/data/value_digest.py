@@ -74,7 +74,7 @@ def configuration(estimator: BaseEstimator) -> dict[str, str]:
 
 
 def _without_effect(estimator: BaseEstimator, parameters: Mapping[str, Any]) -> set[str]:
-    """Names of the parameters on which no result depends, as the classes say."""
+    """Names of the parameters on which no result depends, as their classes state."""
     everyone = {"": estimator} | {f"{name}__": value for name, value in parameters.items()}
     return {
         f"{prefix}{name}"

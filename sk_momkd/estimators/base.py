@@ -96,8 +96,8 @@ class BaseMILClassifier(
         best on it, and stop when it no longer improves.
     validation_fraction : float, default=0.125
         Share of the training patients that form the validation part: a random part of whole
-        patients (or `groups`), stratified by class. It depends on `random_state`; a warning says
-        where it cannot have this size.
+        patients (or `groups`), stratified by class. It depends on `random_state`. A warning names
+        the reason where it cannot have this size.
     patience : int, default=15
         Number of epochs without improvement after which training stops.
     input_dropout : float, default=0.0
@@ -301,9 +301,10 @@ class BaseMILClassifier(
         y : array-like of shape (n_bags,)
             Class labels of any kind.
         omics : AnnData, DataFrame with ids as index, OmicsTable, array in bag order, or None
-            Privileged omics, for the classifiers that learn from it. Rows are joined to the bags
-            by patient id and then by bag id, never by position; an array has no ids and must have
-            a row per bag. Bags without omics train the histology side alone.
+            Privileged omics, of classifiers that are trained with it, and of all others with
+            `lambda_teacher` above 0 or "auto". Rows are joined to the bags by patient id and then
+            by bag id, never by position; an array, dense or sparse, has no ids and must have a row
+            per bag. Bags without omics train the histology side alone.
         groups : array-like of shape (n_bags,), optional
             What stays whole in the inner validation part, e.g. sites; by default patients.
         sample_weight : array-like of shape (n_bags,), optional
@@ -322,7 +323,12 @@ class BaseMILClassifier(
             If the input is unusable. The message names the bag, patient or gene, what came, what
             was expected and how to mend it.
         TypeError
-            If omics is given to a classifier that learns from histology alone.
+            If omics is given to a classifier that learns from histology alone and has
+            ``lambda_teacher=0``, or one of ``training__callbacks`` is no callback of skorch.
+        TrainingError
+            If the training diverges, or is unstable with ``training__strict=True``.
+        CheckpointError
+            If ``training__checkpoint_dir`` is of another fit, in use or damaged.
         """
         return self._fit(X, y, omics, groups, sample_weight)
 
@@ -336,7 +342,7 @@ class BaseMILClassifier(
 
     def _fit(self, X: Any, y: Any, omics: Any, groups: Any, sample_weight: Any) -> Self:
         """What `fit` of every classifier does."""
-        # Callbacks are torn down first: what restores the earlier fit forgets whom to tear down.
+        # The teardown comes first: what restores the earlier fit forgets the callbacks.
         with self._restored_if_interrupted(), earlier_fit(self), teardown_of_callbacks(self):
             return self._fit_networks(X, y, omics, groups, sample_weight)
 

@@ -111,7 +111,7 @@ def require_same_fit(
     Raises
     ------
     CheckpointError
-        Which tells how to go on, and how to begin anew.
+        Its message has the ways to go on and to begin anew.
     """
     found = [
         text

@@ -1,4 +1,4 @@
-"""An omics teacher in grouped folds: what it says of patients that it did not see."""
+"""An omics teacher in grouped folds: its predictions for patients that it did not see."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def cross_fit(
     Raises
     ------
     TeacherError
-        If the patients with omics are too few, or the teacher says the same of all.
+        If the patients with omics are too few, or the teacher's prediction is the same for all.
     """
     known = pd.DataFrame({"row": rows, "label": numbers})[rows >= 0]
     patients = known.groupby("row", sort=False)["label"].agg(lambda own: own.mode().iloc[0])
@@ -177,7 +177,7 @@ def _logits(
         if a != b and not pairs:
             continue
         held = np.flatnonzero((folds == a) | (folds == b))
-        if not len(held):  # of nobody there are genes to ask the teacher about
+        if not len(held):  # no patient of the fold has genes to predict from
             continue
         train = np.flatnonzero((folds != a) & (folds != b))
         with config_context(enable_metadata_routing=False):

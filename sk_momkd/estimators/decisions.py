@@ -29,7 +29,7 @@ class Predictions(NamedTuple):
     ----------
     proba : ndarray of shape (n_bags, n_classes)
     predicted : int ndarray of shape (n_bags,)
-        Class numbers that `predict` says.
+        Class numbers that `predict` gives.
     column : int
         Class number that `threshold` refers to.
     threshold : float
@@ -56,11 +56,11 @@ class Predictions(NamedTuple):
     def of_patients(self, owner: NDArray) -> tuple[NDArray, NDArray]:
         """Mean probabilities and decisions of patients 0, 1, ..., who own the bags.
 
-        A patient with one bag is what `predict` says of it. For several bags the rule of `predict`
-        is applied to the mean probability: its threshold, or the most probable class. A threshold
-        that has moved to another prior is applied to the mean at the prior of its choice, so that
-        the same patients stay positive. Where neither rule explains what `predict` says of the
-        bags, most bags decide, and on a tie the lower class number.
+        A patient with one bag has the class that `predict` gives it. For several bags the rule of
+        `predict` is applied to the mean probability: its threshold, or the most probable class. A
+        threshold that has moved to another prior is applied to the mean at the prior of its choice,
+        so that the same patients stay positive. Where neither rule explains what `predict` gives
+        for the bags, most bags decide, and on a tie the lower class number.
         """
         n_bags = np.bincount(owner)
         mean = _mean(self.proba, owner, n_bags)
@@ -145,7 +145,7 @@ def known_classes(model: Any) -> list[Any]:
 
 
 def _decisions(model: Any, bags: Any, proba: NDArray, of_model: list[Any]) -> NDArray:
-    """What `predict` says, without a second pass where it is known to follow from `proba`."""
+    """What `predict` gives, without a second pass where it is known to follow from `proba`."""
     if not hasattr(model, "predict"):
         return np.asarray(of_model, dtype=object)[proba.argmax(axis=1)]
     inner = innermost(model)

@@ -164,8 +164,8 @@ class MoMKDClassifier(TransformerMixin, PrivilegedMILClassifier):
         best on it, and stop when it no longer improves.
     validation_fraction : float, default=0.125
         Share of the training patients that form the validation part: a random part of whole
-        patients (or `groups`), stratified by class. It depends on `random_state`; a warning says
-        where it cannot have this size.
+        patients (or `groups`), stratified by class. It depends on `random_state`. A warning names
+        the reason where it cannot have this size.
     patience : int, default=15
         Number of epochs without improvement after which training stops.
     input_dropout : float, default=0.0
@@ -346,8 +346,8 @@ class MoMKDClassifier(TransformerMixin, PrivilegedMILClassifier):
             Class labels of any kind.
         omics : AnnData, DataFrame with ids as index, OmicsTable, array in bag order, or None
             Rows are joined to the bags by patient id and then by bag id, never by position; an
-            array has no ids and must have a row per bag. Bags without omics train the histology
-            side alone; None trains without omics.
+            array, dense or sparse, has no ids and must have a row per bag. Bags without omics train
+            the histology side alone; None trains without omics.
         groups : array-like of shape (n_bags,), optional
             What stays whole in the inner validation part, e.g. sites; by default patients.
         sample_weight : array-like of shape (n_bags,), optional
@@ -365,6 +365,12 @@ class MoMKDClassifier(TransformerMixin, PrivilegedMILClassifier):
         BagError, OmicsError, LeakageError, ValueError
             If the input is unusable. The message names the bag, patient or gene, what came, what
             was expected and how to mend it.
+        TypeError
+            If one of ``training__callbacks`` is no callback of skorch.
+        TrainingError
+            If the training diverges, or is unstable with ``training__strict=True``.
+        CheckpointError
+            If ``training__checkpoint_dir`` is of another fit, in use or damaged.
         """
         return self._fit(X, y, omics, groups, sample_weight)
 

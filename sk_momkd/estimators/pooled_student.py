@@ -1,4 +1,4 @@
-"""A student in closed form on pooled bags, by which a network's omics teacher is judged."""
+"""A student in closed form on pooled bags, by which the weight of an omics teacher is chosen."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _PERMUTATIONS = 5
 _CLIP = 6.0  # standard deviations
 
 
-def judge_pooled(samples: Samples, teacher: CrossFittedTeacher, temperature: float) -> Evidence:
+def pooled_evidence(samples: Samples, teacher: CrossFittedTeacher, temperature: float) -> Evidence:
     """Judge a teacher, and controls, by ridge regression on mean and standard deviation of bags.
 
     The students of each weight are fitted without each fold and scored in it; labels of the fold
@@ -47,7 +47,7 @@ def judge_pooled(samples: Samples, teacher: CrossFittedTeacher, temperature: flo
 
 
 def permuted_within_class(teacher: CrossFittedTeacher, seed: int) -> CrossFittedTeacher:
-    """Exchange what the teacher says among the patients of a class in each fold."""
+    """Exchange the teacher's logits among the patients of a class in each fold."""
     random, order = np.random.default_rng(seed), np.arange(len(teacher.labels))
     strata = np.stack([teacher.labels, teacher.patient_folds])
     for stratum in np.unique(strata, axis=1).T:

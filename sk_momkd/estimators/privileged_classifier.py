@@ -33,7 +33,7 @@ from ..data.validation import check_bags, encode_labels, is_table, network_order
 from .parameters import POSITIVE, UP_TO_ONE, Parameters, parameter
 from .privileged import seeded_clone
 from .soft_targets import fit_softly, require_weights
-from .teacher_weight import Samples, TeacherChoice, judge, learn_from
+from .teacher_weight import Samples, TeacherChoice, learn_from, student_evidence
 
 _SEEDS = 2**31 - 1
 
@@ -53,8 +53,8 @@ class PrivilegedClassifier(MetaEstimatorMixin, ClassifierMixin, Parameters):
 
     A teacher is fitted to the omics of the training patients in grouped folds, so that no patient's
     label reaches its own soft label. The classifier inside is fitted on weighted copies of each
-    sample: ``1 - weight`` for its label, and `weight` divided among the classes as the teacher
-    says. It predicts without omics.
+    sample: ``1 - weight`` for its label, and `weight` divided among the classes by its soft label.
+    It predicts without omics.
 
     Parameters
     ----------
@@ -251,7 +251,7 @@ class PrivilegedClassifier(MetaEstimatorMixin, ClassifierMixin, Parameters):
             rows,
             samples,
             groups,
-            judge=partial(judge, student, temperature=self.temperature),
+            evidence_of=partial(student_evidence, student, temperature=self.temperature),
             weight=self.weight,
             temperature=self.temperature,
             random_state=seed,

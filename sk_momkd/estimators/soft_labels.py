@@ -56,7 +56,7 @@ class SoftLabelsMixin:
         if omics is None:
             from .teacher_weight import TeacherChoice
 
-            self._listen_to(TeacherChoice.without(training < 0, "No omics was given."))
+            self._store_choice(TeacherChoice.without(training < 0, "No omics was given."))
             return None, None
         if not self._takes_omics:
             raise TypeError(
@@ -74,7 +74,7 @@ class SoftLabelsMixin:
         self, table: OmicsTable, rows: NDArray, known: LabelledBags, generators: RandomGenerators
     ) -> NDArray | None:
         """Soft labels of the training bags by an omics teacher; None where it has no weight."""
-        from .pooled_student import judge_pooled  # scikit-learn's models, for training alone
+        from .pooled_student import pooled_evidence  # scikit-learn's models, for training alone
         from .teacher_weight import Samples, learn_from
 
         of_loss = loss_weights(
@@ -92,15 +92,15 @@ class SoftLabelsMixin:
             rows,
             Samples(known.bags, known.labels, self._network_classes, known.bags.groups(), shares),
             known.groups,
-            judge=partial(judge_pooled, temperature=self._teacher_temperature),
+            evidence_of=partial(pooled_evidence, temperature=self._teacher_temperature),
             weight=self.lambda_teacher,
             temperature=self._teacher_temperature,
             random_state=generators.seeds["soft_labels"],
         )
-        self._listen_to(choice)
+        self._store_choice(choice)
         return choice.soft
 
-    def _listen_to(self, choice: TeacherChoice) -> None:
+    def _store_choice(self, choice: TeacherChoice) -> None:
         self.lambda_teacher_, self.n_paired_ = choice.weight, int(choice.paired.sum())
         self.teacher_report_, self.teacher_verdict_ = choice.report, choice.verdict
 

@@ -123,7 +123,7 @@ def _require_no_split(part: Any) -> None:
 def _is_on(params: dict[str, Any], key: str, off: Any) -> bool:
     """Whether a parameter lets a classifier split its data; `fit_last` sees to "auto"."""
     if key == "n_iter_no_change" and "early_stopping" in params:
-        return False  # it says how early
+        return False  # it states how early
     value = params.get(key, off)
     return value is not None and value != off and not isinstance(value, str)
 

@@ -146,7 +146,7 @@ class Evidence:
         )
 
     def decision(self) -> tuple[float, str]:
-        """The weight, and a sentence that says why."""
+        """The weight, and a sentence with the reason."""
         seen = self.figures
         if seen.teacher_auroc - 0.5 < _INFORMED * seen.teacher_error:
             return 0.0, self._sentence(0.0, "the teacher is no better than chance")

@@ -21,7 +21,7 @@ from .cross_fitted_teacher import CrossFittedTeacher, cross_fit
 from .soft_targets import at_class_shares, fit_last, last_step, mixed_targets, steps_before_last
 from .teacher_evidence import WEIGHTS, Evidence
 
-FEWEST = 10  # patients with omics of each class, by whom a teacher is judged
+FEWEST = 10  # patients with omics of each class, by whom a weight is chosen
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ def learn_from(
     samples: Samples,
     groups: NDArray,
     *,
-    judge: Callable[[Samples, CrossFittedTeacher], Evidence],
+    evidence_of: Callable[[Samples, CrossFittedTeacher], Evidence],
     weight: float | str,
     temperature: float,
     random_state: int,
@@ -109,7 +109,7 @@ def learn_from(
     samples : Samples
     groups : int ndarray of shape (n_samples,)
         What folds keep together.
-    judge : callable
+    evidence_of : callable
         What inner folds show of a teacher; for a weight that is to be chosen.
     weight : float or "auto"
     temperature : float
@@ -128,7 +128,7 @@ def learn_from(
     if not automatic and float(weight) == 0:
         return TeacherChoice.without(paired, "It was given.")
     if automatic and (reason := _too_few(rows, samples)):
-        return _not_judged(paired, reason)
+        return _not_chosen(paired, reason)
     try:
         fitted = cross_fit(
             teacher,
@@ -143,9 +143,9 @@ def learn_from(
     except TeacherError as error:
         if not automatic:
             raise
-        return _not_judged(paired, str(error))
+        return _not_chosen(paired, str(error))
     if automatic:
-        seen = judge(samples, fitted)
+        seen = evidence_of(samples, fitted)
         (chosen, verdict), report = seen.decision(), seen.report
     else:
         chosen, report = float(weight), _no_report()
@@ -156,7 +156,7 @@ def learn_from(
 
 
 def _too_few(rows: NDArray, samples: Samples) -> str:
-    """Why there are too few patients with omics to judge a teacher; empty if there are enough."""
+    """Why no weight can be chosen by so few patients with omics; empty if there are enough."""
     of_class = [rows[(rows >= 0) & (samples.numbers == c)] for c in range(len(samples.classes))]
     held = [len(np.unique(own)) for own in of_class]
     if min(held) >= FEWEST:
@@ -168,7 +168,7 @@ def _too_few(rows: NDArray, samples: Samples) -> str:
     )
 
 
-def _not_judged(paired: NDArray, reason: str) -> TeacherChoice:
+def _not_chosen(paired: NDArray, reason: str) -> TeacherChoice:
     choice = TeacherChoice.without(paired, reason)
     warn(
         f"{choice.verdict} The labels alone are learned. Pair more patients, or give the weight.",
@@ -195,7 +195,7 @@ def targets_of(
     return mixed_targets(samples.hard[part], soft, teacher.patients[part] >= 0, weight)
 
 
-def judge(
+def student_evidence(
     student: Any, samples: Samples, teacher: CrossFittedTeacher, temperature: float
 ) -> Evidence:
     """Fit the student with each weight outside of each fold, and score it in the fold.

@@ -60,8 +60,8 @@ class TransMILClassifier(BaseMILClassifier):
         best on it, and stop when it no longer improves.
     validation_fraction : float, default=0.125
         Share of the training patients that form the validation part: a random part of whole
-        patients (or `groups`), stratified by class. It depends on `random_state`; a warning says
-        where it cannot have this size.
+        patients (or `groups`), stratified by class. It depends on `random_state`. A warning names
+        the reason where it cannot have this size.
     patience : int, default=10
         Number of epochs without improvement after which training stops.
     input_dropout : float, default=0.0

@@ -190,7 +190,7 @@ class CheckpointFiles:
 def open_checkpoints(
     folder: Path, identity: Mapping[str, Any]
 ) -> Iterator[tuple[CheckpointFiles, dict[str, Any] | None]]:
-    """Lock the folder of a fit; yield its checkpoints, and what it says is fitted there.
+    """Lock the folder of a fit; yield its checkpoints, and the identity of its fit.
 
     Where it is new, it gets `identity`, and None is yielded.
 
@@ -312,7 +312,7 @@ def _read_errors(path: Path) -> Iterator[None]:
 
 @contextmanager
 def _write_errors(path: Path) -> Iterator[None]:
-    """Say what remains where a checkpoint cannot be written."""
+    """Name what remains where a checkpoint cannot be written."""
     try:
         yield
     except OSError as error:

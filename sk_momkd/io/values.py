@@ -36,7 +36,7 @@ class ValueWriter:
         """JSON of a value that is not plain; raises where it cannot be saved."""
 
     def encode(self, value: Any, name: str) -> Any:
-        """JSON of a value; `name` says in arrays and in messages where it belongs."""
+        """JSON of a value; `name` is its place, in arrays and in messages."""
         if type(value) in _JSON_TYPES:
             return value
         if type(value) is float:

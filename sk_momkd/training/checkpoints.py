@@ -25,8 +25,8 @@ class RunState:
 
     It is made after ``on_train_begin`` of the callbacks. Of a callback, every attribute is kept
     that is a plain value, an array or a tensor, or has ``state_dict`` and ``load_state_dict``; one
-    that has these methods itself says what is kept. Any other attribute must stay the object that
-    it is now.
+    that has these methods itself decides what is kept. Any other attribute must stay the object
+    that it is now.
 
     Parameters
     ----------
@@ -151,7 +151,7 @@ def ended_with(
 
 
 def findings_before(state: Mapping[str, Any]) -> list[str]:
-    """What to say of a training that had ended with findings, which were shown then."""
+    """The message on a training that had ended with findings, which were shown then."""
     n = state["n_findings"]
     if not n:
         return []

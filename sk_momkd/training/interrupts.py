@@ -1,4 +1,4 @@
-"""Tell an interrupt of the user from an exception that a callback raised to stop training."""
+"""Distinguish an interrupt of the user from an exception by which a callback stops training."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class EarlyStop(Exception):
 
 @contextmanager
 def watch_interrupts() -> Iterator[Callable[[], bool]]:
-    """Yield a function that says whether the process has received an interrupt meanwhile.
+    """Yield a function that returns whether the process has received an interrupt meanwhile.
 
     The handler that was installed before is called as ever. In other threads than the main one no
     interrupt arrives.

@@ -117,7 +117,7 @@ class MILNet(NeuralNet):
         else:
             losses = F.cross_entropy(y_pred.logits, y_true, reduction="none")
             loss = (X.weight.to(self.device) * losses).mean()
-        # Elsewhere than on a CPU a step would wait for it: `_read_losses` looks at all of an epoch.
+        # Elsewhere than on a CPU a step would wait for it: `_read_losses` checks those of an epoch.
         if loss.device.type == "cpu" and not math.isfinite(loss.item()):
             raise_diverged(self, loss, X, training=training)
         return loss

@@ -33,7 +33,7 @@ OMICS = make_omics(NUMBERS).set_axis(PATIENTS)
 
 
 class Stopped(Exception):
-    """The process ends here, as far as the folder can tell."""
+    """The process ends here, as far as the folder shows."""
 
 
 def fit(clf, **known):
@@ -135,11 +135,11 @@ CHANGES = {
 }
 
 
-@pytest.mark.parametrize("said", CHANGES)
-def test_fit_of_another_configuration_is_refused_by_name(said, small):
+@pytest.mark.parametrize("message", CHANGES)
+def test_fit_of_another_configuration_is_refused_by_name(message, small):
     fit(clone(small))
-    with pytest.raises(CheckpointError, match=said):
-        fit(clone(small).set_params(**CHANGES[said]))
+    with pytest.raises(CheckpointError, match=message):
+        fit(clone(small).set_params(**CHANGES[message]))
 
 
 def test_fit_with_what_does_not_change_the_training_is_the_same(small):
@@ -160,8 +160,8 @@ def test_fit_on_other_data_is_refused_by_name(small):
         "y": (BAGS, Y[::-1].copy(), {}),
         "sample_weight": (BAGS, Y, {"sample_weight": np.arange(1, 17)}),
     }
-    for said, (bags, y, known) in cases.items():
-        with pytest.raises(CheckpointError, match=f"another fit: .*{said}"):
+    for message, (bags, y, known) in cases.items():
+        with pytest.raises(CheckpointError, match=f"another fit: .*{message}"):
             clone(small).fit(bags, y, **known)
 
 
@@ -331,8 +331,8 @@ class Keeps(Callback):
         self.object_ = object()
 
 
-class Says(Keeps):
-    """Says what is kept of it."""
+class Decides(Keeps):
+    """Decides what is kept of it."""
 
     def state_dict(self):
         return {"n": 3}
@@ -342,7 +342,7 @@ class Says(Keeps):
 
 
 def test_callbacks_of_the_user_go_on_with_their_state(small, monkeypatch):
-    small.set_params(max_epochs=4, training__callbacks=[Counts(), ("says", Says())])
+    small.set_params(max_epochs=4, training__callbacks=[Counts(), ("decides", Decides())])
     clf, n_stops = fit_with_stops(small, monkeypatch, 2)
     assert n_stops == 1
     assert clf.callbacks_[0].seen_ == [1, 2, 3, 4]
@@ -351,7 +351,7 @@ def test_callbacks_of_the_user_go_on_with_their_state(small, monkeypatch):
 
 
 def described(**parameters):
-    """What a checkpoint says of the parameters."""
+    """Parameters as a checkpoint describes them."""
     clf = quick("MKDClassifier", **parameters)
     clf.device_, clf.precision_ = "cpu", "float32"
     return _parameters(clf, {})
@@ -472,7 +472,7 @@ def test_fit_goes_on_with_the_threads_that_it_began_with(small, monkeypatch):
         torch.set_num_threads(before)
 
 
-def test_findings_of_a_training_that_had_ended_are_told_without_names(small, monkeypatch):
+def test_findings_of_a_training_that_had_ended_are_counted_without_names(small, monkeypatch):
     monkeypatch.setattr("sk_momkd.training.numerical_watch._LARGE_LOSS", 1e-9)
     with pytest.warns(ConvergenceWarning, match="The training loss is"):
         clone(small).fit(BAGS, Y)

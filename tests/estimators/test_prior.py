@@ -142,7 +142,7 @@ def test_prior_is_a_parameter_of_pipelines_grids_and_clones():
 
 
 @pytest.mark.parametrize(
-    ("prior", "said"),
+    ("prior", "message"),
     [
         ([0.5, 0.6], r"sums to 1\.1, expected 1"),
         ([0.2, 0.3, 0.5], r"one number above 0 for each of the classes \[0, 1\]"),
@@ -151,8 +151,8 @@ def test_prior_is_a_parameter_of_pipelines_grids_and_clones():
         ("data", "prior"),
     ],
 )
-def test_prior_that_is_none_raises_before_training(prior, said):
-    with pytest.raises(ValueError, match=said):
+def test_prior_that_is_none_raises_before_training(prior, message):
+    with pytest.raises(ValueError, match=message):
         fit("ABMILClassifier", prior=prior, max_epochs=10**6)
 
 

@@ -1,6 +1,7 @@
 """Soft labels of an omics teacher in every classifier of bags, and the choice of their weight."""
 
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 import pandas as pd
@@ -16,11 +17,12 @@ from sk_momkd.estimators.base import BaseMILClassifier
 from sk_momkd.estimators.cross_fitted_teacher import cross_fit
 from sk_momkd.estimators.pooled_student import (
     _student_scores,
-    judge_pooled,
     permuted_within_class,
+    pooled_evidence,
     ridge,
     slide_teacher,
 )
+from sk_momkd.estimators.teacher_evidence import Evidence
 from sk_momkd.estimators.teacher_weight import Samples
 from sk_momkd.exceptions import PairingWarning
 
@@ -67,7 +69,7 @@ def test_fit_every_network_learns_from_soft_labels(name):
 
 
 @pytest.mark.parametrize("name", sorted(set(NETWORKS) - set(PRIVILEGED)))
-def test_fit_of_histology_alone_says_how_to_use_omics(name):
+def test_fit_of_histology_alone_refuses_omics_and_names_lambda_teacher(name):
     bags, y = make_bags()
     with pytest.raises(TypeError, match=r'lambda_teacher=0 .*lambda_teacher="auto"'):
         quick(name).fit(bags, y, omics=make_omics(y))
@@ -84,16 +86,17 @@ def test_fit_without_omics_does_not_depend_on_lambda_teacher():
     assert "No omics was given" in asked.teacher_verdict_
 
 
-def test_fit_auto_chooses_and_reports():
-    bags, y, omics = cohort()
+@pytest.mark.parametrize("weight", [0.0, 0.75])
+def test_fit_auto_takes_the_weight_that_the_evidence_decides_and_reports(weight, monkeypatch):
+    bags, y, omics = cohort(60)
+    monkeypatch.setattr(Evidence, "decision", lambda self: (weight, "the reason"))
     clf = quick("ABMILClassifier", **SHORT, lambda_teacher="auto").fit(bags, y, omics=omics)
-    assert clf.lambda_teacher_ > 0
+    assert (clf.lambda_teacher_, clf.teacher_verdict_) == (weight, "the reason")
     assert list(clf.teacher_report_.index) == [0, 0.25, 0.5, 0.75, 1]
     assert {"permuted", "self_distilled"} < set(clf.teacher_report_)
-    assert f"weight {clf.lambda_teacher_:g}" in clf.teacher_verdict_
 
 
-def test_fit_auto_with_few_patients_listens_to_nobody_and_says_so():
+def test_fit_auto_with_few_patients_has_weight_zero_and_warns():
     bags, y = make_bags()
     clf = quick("ABMILClassifier", **SHORT, lambda_teacher="auto")
     with pytest.warns(PairingWarning, match="fewer than the 10"):
@@ -101,10 +104,10 @@ def test_fit_auto_with_few_patients_listens_to_nobody_and_says_so():
     assert clf.lambda_teacher_ == 0
 
 
-@pytest.mark.slow
-def test_judge_listens_where_the_slide_shows_what_omics_knows_and_nowhere_else():
+@pytest.mark.long
+def test_weight_is_above_zero_where_slides_show_what_omics_knows_and_nowhere_else():
     chosen = {
-        kind: np.mean([judged(seed, **kind_of).decision()[0] for seed in range(6)])
+        kind: np.mean([evidence(seed, **kind_of).decision()[0] for seed in range(6)])
         for kind, kind_of in {
             "both": {},
             "not visible": {"visible": 0.0},
@@ -116,14 +119,15 @@ def test_judge_listens_where_the_slide_shows_what_omics_knows_and_nowhere_else()
     assert chosen["not known"] < 0.1
 
 
-def judged(seed, **kind):
+@cache
+def evidence(seed, **kind):
     samples, teacher = teacher_of(*cohort(seed=seed, **kind))
-    return judge_pooled(samples, teacher, 0.5)
+    return pooled_evidence(samples, teacher, 0.5)
 
 
-@pytest.mark.slow
-def test_judge_controls_gain_less_than_the_teacher():
-    reports = [judged(seed).report.loc[0.5] for seed in range(4)]
+@pytest.mark.long
+def test_controls_gain_less_than_the_teacher():
+    reports = [evidence(seed).report.loc[0.5] for seed in range(4)]
     mean = pd.DataFrame(reports).mean()
     assert mean["gain"] > mean["permuted"]
     assert mean["gain"] > mean["self_distilled"]

@@ -1,4 +1,4 @@
-"""A warm start goes on from the fitted networks, or says why it cannot and leaves them."""
+"""A warm start goes on from the fitted networks, or is refused with the reason and leaves them."""
 
 import warnings
 
@@ -12,6 +12,7 @@ from torch import nn
 
 from sk_momkd import OmicsError, load_model, save_model
 from sk_momkd.estimators.warm_start import EarlierFit
+from sk_momkd.exceptions import TeacherError
 
 BAGS, Y = make_bags(16)
 OMICS = make_omics(Y)
@@ -58,10 +59,9 @@ def test_warm_start_trains_on_and_first_fit_is_an_ordinary_one():
     cold = fit(clone(clf).set_params(warm_start=False))
     first = weights(fit(clf))
     assert_same(first, weights(cold))
-    loss = clf.history_["train_loss"].iloc[-1]
     fit(clf)
     assert clf.n_iter_ == len(clf.history_) == 3
-    assert clf.history_["train_loss"].iloc[-1] < loss
+    # A fit that begins anew would end with the weights of the first.
     assert any(not torch.equal(w, first[name]) for name, w in weights(clf).items())
     assert vars(clf).get("_earlier") is None
 
@@ -100,12 +100,12 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize("said", REFUSED)
-def test_warm_start_that_does_not_fit_is_refused_and_leaves_the_model(said):
+@pytest.mark.parametrize("message", REFUSED)
+def test_warm_start_that_does_not_fit_is_refused_and_leaves_the_model(message):
     clf = fit(quick("ABMILClassifier", max_epochs=1, warm_start=True))
     before = clf.predict_proba(BAGS)
-    with pytest.raises(ValueError, match=said):
-        REFUSED[said](clf)
+    with pytest.raises(ValueError, match=message):
+        REFUSED[message](clf)
     assert (clf.predict_proba(BAGS) == before).all()
     assert clf.n_features_in_ == 6
     assert "_earlier" not in vars(clf)
@@ -122,10 +122,10 @@ class Doubles(TransformerMixin, BaseEstimator):
         return 2 * np.asarray(X)
 
 
-def prepared(clf, omics):
+def prepared(clf, omics, bags=BAGS):
     """Vectors that a fit would train on; the networks of the earlier fit are made up."""
     clf._earlier = None if not hasattr(clf, "modules_") else EarlierFit.of(clf)
-    cohort, generators = clf._validate(BAGS, Y, None, None)
+    cohort, generators = clf._validate(bags, Y, None, None)
     return clf._prepare_omics(omics, cohort, np.arange(16), None, generators)[0].vectors
 
 
@@ -142,6 +142,31 @@ def test_genes_in_another_order_are_selected_by_name_whatever_the_transformer():
     del clf._input_genes  # as in a model of an older version
     with pytest.raises(OmicsError, match="Doubles, which does not name"):
         prepared(clf, shuffled)
+
+
+def test_teacher_of_a_warm_start_is_of_the_new_data():
+    clf = fit(quick("ABMILClassifier", warm_start=True, max_epochs=1))
+    before = weights(clf)
+    clf.set_params(**STILL, lambda_teacher=0.5)
+    clf.fit(OTHER_BAGS, OTHER_Y, omics=OTHER_OMICS.iloc[:12])
+    assert (clf.lambda_teacher_, clf.n_paired_) == (0.5, 12)
+    clf.fit(OTHER_BAGS, OTHER_Y)
+    assert (clf.lambda_teacher_, clf.n_paired_) == (0, 0)
+    assert_same(weights(clf), before)
+    with pytest.raises(TeacherError):
+        clf.fit(OTHER_BAGS, OTHER_Y, omics=OTHER_OMICS[OTHER_Y == 0])
+    assert_same(weights(clf), before)
+
+
+def test_teacher_of_a_warm_start_is_fitted_on_the_genes_of_the_transformer(monkeypatch):
+    clf = fit(quick("MKDClassifier", warm_start=True, max_epochs=1, lambda_teacher=0.5))
+    known, genes = [], OMICS.columns.tolist()
+    monkeypatch.setattr(
+        type(clf), "_make_soft_labels", lambda self, table, *_: known.extend(table.genes)
+    )
+    shuffled = OTHER_OMICS[genes[::-1]].assign(extra=1.0)
+    prepared(clf, shuffled, OTHER_BAGS)
+    assert known == genes
 
 
 @pytest.mark.slow

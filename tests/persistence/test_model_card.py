@@ -82,12 +82,12 @@ def test_text_of_a_user_is_text(text):
 
 
 def test_unknown_field_or_value_of_a_card_is_refused(tmp_path):
-    for card, said in (
+    for card, message in (
         ({"licence": "mit"}, "no field 'licence'. The fields are name: .*license: "),
         ({"limits": 3}, r"card\['limits'\] must be text"),
         ("text", "must be a mapping"),
     ):
-        with pytest.raises(ValueError, match=said):
+        with pytest.raises(ValueError, match=message):
             save_model(fitted("BagPooling"), tmp_path / "model", card=card)
     assert list(tmp_path.iterdir()) == []
 

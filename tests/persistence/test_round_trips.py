@@ -399,12 +399,12 @@ def test_bags_unlike_those_of_training_are_refused_after_loading(tmp_path):
     loaded = again(clf, tmp_path)
     assert loaded.bag_info_ == clf.bag_info_ != {}
     for folder in folders[1:]:
-        said = []
+        messages = []
         for model in (clf, loaded):
             with pytest.raises(ValueError, match=r"S1|7") as raised:
                 model.predict_proba(read_bags(folder))
-            said.append(str(raised.value))
-        assert said[0] == said[1]
+            messages.append(str(raised.value))
+        assert messages[0] == messages[1]
 
 
 def test_far_features_warn_after_loading_as_before(tmp_path):

@@ -59,8 +59,8 @@ class Payload:
         return (open, (self.path, "w"))
 
 
-def refused(path, said):
-    with pytest.raises(ModelFileError, match=said) as raised:
+def refused(path, message):
+    with pytest.raises(ModelFileError, match=message) as raised:
         load_model(path)
     assert str(path.name.partition(".")[0]) in str(raised.value)
 
@@ -254,9 +254,9 @@ def _network(content):
 
 @pytest.mark.parametrize("what", WRONG)
 def test_made_up_file_is_refused(tmp_path, model, what):
-    make, said = WRONG[what]
+    make, message = WRONG[what]
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    refused(make(tmp_path / "made_up.zip", parts_of(model)), said)
+    refused(make(tmp_path / "made_up.zip", parts_of(model)), message)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 300_000  # KiB
 
 
@@ -268,7 +268,7 @@ def entry(name, content, **attributes):
 
 
 @pytest.mark.parametrize(
-    ("entries", "said"),
+    ("entries", "message"),
     [
         ([entry("model.json", b"1")], "twice"),
         ([entry("a.txt", b"/etc/passwd", external_attr=stat.S_IFLNK << 16)], "is a link"),
@@ -276,11 +276,11 @@ def entry(name, content, **attributes):
     ],
 )
 @pytest.mark.filterwarnings("ignore:Duplicate name")
-def test_entries_that_no_model_has_are_refused(tmp_path, model, entries, said):
+def test_entries_that_no_model_has_are_refused(tmp_path, model, entries, message):
     with zipfile.ZipFile(model, "a") as archive:
         for info, content in entries:
             archive.writestr(info, content)
-    refused(model, said)
+    refused(model, message)
 
 
 def test_declared_sizes_that_the_bytes_cannot_hold_are_refused(tmp_path, model):
@@ -382,7 +382,7 @@ def test_steps_that_cannot_be_checked_are_refused_when_they_are_saved(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("value", "said"),
+    ("value", "message"),
     [
         (3, "int is no estimator"),
         (
@@ -396,8 +396,8 @@ def test_steps_that_cannot_be_checked_are_refused_when_they_are_saved(tmp_path):
         (print, "cannot be saved"),
     ],
 )
-def test_what_a_file_cannot_hold_is_refused_by_name(tmp_path, value, said):
-    with pytest.raises(ModelFileError, match=said):
+def test_what_a_file_cannot_hold_is_refused_by_name(tmp_path, value, message):
+    with pytest.raises(ModelFileError, match=message):
         save_model(value, tmp_path / "model")
     assert list(tmp_path.iterdir()) == []
 

@@ -25,7 +25,7 @@ def summary_of(bags):
     return FeatureSummary.of(means, within, np.full(len(bags), bags.shape[1]))
 
 
-def said_of(bags, summary, *, strict=False, largest=100.0):
+def messages_of(bags, summary, *, strict=False, largest=100.0):
     unlike = UnlikeTraining(largest, summary, strict=strict)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -76,18 +76,18 @@ def test_features_that_never_vary_count_only_where_they_differ():
 def test_slides_of_the_same_population_do_not_warn(seed):
     bags = slides(120, seed=seed)
     for n_training in (10, 30, 60):
-        assert said_of(bags[n_training:], summary_of(bags[:n_training])) == []
+        assert messages_of(bags[n_training:], summary_of(bags[:n_training])) == []
 
 
 def test_slides_of_another_scale_or_encoder_are_named_with_the_figure():
     bags = slides(40)
     summary = summary_of(bags[:30])
-    (said,) = said_of(bags[30:] * 3, summary)
-    assert "10 slides lie together far" in said
-    assert f"90 % of the training slides are within {summary.usual:.2g}" in said
-    (said,) = said_of([*bags[30:39], -bags[39]], summary)
-    assert "1 of 10 slides lie far from those of training: bag 'S9' (7" in said
-    assert "same encoder and scaling" in said
+    (message,) = messages_of(bags[30:] * 3, summary)
+    assert "10 slides lie together far" in message
+    assert f"90 % of the training slides are within {summary.usual:.2g}" in message
+    (message,) = messages_of([*bags[30:39], -bags[39]], summary)
+    assert "1 of 10 slides lie far from those of training: bag 'S9' (7" in message
+    assert "same encoder and scaling" in message
 
 
 def test_a_large_slide_is_judged_by_its_first_block():
@@ -106,9 +106,9 @@ def test_with_strict_a_slide_is_refused_before_the_next_is_read():
     with pytest.raises(BagError, match=r"bag 'far' \(8\)"):
         unlike.look_at(torch.from_numpy(bags[1] + 30), "bag 'far'")
     with pytest.raises(BagError, match="all zero"):
-        said_of([np.zeros((3, 6), dtype=np.float32)], summary_of(bags), strict=True)
+        messages_of([np.zeros((3, 6), dtype=np.float32)], summary_of(bags), strict=True)
     with pytest.raises(BagError, match="5 slides lie together"):
-        said_of(bags[:5] + 4.5, summary_of(bags), strict=True)
+        messages_of(bags[:5] + 4.5, summary_of(bags), strict=True)
 
 
 def test_features_whose_variance_overflows_give_no_summary_and_no_nan():
@@ -121,7 +121,7 @@ def test_features_whose_variance_overflows_give_no_summary_and_no_nan():
 def test_with_strict_a_model_that_does_not_know_its_features_says_so():
     with pytest.raises(ValueError, match="training__strict=True, but this model does not know"):
         UnlikeTraining(None, None, strict=True)
-    assert said_of(slides(3), None, largest=None) == []
+    assert messages_of(slides(3), None, largest=None) == []
 
 
 def test_slides_are_looked_at_by_what_a_dataset_knows_of_them():
@@ -140,4 +140,4 @@ def test_slides_are_looked_at_by_what_a_dataset_knows_of_them():
 
 def test_fewer_than_ten_slides_give_no_summary():
     assert summary_of(slides(9)) is None
-    assert said_of(slides(9) * 5, None) == []
+    assert messages_of(slides(9) * 5, None) == []

@@ -1,4 +1,4 @@
-"""Training that goes wrong with finite numbers: what is said, of which bag, and when nothing is."""
+"""Training that goes wrong with finite numbers: the warning, its bag, and when there is none."""
 
 import re
 from types import SimpleNamespace
@@ -73,35 +73,35 @@ def test_sound_training_is_not_reported(columns, logits):
 
 def test_loss_that_runs_away_is_reported_with_epoch_term_bag_and_remedy():
     loss = {"train_loss": [0.7, 60.0, 90.0], "train_memory": [1.0, 500.0, 895.0]}
-    (said,) = findings(net_of(losses=(12.0, 170.0)), **loss)
-    assert "loss is 90 in the last epoch and was 0.7 in the first" in said
-    assert "above 10 since epoch 2 of 3" in said
-    assert "largest term is 'memory' (89.5), and the largest loss is that of bag 'S5'" in said
-    assert "Lower the learning rate (0.02)" in said
-    (said,) = findings(net_of(), train_loss=[2e3, 3e3, 4e3])
-    assert "since epoch 1 of 3" in said
+    (message,) = findings(net_of(losses=(12.0, 170.0)), **loss)
+    assert "loss is 90 in the last epoch and was 0.7 in the first" in message
+    assert "above 10 since epoch 2 of 3" in message
+    assert "largest term is 'memory' (89.5), and the largest loss is that of bag 'S5'" in message
+    assert "Lower the learning rate (0.02)" in message
+    (message,) = findings(net_of(), train_loss=[2e3, 3e3, 4e3])
+    assert "since epoch 1 of 3" in message
 
 
 def test_entropy_far_above_that_of_a_guess_is_reported_with_the_bag():
-    (said,) = findings(net_of(), train_ce=[0.7, 1.0, 2.2])
-    assert "cross-entropy of the training slides is 2.2" in said
-    assert "guessing gives 0.693; the largest loss is that of bag 'S5'" in said
+    (message,) = findings(net_of(), train_ce=[0.7, 1.0, 2.2])
+    assert "cross-entropy of the training slides is 2.2" in message
+    assert "guessing gives 0.693; the largest loss is that of bag 'S5'" in message
 
 
 def test_saturated_probabilities_are_reported_with_the_bag():
-    (said,) = findings(net_of(), [(0.0, 31.0, -5.0), (44.0, 2.0, 1.0), (0.0, 3.0, 1.0)])
-    assert "0 or 1 to 13 digits for 2 of 3 slides" in said
-    assert "e.g. bag 'S5', whose logits differ by 42" in said
+    (message,) = findings(net_of(), [(0.0, 31.0, -5.0), (44.0, 2.0, 1.0), (0.0, 3.0, 1.0)])
+    assert "0 or 1 to 13 digits for 2 of 3 slides" in message
+    assert "e.g. bag 'S5', whose logits differ by 42" in message
 
 
 def test_dead_memory_is_reported_with_its_class_and_remedy():
     usage = {"memory_perplexity_0": [9.0, 4.0, 1.02], "memory_perplexity_1": [9.0, 4.0, 8.0]}
     net = net_of(memory=SimpleNamespace(rows=torch.zeros(2, 16, 3)))
-    (said,) = findings(net, **usage)
-    assert "of the 16 components of a class" in said
-    assert "class '0' 1.02 in epoch 3" in said
-    assert "class '1'" not in said
-    assert "memory__reseed_unused=True" in said
+    (message,) = findings(net, **usage)
+    assert "of the 16 components of a class" in message
+    assert "class '0' 1.02 in epoch 3" in message
+    assert "class '1'" not in message
+    assert "memory__reseed_unused=True" in message
     assert findings(net_of(memory=SimpleNamespace(rows=torch.zeros(2, 3, 3))), **usage) == []
 
 
@@ -119,11 +119,11 @@ def test_gradient_whose_norm_overflows_is_refused_with_bag_epoch_and_term(size):
     net.layer.bias.grad = torch.tensor([2.0])
     batch = (SimpleNamespace(index=torch.tensor([7]), x=torch.full((2, 2), 3e9)), None)
     named = list(net.layer.named_parameters())
-    said = (
+    message = (
         r"epoch 3: the gradient of bag 'S7' overflows; it reaches .* in 'weight', and its norm is "
         r"(inf|nan), its terms \{'ce': 2.0\}; features reach 3e\+09"
     )
-    with pytest.raises(TrainingError, match=said):
+    with pytest.raises(TrainingError, match=message):
         ClipGradients(1.0, "global").on_grad_computed(net, named_parameters=named, batch=batch)
     with pytest.raises(TrainingError, match="gradient of the last bags of it overflows"):
         ClipGradients(1.0, "global").on_grad_computed(net, named_parameters=named, batch=None)
@@ -153,5 +153,5 @@ def test_term_of_weight_zero_is_not_the_largest():
     net = net_of(losses=(12.0, 170.0))
     net.criterion.weights = {"off": 0.0, "ce": 0.5, "memory": 0.1}
     loss = {"train_loss": [0.7, 60.0, 90.0], "train_memory": [1.0, 5e2, 895.0]}
-    (said,) = findings(net, **loss, train_off=[np.nan] * 3)
-    assert "largest term is 'memory' (89.5)" in said
+    (message,) = findings(net, **loss, train_off=[np.nan] * 3)
+    assert "largest term is 'memory' (89.5)" in message
