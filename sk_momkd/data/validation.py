@@ -134,8 +134,10 @@ def check_sample_weight(sample_weight: Any, bags: BagSequence) -> NDArray | None
     return weights
 
 
-def encode_labels(estimator: BaseEstimator, y: Any, bags: BagSequence) -> EncodedLabels:
-    """Encode `y`; the positive class is the estimator's `pos_label`.
+def encode_labels(
+    estimator: BaseEstimator, y: Any, bags: BagSequence, *, pos_label: Any = None
+) -> EncodedLabels:
+    """Encode `y`; the positive class is `pos_label`, by default the estimator's.
 
     Raises
     ------
@@ -163,6 +165,7 @@ def encode_labels(estimator: BaseEstimator, y: Any, bags: BagSequence) -> Encode
     classes = encoder.classes_
     if len(classes) < 2:
         raise ValueError(f"{name} needs at least two classes in y; got one class, {classes[0]!r}.")
-    pos_label = positive_class(classes.tolist(), estimator.pos_label)
+    named = estimator.pos_label if pos_label is None else pos_label
+    pos_label = positive_class(classes.tolist(), named)
     number = np.argsort(network_order(classes, pos_label))
     return EncodedLabels(classes, pos_label, number[encoder.transform(y)])

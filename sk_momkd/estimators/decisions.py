@@ -66,20 +66,24 @@ class Predictions(NamedTuple):
         mean = _mean(self.proba, owner, n_bags)
         votes = _mean(np.eye(self.proba.shape[1])[self.predicted], owner, n_bags)
         if self._explained_by_threshold():
-            reached = self._reached_by_mean(owner, n_bags)
-            decided = np.where(reached, self.column, 1 - self.column)
+            at_choice, threshold = self.at_choice(owner)
+            decided = np.where(at_choice >= threshold, self.column, 1 - self.column)
         elif np.array_equal(self.proba.argmax(axis=1), self.predicted):
             decided = mean.argmax(axis=1)
         else:
             decided = votes.argmax(axis=1)
         return mean, np.where(n_bags == 1, votes.argmax(axis=1), decided)
 
-    def _reached_by_mean(self, owner: NDArray, n_bags: NDArray) -> NDArray:
+    def at_choice(self, owner: NDArray) -> tuple[NDArray, float]:
+        """Mean probabilities of patients at the prior of the threshold's choice, and the threshold.
+
+        Both are of the class number `column` and do not depend on the prior of now.
+        """
         proba, threshold = self.proba[:, [self.column]], self.threshold
         if self.moved is not None and self.moved.odds != 1:
             threshold = self.moved.chosen_at
             proba = proba / (proba + self.moved.odds * (1 - proba))
-        return _mean(proba, owner, n_bags)[:, 0] >= threshold
+        return _mean(proba, owner, np.bincount(owner))[:, 0], threshold
 
     def _explained_by_threshold(self) -> bool:
         if not np.isfinite(self.threshold):

@@ -30,6 +30,7 @@ from ..data.patient import patients_and_groups
 from ..data.sequence import BagSequence, refuse_other_containers
 from ..data.training_patients import HashedIds
 from ..data.validation import check_bags, encode_labels, is_table, network_order
+from .inner_pos_labels import agreed_pos_label, set_pos_label
 from .parameters import POSITIVE, UP_TO_ONE, Parameters, parameter
 from .privileged import seeded_clone
 from .soft_targets import fit_softly, require_weights
@@ -75,7 +76,8 @@ class PrivilegedClassifier(MetaEstimatorMixin, ClassifierMixin, Parameters):
     random_state : int, RandomState or None, default=None
         Seed of the folds, and of teacher and classifier where these have none of their own.
     pos_label : label or None, default=None
-        The positive one of two classes. None takes the label that sorts last.
+        The positive one of two classes. None takes that of the classifier inside, else the label
+        that sorts last. Each `pos_label` inside that is None is set to it.
 
     Attributes
     ----------
@@ -212,7 +214,8 @@ class PrivilegedClassifier(MetaEstimatorMixin, ClassifierMixin, Parameters):
     def _fit(self, X: Any, y: Any, omics: Any, groups: Any, patient_ids: Any) -> Self:
         samples, bags = self._validate(X, y, groups, patient_ids)
         seed = int(check_random_state(self.random_state).randint(_SEEDS))
-        student = seeded_clone(self.estimator, seed)
+        ordered = self.classes_[network_order(self.classes_, self.pos_label_)].tolist()
+        student = set_pos_label(seeded_clone(self.estimator, seed), ordered)
         _, group_of_sample = patients_and_groups(bags, bags, groups)
         with config_context(enable_metadata_routing=False):
             choice = self._choose(student, samples, bags, omics, group_of_sample, seed)
@@ -232,7 +235,8 @@ class PrivilegedClassifier(MetaEstimatorMixin, ClassifierMixin, Parameters):
         for name in [name for name in vars(self) if name.endswith("_") and name[0] != "_"]:
             delattr(self, name)  # a fit that fails leaves no model behind
         X, bags = self._check(X, patient_ids)
-        self.classes_, self.pos_label_, labels = encode_labels(self, y, bags)
+        named = agreed_pos_label([self], None)
+        self.classes_, self.pos_label_, labels = encode_labels(self, y, bags, pos_label=named)
         check_consistent_length(bags, groups)
         numbers = network_order(self.classes_, self.pos_label_)[labels]
         return Samples(X, numbers, self.classes_, bags.groups()), bags

@@ -11,6 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ..data.omics import OmicsTable
+from ..estimators.inner_pos_labels import agreed_pos_label
 from ..messages import first_few
 from .evaluation_tables import build_evaluation
 from .fold_results import (
@@ -22,7 +23,7 @@ from .fold_results import (
 )
 from .result_tables import TableResult
 from .results import Evaluation
-from .routing import accepts, agreed_pos_label
+from .routing import accepts
 from .small_samples import is_small, small_sample_note, student_quantile
 from .statistics import Bootstrap, delong_test, holm
 from .study import Plan, Study, as_study, make_plan
@@ -102,6 +103,7 @@ def compare(
     omics: Any = None,
     cv: Any = 5,
     groups: Any = None,
+    params: Mapping[str, Any] | None = None,
     n_repeats: int = 1,
     random_state: int = 0,
     pos_label: Any = None,
@@ -132,6 +134,8 @@ def compare(
         `bags`.
     groups : array-like of shape (n_bags,), optional
         E.g. sites. Folds and inner validation parts keep them whole.
+    params : dict of str to array-like of shape (n_bags,), optional
+        Further arguments of `fit`, as in :func:`evaluate`; the `fit` of each method takes them.
     n_repeats : int, default=1
         Each repeat has other seeds of the estimator, and other folds unless `cv` is a list.
     random_state : int, default=0
@@ -210,7 +214,7 @@ def compare(
         raise TypeError(f"The fit of none of {first_few(estimators)} takes omics.")
     bootstrap = Bootstrap(n_bootstrap, confidence_level, random_state)
     pos_label = agreed_pos_label(estimators.values(), pos_label)
-    study = as_study(bags, y, omics=omics, groups=groups, pos_label=pos_label)
+    study = as_study(bags, y, omics=omics, groups=groups, pos_label=pos_label, params=params)
     plan = make_plan(study, cv, n_repeats, random_state)
     methods = {
         name: Method(estimator, [study.omics if accepts(estimator, "omics") else None] * n_repeats)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
+from ..estimators.inner_pos_labels import agreed_pos_label
 from .evaluation_tables import build_evaluation
 from .results import Evaluation
-from .routing import agreed_pos_label, estimator_name
+from .routing import estimator_name
 from .statistics import Bootstrap
 from .study import as_study, make_plan
 from .study_fits import PlannedFits, run_fits
@@ -22,6 +24,7 @@ def evaluate(
     omics: Any = None,
     cv: Any = 5,
     groups: Any = None,
+    params: Mapping[str, Any] | None = None,
     n_repeats: int = 1,
     random_state: int = 0,
     pos_label: Any = None,
@@ -55,6 +58,9 @@ def evaluate(
         E.g. sites. The folds keep groups whole, and so does the inner validation part, as `fit`
         receives them. The result has a table of groups and a second interval for which whole
         groups are drawn.
+    params : dict of str to array-like of shape (n_bags,), optional
+        Further arguments of `fit` with a value for each bag, such as ``{"sample_weight": w}``; each
+        fit gets those of its training part. Metrics are not weighted.
     n_repeats : int, default=1
         Each repeat has other seeds of the estimator, and other folds unless `cv` is a list.
     random_state : int, default=0
@@ -96,9 +102,10 @@ def evaluate(
     LeakageError
         If a patient is on both sides of a split, or in several groups.
     TypeError
-        If `omics` is given and no `fit` inside takes it, or there is no ``predict_proba``.
+        If `omics` or one of `params` is given and no `fit` inside takes it, or there is no
+        ``predict_proba``.
     ValueError
-        If labels, splits or arguments are unusable.
+        If labels, splits or arguments are unusable, or one of `params` has another length.
 
     Warns
     -----
@@ -129,9 +136,9 @@ def evaluate(
     the one with the best F1 on the estimator's inner validation part (``validation_``). They are
     NaN without either.
 
-    Omics and groups reach the classifier through pipelines, searches, calibration, and, by
-    scikit-learn's metadata routing, through its other meta-estimators: where these need it,
-    or the caller has enabled it, requests that are not set are set on the clones.
+    Omics, groups and `params` reach the classifier through pipelines, searches, calibration, and,
+    by scikit-learn's metadata routing, through its other meta-estimators: where these need it, or
+    the caller has enabled it, requests that are not set are set on the clones.
 
     Intervals are percentiles over bootstrap samples of patients (within folds for ``fold_auroc``).
     They do not contain the randomness of training, see `n_repeats` and :func:`seed_spread`. With
@@ -164,7 +171,7 @@ def evaluate(
     """
     bootstrap = Bootstrap(n_bootstrap, confidence_level, random_state)
     pos_label = agreed_pos_label([estimator], pos_label)
-    study = as_study(bags, y, omics=omics, groups=groups, pos_label=pos_label)
+    study = as_study(bags, y, omics=omics, groups=groups, pos_label=pos_label, params=params)
     plan = make_plan(study, cv, n_repeats, random_state)
     name = estimator_name(estimator)
     (folds,) = run_fits(

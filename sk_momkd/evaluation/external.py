@@ -11,7 +11,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ..data.training_patients import WITHOUT_IDS, Encounter, meet
-from ..estimators.decisions import known_classes, predictions
+from ..estimators.decisions import Predictions, known_classes, predictions
+from ..estimators.inner_pos_labels import agreed_pos_label
 from ..exceptions import LeakageError
 from ..messages import first_few, warn
 from .fold_fit import threshold_of
@@ -19,7 +20,7 @@ from .fold_results import PatientPredictions
 from .metrics import patient_metrics
 from .result_tables import TableResult
 from .results import Evaluation, count_classes, positive_text
-from .routing import agreed_pos_label, estimator_name, final_estimator
+from .routing import estimator_name, final_estimator
 from .small_samples import small_sample_intervals, small_sample_note
 from .statistics import Bootstrap
 from .study import Study, as_study
@@ -169,10 +170,12 @@ def evaluate_external(
     -----
     Accuracies, F1, sensitivity and specificity are those of each model's `predict`, by patient as
     in :func:`evaluate`. The ensemble takes the most probable class if all models do, decides at
-    the mean of their thresholds if `predict` of each has one, else as most models do. Metrics with
-    the suffix ``_tuned`` are at these thresholds, or, where `predict` has none, at those of the
-    inner validation parts. No label of the external cohort changes predictions or thresholds.
-    Averaging models raises most metrics, so compare an ensemble with an ensemble.
+    the mean of their thresholds if `predict` of each has one, else as most models do. Thresholds
+    that were moved to another prior are averaged, with the probabilities, at the prior of their
+    choice, so that decisions do not depend on `prior`. Metrics with the suffix ``_tuned`` are at
+    these thresholds, or, where `predict` has none, at those of the inner validation parts. No label
+    of the external cohort changes predictions or thresholds. Averaging models raises most metrics,
+    so compare an ensemble with an ensemble.
 
     Examples
     --------
@@ -211,13 +214,13 @@ def evaluate_external(
     study = as_study(bags, y, groups=groups, pos_label=pos_label, classes=known)
     separation = _check_no_overlap(study, fitted_models, models, allow=allow_training_patients)
     _warn_if_classes_are_absent(study)
-    found = [_predict(study, model) for model in models]
-    parts = [part for part, _ in found]
-    ensemble = _ensemble(study, parts)
+    found = [predictions(model, study.bags, study.classes) for model in models]
+    parts = [_of_patients(study, *both) for both in zip(models, found, strict=True)]
+    ensemble = _ensemble(study, parts, found)
     return ExternalEvaluation(
         estimator_name(models[0]),
         _summary(study, parts, ensemble, bootstrap),
-        _by_model(study, found),
+        _by_model(study, parts, found),
         _predictions(study, parts, ensemble),
         tuple(study.classes),
         bootstrap,
@@ -313,20 +316,20 @@ class _ExternalPredictions(PatientPredictions):
         )
 
 
-def _predict(study: Study, model: Any) -> tuple[PatientPredictions, str | None]:
-    """Predictions of one model, and where its threshold comes from."""
-    found = predictions(model, study.bags, study.classes)
+def _of_patients(study: Study, model: Any, found: Predictions) -> PatientPredictions:
     proba, predicted = found.of_patients(study.patient_of)
     threshold = threshold_of(model, found, study.classes)
-    part = _predictions_of_all(study, proba, threshold, predicted, own=bool(found.source))
-    return part, source_of(threshold, found.source)
+    return _predictions_of_all(study, proba, threshold, predicted, own=bool(found.source))
 
 
-def _ensemble(study: Study, parts: Sequence[PatientPredictions]) -> PatientPredictions:
+def _ensemble(
+    study: Study, parts: Sequence[PatientPredictions], found: Sequence[Predictions]
+) -> PatientPredictions:
     """Mean probability, and what the models' ways to decide say of it.
 
     If all take the most probable class, so does the ensemble; if all have a threshold, it is at
-    their mean; else most models decide, and on a tie the lower class number.
+    their mean, with each model at the prior at which its threshold was chosen; else most models
+    decide, and on a tie the lower class number.
     """
     proba = np.mean([part.proba for part in parts], axis=0)
     threshold = float(np.mean([part.threshold[0] for part in parts]))
@@ -334,12 +337,25 @@ def _ensemble(study: Study, parts: Sequence[PatientPredictions]) -> PatientPredi
     votes = np.mean([np.eye(proba.shape[1])[part.predicted] for part in parts], axis=0)
     predicted = votes.argmax(axis=1)
     if own:
-        predicted = (proba[:, 1] >= threshold).astype(int)
+        predicted = _reached_together(study, found)
     elif all(np.array_equal(part.proba.argmax(axis=1), part.predicted) for part in parts):
         predicted = proba.argmax(axis=1)
     if len(parts) == 1:
         predicted = parts[0].predicted
     return _predictions_of_all(study, proba, threshold, predicted, own=own)
+
+
+def _reached_together(study: Study, found: Sequence[Predictions]) -> NDArray:
+    """Decisions of the mean of the models at the mean of their thresholds, before these moved.
+
+    The mean of probabilities that have moved to another prior would be another rule at each prior.
+    """
+    of_class, thresholds = [], []
+    for one in found:
+        proba, threshold = one.at_choice(study.patient_of)
+        of_class.append(proba if one.column == 1 else 1 - proba)
+        thresholds.append(threshold if one.column == 1 else 1 - threshold)
+    return (np.mean(of_class, axis=0) >= np.mean(thresholds)).astype(int)
 
 
 def _predictions_of_all(
@@ -404,12 +420,14 @@ def _small_sample_columns(
     return found
 
 
-def _by_model(study: Study, found: Sequence[tuple[PatientPredictions, str | None]]) -> pd.DataFrame:
+def _by_model(
+    study: Study, parts: Sequence[PatientPredictions], found: Sequence[Predictions]
+) -> pd.DataFrame:
     once = np.ones((1, len(study.names)))
     rows = [
-        {"threshold": part.threshold[0], "threshold_source": source}
+        {"threshold": part.threshold[0], "threshold_source": source_of(part.threshold[0], source)}
         | {m: v[0] for m, v in part.metrics(once).items()}
-        for part, source in found
+        for part, source in ((part, one.source) for part, one in zip(parts, found, strict=True))
     ]
     return pd.DataFrame(rows).rename_axis("model")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 import warnings
+from collections.abc import Iterable
 from contextlib import nullcontext
 from typing import Any, NamedTuple
 
@@ -19,6 +20,7 @@ from ..data.omics import OmicsTable
 from ..data.sequence import BagSequence
 from ..data.training_patients import meet
 from ..estimators.decisions import Predictions, innermost, predictions
+from ..estimators.inner_pos_labels import set_pos_label
 from ..estimators.validation_scores import threshold_of_patients
 from ..exceptions import LeakageError
 from ..progress import labelled
@@ -30,7 +32,7 @@ from .routing import (
     fit_arguments,
     needs_routing,
     require_omics,
-    set_pos_label,
+    require_params,
     set_seeds,
 )
 from .study import Split, Study
@@ -68,8 +70,8 @@ class Fold(NamedTuple):
     omics: OmicsTable | None
 
 
-def check_estimator(estimator: Any, *, with_omics: bool) -> None:
-    """Raise if the estimator has no probabilities, or is to learn from omics and cannot."""
+def check_estimator(estimator: Any, *, with_omics: bool, params: Iterable[str] = ()) -> None:
+    """Raise if the estimator has no probabilities, or its `fit` does not take what is given."""
     inner = final_estimator(estimator)  # a stack makes its default final estimator in fit alone
     default_stack = isinstance(inner, StackingClassifier) and inner.final_estimator is None
     if not default_stack and not hasattr(estimator, "predict_proba"):
@@ -80,6 +82,7 @@ def check_estimator(estimator: Any, *, with_omics: bool) -> None:
         )
     if with_omics:
         require_omics(estimator)
+    require_params(estimator, params)
 
 
 def result_or_failure(
@@ -107,13 +110,15 @@ def _fit_and_predict(
     model = set_seeds(set_pos_label(clone(estimator), study.classes), fold.seed)
     groups = None if study.groups is None else study.groups[train]
     routed = get_config()["enable_metadata_routing"]
-    routed |= needs_routing(model) and (fold.omics is not None or groups is not None)
+    params = {name: values[train] for name, values in study.params.items()}
+    has_arguments = fold.omics is not None or groups is not None or bool(params)
+    routed |= needs_routing(model) and has_arguments
     memory = PeakMemory() if measure_memory else nullcontext()
     label = labelled(f"repeat {fold.repeat}, fold {fold.fold}")
     routing = config_context(enable_metadata_routing=routed)
     with memory, routing, label, warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The groups parameter is ignored")
-        arguments = fit_arguments(model, fold.omics, groups, study.patient_of[train])
+        arguments = fit_arguments(model, fold.omics, groups, study.patient_of[train], params)
         start = time.perf_counter()
         try:
             model.fit(study.bags[train], study.y[train], **arguments)

@@ -10,10 +10,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from ..estimators.inner_pos_labels import agreed_pos_label
 from .evaluation_tables import build_evaluation
 from .result_tables import TableResult
 from .results import positive_text, two_aurocs
-from .routing import agreed_pos_label, estimator_name
+from .routing import estimator_name
 from .statistics import Bootstrap
 from .study import Plan, Study, as_study, make_plan
 from .study_fits import PlannedFits, run_fits

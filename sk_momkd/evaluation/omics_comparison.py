@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,11 +12,12 @@ from numpy.typing import NDArray
 from scipy.stats import norm
 
 from ..data.omics import OmicsTable, as_omics
+from ..estimators.inner_pos_labels import agreed_pos_label
 from ..preprocessing.bag_pooling import BagPooling
 from .comparison import Method, difference_table, evaluate_methods, joint_note, stack_tables
 from .result_tables import TableResult
 from .results import Evaluation, two_aurocs
-from .routing import agreed_pos_label, estimator_name, require_omics
+from .routing import estimator_name, require_omics
 from .small_samples import is_small, student_quantile
 from .statistics import Bootstrap
 from .study import Study, as_study, make_plan, permutation_generator
@@ -106,6 +108,7 @@ def compare_omics(
     self_distillation: bool = False,
     cv: Any = 5,
     groups: Any = None,
+    params: Mapping[str, Any] | None = None,
     n_repeats: int = 1,
     random_state: int = 0,
     pos_label: Any = None,
@@ -138,6 +141,8 @@ def compare_omics(
         `bags`.
     groups : array-like of shape (n_bags,), optional
         E.g. sites. Folds and inner validation parts keep them whole.
+    params : dict of str to array-like of shape (n_bags,), optional
+        Further arguments of `fit`, as in :func:`evaluate`.
     n_repeats : int, default=1
         Each repeat has another permutation, other seeds of the estimator, and other folds unless
         `cv` is a list.
@@ -208,7 +213,7 @@ def compare_omics(
     require_omics(estimator)
     bootstrap = Bootstrap(n_bootstrap, confidence_level, random_state)
     pos_label = agreed_pos_label([estimator], pos_label)
-    study = as_study(bags, y, omics=omics, groups=groups, pos_label=pos_label)
+    study = as_study(bags, y, omics=omics, groups=groups, pos_label=pos_label, params=params)
     plan = make_plan(study, cv, n_repeats, random_state)
     permuted = [
         permute_omics(study, permutation_generator(random_state, repeat), within_class=within_class)

@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ..estimators.inner_pos_labels import agreed_pos_label
 from .fold_results import PatientPredictions, mean_auroc, mean_fold_auroc, mean_metrics, pool_folds
 from .result_tables import TableResult
 from .results import positive_text
-from .routing import agreed_pos_label, estimator_name
+from .routing import estimator_name
 from .study import Study, as_study, derive_seed, make_plan, permutation_generator
 from .study_fits import PlannedFits, completed, run_fits
 

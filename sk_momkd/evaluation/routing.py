@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from copy import copy
 from typing import Any
 
@@ -69,7 +69,29 @@ def require_omics(estimator: Any) -> None:
         )
 
 
-def fit_arguments(estimator: Any, omics: Any, groups: Any, patients: Any) -> dict[str, Any]:
+def require_params(estimator: Any, names: Iterable[str]) -> None:
+    """Check that a `fit` inside takes further arguments of these names.
+
+    Raises
+    ------
+    TypeError
+        If none does.
+    """
+    for name in names:
+        if not accepts(estimator, name):
+            raise TypeError(
+                f"The fit of {type(final_estimator(estimator)).__name__} takes no {name}. Leave it "
+                "out of params, or use an estimator that takes it."
+            )
+
+
+def fit_arguments(
+    estimator: Any,
+    omics: Any,
+    groups: Any,
+    patients: Any,
+    params: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
     """Keyword arguments for ``estimator.fit``.
 
     Where scikit-learn's metadata routing is enabled, requests of the classifiers inside that are
@@ -83,6 +105,8 @@ def fit_arguments(estimator: Any, omics: Any, groups: Any, patients: Any) -> dic
         Sites, passed on if `fit` takes groups.
     patients : ndarray of shape (n_bags,)
         Groups for the folds of a search if there are no sites.
+    params : dict of str to ndarray of shape (n_bags, ...), optional
+        Further arguments, by their name in the `fit` of the classifier inside.
 
     Raises
     ------
@@ -90,16 +114,19 @@ def fit_arguments(estimator: Any, omics: Any, groups: Any, patients: Any) -> dic
         If omics is given and no `fit` inside takes it.
     """
     arguments: dict[str, Any] = {}
+    params = dict(params or {})
     if omics is not None:
         require_omics(estimator)
     if get_config()["enable_metadata_routing"]:
-        arguments = _routed_arguments(estimator, omics, groups, patients)
-        if arguments or (omics is None and groups is None):
+        given = {"omics": omics, "groups": groups} | params
+        arguments = _routed_arguments(estimator, given, patients)
+        if arguments or all(value is None for value in given.values()):
             return arguments
     if omics is not None:
         arguments[str(_fit_keyword(estimator, "omics"))] = omics
     if groups is not None and (keyword := _fit_keyword(estimator, "groups")) is not None:
         arguments[keyword] = groups
+    arguments |= {str(_fit_keyword(estimator, name)): value for name, value in params.items()}
     search = _search_prefix(estimator)
     if search is not None:
         arguments[f"{search}groups"] = patients if groups is None else groups
@@ -119,9 +146,8 @@ def needs_routing(estimator: Any) -> bool:
     return around and type(estimator).__module__.startswith("sklearn.")
 
 
-def _routed_arguments(estimator: Any, omics: Any, groups: Any, patients: Any) -> dict[str, Any]:
+def _routed_arguments(estimator: Any, given: Mapping[str, Any], patients: Any) -> dict[str, Any]:
     """What the estimators and splitters inside request, by the name under which they do."""
-    given = {"omics": omics, "groups": groups}
     found: dict[str, Any] = {}
     for inner in _inside(estimator):
         requests = getattr(get_routing_for_object(inner), "fit", None)
@@ -180,56 +206,6 @@ def _passes_fit_arguments(estimator: Any) -> bool:
         return False
     kinds = {p.kind for p in inspect.signature(estimator.fit).parameters.values()}
     return inspect.Parameter.VAR_KEYWORD in kinds
-
-
-def agreed_pos_label(estimators: Iterable[Any], pos_label: Any) -> Any:
-    """Positive class that `estimators` or an evaluation name; None if none does.
-
-    Raises
-    ------
-    ValueError
-        If two of them name different classes.
-    """
-    named = [] if pos_label is None else [("the evaluation", pos_label)]
-    for estimator in estimators:
-        for parameter, value in _pos_labels(estimator).items():
-            if value is not None and not _encoding_ancestor(estimator, parameter):
-                named.append((f"{type(estimator).__name__} ({parameter})", value))
-    for who, value in named[1:]:
-        if value != named[0][1]:
-            raise ValueError(
-                f"pos_label={named[0][1]!r} of {named[0][0]} and pos_label={value!r} of {who} "
-                "contradict each other. Give one of them, or the same label."
-            )
-    return named[0][1] if named else None
-
-
-def set_pos_label(estimator: Any, classes: Sequence[Any]) -> Any:
-    """Set each `pos_label` inside `estimator` that is None to the last of two `classes`."""
-    if len(classes) != 2:
-        return estimator
-    place = sorted(classes).index(classes[1])
-    missing = [name for name, value in _pos_labels(estimator).items() if value is None]
-    named = {n: place if _encoding_ancestor(estimator, n) else classes[1] for n in missing}
-    return estimator.set_params(**named) if named else estimator
-
-
-def _pos_labels(estimator: Any) -> dict[str, Any]:
-    """Parameters named `pos_label` of the estimator and of all inside it."""
-    parameters = estimator.get_params(deep=True).items()
-    return {k: value for k, value in parameters if k.rpartition("__")[2] == "pos_label"}
-
-
-def _encoding_ancestor(estimator: Any, parameter: str) -> bool:
-    """Whether an estimator around the one with this parameter fits it on labels 0, 1, ..."""
-    from sklearn.ensemble import StackingClassifier, VotingClassifier
-    from sklearn.multiclass import OneVsOneClassifier, OneVsRestClassifier, OutputCodeClassifier
-
-    steps, parameters = parameter.split("__")[:-1], estimator.get_params(deep=True)
-    around = [parameters["__".join(steps[:k])] for k in range(1, len(steps))]
-    encoding = (StackingClassifier, VotingClassifier)
-    per_class = (OneVsOneClassifier, OneVsRestClassifier, OutputCodeClassifier)
-    return bool(steps) and any(isinstance(e, encoding + per_class) for e in (estimator, *around))
 
 
 def set_seeds(estimator: Any, seed: int) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from numbers import Integral
 from typing import Any
@@ -24,6 +24,7 @@ from ..messages import first_few, warn
 from ..model_selection.split import PatientStratifiedKFold, check_parts, positions
 
 Split = tuple[NDArray, NDArray]
+_OWN_ARGUMENTS = ("omics", "groups")
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,8 @@ class Study:
     omics : OmicsTable or None
     label_names : dict of label to str
         What labels were in the table that they come from, where they were coded.
+    params : dict of str to ndarray of shape (n_bags, ...)
+        Further arguments of `fit`.
     """
 
     bags: BagSequence
@@ -59,6 +62,7 @@ class Study:
     labels: NDArray
     omics: OmicsTable | None = None
     label_names: dict[Any, str] = field(default_factory=dict)
+    params: dict[str, NDArray] = field(default_factory=dict)
 
     @property
     def classes(self) -> list[Any]:
@@ -114,10 +118,12 @@ def as_study(
     groups: Any = None,
     pos_label: Any = None,
     classes: Sequence[Any] | None = None,
+    params: Mapping[str, Any] | None = None,
 ) -> Study:
     """Check and sort the input of an evaluation.
 
-    The `classes` are those that fitted models know, sorted; by default those of `y`.
+    The `classes` are those that fitted models know, sorted; by default those of `y`. The `params`
+    are further arguments of `fit`, with a value for each bag.
 
     Raises
     ------
@@ -127,7 +133,8 @@ def as_study(
         If no omics row belongs to any bag.
     ValueError
         If labels or groups are missing, there is a single class, `pos_label` is none of two
-        classes, or groups are given for bags without patient ids.
+        classes, groups are given for bags without patient ids, or one of `params` has not a value
+        for each bag.
     """
     given = as_bags(bags)
     y = column_or_1d(in_bag_order(y, given, "y"), warn=True)
@@ -144,7 +151,24 @@ def as_study(
     _, first = np.unique(patients.of_bag, return_index=True)
     names = np.array([sequence[i].patient_id or sequence.name(i) for i in first], dtype=object)
     named = label_names(sequence, y.tolist())
-    return Study(sequence, y, groups, order, patients, names, patients.labels, omics, named)
+    of_bags = {name: _values_of_bags(name, v, given)[order] for name, v in (params or {}).items()}
+    return Study(
+        sequence, y, groups, order, patients, names, patients.labels, omics, named, of_bags
+    )
+
+
+def _values_of_bags(name: str, values: Any, bags: BagSequence) -> NDArray:
+    """An argument of `fit` in the order of the bags."""
+    if name in _OWN_ARGUMENTS:
+        raise ValueError(f"{name} is an argument of its own: pass {name}=, not params.")
+    found = np.asarray(in_bag_order(values, bags, f"params[{name!r}]"))
+    if found.ndim == 0 or len(found) != len(bags):
+        came = "one value" if found.ndim == 0 else f"{len(found)} values"
+        raise ValueError(
+            f"params[{name!r}] has {came}, expected one for each of the {len(bags)} bags. What is "
+            "the same for all bags is set on the estimator."
+        )
+    return found
 
 
 def _join_by_id(omics: Any, bags: BagSequence) -> OmicsTable:

@@ -187,7 +187,7 @@ def _check_estimators(planned: Sequence[PlannedFits]) -> None:
     for one in planned:
         with_omics = any(table is not None for table in one.tables)
         with one.named_in_errors():
-            check_estimator(one.estimator, with_omics=with_omics)
+            check_estimator(one.estimator, with_omics=with_omics, params=one.study.params)
         if id(one.estimator) not in seen:
             warn_if_patients_are_split(one.estimator, len(one.study.bags), len(one.study.names))
         seen.add(id(one.estimator))

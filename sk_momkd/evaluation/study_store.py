@@ -19,7 +19,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ..data.omics import OmicsTable
-from ..data.value_digest import configuration, digest
+from ..data.value_digest import array_digest, configuration, digest
 from ..exceptions import StoreError
 from ..io.atomic import atomic_write, sweep_parts
 from ..io.bag_digest import bag_digest, omics_digests
@@ -415,6 +415,7 @@ def _described_fits(one: PlannedFits, key: bytes, tables: _Tables) -> dict[str, 
             for splits in plan.splits
         ],
         "seeds": plan.seeds,
+        "params": {k: array_digest(v) for k, v in study.params.items()} or None,
     }
 
 

@@ -38,6 +38,7 @@ from sk_momkd import (
     save_model,
 )
 from sk_momkd.data.omics import as_omics
+from sk_momkd.data.positive_class import positive_class
 from sk_momkd.estimators.cross_fitted_teacher import cross_fit
 from sk_momkd.estimators.privileged import seeded_clone
 from sk_momkd.estimators.soft_targets import (
@@ -315,6 +316,40 @@ def test_ambiguous_names_warn_at_the_call_of_fit():
     with pytest.warns(UserWarning, match="pos_label=") as caught:
         PrivilegedClassifier(LogisticRegression()).fit(X, np.array(["HER2-", "HER2+"])[y])
     assert caught[0].filename == __file__
+
+
+class NamesPositive(LogisticRegression):
+    """Asks for the positive class as the classifiers of bags do."""
+
+    def __init__(self, pos_label=None):
+        super().__init__()
+        self.pos_label = pos_label
+
+    def fit(self, X, y, sample_weight=None):
+        self.pos_label_ = positive_class(np.unique(y).tolist(), self.pos_label)
+        return super().fit(X, y, sample_weight)
+
+
+HER2 = np.array(["HER2-", "HER2+"])
+
+
+def test_ambiguous_names_warn_once_around_a_classifier_that_asks_too():
+    X, y, rna = cohort()
+    clf = PrivilegedClassifier(make_pipeline(StandardScaler(), NamesPositive()))
+    with warnings.catch_warnings(record=True, action="always") as caught:
+        clf.fit(X, HER2[y], omics=rna)
+    assert len([w for w in caught if "pos_label=" in str(w.message)]) == 1
+    assert clf.estimator_[-1].pos_label_ == clf.pos_label_ == "HER2-"
+
+
+def test_positive_class_is_the_one_that_any_of_both_names():
+    X, y, _ = cohort()
+    for outer, inner in (("HER2+", None), (None, "HER2+")):
+        clf = PrivilegedClassifier(NamesPositive(inner), pos_label=outer).fit(X, HER2[y])
+        assert clf.estimator_.pos_label_ == clf.pos_label_ == "HER2+"
+        assert (clf.pos_label, clf.estimator.pos_label) == (outer, inner)
+    with pytest.raises(ValueError, match="contradict each other"):
+        PrivilegedClassifier(NamesPositive("HER2-"), pos_label="HER2+").fit(X, HER2[y])
 
 
 def test_cross_validation_and_search(bag_cohort):

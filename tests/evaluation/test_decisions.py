@@ -1,5 +1,7 @@
 """Metrics of decisions are those of the estimator's own `predict`, by patient."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -26,7 +28,9 @@ from sk_momkd import (
     evaluate_external,
     report,
 )
+from sk_momkd.estimators.decision_threshold import MovedThreshold
 from sk_momkd.estimators.decisions import Predictions, predictions
+from sk_momkd.evaluation.external import _reached_together
 
 DECIDED = ("sensitivity", "specificity", "accuracy", "f1_macro", "balanced_accuracy")
 FOLDS = PatientStratifiedKFold(2, random_state=0)
@@ -237,6 +241,32 @@ def test_comparison_and_external_evaluation_decide_as_predict(cohort, pooled_lr)
     result = evaluate_external(mixed, other, y, n_bootstrap=20)
     plain = (mixed[1].predict(other) == 1).astype(int)  # decides between the two others
     assert result.predictions["predicted"].tolist() == plain.tolist()
+
+
+def moved_to(odds, proba, threshold, *, column=1):
+    """Predictions of slides at a prior with these odds, of a threshold on the class `column`."""
+    moved = odds * proba / (1 - proba + odds * proba)
+    value = odds * threshold / (1 - threshold + odds * threshold)
+    both = np.stack([1 - moved, moved] if column else [moved, 1 - moved], axis=1)
+    reached = np.where(moved >= value, column, 1 - column)
+    return Predictions(both, reached, column, value, "t", MovedThreshold(value, threshold, odds))
+
+
+def test_ensemble_decides_alike_at_every_prior():
+    owner = np.array([0, 1, 2, 2, 3])
+    study = SimpleNamespace(patient_of=owner)
+    proba = np.array([[0.95, 0.2, 0.6, 0.1, 0.9], [0.3, 0.9, 0.5, 0.9, 0.7]])
+    thresholds = (0.7, 0.6)
+    positive = [0, 0, 0, 1]  # means .625, .55, .525 (of two slides) and .8, threshold .65
+    for odds in (0.05, 1.0, 20.0):
+        each = zip(proba, thresholds, strict=True)
+        found = [moved_to(odds, p, t) for p, t in each]
+        assert _reached_together(study, found).tolist() == positive
+        # The mean of what has moved is another rule at each prior.
+        now = np.mean([one.proba[0, 1] for one in found]) >= np.mean([one[3] for one in found])
+        assert now == (odds < 1)
+    of_the_other = [found[0], moved_to(1.0, 1 - proba[1], 0.4, column=0)]
+    assert _reached_together(study, of_the_other).tolist() == positive
 
 
 def test_threshold_around_a_fitted_classifier_is_evaluated(cohort, pooled_lr):

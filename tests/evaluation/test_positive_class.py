@@ -17,12 +17,12 @@ from sklearn.multiclass import OneVsRestClassifier
 from sklearn.pipeline import make_pipeline
 
 from sk_momkd import Bag, BagSequence
+from sk_momkd.estimators.inner_pos_labels import agreed_pos_label, set_pos_label
 from sk_momkd.evaluation.comparison import compare
 from sk_momkd.evaluation.cross_validation import evaluate
 from sk_momkd.evaluation.external import evaluate_external
 from sk_momkd.evaluation.learning_curves import learning_curve
 from sk_momkd.evaluation.permutation import permutation_check, seed_spread
-from sk_momkd.evaluation.routing import agreed_pos_label, set_pos_label
 from sk_momkd.evaluation.study import as_study
 
 FEW = {"cv": 2, "n_bootstrap": 20}

@@ -5,8 +5,9 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import make_bags, make_omics, quick_classifier
+from conftest import make_bags, make_omics
 from evaluation.conftest import Recorder
+from quick import quick
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
@@ -159,7 +160,7 @@ def test_controls_with_smaller_weights_are_named():
 
 def test_classifiers_of_the_package_are_read_under_their_own_names():
     student = make_pipeline(BagPooling(), LogisticRegression())
-    network = quick_classifier(max_epochs=1, early_stopping=False, lambda_teacher="auto")
+    network = quick("ABMILClassifier", max_epochs=1, early_stopping=False, lambda_teacher="auto")
     for clf in (PrivilegedClassifier(student), network):
         with pytest.warns(PairingWarning, match=r"Only .* training patients of class"):
             clf.fit(BAGS[:12], Y[:12], omics=OMICS)
