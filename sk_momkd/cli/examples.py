@@ -47,6 +47,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "sk-momkd predict results/model.zip --table second/slides.csv"
         " --features second/features --rows patient --out patients.csv",
         "sk-momkd predict results/model.zip second/features --prior 0.2 --threshold 0.5",
+        "sk-momkd predict results/model.zip second/features --parts parts --out all.csv",
     ),
     "external": (
         "sk-momkd external results/model.zip --config run.yaml --table second/slides.csv"
@@ -62,7 +63,9 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "sk-momkd convert bags demo/features trident --dtype float16",
         "sk-momkd convert bags demo/features anndata --to h5ad",
     ),
-    "convert checkpoint": (),
+    "convert checkpoint": (
+        "sk-momkd convert checkpoint s_0_mkd_checkpoint.pt official.zip --classes low,high",
+    ),
     "card": ("sk-momkd card results/model.zip",),
     "versions": ("sk-momkd versions", "sk-momkd versions --json"),
 }

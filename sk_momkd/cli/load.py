@@ -131,10 +131,21 @@ def read_slides(paths: list[Path], keys: CohortKeys) -> Any:
     """Slides of files, or of one folder, without a table."""
     from ..io.readers import read_bags
 
+    named, options = named_files(paths, keys)
+    return read_bags(named, **options)
+
+
+def named_files(paths: list[Path], keys: CohortKeys) -> tuple[Any, dict[str, Any]]:
+    """A file or folder, or several, that are named without a table, and how they are read.
+
+    Raises
+    ------
+    UsageProblem
+        If there are keys of a cohort that need a table.
+    """
     _refuse_keys_of_tables(keys)
     options = {name: getattr(keys, name) for name in _OF_FILES}
-    one_folder = len(paths) == 1
-    return read_bags(paths[0] if one_folder else paths, **options)
+    return paths[0] if len(paths) == 1 else paths, options
 
 
 def _refuse_keys_of_tables(keys: CohortKeys) -> None:

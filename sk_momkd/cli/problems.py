@@ -21,15 +21,15 @@ class UsageProblem(ValueError):
     """The command line or the run file names something that does not exist, or cannot be used."""
 
 
-class SomeFitsFailed(Exception):
-    """Results are written, but they lack fits that failed."""
+class SomeFailed(Exception):
+    """Results are written, but they lack fits or predictions that failed."""
 
 
 def exit_code(error: BaseException) -> int:
     """Exit code of what a command has raised."""
     if isinstance(error, UsageProblem):
         return USAGE
-    if isinstance(error, SomeFitsFailed):
+    if isinstance(error, SomeFailed):
         return SOME_FAILED
     return REFUSED if isinstance(error, OF_INPUT) else UNEXPECTED
 

@@ -20,7 +20,7 @@ from .problems import (
     INTERRUPTED,
     OF_FITS,
     OF_INPUT,
-    SomeFitsFailed,
+    SomeFailed,
     exit_code,
     message_of,
 )
@@ -40,10 +40,16 @@ class Session:
         Whether results are JSON.
     debug : bool
         Whether errors have their traceback.
+
+    Attributes
+    ----------
+    goes_on : bool
+        Whether the command, called again after an interrupt, goes on from what is done.
     """
 
     def __init__(self, *, quiet: bool, as_json: bool, debug: bool) -> None:
         self.quiet, self.as_json, self.debug = quiet, as_json, debug
+        self.goes_on = False
         self._files: list[logging.Handler] = []
 
     @property
@@ -92,7 +98,7 @@ def session(
         with warnings.catch_warnings():
             warnings.showwarning = _as_log
             yield out
-    except SomeFitsFailed as failed:
+    except SomeFailed as failed:
         LOGGER.error("%s", failed)
         raise typer.Exit(exit_code(failed)) from failed
     except (*OF_INPUT, *OF_FITS) as error:
@@ -100,7 +106,8 @@ def session(
         LOGGER.debug("Traceback", exc_info=error)
         raise typer.Exit(exit_code(error)) from error
     except KeyboardInterrupt as error:
-        LOGGER.error("Interrupted. The same command goes on from what is done.")
+        then = " The same command goes on from what is done." if out.goes_on else ""
+        LOGGER.error("Interrupted.%s", then)
         raise typer.Exit(INTERRUPTED) from error
     finally:
         _log_unexpected(sys.exc_info()[1])

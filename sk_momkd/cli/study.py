@@ -11,7 +11,7 @@ from .keys import Run
 from .load import Loaded, load_run
 from .methods import check_methods, make_model
 from .priors import check_prior
-from .problems import SomeFitsFailed, UsageProblem
+from .problems import SomeFailed, UsageProblem
 from .run_folder import begin_run, open_folder
 from .session import Session
 
@@ -69,6 +69,7 @@ def _opened(run: Run, output: Session, threshold: str | None, prior: str) -> tup
     make_model(run.model)
     values = values_of(run)
     open_folder(run.output.out, values, output)
+    output.goes_on = True
     cohort = load_run(run, output)
     _check_classes(run, cohort, threshold, prior)
     begin_run(run.output.out, values)
@@ -183,9 +184,9 @@ def require_all_fits(result: Any) -> None:
 
     Raises
     ------
-    SomeFitsFailed
+    SomeFailed
     """
     evaluations = getattr(result, "evaluations", None) or {"": result}
     failures = [e.failures for e in evaluations.values() if e.failures]
     if failures:
-        raise SomeFitsFailed(" ".join(failures))
+        raise SomeFailed(" ".join(failures))

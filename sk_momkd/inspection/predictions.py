@@ -86,7 +86,7 @@ def prediction_table(
     classes = known_classes(clf)
     found = predictions(clf, bags, classes)
     if not allow_training_patients:
-        _warn_of_training_patients(clf, bags)
+        warn_of_training_patients(clf, bags)
     if unit == "patient":
         return _by_patient(bags, labels, found, classes)
     table = pd.DataFrame(
@@ -98,7 +98,8 @@ def prediction_table(
     return _with_predictions(table, y, found.proba, found.predicted, classes)
 
 
-def _warn_of_training_patients(clf: Any, bags: BagSequence) -> None:
+def warn_of_training_patients(clf: Any, bags: BagSequence) -> None:
+    """Warn if some of the bags or their patients were in the training of a classifier."""
     met = meet([clf], bags)
     if met.names:
         warn(

@@ -19,7 +19,7 @@ from sk_momkd.cli.app import app
 from sk_momkd.cli.commands import simulate
 from sk_momkd.cli.examples import EXAMPLES
 from sk_momkd.cli.keys import SECTIONS
-from sk_momkd.cli.problems import SomeFitsFailed, UsageProblem, nearest
+from sk_momkd.cli.problems import SomeFailed, UsageProblem, nearest
 from sk_momkd.exceptions import OmicsError, TrainingError
 
 COMMANDS = [name for name in EXAMPLES if name != "sk-momkd"]
@@ -134,7 +134,7 @@ def test_session_leaves_the_logger_as_it_was(here):
         (OmicsError("no ids"), 3),
         (FileNotFoundError("no file"), 3),
         (ImportError("no package"), 3),
-        (SomeFitsFailed("one fold"), 4),
+        (SomeFailed("one fold"), 4),
         (TrainingError("not finite"), 1),
         (RuntimeError("CUDA error"), 1),
     ],

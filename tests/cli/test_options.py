@@ -101,6 +101,7 @@ def test_predict_uses_every_option_that_it_accepts(here, other, logistic, reads)
         (["convert", "bags", "f", "g", "--to", "h5ad", "--dtype", "float16"], "no effect"),
         (["report", "--no-page"], "No such option"),
         (["external", "model.zip", "--cv", "3"], "No such option"),
+        (["predict", "model.zip", "--parts", "p"], "--parts is for files or a folder"),
         (["predict", "model.zip", "--unit", "bag"], "must be one of slide, patient"),
     ],
 )

@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
 
 pytest.importorskip("typer")
 
 from cli.conftest import LOGISTIC, NO_PAGE, QUICK, cohort_options, declared, run
+from official import network, their_state
 
 import sk_momkd
 from sk_momkd.cli.examples import EXAMPLES
@@ -132,6 +134,58 @@ def test_predictions_as_parquet_are_those_of_csv(here, demo, model):
 
 
 @pytest.mark.slow
+def test_predictions_that_were_interrupted_go_on_with_the_same_command(
+    here, demo, logistic, monkeypatch
+):
+    from sk_momkd.inspection import cohort_predictions
+
+    assert run("predict", logistic, demo.features, "--out", "whole.csv").code == 0
+    predict, files = cohort_predictions._predict_file, []
+
+    def counted(model, file, reading):
+        files.append(file)
+        if len(files) == 10:
+            raise KeyboardInterrupt
+        return predict(model, file, reading)
+
+    monkeypatch.setattr(cohort_predictions, "_predict_file", counted)
+    command = ["predict", logistic, demo.features, "--parts", "parts", "--out", "p.csv"]
+    stopped = run(*command)
+    assert stopped.code == 130
+    assert "same command goes on" in stopped.err
+    assert {path.name for path in here.iterdir() if not path.name.startswith("whole")} == {"parts"}
+    assert run(*command).code == 0
+    assert len(files) == 10 + 8  # the first part of 8 files is there
+    whole, table = pd.read_csv("whole.csv"), pd.read_csv("p.csv")
+    columns = ["bag_id", "p_0", "p_1", "predicted"]
+    pd.testing.assert_frame_equal(table[columns], whole[columns])
+
+
+@pytest.mark.slow
+def test_file_that_cannot_be_predicted_is_a_row_and_is_tried_again(here, demo, model):
+    features = shutil.copytree(demo.features, "features")
+    first, *_ = sorted(Path(features).iterdir())
+    content = first.read_bytes()
+    first.write_bytes(content[:100])
+    command = ["predict", model, features, "--parts", "parts", "--out", "p.csv"]
+    outcome = run(*command)
+    assert outcome.code == 4, outcome
+    assert f"1 of 16 files have no prediction, the first is {first}" in " ".join(
+        outcome.err.split()
+    )
+    assert outcome.err.count("have no prediction") == 1
+    assert pd.read_csv("p.csv")["error"].notna().sum() == 1
+    first.write_bytes(content)
+    outcome = run(*command)
+    assert outcome.code == 0, outcome
+    assert "were in the training" in outcome.err
+    assert pd.read_csv("p.csv")["p_1"].notna().all()
+    other = run(*command, "--threshold", 0.1)
+    assert other.code == 3
+    assert "another model" in other.err
+
+
+@pytest.mark.slow
 def test_external_refuses_patients_of_training(here, demo, model):
     outcome = run("external", model, *cohort_options(demo))
     assert outcome.code == 3
@@ -241,6 +295,15 @@ def test_examples_of_every_help_page_work_when_they_are_pasted(here):
             done.add(example)
     assert len(pd.read_csv("predictions.csv")) > 0
     assert "<html" in (here / "results/report.html").read_text(encoding="utf-8")
+
+
+def test_example_of_a_checkpoint_gives_a_model_with_these_classes(here):
+    torch.save(their_state(network()), "s_0_mkd_checkpoint.pt")
+    (example,) = examples_in_help("convert checkpoint")
+    outcome = run(*shlex.split(example)[1:])
+    assert outcome.code == 0, outcome
+    assert sk_momkd.load_model("official.zip").classes_.tolist() == ["high", "low"]
+    assert sk_momkd.load_model("official.zip").pos_label_ == "high"
 
 
 @pytest.mark.long
