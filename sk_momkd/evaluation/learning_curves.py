@@ -172,7 +172,7 @@ def learning_curve(
         failures += [result.failures] if result.failures else []
         rows.append({"n_train": result.folds["n_train"].mean()} | two_aurocs(result))
     points = pd.DataFrame(rows, index=pd.Index(fractions, name="fraction"))
-    note = " ".join([*failures, result.note.removeprefix(result.failures).strip()]).strip()
+    note = " ".join([*failures, result.cautions.removeprefix(result.failures).strip()]).strip()
     return LearningCurve(name, points, tuple(study.classes), note, study.label_names)
 
 

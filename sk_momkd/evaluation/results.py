@@ -197,10 +197,14 @@ class Evaluation(TableResult):
 
         What was decided are thresholds of `predict`, and weights of an omics teacher.
         """
+        return " ".join(part for part in (self.cautions, weights_note(self.folds)) if part)
+
+    @property
+    def cautions(self) -> str:
+        """`note` without the weights of an omics teacher, which do not limit the numbers."""
         notes = [
             self.failures,
             threshold_note(self.folds),
-            weights_note(self.folds),
             small_sample_note(self.classes, labels_of_patients(self.repeats)),
         ]
         return " ".join(part for part in notes if part)

@@ -36,6 +36,7 @@ def test_page_has_the_weights_in_its_verdict_and_reasons_in_one_section(comparis
     page = report(comparison, tmp_path / "page.html").read_text(encoding="utf-8")
     assert "The weight chosen for the omics teacher was 0.5 in 3 folds." in page
     assert page.count("The teacher has weight 0.5.") == 3
+    assert page.count("chosen in each fold: 0.5 in 3 folds.") == 1  # and in no warning
 
 
 def test_evaluation_counts_weights_and_paired_slides():

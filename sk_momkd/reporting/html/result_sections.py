@@ -61,8 +61,8 @@ def results_section(context: ReportContext) -> Section:
             "note",
         )
     )
-    if result.note:
-        blocks.append(Paragraph(result.note, "warning"))
+    if cautions := getattr(result, "cautions", result.note):
+        blocks.append(Paragraph(cautions, "warning"))
     caption = f"Metrics{ensemble_note(result) or ' of'} {result.name}{note}"
     blocks.append(table(summary_table(result), caption, index=False))
     blocks.append(_curves(result))
