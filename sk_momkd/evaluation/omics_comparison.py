@@ -188,8 +188,9 @@ def compare_omics(
     by what they are given in the place of omics: the differences are between what a user with
     omics and what a user with worthless omics would get. They then do not show what training with
     a large weight does by itself, because a permuted teacher mostly chooses 0. A weight that is
-    given is that of all trainings and isolates what the patients' own omics adds; the verdict says
-    where that is worth a second call.
+    given is that of all trainings and isolates what the patients' own omics adds (a permuted
+    teacher then does harm, so that ``with - self-distillation`` is the stricter difference); the
+    verdict says where that is worth a second call.
 
     The outcome is a gain if, for the mean AUROC within folds, the intervals of both ``with -
     without`` and ``with - permuted`` are above zero. If permuted omics gives the same gain, the
