@@ -8,16 +8,16 @@ from typing import Any
 import pandas as pd
 from sklearn.base import BaseEstimator
 
-from ..data.value_digest import digest, value_text
+from ..data.value_digest import WITHOUT_EFFECT, digest, value_text
 from ..estimators.fitted_state import FittedStateMixin
 from ..estimators.network_state import weights_of, without_omics
 
-_OF_CLASS = (  # names of what a saved model leaves out
+_OF_CLASS = (  # names of what a saved model leaves out, and of what has no effect
     *("_not_saved", "_fitted_omics"),
     *("_parameters_of_machine", "_parameters_of_patients", "_without_effect"),
 )
 _WITHOUT_EFFECT = (  # on the predictions of a fitted model
-    *("random_state", "n_jobs", "verbose", "device", "device_", "modules_", "module_"),
+    *(*WITHOUT_EFFECT, "random_state", "device", "device_", "modules_", "module_"),
     *("history_", "teacher_report_", "teacher_verdict_", "training_patients_"),
     *("_left_out", "_metadata_request", "_sklearn_output_config"),
 )
