@@ -1,8 +1,8 @@
-"""Training on small bags: processor time beside another commit and the authors' program.
+"""Steps and predictions of small bags: processor time beside another commit, and the authors'.
 
     python benchmarks/small_step.py [--data DATA] [--before CHECKOUT] [--official CHECKOUT]
         [--rounds 15] [--bags 60] [--features 1536] [--patients 500]
-        [--what step small small_step]
+        [--what step small small_step predict predict_large]
 
 With `--data` (or the environment variable SK_MOMKD_DATA) the bags are those of `tcga_brca`, else
 random bags of four patches. Each competitor has a process of its own with one thread. They take
@@ -10,9 +10,10 @@ turns: in a round each trains one epoch with batches of one bag and the paper's 
 `preset("small")` to all patients, and reports the processor time of a step or fit. Printed are the
 medians, and the medians of the ratios within a round. "floor" is one update of as many weights and
 the matrix products of the linear layers. "25 in lockstep" is a step of 25 networks side by side, in
-plain torch on stacked weights (`small_stack.py`), divided by 25. `CHECKOUT` of `--before` is
-another commit of this repository, and that of `--official` is CAIR-LAB-WFUSM/MoMKD, which needs
-einops and einx.
+plain torch on stacked weights (`small_stack.py`), divided by 25. "predict" is the time per bag of
+`predict_proba` on as many random bags of four patches as there are patients, "predict_large" on 20
+bags of 2,000 patches. `CHECKOUT` of `--before` is another commit of this repository, and that of
+`--official` is CAIR-LAB-WFUSM/MoMKD, which needs einops and einx.
 """
 
 from __future__ import annotations
@@ -95,6 +96,24 @@ def fit_small(options: argparse.Namespace) -> None:
         start = time.process_time()
         MoMKDClassifier.preset("small", random_state=0).fit(bags, y, omics=omics)
         report(time.process_time() - start)
+
+
+def predict(options: argparse.Namespace, *, n_patches: int = 4) -> None:
+    """Predictions of random bags with coordinates."""
+    from sk_momkd import Bag, BagSequence, MoMKDClassifier
+
+    random, n = np.random.default_rng(0), options.patients if n_patches == 4 else 20
+    arrays = random.normal(size=(n, n_patches, options.features)).astype(np.float32)
+    places = [random.permutation(10**4)[:n_patches, None] for _ in arrays]
+    grids = [256 * np.hstack([place % 100, place // 100]) for place in places]
+    bags = BagSequence(map(Bag, arrays, grids))
+    clf = MoMKDClassifier(max_epochs=1, early_stopping=False, random_state=0)
+    clf.fit(bags[:20], np.arange(20) % 2)
+    while True:
+        wait()
+        start = time.process_time()
+        clf.predict_proba(bags)
+        report((time.process_time() - start) / n)
 
 
 def train_official(options: argparse.Namespace, *, fused: bool = False) -> None:
@@ -188,6 +207,8 @@ WORK = {
     "floor": run_floor,
     "small": fit_small,
     "25 in lockstep": train_stack,
+    "predict": predict,
+    "predict_large": lambda options: predict(options, n_patches=2000),
     "small_step": lambda options: train_library(options, small=True),
     "small_step, 25 in lockstep": lambda options: train_stack(options, small=True),
 }

@@ -14,6 +14,7 @@ from scipy.spatial import cKDTree
 
 _SAME = 1e-6  # distances of which one is larger by a smaller share are equal
 _ROUNDING = 1e-7  # of the largest length of a vector: error of scikit-learn's fast distances
+_FEW = 1024  # points
 _AT_ONCE = 2**22  # numbers that are held in memory together
 
 # Of the points in some rows: the m nearest points, themselves included, in ascending order.
@@ -145,6 +146,8 @@ def _of_distinct(search: Search, points: NDArray, k: int, *, sort: bool) -> NDAr
     Of equally near points the first ones in `points` are taken.
     """
     n = len(points)
+    if n <= min(k + 2, _FEW):  # all of them are found at once
+        return _ordered(*search(np.arange(n), n), k, sort)
     result = np.empty((n, k + 1), dtype=np.int64)
     rounding = _ROUNDING * float(np.linalg.norm(points, axis=1).max())
     undecided, m = np.arange(n), min(k + 2, n)

@@ -11,10 +11,10 @@ import torch
 from conftest import make_bags, mean_auc, quick_classifier
 from torch.nn import functional as F
 
-from sk_momkd import read_bags
+from sk_momkd import Bag, read_bags
 from sk_momkd.data.arrays import check_features
 from sk_momkd.data.sequence import as_bags
-from sk_momkd.exceptions import BagError
+from sk_momkd.exceptions import BagError, FeatureShiftWarning
 from sk_momkd.io.torch_files import TorchBag
 from sk_momkd.losses.momkd import momkd_terms
 from sk_momkd.models.momkd import MoMKD
@@ -55,6 +55,25 @@ def test_predict_any_block_size_gives_the_same(large_bags, monkeypatch, block_si
     monkeypatch.setattr("sk_momkd.estimators.prediction._BLOCK_SIZE", block_size)
     np.testing.assert_allclose(clf.predict_proba(large_bags), whole, atol=1e-6)
     np.testing.assert_allclose(clf.transform(large_bags), affinities, atol=1e-6)
+
+
+def test_bags_that_are_read_together_are_predicted_as_each_alone(large_bags, monkeypatch):
+    bags, y = make_bags()
+    clf = quick_classifier().fit(bags, y)
+    monkeypatch.setattr("sk_momkd.estimators.prediction._BLOCK_SIZE", 45)
+    monkeypatch.setattr("sk_momkd.estimators.prediction.SMALL", 6 * 55)
+    small, large = list(bags), list(large_bags)
+    mixed = as_bags([*small[:4], *large[:2], small[4], large[2], *small[5:7]])
+    together = clf.predict_proba(mixed)
+    for i in range(len(mixed)):
+        np.testing.assert_array_equal(clf.predict_proba(mixed[[i]])[0], together[i])
+    overflowing = Bag(np.full((3, 6), 3e38), bag_id="too large")
+    shifted = pytest.warns(FeatureShiftWarning, match="bag 'too large'")
+    with (
+        shifted,
+        pytest.raises(BagError, match=r"bag 'too large': the prediction is not finite.*3e\+38"),
+    ):
+        clf.predict_proba([*small[:2], overflowing, small[2]])
 
 
 def test_predict_large_file_is_not_read_whole(large_bags, monkeypatch):
