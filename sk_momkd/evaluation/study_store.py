@@ -415,7 +415,8 @@ def _described_fits(one: PlannedFits, key: bytes, tables: _Tables) -> dict[str, 
             for splits in plan.splits
         ],
         "seeds": plan.seeds,
-        "params": {k: array_digest(v) for k, v in study.params.items()} or None,
+        # Absent without any, as in stores that are older than `params`.
+        **{f"params[{k!r}]": array_digest(v) for k, v in study.params.items()},
     }
 
 
@@ -477,9 +478,10 @@ def _differing_fits(stored: Mapping[str, Any], now: Mapping[str, Any]) -> list[s
             found.append(f"{name} was {was:.100} and is {now_is:.100}")
     found += [f"{what} differ" for what in ("labels", "omics") if stored[what] != now[what]]
     found += _differing_splits(stored, now)
-    for option in sorted(now.keys() - {"estimator", "labels", "omics", "splits", "seeds", "name"}):
-        if stored.get(option) != now[option]:
-            found.append(f"{option} was {stored.get(option)} and is {now[option]}")
+    others = {"estimator", "labels", "omics", "splits", "seeds", "name"}
+    for option in sorted((now.keys() | stored.keys()) - others):
+        if stored.get(option) != now.get(option):
+            found.append(f"{option} was {stored.get(option)} and is {now.get(option)}")
     return found
 
 
