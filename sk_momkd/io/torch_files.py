@@ -8,7 +8,7 @@ import pickletools
 import re
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, BinaryIO, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -181,13 +181,25 @@ def require_torch_file(path: str | PathLike, *, allow_external: bool) -> bool:
     return in_zip
 
 
+class _WithinFile:
+    """A file of which nobody reads more bytes than it has, whatever length a pickle declares."""
+
+    def __init__(self, file: BinaryIO, size: int) -> None:
+        self._file, self._size = file, size
+        self.readline, self.tell = file.readline, file.tell
+
+    def read(self, n: int) -> bytes:
+        return self._file.read(min(n, self._size))
+
+
 def _check_declared(path: str) -> None:
     """Check the sizes in the pickles of an old torch file, which torch reserves before it reads."""
     size = Path(path).stat().st_size
     with open(path, "rb") as file:
+        content = cast("IO[bytes]", _WithinFile(file, size))
         for _ in range(4):  # magic number, protocol, system, content
             try:
-                found = [arg for _, arg, _ in pickletools.genops(file) if type(arg) is int]
+                found = [arg for _, arg, _ in pickletools.genops(content) if type(arg) is int]
             except READ_ERRORS:  # not a pickle: torch says what is wrong
                 return
             large = [arg for arg in found if _SMALL < arg < 2**63]

@@ -1,6 +1,7 @@
 """Thousands of damaged inputs: each gives an error of ours that names it, or a correct result."""
 
 import io
+import pickle
 from functools import cache
 
 import h5py
@@ -73,6 +74,16 @@ def test_truncated_or_overwritten_bytes(tmp_path, kind, data):
             content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
     path = tmp_path / f"S1.{kind}"
     path.write_bytes(bytes(content))
+    load_or_own_error(path)
+
+
+@pytest.mark.parametrize("code", [pickle.BINBYTES8, pickle.BINUNICODE8, pickle.BYTEARRAY8])
+@pytest.mark.parametrize("n", [2**40, 2**62, 2**63])
+def test_pickle_that_declares_more_than_memory_is_refused(tmp_path, code, n):
+    path = tmp_path / "S1.pt"
+    path.write_bytes(b"\x80\x04" + code + n.to_bytes(8, "little") + b"abc.")
+    with pytest.raises(BagError, match="S1"):
+        read_bags(path).load(0)
     load_or_own_error(path)
 
 

@@ -167,6 +167,7 @@ def test_encoder_holds_no_tensor_of_the_size_of_the_edges(monkeypatch):
 
 
 @pytest.mark.long
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")  # of torch itself
 def test_encoder_by_torch_compile_equals_the_operations_one_by_one():
     ours, _ = pair()
     x, edges = numbers(N, 7), graph("plain")
