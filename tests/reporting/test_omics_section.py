@@ -58,6 +58,6 @@ def test_model_without_evaluation_gives_its_sentence_and_gains():
 
 def test_section_without_a_choice_says_how_to_get_one():
     section = omics_section(context(evaluate(Recorder(), BAGS, Y, **FEW)))
-    assert "No weight of an omics teacher was chosen" in section.missing
+    assert "No weight of an omics teacher was chosen" in section.blocks[0].text
     given = Chooser(weight=0.5).fit(BAGS, Y, omics=align_omics(OMICS, BAGS))
-    assert omics_section(context(None, models={(0, 0): given})).missing == section.missing
+    assert omics_section(context(None, models={(0, 0): given})) == section

@@ -36,7 +36,7 @@ def omics_section(context: ReportContext) -> Section:
     elif context.taught_by_omics is not None and choice_of(context.model):
         blocks = _of_model(context)
     else:
-        return Section(name, title, missing=_NOTHING_CHOSEN)
+        return Section(name, title, [Paragraph(_NOTHING_CHOSEN, "note")])  # nothing is lacking
     return Section(name, title, [Paragraph(_MEANING, "note"), *blocks])
 
 
