@@ -293,6 +293,6 @@ def test_tcga_sites_match_the_table_and_stay_whole(data_folder):
     for split in splits:
         parts = [set(sites[part]) for part in split]
         assert sum(map(len, parts)) == len(set(sites))
-        assert all(0.1 < y[part].mean() < 0.35 for part in split)
+        assert all(0 < y[part].mean() < 0.5 for part in split)  # both classes everywhere
     sizes = np.array([[len(part) for part in split] for split in splits])
     assert (abs(sizes.mean(axis=0) / len(y) - [0.7, 0.1, 0.2]) < 0.03).all()
