@@ -6,11 +6,7 @@ import platform
 import sys
 from importlib.metadata import PackageNotFoundError, version
 
-import torch
-
 from . import __version__
-from .nn.backend import choose_backend, numba_version
-from .nn.precision import native_bfloat16
 
 _PACKAGES = (
     "torch",
@@ -42,6 +38,11 @@ def show_versions() -> None:
 
 def facts() -> dict[str, str]:
     """Versions, device, and what "auto" selects."""
+    import torch  # not needed to compare versions
+
+    from .nn.backend import choose_backend, numba_version
+    from .nn.precision import native_bfloat16
+
     device = "cuda" if torch.cuda.is_available() else "cpu"
     name = torch.cuda.get_device_name() if device == "cuda" else platform.machine()
     numba = numba_version() or "not used: absent, or NUMBA_DISABLE_JIT is set"

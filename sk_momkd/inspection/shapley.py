@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -143,11 +144,11 @@ def explain_prediction(
     network = cast(MoMKD, model.module_)
     directions = network.memory.directions().detach().flatten(0, 1)
     tables, rows = [], []
-    with _recorded_embedding(network) as embedding:
+    with _recorded_embeddings(network) as embeddings:
         for inspected in inspected_bags(clf, bags, model):
             proba = model._at_prior(inspected.output.logits.double()).softmax(dim=1)[0].numpy()
             which = _target(proba, None if target is None else classes.index(target))
-            value = _coalition_value(model, inspected, embedding[0], which)
+            value = _coalition_value(model, inspected, embeddings.popleft(), which)
             found = shapley_values(
                 value, len(components), n_permutations=n_permutations, random=random
             )
@@ -193,20 +194,20 @@ def _component_rows(
 
 
 @contextmanager
-def _recorded_embedding(module: MoMKD) -> Iterator[list[Tensor]]:
-    """Record the patch embedding F of this thread's last forward pass, as a list of one."""
-    last: list[Tensor] = []
+def _recorded_embeddings(module: MoMKD) -> Iterator[deque[Tensor]]:
+    """Record the patch embedding F of each of this thread's forward passes: one for each bag."""
+    recorded: deque[Tensor] = deque()
     thread = threading.get_ident()  # others may predict with the same network
 
     def keep(encoder: Any, inputs: Any, embedding: Tensor) -> None:
         if threading.get_ident() != thread:
             return
         # The compiled encoder may write its next embedding to the same memory.
-        last[:] = [upcast(embedding.detach()).to("cpu", copy=True)]
+        recorded.append(upcast(embedding.detach()).to("cpu", copy=True))
 
     handle = module.encoder.register_forward_hook(keep)
     try:
-        yield last
+        yield recorded
     finally:
         handle.remove()
 

@@ -9,7 +9,7 @@ from conftest import make_bags, quick_classifier
 
 from sk_momkd import explain_prediction
 from sk_momkd.inspection.inspected_bags import inspected_bags
-from sk_momkd.inspection.shapley import _coalition_value, _recorded_embedding, shapley_values
+from sk_momkd.inspection.shapley import _coalition_value, _recorded_embeddings, shapley_values
 
 
 def exact_shapley(value, n):
@@ -75,9 +75,9 @@ def test_uniform_is_the_head_on_the_mean_patch(momkd, unseen):
 def test_attributions_agree_with_the_sum_over_all_coalitions():
     bags, y = make_bags()
     clf = quick_classifier(n_components=2, max_epochs=3, early_stopping=False).fit(bags, y)
-    with _recorded_embedding(clf.module_) as embedding:
+    with _recorded_embeddings(clf.module_) as embeddings:
         (inspected,) = inspected_bags(clf, bags[:1])
-        exact = exact_shapley(_coalition_value(clf, inspected, embedding[0], 1), 4)
+        exact = exact_shapley(_coalition_value(clf, inspected, embeddings[0], 1), 4)
     found = explain_prediction(clf, bags[:1], n_permutations=300, random_state=0)
     np.testing.assert_allclose(found.components["attribution"], exact, atol=0.01)
 

@@ -426,7 +426,7 @@ def test_write_that_fails_leaves_the_old_model(tmp_path, monkeypatch):
     def fail(*_):
         raise OSError("the disk is full")
 
-    monkeypatch.setattr("os.chmod", fail)
+    monkeypatch.setattr("os.fsync", fail)
     for path in paths:
         with pytest.raises(OSError, match="disk is full"):
             save_model(BagPooling("mean"), path, overwrite=True)
