@@ -14,7 +14,7 @@ _PARAMETERS = ("lambda_teacher", "weight")  # each with the weight itself in `<n
 
 
 def learned_from_omics(model: Any) -> Any:
-    """The outermost part of a fitted model that omics has taught; None if none has."""
+    """The outermost part of a fitted model that was trained with omics; None if none was."""
     return next((part for part in layers(model) if getattr(part, "n_paired_", 0)), None)
 
 

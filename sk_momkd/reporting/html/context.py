@@ -60,7 +60,7 @@ class ReportContext:
         return None if self.model is None else final_estimator(self.model)
 
     @property
-    def taught_by_omics(self) -> Any:
+    def trained_with_omics(self) -> Any:
         """The part of the first model that was trained with omics; None if none was."""
         return None if self.model is None else learned_from_omics(self.model)
 

@@ -33,7 +33,7 @@ def omics_section(context: ReportContext) -> Section:
     folds = getattr(context.result, "folds", pd.DataFrame())
     if "teacher_weight" in folds:
         blocks = _of_folds(context, folds)
-    elif context.taught_by_omics is not None and choice_of(context.model):
+    elif context.trained_with_omics is not None and choice_of(context.model):
         blocks = _of_model(context)
     else:
         return Section(name, title, [Paragraph(_NOTHING_CHOSEN, "note")])  # nothing is lacking

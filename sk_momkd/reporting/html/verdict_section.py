@@ -140,12 +140,12 @@ def _omics(context: ReportContext) -> str:
     weights = weights_note(getattr(context.result, "folds", pd.DataFrame()))
     if context.model is None:
         return f"{weights} Not tested here; compare_omics(...) tests it.".strip()
-    taught = context.taught_by_omics
-    if taught is None:
+    trained = context.trained_with_omics
+    if trained is None:
         return "The model was trained on slides alone."
     chosen = weights or choice_of(context.model).get("teacher_verdict", "")
     return (
-        f"Expression was used in training for {taught.n_paired_} slides ({context.first_fold}); "
+        f"Expression was used in training for {trained.n_paired_} slides ({context.first_fold}); "
         f"prediction needs the slide alone. {chosen} Whether it helped was not tested: "
         "compare_omics(...) does, against training without and with other patients' omics."
     ).replace("  ", " ")
