@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -77,6 +77,7 @@ def learning_curve(
     omics: Any = None,
     cv: Any = 5,
     groups: Any = None,
+    params: Mapping[str, Any] | None = None,
     n_repeats: int = 1,
     random_state: int = 0,
     pos_label: Any = None,
@@ -106,6 +107,8 @@ def learning_curve(
         `bags`.
     groups : array-like of shape (n_bags,), optional
         E.g. sites. Folds and inner validation parts keep them whole.
+    params : dict of str to array-like of shape (n_bags,), optional
+        Further arguments of `fit` with a value for each bag, as in :func:`evaluate`.
     n_repeats : int, default=1
         Each repeat has other seeds of the estimator, and other folds unless `cv` is a list.
     random_state : int, default=0
@@ -155,7 +158,7 @@ def learning_curve(
         raise ValueError(f"fractions must be above 0 and at most 1, got {fractions}.")
     bootstrap = Bootstrap(n_bootstrap, confidence_level, random_state)
     pos_label = agreed_pos_label([estimator], pos_label)
-    study = as_study(bags, y, omics=omics, groups=groups, pos_label=pos_label)
+    study = as_study(bags, y, omics=omics, groups=groups, pos_label=pos_label, params=params)
     plan = make_plan(study, cv, n_repeats, random_state)
     name, rows, failures = estimator_name(estimator), [], []
     of_fractions = run_fits(

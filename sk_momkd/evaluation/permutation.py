@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -117,6 +117,7 @@ def permutation_check(
     omics: Any = None,
     cv: Any = 5,
     groups: Any = None,
+    params: Mapping[str, Any] | None = None,
     random_state: int = 0,
     pos_label: Any = None,
     store: Any = None,
@@ -141,6 +142,9 @@ def permutation_check(
         `bags`.
     groups : array-like of shape (n_bags,), optional
         E.g. sites. Folds and inner validation parts keep them whole.
+    params : dict of str to array-like of shape (n_bags,), optional
+        Further arguments of `fit` with a value for each bag, as in :func:`evaluate`. They
+        stay with their bags when labels are permuted.
     random_state : int, default=0
         Source of all seeds.
     pos_label : label, optional
@@ -187,7 +191,7 @@ def permutation_check(
     """
     _check_at_least_one("n_permutations", n_permutations)
     pos_label = agreed_pos_label([estimator], pos_label)
-    study = as_study(bags, y, omics=omics, groups=groups, pos_label=pos_label)
+    study = as_study(bags, y, omics=omics, groups=groups, pos_label=pos_label, params=params)
     if isinstance(cv, Iterator):  # each permutation has the same folds
         cv = list(cv)
     plan = make_plan(study, cv, 1, random_state)
@@ -229,6 +233,7 @@ def seed_spread(
     omics: Any = None,
     cv: Any = 5,
     groups: Any = None,
+    params: Mapping[str, Any] | None = None,
     random_state: int = 0,
     pos_label: Any = None,
     store: Any = None,
@@ -253,6 +258,8 @@ def seed_spread(
         `bags`.
     groups : array-like of shape (n_bags,), optional
         E.g. sites. Folds and inner validation parts keep them whole.
+    params : dict of str to array-like of shape (n_bags,), optional
+        Further arguments of `fit` with a value for each bag, as in :func:`evaluate`.
     random_state : int, default=0
         Source of all seeds.
     pos_label : label, optional
@@ -295,7 +302,7 @@ def seed_spread(
     """
     _check_at_least_one("n_seeds", n_seeds)
     pos_label = agreed_pos_label([estimator], pos_label)
-    study = as_study(bags, y, omics=omics, groups=groups, pos_label=pos_label)
+    study = as_study(bags, y, omics=omics, groups=groups, pos_label=pos_label, params=params)
     plan = make_plan(study, cv, 1, random_state)
     seeds = [derive_seed(random_state, _SEED_SPREAD, i) for i in range(n_seeds)]
     planned = [

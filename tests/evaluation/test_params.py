@@ -13,7 +13,16 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 
-from sk_momkd import BagPooling, PatientStratifiedKFold, compare, compare_omics, evaluate
+from sk_momkd import (
+    BagPooling,
+    PatientStratifiedKFold,
+    compare,
+    compare_omics,
+    evaluate,
+    learning_curve,
+    permutation_check,
+    seed_spread,
+)
 from sk_momkd.exceptions import StoreError
 
 BAGS, Y = make_bags(24)
@@ -70,6 +79,18 @@ def test_weights_reach_the_classifier_inside_in_any_order_of_the_bags(around):
 def test_all_methods_and_controls_are_weighted():
     compare({"a": Weighted(), "b": Weighted()}, BAGS, Y, params=WEIGHTED, **FEW)
     compare_omics(Weighted(), BAGS, Y, make_omics(Y), params=WEIGHTED, **FEW)
+
+
+def test_permutations_seeds_and_parts_of_the_patients_are_weighted():
+    permutation_check(Weighted(), BAGS, Y, n_permutations=2, params=WEIGHTED, cv=3)
+    seed_spread(Weighted(), BAGS, Y, n_seeds=2, params=WEIGHTED, cv=3)
+    learning_curve(Weighted(), BAGS, Y, fractions=[0.5, 1], params=WEIGHTED, **FEW)
+
+
+@pytest.mark.parametrize("check", [permutation_check, seed_spread, learning_curve])
+def test_each_check_refuses_an_argument_that_no_fit_takes(check):
+    with pytest.raises(TypeError, match="sample_weight"):
+        check(make_pipeline(BagPooling(), KNeighborsClassifier()), BAGS, Y, params=WEIGHTED, cv=3)
 
 
 @pytest.mark.parametrize(
