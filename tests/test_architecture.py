@@ -13,7 +13,7 @@ import sk_momkd
 ROOT = Path(sk_momkd.__file__).parent
 SOURCES = {p.relative_to(ROOT).as_posix(): p.read_text() for p in sorted(ROOT.rglob("*.py"))}
 
-_BASE = {"exceptions", "messages", "output", "progress"}
+_BASE = {"exceptions", "messages", "output", "parallel", "progress"}
 _DATA = _BASE | {"data"}
 _COHORTS = _DATA | {"io", "model_selection"}
 _ENGINE = _DATA | {"nn", "models", "losses"}
@@ -25,6 +25,7 @@ MAY_IMPORT = {
     "exceptions": set(),
     "messages": set(),
     "output": set(),
+    "parallel": {"messages"},
     "progress": set(),
     "data": _BASE,
     "io": _DATA,

@@ -96,7 +96,7 @@ def session(
     LOGGER.setLevel(logging.DEBUG)
     try:
         with warnings.catch_warnings():
-            warnings.showwarning = _as_log
+            warnings.showwarning = _WarningLines()
             yield out
     except SomeFailed as failed:
         LOGGER.error("%s", failed)
@@ -143,9 +143,17 @@ class _Shown(logging.Handler):
                 console.print(logging.Formatter().formatException(record.exc_info), markup=False)
 
 
-def _as_log(message: Any, category: Any, *_: Any, **__: Any) -> None:
-    """A warning of Python as a line of the log, without file and line."""
-    LOGGER.warning("%s", message)
+class _WarningLines:
+    """Warnings of Python as lines of the log, without file and line, each once in a command."""
+
+    def __init__(self) -> None:
+        self._said: set[str] = set()
+
+    def __call__(self, message: Any, category: Any, *_: Any, **__: Any) -> None:
+        """Log the message, if it is a new one."""
+        if (text := str(message)) not in self._said:
+            self._said.add(text)
+            LOGGER.warning("%s", text)
 
 
 def plain(value: Any) -> Any:

@@ -7,16 +7,17 @@ import sys
 import time
 from collections.abc import Generator, Sequence
 from contextlib import closing
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 from joblib.parallel import get_active_backend
 from sklearn.exceptions import FitFailedWarning
-from sklearn.utils.parallel import delayed
 
 from ..data.omics import OmicsTable
 from ..messages import first_few, warn
-from ..progress import one_by_one, progress_bar
+from ..parallel import one_by_one
+from ..progress import progress_bar
 from .fold_fit import Fold, check_estimator, is_of_machine
 from .fold_results import FailedFold, FoldResult
 from .planned_fits import PlannedFit, PlannedFits, Result
@@ -82,13 +83,12 @@ def run_fits(
         stored = open_store(store, call, planned, **equal)
         fitted = _through_store(planned, stored, tasks, n_jobs, options)
     results: list[dict[int, Result]] = [{} for _ in planned]
-    title = f"{call} {of}".strip()
+    title, source = f"{call} {of}".strip(), str(getattr(store, "folder", store))
     with progress_bar(len(tasks), "fit", title, shown=verbose) as bar, closing(fitted):
         for task, result, was_stored in fitted:
-            bar.initial += was_stored  # the time left follows from the fits of this run
             if len(planned) > 1:
                 bar.set_postfix_str(planned[task.number].name, refresh=False)
-            bar.update()
+            bar.update(source=source if was_stored else None)
             if isinstance(result, FailedFold):
                 if was_stored:
                     result.error.add_note(_NOT_TRIED)
@@ -123,7 +123,7 @@ def _in_order(
     n_jobs: int | None,
     options: dict[str, Any],
 ) -> Generator[_Arrived]:
-    calls = (delayed(PlannedFit.run)(planned[i].one(fold), **options) for i, _, fold in tasks)
+    calls = (partial(planned[i].one(fold).run, **options) for i, _, fold in tasks)
     for task, result in zip(tasks, one_by_one(calls, n_jobs), strict=True):
         yield _Arrived(task, result)
 
@@ -147,7 +147,7 @@ def _through_store(
                 yield _Arrived(task, found, is_first)
         free = [task for task in absent if not stored[task.number].is_claimed(task.fold)]
         calls = (
-            delayed(_fit_into_store)(planned[i].one(fold), stored[i], options)
+            partial(_fit_into_store, planned[i].one(fold), stored[i], options)
             for i, _, fold in free
         )
         done = set()

@@ -6,13 +6,13 @@ import json
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from os import PathLike, fspath
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from sklearn.utils.parallel import delayed
 
 from ..data.value_digest import digest
 from ..estimators.decisions import known_classes
@@ -22,7 +22,8 @@ from ..io.local_files import file_state
 from ..io.readers import SlideFile, read_bags
 from ..io.slide_files import bag_files
 from ..messages import install_hint, warn
-from ..progress import one_by_one, progress_bar
+from ..parallel import WorkerCall, errors_with_warnings, one_by_one, received
+from ..progress import progress_bar
 from .predictions import prediction_table
 
 _RUN = "predictions.json"  # what the parts in a folder are of
@@ -231,7 +232,7 @@ def _run(
         return
     if resources is not None:
         raise ValueError("resources are of the workers of Dask, and no client is in use.")
-    calls = (delayed(_predict_part)(model, part) for part in parts)
+    calls = (partial(_predict_part, model, part) for part in parts)
     yield from one_by_one(calls, n_jobs)
 
 
@@ -254,19 +255,22 @@ def _run_on_dask(
 
     everywhere = client.scatter(model, broadcast=True)
     options = {"pure": False, "resources": resources}
-    waiting = {client.submit(_predict_part, everywhere, part, **options): part for part in parts}
+    predict = WorkerCall(_predict_part)
+    waiting = {client.submit(predict, everywhere, part, **options): part for part in parts}
     completed = as_completed(list(waiting))
     for future in completed:
         part = waiting.pop(future)
         if not isinstance(error := future.exception(), KilledWorker):
-            yield future.result()
+            with errors_with_warnings():
+                n_files = received(future.result())
+            yield n_files
         elif len(part.files) == 1:
             (file,) = part.files
             row = _error_row(file, error).assign(state=_state(file, part.reading))
             yield _write(row, part)
         else:
             for single in _singles(part):
-                again = client.submit(_predict_part, everywhere, single, **options)
+                again = client.submit(predict, everywhere, single, **options)
                 waiting[again] = single
                 completed.add(again)
 

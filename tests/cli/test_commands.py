@@ -5,6 +5,7 @@ import json
 import logging
 import subprocess
 import sys
+import warnings
 from dataclasses import fields
 
 import pytest
@@ -125,6 +126,17 @@ def test_session_leaves_the_logger_as_it_was(here):
     before = (logger.level, list(logger.handlers))
     run("card", "model.zip")
     assert (logger.level, list(logger.handlers)) == before
+
+
+def test_warning_of_every_fit_is_one_line_without_a_path(here, monkeypatch):
+    def facts():
+        for _ in range(3):
+            with warnings.catch_warnings():  # after which Python forgets that it has warned
+                warnings.warn("3 genes are constant.", stacklevel=1)
+        return {}
+
+    monkeypatch.setattr("sk_momkd.versions.facts", facts)
+    assert run("versions").err == "warning: 3 genes are constant.\n"
 
 
 @pytest.mark.parametrize(

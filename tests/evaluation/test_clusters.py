@@ -3,6 +3,8 @@
 import os
 import signal
 import time
+from functools import partial
+from pathlib import Path
 from threading import Thread
 
 import joblib
@@ -10,7 +12,18 @@ import numpy as np
 import pytest
 from sklearn.model_selection import GridSearchCV
 
-from sk_momkd import ABMILClassifier, evaluate, load_cohort, predict_cohort, simulate_cohort
+from sk_momkd import (
+    ABMILClassifier,
+    Bag,
+    evaluate,
+    load_cohort,
+    predict_cohort,
+    read_bags,
+    simulate_cohort,
+    write_trident,
+)
+from sk_momkd.messages import warn
+from sk_momkd.parallel import one_by_one
 
 pytestmark = pytest.mark.long
 
@@ -91,6 +104,33 @@ def test_predictions_on_dask_are_parts_of_the_workers(client, cohort, slides, tm
     assert len(list(tmp_path.glob("part-*.csv"))) == 3
 
 
+def warned_of():
+    calls = [partial(warn, f"of fit {i}") for i in range(3)]
+    with pytest.warns(UserWarning, match="of fit") as caught:
+        assert [*one_by_one(calls, 2)] == [None, None, None]
+    return [(str(one.message), one.filename) for one in caught]
+
+
+def test_workers_of_dask_warn_in_the_line_of_the_caller(client):
+    expected = warned_of()
+    with joblib.parallel_config("dask"):
+        assert warned_of() == expected
+
+
+def test_predictions_on_dask_warn_in_the_line_of_the_caller(client, cohort, slides, tmp_path):
+    bags, y = slides
+    clf = small().fit(bags, y)
+    paths = simulate_cohort(tmp_path, n_patients=4, n_patches=6, n_features=8, random_state=1)
+    for path in Path(paths.features).iterdir():
+        bag = read_bags([path])[0]
+        write_trident(
+            path, Bag(100 * bag.features, bag.coords, bag_id=bag.bag_id), patch_size_level0=512
+        )
+    with pytest.warns(UserWarning, match="lie far") as caught:
+        predict_cohort(clf, paths.features, tmp_path / "out", format="csv")
+    assert {one.filename for one in caught} == {__file__}
+
+
 def test_grid_search_on_ray_equals_the_serial_one(slides):
     ray = pytest.importorskip("ray")
     from ray.util.joblib import register_ray
@@ -101,6 +141,7 @@ def test_grid_search_on_ray_equals_the_serial_one(slides):
     try:
         register_ray()
         with joblib.parallel_config("ray"):
+            assert [text for text, _ in warned_of()] == ["of fit 0", "of fit 1", "of fit 2"]
             found = search().fit(bags, y)
     finally:
         ray.shutdown()

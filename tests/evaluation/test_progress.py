@@ -122,7 +122,29 @@ def test_time_left_is_told_by_the_fits_of_this_run(bars, tmp_path, caplog):
     seed_spread(DummyClassifier(), BAGS, Y, **few)
     seed_spread(DummyClassifier(), BAGS, Y, **few | {"n_seeds": 3}, verbose=True)
     assert (bars[-1].total, bars[-1].n, bars[-1].initial) == (6, 6, 2)
-    assert "6 of 6 fits" in caplog.messages[-1]
+    before, last = caplog.messages[-2:]
+    assert before.endswith(f": 2 of 6 fits are read from {tmp_path}")
+    assert "6 of 6 fits in" in last
+    caplog.clear()
+    seed_spread(DummyClassifier(), BAGS, Y, **few | {"n_seeds": 3})
+    (only,) = caplog.messages
+    assert only.endswith(f": 6 of 6 fits are read from {tmp_path}")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "n", "most"), [(0.1, 300, 4), (1, 300, 31), (30, 20, 20), (0.5, 40_000, 110)]
+)
+def test_log_has_about_a_hundred_lines_of_a_long_run(seconds, n, most, monkeypatch, caplog):
+    caplog.set_level("INFO", "sk_momkd.progress")
+    now = [0.0]
+    monkeypatch.setattr("sk_momkd.progress.time.perf_counter", lambda: now[0])
+    bar = progress_bar(n, "fit", "test", shown=False)
+    for _ in range(n):
+        now[0] += seconds
+        bar.update()
+    assert most / 2 < len(caplog.messages) <= most
+    assert caplog.messages[-1].startswith(f"test: {n} of {n} fits in ")
+    assert all(" left" in line for line in caplog.messages[:-1])
 
 
 def test_bar_is_closed_by_an_error(bars):
