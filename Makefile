@@ -24,7 +24,7 @@ test-fast: .venv/.installed
 	$(PYTEST) -m "not slow and not long" tests
 
 test: lint
-	$(PYTEST) -m "not long" $(COVERAGE)
+	$(PYTEST) -m "not long"
 	# the same mathematics without compiled loops
 	NUMBA_DISABLE_JIT=1 $(PYTEST) -m "not long and not slow" tests/nn tests/models
 
@@ -33,7 +33,10 @@ test-long: .venv/.installed
 	$(PYTEST) -m long
 	NUMBA_DISABLE_JIT=1 $(PYTEST) -m "slow and not long" tests/training tests/estimators
 
-test-all: test test-long
+# all of it with one collection, and what has compiled loops once more without
+test-all: lint
+	$(PYTEST)
+	NUMBA_DISABLE_JIT=1 $(PYTEST) -m "not long" tests/nn tests/models tests/training tests/estimators
 
 # prints the share of lines that all tests together run
 coverage: .venv/.installed

@@ -10,7 +10,7 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 import sk_momkd.data.bag
-from sk_momkd import Bag, BagSequence, MoMKDClassifier
+from sk_momkd import Bag, BagSequence, MoMKDClassifier, all_estimators
 from sk_momkd.data.arrays import check_features
 
 torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
@@ -58,12 +58,36 @@ EXACT = (
 )
 
 
+# Methods without compiled loops: with NUMBA_DISABLE_JIT they are the same code.
+WITHOUT_LOOPS = {
+    name
+    for name, method in all_estimators("classifier")
+    if "network__backend" not in method().get_params()
+}
+
+
 def below(path, places):
     """Whether `path` is one of the files, or lies in one of the folders, of tests."""
     return any(path.is_relative_to(TESTS / place) for place in places)
 
 
-def pytest_collection_modifyitems(items):
+def is_without_loops(item):
+    """Whether the parameters of a test name a method without compiled loops, and no other."""
+    values = item.callspec.params.values() if hasattr(item, "callspec") else ()
+    names = {value if isinstance(value, str) else type(value).__name__ for value in values}
+    return bool(names & WITHOUT_LOOPS) and "MoMKDClassifier" not in names
+
+
+def leave_out_repeated(config, items):
+    """Without compiled loops, leave out the tests of methods that have none."""
+    repeated = [item for item in items if is_without_loops(item)]
+    config.hook.pytest_deselected(items=repeated)
+    items[:] = [item for item in items if item not in set(repeated)]
+
+
+def pytest_collection_modifyitems(config, items):
+    if os.environ.get("NUMBA_DISABLE_JIT", "0") != "0":
+        leave_out_repeated(config, items)
     skip = pytest.mark.skip(reason="compares loaded features exactly, and noise was added")
     for item in items:
         if below(item.path, LONG):
@@ -74,6 +98,8 @@ def pytest_collection_modifyitems(items):
         exact = printed or item.get_closest_marker("exact_features") or below(item.path, EXACT)
         if NOISE and exact:
             item.add_marker(skip)
+    long = {item.path for item in items if item.get_closest_marker("long")}
+    items.sort(key=lambda item: item.path not in long)  # short tests end together on all processes
 
 
 def real_data() -> Path:
