@@ -105,7 +105,8 @@ def cross_fit(
         If the patients with omics are too few, or the teacher's prediction is the same for all.
     """
     known = pd.DataFrame({"row": rows, "label": numbers})[rows >= 0]
-    patients = known.groupby("row", sort=False)["label"].agg(lambda own: own.mode().iloc[0])
+    counts = known.groupby(["row", "label"]).size().unstack(fill_value=0)
+    patients = counts.idxmax(axis=1).loc[known["row"].unique()]  # of equal counts the first label
     labels = patients.to_numpy()
     place = pd.Series(np.arange(len(patients)), index=patients.index)
     of_sample = np.full(len(rows), -1)

@@ -17,6 +17,7 @@ from ..nn.encoders import GraphEncoder, OmicsBranch
 from ..nn.memory import ClassMemory, attention_scores
 from ..nn.precision import mixed_linear
 from ..nn.segment import segment_pool, segment_softmax
+from ..nn.workspace import GradientMemory
 from ..output import MILOutput
 
 
@@ -140,22 +141,25 @@ class MoMKD(nn.Module):
         embedding = self.encoder(x, edge_index)  # F (n, D)
         binary = len(self.memory.rows) == 2
         few = self.training and binary and are_few(embedding, self.encoder.backend)
-        pool = self._pool_few if few else self._pool
-        projection, affinity, attention, pooled = pool(embedding, batch, n_bags)
-        slide = self.slide_projector(_slide(pooled, y))
+        gradients = self.encoder.workspace.gradients if few else None
+        bags = (
+            self._bags(embedding, batch, n_bags, y)
+            if gradients is None
+            else self._few_bags(embedding, batch, n_bags, gradients)
+        )
+        projection, affinity, attention, slide, logits = bags
 
         seen = batch.new_zeros(n_bags, dtype=torch.bool) if paired is None else paired
         reconstruction = omics_projection = None
         if omics is not None and len(omics) and self.omics_branch is not None:
-            omics_projection, reconstruction = self.omics_branch(omics, few=few)
+            omics_projection, reconstruction = self.omics_branch(omics, gradients=gradients)
         return MoMKDOutput(
-            logits=self.classify(pooled),
+            logits=logits,
             attention=attention,
             batch=batch,
             projection=projection,
             affinity=affinity,
-            # F_N-wsi (B, D_N), Eq. 1
-            slide_projection=_unit(slide, few=few),
+            slide_projection=slide,
             memory=self.memory.rows,
             paired=seen,
             omics=omics,
@@ -190,19 +194,26 @@ class MoMKD(nn.Module):
         histology = [p for p in self.parameters() if id(p) not in other]
         return {"histology": histology, "memory": memory, "omics": omics}
 
-    def _pool(self, embedding: Tensor, batch: Tensor, n_bags: int) -> tuple[Tensor, ...]:
-        """Projections p, affinities, weights alpha (n, maps) and V (B, maps, D), Eq. 6-8."""
+    def _bags(
+        self, embedding: Tensor, batch: Tensor, n_bags: int, y: Tensor | None
+    ) -> tuple[Tensor, ...]:
+        """Projections p, affinities, weights alpha (n, maps), F_N-wsi and logits, Eq. 1 and 6-8."""
         projection, affinity = self._project(embedding)
         attention = self._attention(affinity, batch, n_bags)
-        pooled = segment_pool(attention, embedding, batch, n_bags)
-        return projection, affinity, attention, pooled
+        pooled = segment_pool(attention, embedding, batch, n_bags)  # V (B, maps, D)
+        slide = F.normalize(self.slide_projector(_slide(pooled, y)), dim=1)  # (B, D_N)
+        return projection, affinity, attention, slide, self.classify(pooled)
 
-    def _pool_few(self, embedding: Tensor, batch: Tensor, n_bags: int) -> tuple[Tensor, ...]:
-        """The same in compiled loops."""
-        from ..nn.few import memory_pooling
+    def _few_bags(
+        self, embedding: Tensor, batch: Tensor, n_bags: int, gradients: GradientMemory
+    ) -> tuple[Tensor, ...]:
+        """The same for two classes in compiled loops."""
+        from ..nn.few import bag_outputs  # imports numba
 
-        raw = self.patch_projector(embedding)
-        return memory_pooling(raw, embedding, self.memory.rows, self.tau(), batch, n_bags)
+        layers = (self.patch_projector, self.slide_projector, self.head)
+        return bag_outputs(
+            embedding, (batch, n_bags), self.memory.rows, self.tau(), layers, gradients
+        )
 
     def _project(self, embedding: Tensor) -> tuple[Tensor, Tensor]:
         projection = mixed_linear(embedding, self.patch_projector)
@@ -228,15 +239,6 @@ def _slide(pooled: Tensor, y: Tensor | None) -> Tensor:
     if y is None:
         return pooled.mean(dim=1)
     return pooled[torch.arange(len(y), device=y.device), y]
-
-
-def _unit(rows: Tensor, *, few: bool) -> Tensor:
-    """Rows at length one."""
-    if not few:
-        return F.normalize(rows, dim=1)
-    from ..nn.few import unit_rows
-
-    return unit_rows(rows)
 
 
 def _head(dim: int, hidden_dim: int, n_classes: int, kind: str, dropout: float) -> nn.Module:

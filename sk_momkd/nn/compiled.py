@@ -96,7 +96,8 @@ def _dropout(mask: Mask) -> tuple[np.uint32, np.float32, NDArray]:
 
 def _array(tensor: Tensor) -> NDArray:
     """Array that shares the tensor's memory; bfloat16, which NumPy lacks, becomes uint16."""
-    tensor = tensor.detach()
+    if tensor.requires_grad:
+        tensor = tensor.detach()
     if tensor.dtype == torch.bfloat16:
         return tensor.view(torch.int16).numpy().view(np.uint16)
     return tensor.numpy()

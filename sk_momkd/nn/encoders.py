@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -14,7 +12,7 @@ from .edges import Edges
 from .gatv2 import GATv2
 from .graph_layers import GraphLayer, LayerWeights, graph_layers
 from .row_blocks import BlockLayer, CompiledBlocks
-from .workspace import Workspace
+from .workspace import GradientMemory, Workspace
 
 
 class GraphEncoder(nn.Module):
@@ -92,20 +90,19 @@ class OmicsBranch(nn.Module):
         self.decoder = _two_layers(dim, hidden_dim, n_genes, dropout)
         self.projector = nn.Linear(dim, projection_dim)
 
-    def forward(self, omics: Tensor, *, few: bool = False) -> tuple[Tensor, Tensor]:
-        """(n, n_genes) -> F_N-omics (n, projection_dim; Eq. 2), reconstruction (n, n_genes)."""
-        if few:
-            from .few import perceptron, unit_rows
+    def forward(
+        self, omics: Tensor, *, gradients: GradientMemory | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """(n, n_genes) -> F_N-omics (n, projection_dim; Eq. 2), reconstruction (n, n_genes).
 
-            code = perceptron(omics, *_parts(self.encoder))
-            return unit_rows(self.projector(code)), perceptron(code, *_parts(self.decoder))
+        With `gradients`, in compiled loops for few bags.
+        """
+        if gradients is not None:
+            from .few import omics_outputs  # imports numba
+
+            return omics_outputs(omics, self.encoder, self.projector, self.decoder, gradients)
         code = self.encoder(omics)
         return F.normalize(self.projector(code), dim=1), self.decoder(code)
-
-
-def _parts(layers: nn.Sequential) -> list[Any]:
-    """The layers of `_two_layers` without the ReLU."""
-    return [layer for layer in layers if not isinstance(layer, nn.ReLU)]
 
 
 def _two_layers(n_in: int, n_hidden: int, n_out: int, dropout: float) -> nn.Sequential:

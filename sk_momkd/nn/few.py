@@ -1,67 +1,80 @@
 """Small layers in compiled loops, for training on few patches.
 
 On bags of some dozen patches a step is the time that torch takes to launch and record its many
-small operations. Here each layer is one node of the graph with its own backward pass.
+small operations. Here each branch of the network is one node of the graph with its own backward
+pass, and gradients of weights are written to memory that was used before.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from .dropout import Dropout
 from .kernels import memory as memory_kernels, perceptron as perceptron_kernels
+from .workspace import GradientMemory
+
+_EPS = 1e-5  # of LayerNorm
+
+Linear = tuple[Tensor, Tensor]  # weight (d_out, d_in) and bias (d_out,)
 
 
-class _Unit(torch.autograd.Function):
-    """Rows at length one."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        ctx.set_materialize_grads(False)
-        unit, ctx.scales = torch.empty_like(x), np.empty(len(x), np.float32)
-        memory_kernels.normalize_rows(x.detach().numpy(), unit.numpy(), ctx.scales)
-        ctx.save_for_backward(unit)
-        return unit
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, d_unit: Tensor | None) -> Tensor | None:
-        if d_unit is None:
-            return None
-        (unit,) = ctx.saved_tensors
-        d_x = torch.empty_like(unit)
-        memory_kernels.normalize_rows_backward(
-            d_unit.contiguous().numpy(), unit.detach().numpy(), ctx.scales, d_x.numpy()
-        )
-        return d_x
+def _linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    return torch.addmm(bias, x, weight.T)
 
 
-def unit_rows(x: Tensor) -> Tensor:
-    """``F.normalize(x, dim=1)``: (n, d) -> (n, d)."""
-    return _Unit.apply(x.contiguous())
+def _d_linear(d: Tensor, x: Tensor, memory: GradientMemory) -> Linear:
+    """Gradients of the weight and the bias of a linear layer with input `x`."""
+    weight = memory.take((d.shape[1], x.shape[1]), d)
+    return torch.mm(d.T, x, out=weight), d.sum(dim=0)
 
 
-class _MemoryPooling(torch.autograd.Function):
-    """See `memory_pooling`."""
+def _unit(raw: Tensor) -> tuple[Tensor, NDArray]:
+    """Rows at length one, as `F.normalize`, and their factors."""
+    unit, scales = torch.empty_like(raw), np.empty(len(raw), np.float32)
+    memory_kernels.normalize_rows(raw.numpy(), unit.numpy(), scales)
+    return unit, scales
+
+
+def _d_unit(d_unit: Tensor, unit: Tensor, scales: NDArray) -> Tensor:
+    """Gradient of `_unit`."""
+    d_raw, d_unit = torch.empty_like(unit), d_unit.contiguous()
+    memory_kernels.normalize_rows_backward(
+        d_unit.numpy(), unit.detach().numpy(), scales, d_raw.numpy()
+    )
+    return d_raw
+
+
+class _Bags(torch.autograd.Function):
+    """See `bag_outputs`."""
 
     @staticmethod
     def forward(
-        ctx: Any, raw: Tensor, embedding: Tensor, tau: Tensor, rows: Tensor, batch: Tensor, n: int
+        ctx: Any,
+        gradients: Any,
+        segments: tuple[Tensor, int],
+        keep: Tensor | None,
+        embedding: Tensor,
+        tau: Tensor,
+        rows: Tensor,
+        *weights: Tensor,
     ) -> tuple[Tensor, ...]:
         ctx.set_materialize_grads(False)
-        ctx.tau, ctx.bag = tau.item(), batch.numpy()
+        ctx.gradients, ctx.tau, ctx.bag = gradients, tau.item(), segments[0].numpy()
+        raw = _linear(embedding, *weights[:2])
         ctx.scales = np.empty(len(raw), np.float32)
         ctx.directions = np.empty(rows.shape, np.float32)
         ctx.best = np.empty((len(raw), 2), np.int64)
-        projection = torch.empty_like(raw)
+        projection, attention = torch.empty_like(raw), raw.new_empty(len(raw), 1)
         affinity = raw.new_empty(len(raw), *rows.shape[:2])
-        attention, pooled = raw.new_empty(len(raw), 1), raw.new_empty(n, 1, embedding.shape[1])
+        pooled = raw.new_empty(segments[1], embedding.shape[1])
         memory_kernels.pool(
-            raw.detach().numpy(),
+            raw.numpy(),
             embedding.detach().numpy(),
             rows.detach().numpy(),
             ctx.bag,
@@ -72,18 +85,24 @@ class _MemoryPooling(torch.autograd.Function):
             affinity.numpy(),
             ctx.best,
             attention[:, 0].numpy(),
-            pooled[:, 0].numpy(),
+            pooled.numpy(),
         )
+        unit, logits, ctx.slides = _slides(pooled, keep, weights[2:])
         ctx.mark_non_differentiable(affinity)
-        ctx.save_for_backward(embedding, projection, affinity, attention)
-        return projection, affinity, attention, pooled
+        ctx.save_for_backward(embedding, projection, affinity, attention, unit, *weights)
+        return projection, affinity, attention, unit, logits
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, d_projection: Any, _: Any, d_attention: Any, d_pooled: Any) -> Any:
-        embedding, projection, affinity, attention = ctx.saved_tensors
+    def backward(
+        ctx: Any, d_projection: Any, _: Any, d_attention: Any, d_unit: Any, d_logits: Any
+    ) -> Any:
+        embedding, projection, affinity, attention, unit, *weights = ctx.saved_tensors
+        d_pooled, d_slides = _d_slides(
+            d_unit, d_logits, unit, ctx.slides, weights[2:], ctx.gradients
+        )
         if d_projection is d_attention is d_pooled is None:
-            return (None,) * 6
+            return (None,) * (6 + len(weights))
         attends = d_pooled is not None or d_attention is not None
         d_embedding, d_raw = torch.empty_like(embedding), torch.empty_like(projection)
         n, dim = embedding.shape
@@ -103,9 +122,11 @@ class _MemoryPooling(torch.autograd.Function):
             d_embedding.numpy(),
             d_raw.numpy(),
         )
-        if not attends:  # no gradient, rather than zeros
-            return d_raw, None, None, None, None, None
-        return d_raw, d_embedding, torch.tensor(d_tau), None, None, None
+        d_projector = _d_linear(d_raw, embedding, ctx.gradients)
+        d_embedding += d_raw @ weights[0]
+        # Where nothing attends, no gradient rather than zero.
+        d_tau = torch.tensor(d_tau) if attends else None
+        return None, None, None, d_embedding, d_tau, None, *d_projector, *d_slides
 
 
 def _gradient(d: Tensor | None, shape: Any, empty: Any) -> Any:
@@ -113,22 +134,91 @@ def _gradient(d: Tensor | None, shape: Any, empty: Any) -> Any:
     return np.zeros(empty, np.float32) if d is None else d.reshape(shape).contiguous().numpy()
 
 
-def memory_pooling(
-    raw: Tensor, embedding: Tensor, rows: Tensor, tau: Tensor, batch: Tensor, n_bags: int
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Attention by a memory of two classes and the sums that it weights (Eq. 6-8).
+def _slides(
+    pooled: Tensor, keep: Tensor | None, weights: Sequence[Tensor]
+) -> tuple[Tensor, Tensor, tuple[Any, ...]]:
+    """Projections of slides, logits, and what the backward pass needs.
+
+    With `keep`, factors of a dropout, the head is LayerNorm, linear layer, ReLU, dropout and linear
+    layer, else a linear layer.
+    """
+    unit, scales = _unit(_linear(pooled, *weights[:2]))
+    if keep is None:
+        return unit, _linear(pooled, *weights[2:]), (pooled, scales, None)
+    gain, shift, *first = weights[2:6]
+    normed, *moments = torch.native_layer_norm(pooled, gain.shape, gain, shift, _EPS)
+    active = _linear(normed, *first).relu_()
+    dropped = active * keep
+    hidden = (keep, normed, moments, active, dropped)
+    return unit, _linear(dropped, *weights[6:]), (pooled, scales, hidden)
+
+
+def _d_slides(
+    d_unit: Tensor | None,
+    d_logits: Tensor | None,
+    unit: Tensor,
+    saved: tuple[Any, ...],
+    weights: Sequence[Tensor],
+    gradients: GradientMemory,
+) -> tuple[Tensor | None, list[Tensor | None]]:
+    """Gradients of the pooled embeddings and of the weights, None where there is none."""
+    pooled, scales, hidden = saved
+    d_pooled: Tensor | None = None
+    d_weights: list[Tensor | None] = [None] * len(weights)
+    if d_logits is not None and hidden is None:
+        d_pooled, d_weights[2:] = d_logits @ weights[2], _d_linear(d_logits, pooled, gradients)
+    elif d_logits is not None:
+        d_pooled, d_weights[2:] = _d_head(d_logits, pooled, hidden, weights[2:], gradients)
+    if d_unit is not None:
+        d = _d_unit(d_unit, unit, scales)
+        d_weights[:2] = _d_linear(d, pooled, gradients)
+        by_unit = d @ weights[0]
+        d_pooled = by_unit if d_pooled is None else d_pooled.add_(by_unit)
+    return d_pooled, d_weights
+
+
+def _d_head(
+    d_logits: Tensor,
+    pooled: Tensor,
+    hidden: tuple[Any, ...],
+    weights: Sequence[Tensor],
+    gradients: GradientMemory,
+) -> tuple[Tensor, list[Tensor]]:
+    (gain, shift, weight1, _, weight2, _), (keep, normed, moments, active, dropped) = (
+        weights,
+        hidden,
+    )
+    d_second = _d_linear(d_logits, dropped, gradients)
+    d_hidden = (d_logits @ weight2).mul_(keep).masked_fill_(active <= 0, 0)
+    d_first = _d_linear(d_hidden, normed, gradients)
+    d_pooled, *d_norm = torch.ops.aten.native_layer_norm_backward(
+        d_hidden @ weight1, pooled, gain.shape, *moments, gain, shift, [True] * 3
+    )
+    return d_pooled, [*d_norm, *d_first, *d_second]
+
+
+def bag_outputs(
+    embedding: Tensor,
+    segments: tuple[Tensor, int],
+    rows: Tensor,
+    tau: Tensor,
+    layers: tuple[nn.Linear, nn.Linear, nn.Module],
+    gradients: GradientMemory,
+) -> tuple[Tensor, ...]:
+    """What follows from the embeddings of patches, with a memory of two classes (Eq. 1 and 6-8).
 
     Parameters
     ----------
-    raw : Tensor of shape (n, d)
-        Projections of the patches, of any length.
     embedding : Tensor of shape (n, D)
+    segments : (int64 Tensor of shape (n,), int)
+        Bag of each patch, ascending, and the number of bags.
     rows : Tensor of shape (2, m, d)
         The memory, which gets no gradient.
     tau : Tensor of shape ()
-    batch : int64 Tensor of shape (n,)
-        Ascending.
-    n_bags : int
+    layers : (Linear, Linear, Module)
+        Projectors of patches and of slides, from D to d, and the head: a linear layer, or
+        LayerNorm, linear layer, ReLU, dropout and linear layer.
+    gradients : GradientMemory
 
     Returns
     -------
@@ -137,61 +227,110 @@ def memory_pooling(
     affinity : Tensor of shape (n, 2, m)
         Without gradient.
     attention : Tensor of shape (n, 1)
-    pooled : Tensor of shape (n_bags, 1, D)
+    slide_projection : Tensor of shape (B, d)
+        Of length one.
+    logits : Tensor of shape (B, 2)
     """
-    return _MemoryPooling.apply(raw, embedding, tau, rows, batch, n_bags)
+    *projectors, head = layers
+    keep = None
+    if isinstance(head, nn.Sequential):
+        keep = _factors(head, segments[1])
+    weights = _weights([*projectors, head])
+    return _Bags.apply(gradients, segments, keep, embedding, tau, rows, *weights)
 
 
-class _Perceptron(torch.autograd.Function):
-    """See `perceptron`."""
+def _factors(layers: nn.Sequential, n: int) -> Tensor:
+    """Factors of the dropout of `n` rows between two linear layers."""
+    (dropout,) = (part for part in layers if isinstance(part, Dropout))
+    width = next(part.out_features for part in layers if isinstance(part, nn.Linear))
+    return dropout.factors((n, width))
+
+
+def _weights(layers: Sequence[nn.Module]) -> list[Tensor]:
+    """Weights and biases in order."""
+    return [weight for layer in layers for weight in layer.parameters()]
+
+
+class _Omics(torch.autograd.Function):
+    """See `omics_outputs`."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, keep: Tensor, *weights: Tensor) -> Tensor:
+    def forward(
+        ctx: Any, gradients: Any, keep: Sequence[Tensor], omics: Tensor, *weights: Tensor
+    ) -> tuple[Tensor, Tensor]:
         ctx.set_materialize_grads(False)
-        weight1, bias1, gain, shift, weight2, bias2 = (w.detach() for w in weights)
-        hidden = torch.addmm(bias1, x, weight1.T)
-        normed, active = torch.empty_like(hidden), torch.empty_like(hidden)
-        ctx.scales = np.empty(len(x), np.float32)
-        perceptron_kernels.activate(
-            hidden.numpy(),
-            gain.numpy(),
-            shift.numpy(),
-            keep.numpy(),
-            normed.numpy(),
-            ctx.scales,
-            active.numpy(),
-        )
-        ctx.save_for_backward(x, keep, *weights, normed, active)
-        return torch.addmm(bias2, active, weight2.T)
+        ctx.gradients = gradients
+        code, ctx.encoded = _perceptron(omics, keep[0], weights[:6])
+        unit, ctx.scales = _unit(_linear(code, *weights[6:8]))
+        reconstruction, ctx.decoded = _perceptron(code, keep[1], weights[8:])
+        ctx.save_for_backward(omics, code, unit, *weights)
+        return unit, reconstruction
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, d_out: Tensor | None) -> Any:
-        if d_out is None:
-            return (None,) * 8
-        x, keep, weight1, _, gain, shift, weight2, _, normed, active = ctx.saved_tensors
-        d_hidden = d_out @ weight2
-        d_gain, d_shift = torch.empty_like(gain), torch.empty_like(shift)
-        perceptron_kernels.activate_backward(
-            d_hidden.numpy(),
-            gain.detach().numpy(),
-            shift.detach().numpy(),
-            keep.numpy(),
-            normed.numpy(),
-            ctx.scales,
-            d_gain.numpy(),
-            d_shift.numpy(),
-        )
-        d_x = d_hidden @ weight1 if ctx.needs_input_grad[0] else None
-        d_weight1, d_bias1 = d_hidden.T @ x, d_hidden.sum(dim=0)
-        d_weight2, d_bias2 = d_out.T @ active, d_out.sum(dim=0)
-        return d_x, None, d_weight1, d_bias1, d_gain, d_shift, d_weight2, d_bias2
+    def backward(ctx: Any, d_unit: Tensor | None, d_reconstruction: Tensor | None) -> Any:
+        omics, code, unit, *weights = ctx.saved_tensors
+        gradients, d_code = ctx.gradients, None
+        d_weights: list[Tensor | None] = [None] * len(weights)
+        if d_reconstruction is not None:
+            d, d_weights[8:] = _d_perceptron(
+                d_reconstruction, code, ctx.decoded, weights[8:], gradients
+            )
+            d_code = d @ weights[8]
+        if d_unit is not None:
+            d = _d_unit(d_unit, unit, ctx.scales)
+            d_weights[6:8] = _d_linear(d, code, gradients)
+            by_unit = d @ weights[6]
+            d_code = by_unit if d_code is None else d_code.add_(by_unit)
+        if d_code is None:
+            return None, None, None, *d_weights
+        d, d_weights[:6] = _d_perceptron(d_code, omics, ctx.encoded, weights[:6], gradients)
+        d_omics = d @ weights[0] if ctx.needs_input_grad[2] else None
+        return None, None, d_omics, *d_weights
 
 
-def perceptron(
-    x: Tensor, first: nn.Linear, norm: nn.LayerNorm, dropout: Dropout, second: nn.Linear
-) -> Tensor:
-    """Linear, LayerNorm, ReLU, dropout and linear layer: (n, d_in) -> (n, d_out)."""
-    keep = dropout.factors((len(x), first.out_features))
-    weights = (first.weight, first.bias, norm.weight, norm.bias, second.weight, second.bias)
-    return _Perceptron.apply(x, keep, *weights)
+def _perceptron(
+    x: Tensor, keep: Tensor, weights: Sequence[Tensor]
+) -> tuple[Tensor, tuple[Any, ...]]:
+    """Linear, LayerNorm, ReLU, dropout and linear layer, and what the backward pass needs."""
+    weight1, bias1, gain, shift, weight2, bias2 = weights
+    hidden = _linear(x, weight1, bias1)
+    normed, active = torch.empty_like(hidden), torch.empty_like(hidden)
+    between = (gain.detach().numpy(), shift.detach().numpy(), keep.numpy(), normed.numpy())
+    scales = np.empty(len(x), np.float32)
+    perceptron_kernels.activate(hidden.numpy(), *between, scales, active.numpy())
+    return _linear(active, weight2, bias2), (between, scales, active)
+
+
+def _d_perceptron(
+    d_out: Tensor,
+    x: Tensor,
+    saved: tuple[Any, ...],
+    weights: Sequence[Tensor],
+    gradients: GradientMemory,
+) -> tuple[Tensor, list[Tensor]]:
+    """Gradients of the hidden layer before its norm, and of the weights."""
+    (between, scales, active), (_, _, gain, shift, weight2, _) = saved, weights
+    d_hidden = d_out @ weight2
+    d_gain, d_shift = torch.empty_like(gain), torch.empty_like(shift)
+    perceptron_kernels.activate_backward(
+        d_hidden.numpy(), *between, scales, d_gain.numpy(), d_shift.numpy()
+    )
+    d_first, d_second = _d_linear(d_hidden, x, gradients), _d_linear(d_out, active, gradients)
+    return d_hidden, [*d_first, d_gain, d_shift, *d_second]
+
+
+def omics_outputs(
+    omics: Tensor,
+    encoder: nn.Sequential,
+    projector: nn.Linear,
+    decoder: nn.Sequential,
+    gradients: GradientMemory,
+) -> tuple[Tensor, Tensor]:
+    """Projections of length one (Eq. 2), and reconstructions: (P, genes) -> (P, d), (P, genes).
+
+    Encoder and decoder are linear layer, LayerNorm, ReLU, dropout and linear layer.
+    """
+    keep = [_factors(layers, len(omics)) for layers in (encoder, decoder)]
+    weights = _weights([encoder, projector, decoder])
+    return _Omics.apply(gradients, keep, omics, *weights)

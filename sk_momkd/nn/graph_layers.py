@@ -140,7 +140,7 @@ def _forward(
 ) -> tuple[Tensor, GraphLayer, GraphLayer]:
     """F and the two layers, which with `keep` hold what their backward pass needs."""
     if len(x) <= _FEW or x.device.type != "cpu":  # the allocator of a GPU keeps memory by itself
-        workspace = Scratch(x.device)
+        workspace = Scratch(x.device, workspace.gradients)
     of_first = len(weights) - 8  # the second layer has two linear maps
     first, second = (
         LayerWeights.from_flat(part) for part in (weights[:of_first], weights[of_first:])
@@ -249,9 +249,12 @@ class GraphLayer:
 
     def _d_linear(self) -> Sequence[Tensor]:
         """Gradients of the linear maps."""
+        take, n_in = self.workspace.gradients.take, self.x.shape[1]
         if self.weight is None:
-            return [d.T @ self.x for d in self.projected.split(self.dim, dim=1)]
-        return upcast(self.projected.T @ self.x).split(self.dim)
+            each = self.projected.split(self.dim, dim=1)
+            return [torch.mm(d.T, self.x, out=take((self.dim, n_in), d)) for d in each]
+        joint = take((self.projected.shape[1], n_in), self.projected)
+        return upcast(torch.mm(self.projected.T, self.x, out=joint)).split(self.dim)
 
     def add_d_x(self, d_out: Tensor, out: Tensor) -> Tensor:
         """`d_out` plus the gradient of the layer's input through the linear maps, into `out`."""

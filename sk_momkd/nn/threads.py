@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import math
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -40,7 +41,9 @@ def over_rows(
         depend on the number of threads.
     """
     if n_rows <= _MIN_ROWS:
-        whole = [torch.empty(shape) for shape in sum_shapes]
+        sizes = [math.prod(shape) for shape in sum_shapes]
+        parts = torch.empty(sum(sizes)).split(sizes) if sizes else ()
+        whole = [part.view(shape) for part, shape in zip(parts, sum_shapes, strict=True)]
         kernel((0, n_rows), *arrays, *[part.numpy() for part in whole])
         return whole
     size = max(_MIN_ROWS, -(-n_rows // 64))

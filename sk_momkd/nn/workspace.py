@@ -3,11 +3,54 @@
 from __future__ import annotations
 
 import math
+import sys
 from threading import Lock
 from weakref import WeakValueDictionary
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, UntypedStorage, nn
+
+
+class GradientMemory:
+    """Lends memory for gradients of weights, which comes back when nothing refers to it any more.
+
+    Nobody gives a gradient back: it belongs to its parameter until the next step, and to whoever
+    keeps it. A tensor on the memory of an array holds the array, as do all views of the tensor, so
+    that the references to the array tell whether it is in use. A copy or a pickle is empty.
+    """
+
+    def __init__(self) -> None:
+        self._arrays: dict[tuple[int, ...], list[NDArray]] = {}
+        self._lock = Lock()
+
+    def take(self, shape: tuple[int, ...], like: Tensor) -> Tensor:
+        """A float32 tensor with arbitrary content on the CPU; elsewhere a new one as `like`."""
+        if like.device.type != "cpu" or like.dtype != torch.float32:
+            return like.new_empty(shape)
+        with self._lock:
+            arrays = self._arrays.setdefault(shape, [])
+            for k in range(len(arrays)):
+                if _references(arrays, k) == _UNUSED:
+                    return torch.from_numpy(arrays[k])
+            arrays.append(like.new_empty(shape).numpy())
+            return torch.from_numpy(arrays[-1])
+
+    def clear(self) -> None:
+        """Free the memory that is not in use."""
+        with self._lock:
+            self._arrays = {}
+
+    def __reduce__(self) -> tuple[type[GradientMemory], tuple[()]]:
+        return GradientMemory, ()
+
+
+def _references(arrays: list[NDArray], k: int) -> int:
+    return sys.getrefcount(arrays[k])
+
+
+_UNUSED = _references([np.empty(0)], 0)  # versions of Python count differently
 
 
 class Workspace:
@@ -18,6 +61,7 @@ class Workspace:
     """
 
     def __init__(self) -> None:
+        self.gradients = GradientMemory()
         self._free: list[UntypedStorage] = []
         self._lent: WeakValueDictionary[int, Tensor] = WeakValueDictionary()
         self._lock = Lock()
@@ -48,6 +92,7 @@ class Workspace:
 
     def clear(self) -> None:
         """Free the buffers that are not lent."""
+        self.gradients.clear()
         with self._lock:
             self._free = []
 
@@ -58,9 +103,9 @@ class Workspace:
 class Scratch(Workspace):
     """Lends new tensors, where the search for a used buffer costs more time than it saves."""
 
-    def __init__(self, device: str | torch.device = "cpu") -> None:
+    def __init__(self, device: str | torch.device, gradients: GradientMemory) -> None:
         super().__init__()
-        self.device = device
+        self.device, self.gradients = device, gradients
 
     def take(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
         """A tensor with arbitrary content."""

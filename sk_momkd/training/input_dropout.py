@@ -35,8 +35,8 @@ class InputDropout:
             batch = self._drop_instances(batch)
         if self.input_dropout:
             x = materialize(batch.x)
-            keep = self._uniform(x.shape).to(x.device) >= self.input_dropout
-            batch = replace(batch, x=x * keep / (1 - self.input_dropout))
+            keep = self._uniform(x.shape).to(x.device).ge_(self.input_dropout).to(x.dtype)
+            batch = replace(batch, x=keep.mul_(x).div_(1 - self.input_dropout))
         return batch
 
     def _drop_instances(self, batch: FlatBatch) -> FlatBatch:

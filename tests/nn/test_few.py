@@ -19,11 +19,11 @@ SUMS = {"ortho_reduction": "sum", "ortho_memories": "all"}
 SOFT = {"teacher_alignment": True}
 
 
-def step(backend, paired, options, *, learn_tau=False):
+def step(backend, paired, options, *, weights=WEIGHTS, **network):
     """Terms and gradients of a step on three bags."""
     sizes = {"dim": 8, "projection_dim": 6, "n_components": 3, "omics_hidden_dim": 9}
     # Without dropout in the graph: at a ReLU that is exactly 0 the encoders differ.
-    module = MoMKD(5, 7, 2, **sizes, dropout=0.0, learn_tau=learn_tau, backend=backend)
+    module = MoMKD(5, 7, 2, **sizes, dropout=0.0, backend=backend, **network)
     random = torch.Generator().manual_seed(0)
     initialise(module, random)
     for part in module.modules():
@@ -42,7 +42,7 @@ def step(backend, paired, options, *, learn_tau=False):
     )
     target = torch.rand(3, 2, generator=random).softmax(dim=1) if options else None
     terms = momkd_terms(output, y, target, **options)
-    weighted_total(terms, WEIGHTS).backward()
+    weighted_total(terms, weights).backward()
     return output, terms, {name: p.grad for name, p in module.named_parameters()}
 
 
@@ -62,6 +62,11 @@ def test_few_patches_terms_and_gradients_equal_those_of_torch(paired, options):
     assert not theirs[0].few
     for name in ("logits", "attention", "affinity", "reconstruction", "omics_projection"):
         torch.testing.assert_close(getattr(ours[0], name), getattr(theirs[0], name))
+    require_equal(ours, theirs)
+
+
+def require_equal(ours, theirs):
+    """Terms and gradients are equal; what has no gradient in one has none in the other."""
     for ours_, theirs_ in zip(ours[1:], theirs[1:], strict=True):
         assert set(ours_) == set(theirs_)
         for name, value in theirs_.items():
@@ -70,6 +75,15 @@ def test_few_patches_terms_and_gradients_equal_those_of_torch(paired, options):
             else:
                 near = 5e-6 * max(1.0, value.detach().abs().max().item())
                 torch.testing.assert_close(ours_[name], value, atol=near, rtol=0, msg=name)
+
+
+@pytest.mark.parametrize("head", ["mlp", "linear"])
+@pytest.mark.parametrize("terms", [{"ce"}, {"mse"}, {"align_omics"}, {"align_wsi"}, {"memory"}])
+def test_few_patches_a_single_term_reaches_what_it_reaches_in_torch(terms, head):
+    weights = {name: weight * (name in terms) for name, weight in WEIGHTS.items()}
+    given = {"weights": weights, "head": head, "learn_tau": True}
+    ours = step("numba", [True, False, True], {}, **given)
+    require_equal(ours, step("torch", [True, False, True], {}, **given))
 
 
 def test_three_classes_or_no_gradients_takes_the_layers_of_torch():

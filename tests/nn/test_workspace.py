@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 
-from sk_momkd.nn.workspace import Workspace
+from sk_momkd.nn.workspace import GradientMemory, Workspace
 
 
 def test_workspace_lends_no_memory_twice_and_reuses_what_came_back():
@@ -45,3 +45,26 @@ def test_workspace_shared_by_threads_lends_no_memory_twice():
             list(pool.map(work, range(4)))
     finally:
         sys.setswitchinterval(before)
+
+
+def test_gradient_memory_is_lent_again_only_when_nothing_refers_to_it():
+    memory, like = GradientMemory(), torch.empty(1)
+    weight = torch.zeros(3, 4, requires_grad=True)
+    lent = memory.take((3, 4), like)
+    where = lent.data_ptr()
+    weight.grad = lent.detach()
+    del lent
+    assert memory.take((3, 4), like).data_ptr() != where  # the parameter has it
+    kept = weight.grad.view(-1)[2:]
+    weight.grad = None
+    assert memory.take((3, 4), like).data_ptr() != where  # somebody keeps a view of it
+    del kept
+    assert memory.take((3, 4), like).data_ptr() == where
+    assert memory.take((4, 3), like).data_ptr() != where
+    assert pickle.loads(pickle.dumps(memory))._arrays == {}
+
+
+def test_gradient_memory_for_other_types_and_devices_is_new():
+    for like in (torch.empty(1, dtype=torch.float64), torch.empty(1, device="meta")):
+        taken = GradientMemory().take((2, 3), like)
+        assert (taken.dtype, taken.device, taken.shape) == (like.dtype, like.device, (2, 3))
