@@ -33,10 +33,7 @@ test-long: .venv/.installed
 	$(PYTEST) -m long
 	NUMBA_DISABLE_JIT=1 $(PYTEST) -m "slow and not long" tests/training tests/estimators
 
-# all of it with one collection, and what has compiled loops once more without
-test-all: lint
-	$(PYTEST)
-	NUMBA_DISABLE_JIT=1 $(PYTEST) -m "not long" tests/nn tests/models tests/training tests/estimators
+test-all: test test-long
 
 # prints the share of lines that all tests together run
 coverage: .venv/.installed

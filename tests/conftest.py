@@ -40,7 +40,7 @@ SLOW = (
     *("test_import_cost.py", "test_public_names.py"),
     *("io/test_cache.py", "io/test_scale.py", "model_selection/test_split_files.py"),
 )
-# In `make test-all` alone.
+# In `make test-long` alone.
 LONG = (
     *("test_real_cohorts.py", "evaluation/test_docs.py", "reporting/test_docs.py"),
     *("inspection/test_docs.py", "test_readme.py", "test_benchmarks.py"),
@@ -64,12 +64,6 @@ WITHOUT_LOOPS = {
     for name, method in all_estimators("classifier")
     if "network__backend" not in method().get_params()
 }
-# Files that train MoMKD only where the parameters of a test name it.
-MOSTLY_WITHOUT_LOOPS = (
-    *("estimators/test_checkpoints.py", "estimators/test_decision_threshold.py"),
-    *("estimators/test_fit_tasks.py", "estimators/test_soft_labels.py"),
-    "estimators/test_privileged_classifier.py",
-)
 
 
 def below(path, places):
@@ -78,12 +72,10 @@ def below(path, places):
 
 
 def is_without_loops(item):
-    """Whether a test trains nothing but methods without compiled loops."""
+    """Whether the parameters of a test name a method without compiled loops, and not MoMKD."""
     values = item.callspec.params.values() if hasattr(item, "callspec") else ()
     names = {value if isinstance(value, str) else type(value).__name__ for value in values}
-    if "MoMKDClassifier" in names:
-        return False
-    return bool(names & WITHOUT_LOOPS) or below(item.path, MOSTLY_WITHOUT_LOOPS)
+    return bool(names & WITHOUT_LOOPS) and "MoMKDClassifier" not in names
 
 
 def leave_out_repeated(config, items):
