@@ -158,8 +158,22 @@ def require_patients(patients: Patients, among: NDArray, least: int, purpose: st
     raise ValueError(
         f"Class {patients.classes[rarest]!r} has {n_patients[rarest]} patients{within}, too few "
         f"for {purpose}. Patients per class, each counted by the label of most of its bags: "
-        f"{dict(zip(patients.classes, n_patients, strict=True))}. Use fewer folds, or leave the "
-        "class out."
+        f"{dict(zip(patients.classes, n_patients, strict=True))}. "
+        f"{_remedy(n_patients[rarest], n_groups[rarest])}"
+    )
+
+
+def _remedy(n_patients: int, n_groups: int) -> str:
+    """What to do about a class that too few patients, in too few groups, have."""
+    if n_groups > 1:
+        return f"Use at most {n_groups} folds, or leave the class out."
+    if n_patients > 1:
+        return "Use smaller groups, or leave the class out."
+    if n_patients == 1:
+        return "Leave the class out, or add patients who have it."
+    return (
+        "If slides have labels of their own, count them one by one: name the column of slides as "
+        "patient_id=, that of patients as site=, and keep sites together in the folds."
     )
 
 

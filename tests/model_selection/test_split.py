@@ -325,6 +325,19 @@ def test_split_three_of_too_few_patients_raises_naming_class_and_counts():
         list(PatientStratifiedKFold(2, random_state=0).split_three(bags, y))
 
 
+@pytest.mark.parametrize(
+    ("y", "n_splits", "said"),
+    [
+        ([0, 1] * 3 + [0] * 6, 3, "Class 1 has 0 patients.* name the column of slides as patient"),
+        ([1] * 2 + [0] * 10, 2, "Class 1 has 1 patients.* or add patients who have it"),
+        ([1] * 4 + [0] * 8, 3, "Class 1 has 2 patients.* Use at most 2 folds"),
+    ],
+)
+def test_advice_about_a_rare_class_is_one_that_helps(y, n_splits, said):
+    with pytest.raises(ValueError, match=said):
+        next(PatientStratifiedKFold(n_splits).split(bags_of("AABBCCDDEEFF"), y))
+
+
 def test_split_of_a_rare_class_raises_naming_class_and_counts():
     bags = bags_of("AABBCCDDEEFF")
     y = ["pos" if p in "AB" else "neg" for p in bags.patient_ids]

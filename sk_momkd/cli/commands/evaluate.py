@@ -16,6 +16,11 @@ from ..study import criterion_of, cross_validate, require_all_fits, start
 _NOT_USED = ("prior", "include_omics")  # which are for the final model
 _USES = uses("cohort", "model", "evaluation", "report", "output", without=_NOT_USED)
 
+_OF_FIT = (
+    "The table counts each patient as the most probable class. `sk-momkd fit` gives the final "
+    "model this threshold instead:"
+)
+
 
 @run_command(_USES)
 def _evaluate(run: Run, output: Session) -> None:
@@ -29,7 +34,7 @@ def _evaluate(run: Run, output: Session) -> None:
         criterion := criterion_of(run.model.threshold), str | tuple
     ):
         threshold = result.threshold(criterion)
-        text, data["threshold"] = f"{text}\n\n{threshold}", vars(threshold)
+        text, data["threshold"] = f"{text}\n\n{_OF_FIT}\n{threshold}", vars(threshold)
     output.result(text, data)
     require_all_fits(result)
 
