@@ -91,8 +91,8 @@ def _logged_bar() -> type[tqdm]:
         def _tell_of_steps_before(self) -> None:
             if self._steps_before:
                 title, total, unit, level = self._logged
-                known = f"{title}: {self._steps_before} of {total} {unit}s"
-                _LOGGER.log(level, "%s are read from %s", known, self._source)
+                known = f"{title}: read {self._steps_before} of {total} {unit}s"
+                _LOGGER.log(level, "%s from %s", known, self._source)
                 self._steps_before = 0
 
         def _tell_steps(self) -> None:

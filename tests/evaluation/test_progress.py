@@ -123,12 +123,12 @@ def test_time_left_is_told_by_the_fits_of_this_run(bars, tmp_path, caplog):
     seed_spread(DummyClassifier(), BAGS, Y, **few | {"n_seeds": 3}, verbose=True)
     assert (bars[-1].total, bars[-1].n, bars[-1].initial) == (6, 6, 2)
     before, last = caplog.messages[-2:]
-    assert before.endswith(f": 2 of 6 fits are read from {tmp_path}")
+    assert before.endswith(f": read 2 of 6 fits from {tmp_path}")
     assert "6 of 6 fits in" in last
     caplog.clear()
     seed_spread(DummyClassifier(), BAGS, Y, **few | {"n_seeds": 3})
     (only,) = caplog.messages
-    assert only.endswith(f": 6 of 6 fits are read from {tmp_path}")
+    assert only.endswith(f": read 6 of 6 fits from {tmp_path}")
 
 
 @pytest.mark.parametrize(
