@@ -94,6 +94,7 @@ def run_command(used: Uses | None = None, *, config: str = "argument") -> Any:
         def command(**given: Any) -> None:
             said = {name: given.pop(name) for name in _COMMON}
             names = [f.name for section in SECTIONS for f in fields(SECTIONS[section])]
+            names += [p.name for p in own if isinstance(p.default, bool)]
             with session(names, **said) as output:
                 path, line = given.pop("config", None), _line(given, options)
                 trains = "method" in used.get("model", [])

@@ -58,10 +58,12 @@ def message_of(error: BaseException, options: Iterable[str]) -> str:
     --------
     >>> message_of(ValueError("Name it with slide_id= or label='her2'."), ["slide_id", "label"])
     "Name it with --slide-id or --label 'her2'."
+    >>> message_of(ValueError("Or read it with allow_mixed=True."), ["allow_mixed"])
+    'Or read it with --allow-mixed.'
     """
     text = str(error) or type(error).__name__
     names = "|".join(sorted(map(re.escape, options), key=len, reverse=True))
-    text = re.sub(rf"\b({names})=(?=[\s,.;:)]|$)", lambda m: _option(m[1]), text)
+    text = re.sub(rf"\b({names})=(True\b|(?=[\s,.;:)]|$))", lambda m: _option(m[1]), text)
     text = re.sub(rf"(?<![(\w.])\b({names})=(?=['\"\w{{])", lambda m: _option(m[1]) + " ", text)
     if isinstance(error, StoreError):
         text += " --out names another folder of results."

@@ -248,3 +248,12 @@ def test_report_writes_a_page_whatever_the_run_file_of_evaluate_says(here, demo,
     outcome = run("report", "results/run.yaml", "--json")
     assert outcome.code == 0, outcome
     assert (here / json.loads(outcome.out)["report"]).read_text() == "a page"
+
+
+@pytest.mark.slow
+def test_training_patients_are_refused_by_an_option_that_exists(here, demo, logistic, no_page):
+    arguments = ["external", logistic, *cohort_options(demo), "--n-bootstrap", 50]
+    refused = run(*arguments)
+    assert refused.code == 3
+    assert "If only their ids are the same, --allow-training-patients." in refused.err
+    assert run(*arguments, "--allow-training-patients").code == 0

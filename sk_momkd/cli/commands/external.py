@@ -18,13 +18,24 @@ from ..session import Session
 
 _MODELS = Annotated[list[Path], typer.Argument(help="Saved models, or a folder of them.")]
 _OUT = Annotated[Path, typer.Option(help="Folder of the results.")]
+_ALLOW = Annotated[
+    bool,
+    typer.Option(
+        "--allow-training-patients",
+        help="Evaluate patients whose ids were in training, too; for other patients of these ids.",
+    ),
+]
 _NOT_USED = ("omics", "layer", "id_column", "cv", "splits", "n_repeats", "n_jobs")
 _USES = uses("cohort", "model.random_state", "evaluation", "report", without=_NOT_USED)
 
 
 @run_command(_USES, config="option")
 def _external(
-    models: _MODELS, run: Run, output: Session, out: _OUT = Path("external_results")
+    models: _MODELS,
+    run: Run,
+    output: Session,
+    out: _OUT = Path("external_results"),
+    allow_training_patients: _ALLOW = False,
 ) -> None:
     from ...evaluation.external import evaluate_external
 
@@ -42,6 +53,7 @@ def _external(
         n_bootstrap=run.evaluation.n_bootstrap,
         confidence_level=run.evaluation.confidence_level,
         random_state=run.model.random_state,
+        allow_training_patients=allow_training_patients,
     )
     result.to_csv(out / "external")
     write_report(run, result, cohort, out / "report.html", output)
