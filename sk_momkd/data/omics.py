@@ -317,6 +317,12 @@ def check_names(patients: pd.Index, names: pd.Index) -> tuple[NDArray, NDArray]:
         raise OmicsError(f"omics is empty: {len(patients)} patients x {len(names)} genes.")
     if lacking := int(np.sum(patients.isna())):
         raise OmicsError(f"{lacking} rows of omics have no id. Name them, or leave them out.")
+    unnamed = np.flatnonzero(names.isna() | (names.astype(str).str.strip() == ""))
+    if len(unnamed):
+        raise OmicsError(
+            f"{len(unnamed)} genes of omics have no name, the first is column {unnamed[0]}. Name "
+            "them, or leave them out."
+        )
     ids = np.array(normalise_ids(patients, "ids of omics", OmicsError), dtype=object)
     genes = np.array(names.astype(str), dtype=object)
     _refuse_duplicates(ids, "patients", "Keep one row per patient.")

@@ -16,7 +16,7 @@ from ..exceptions import BagError, CohortError, CohortWarning, LeakageError
 from ..messages import first_few, warn
 from .arrays import BagArrays, check_n_features
 from .bag import Bag, BagInfo
-from .bag_order import in_bag_order
+from .bag_order import in_bag_order, labels_in_bag_order
 from .ids import normalise_ids, samples_as_patients
 from .sequence import BagSequence, as_bags, is_bag_list
 
@@ -120,7 +120,7 @@ def patients_of(X: Any, y: Any, groups: Any, *, classes: Sequence[Any] | None = 
     if y is None:
         raise ValueError("Folds are stratified by label, but y is None.")
     bags = as_bags(X) if isinstance(X, BagSequence) or is_bag_list(X) else None
-    y = column_or_1d(in_bag_order(y, bags, "y"), warn=True)
+    y = labels_in_bag_order(y, bags)
     check_consistent_length(X, y, groups)
     if len(y) == 0:
         raise ValueError("X holds no bags.")
@@ -306,7 +306,7 @@ def patient_labels(bags: Any, y: Any) -> NDArray:
     ['low', 'high']
     """
     bags = as_bags(bags)
-    y = np.asarray(in_bag_order(y, bags, "y"))
+    y = labels_in_bag_order(y, bags)
     _, first, group = np.unique(bags.groups(), return_index=True, return_inverse=True)
     inconsistent = np.unique(group[y != y[first][group]])
     if len(inconsistent):

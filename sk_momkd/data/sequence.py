@@ -15,7 +15,7 @@ from ..exceptions import BagError
 from ..messages import first_few, repeated
 from .arrays import BagArrays, to_numpy
 from .bag import NO_TABLE, Bag
-from .ids import RULES, both, collisions, normalise_id
+from .ids import RULES, both, collisions, counts_rows, normalise_id
 
 _SHOWN = 5  # bags in a notebook
 CENTRES = ("centroid", "centroids", "centers", "centres")  # of patches; the rest are corners
@@ -333,6 +333,7 @@ def as_bags(X: Any, *, bag_ids: Any = None, patient_ids: Any = None) -> BagSeque
     ----------
     X : BagSequence; list of Bag, of arrays, of (features, coords) or of PyG ``Data``; array of \
 shape (n_bags, n_instances, n_features); array of shape (n_bags, n_features) (bags of one instance)
+        The index of a DataFrame holds patient ids, unless it counts the rows.
     bag_ids, patient_ids : array-like of shape (n_bags,), optional
         Ids for bags that have none, by which omics is joined and splits are grouped. A missing one
         is None.
@@ -367,11 +368,19 @@ shape (n_bags, n_instances, n_features); array of shape (n_bags, n_features) (ba
     if array.ndim == 3:
         return BagSequence(Bag(features) for features in array)
     if array.ndim == 2:
-        return BagSequence(Bag(row[None]) for row in array)
+        rows, patients = BagSequence(Bag(row[None]) for row in array), patients_in_index(X)
+        return rows if patients is None else _with_ids(rows, None, patients)
     raise BagError(
         f"Cannot read bags from {type(X).__name__} of shape {array.shape}. Expected a "
         "BagSequence, a list of bags, or an array with two or three dimensions."
     )
+
+
+def patients_in_index(X: Any) -> list[Any] | None:
+    """Patient ids of the rows of a DataFrame, its index; None if that counts the rows."""
+    if not isinstance(X, pd.DataFrame) or X.index.nlevels > 1 or counts_rows(X.index):
+        return None
+    return X.index.tolist()
 
 
 def _with_ids(bags: BagSequence, bag_ids: Any, patient_ids: Any) -> BagSequence:

@@ -9,14 +9,20 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import sparse
 from sklearn.base import BaseEstimator
-from sklearn.utils import assert_all_finite, column_or_1d
+from sklearn.utils import assert_all_finite
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_consistent_length, validate_data
 
 from .bag import Bag
-from .bag_order import in_bag_order
+from .bag_order import in_bag_order, labels_in_bag_order
 from .positive_class import positive_class
-from .sequence import BagSequence, as_bags, is_bag_list, refuse_other_containers
+from .sequence import (
+    BagSequence,
+    as_bags,
+    is_bag_list,
+    patients_in_index,
+    refuse_other_containers,
+)
 from .stated import agreed, pinned, require_as_in_training
 from .training_patients import HashedIds
 
@@ -41,7 +47,8 @@ def check_bags(estimator: BaseEstimator, X: Any, *, reset: bool) -> BagSequence:
         raise ValueError("X holds no bags.")
     refuse_other_containers(X)
     if is_table(X):
-        table = as_bags(validate_data(estimator, X, reset=reset, dtype=np.float32))
+        rows = validate_data(estimator, X, reset=reset, dtype=np.float32)
+        table = as_bags(rows, patient_ids=patients_in_index(X))
         if reset:
             estimator.training_patients_ = HashedIds.of(table)
         return table
@@ -148,7 +155,7 @@ def encode_labels(
     name = type(estimator).__name__
     if y is None:
         raise ValueError(f"{name} requires y to be passed, but the target y is None.")
-    y = column_or_1d(_plain(in_bag_order(y, bags, "y")), warn=True)
+    y = _plain(labels_in_bag_order(y, bags))
     check_consistent_length(bags, y)
     missing = np.flatnonzero(pd.isna(y))
     if len(missing):
@@ -164,7 +171,9 @@ def encode_labels(
     encoder = LabelEncoder().fit(y)
     classes = encoder.classes_
     if len(classes) < 2:
-        raise ValueError(f"{name} needs at least two classes in y; got one class, {classes[0]!r}.")
+        raise ValueError(
+            f"{name} needs at least two classes in y; got one class, {classes.tolist()[0]!r}."
+        )
     named = estimator.pos_label if pos_label is None else pos_label
     pos_label = positive_class(classes.tolist(), named)
     number = np.argsort(network_order(classes, pos_label))

@@ -79,7 +79,7 @@ class DecisionThreshold:
     confidence_level: float = 0.95
 
     def __post_init__(self) -> None:
-        if not 0 <= self.value <= 1:
+        if not isinstance(self.value, Real) or not 0 <= self.value <= 1:
             raise ValueError(f"A threshold is a probability, between 0 and 1, got {self.value!r}.")
         object.__setattr__(self, "prior", _plain_prior(self.prior))
 

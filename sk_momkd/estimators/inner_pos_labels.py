@@ -38,8 +38,26 @@ def set_pos_label(estimator: Any, classes: Sequence[Any]) -> Any:
     return estimator.set_params(**named) if named else estimator
 
 
+def require_estimator(estimator: Any) -> None:
+    """Raise for a class and for what is no estimator of scikit-learn.
+
+    Raises
+    ------
+    TypeError
+    """
+    if isinstance(estimator, type):
+        name = estimator.__name__
+        raise TypeError(f"The estimator is the class {name}; pass an instance, {name}().")
+    if not hasattr(estimator, "get_params"):
+        raise TypeError(
+            f"The estimator is a {type(estimator).__name__}, expected a classifier of this package "
+            "or of scikit-learn. compare(...) takes a dict of several, by name."
+        )
+
+
 def _pos_labels(estimator: Any) -> dict[str, Any]:
     """Parameters named `pos_label` of the estimator and of all inside it."""
+    require_estimator(estimator)
     parameters = estimator.get_params(deep=True).items()
     return {k: value for k, value in parameters if k.rpartition("__")[2] == "pos_label"}
 

@@ -9,9 +9,12 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from sklearn.metrics import accuracy_score
 from sklearn.utils.validation import check_is_fitted
 
-from ..data.validation import check_bags, network_order
+from ..data.bag_order import labels_in_bag_order
+from ..data.sequence import as_bags
+from ..data.validation import check_bags, check_sample_weight, network_order
 from ..exceptions import BagError
 from ..nn.blocks import Blocks, materialize
 from ..nn.isolation import isolated
@@ -101,6 +104,25 @@ class PredictionMixin:
         """
         check_is_fitted(self)
         return self._decide(self.predict_proba(X))
+
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """Accuracy of `predict`, bag by bag.
+
+        Parameters
+        ----------
+        X : bags in any form that `fit` accepts
+        y : array-like of shape (n_bags,)
+            Labels, joined by id as in `fit` where they have ids.
+        sample_weight : array-like of shape (n_bags,), optional
+
+        Returns
+        -------
+        float
+        """
+        bags = as_bags(X)
+        weights = check_sample_weight(sample_weight, bags)
+        predicted = self.predict(X)
+        return float(accuracy_score(labels_in_bag_order(y, bags), predicted, sample_weight=weights))
 
     def _decide(self, proba: NDArray) -> NDArray:
         """Labels for rows of `predict_proba`."""

@@ -13,7 +13,7 @@ from sklearn.base import clone
 
 from ..data.omics import OmicsTable
 from ..exceptions import OmicsError
-from ..preprocessing.expression_outliers import warn_of_outliers
+from ..preprocessing.expression_outliers import check_expression
 
 
 @dataclass(frozen=True)
@@ -70,13 +70,14 @@ def fit_omics(
     Raises
     ------
     OmicsError
-        If no training bag has omics, or the transformer's output is not finite.
+        If no training bag has omics, no gene differs between patients, or the transformer's output
+        is not finite.
     """
     require_paired(rows)
     paired = rows >= 0
     once = pd.DataFrame({"row": rows[paired], "label": labels[paired]}).drop_duplicates()
     expression = table.rows(once["row"].to_numpy())
-    warn_of_outliers(expression)
+    check_expression(expression)
     transformer.fit(expression, once["label"].to_numpy())
     return transform_omics(transformer, table, rows)
 

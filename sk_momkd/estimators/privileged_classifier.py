@@ -9,7 +9,6 @@ from numbers import Real
 from typing import Any, ClassVar, Self
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 from sklearn import config_context
 from sklearn.base import ClassifierMixin, MetaEstimatorMixin
@@ -24,12 +23,12 @@ from sklearn.utils.validation import (
 )
 
 from ..data.bag import Bag
-from ..data.ids import counts_rows
 from ..data.omics import join_omics
 from ..data.patient import patients_and_groups
-from ..data.sequence import BagSequence, refuse_other_containers
+from ..data.sequence import BagSequence, patients_in_index, refuse_other_containers
 from ..data.training_patients import HashedIds
 from ..data.validation import check_bags, encode_labels, is_table, network_order
+from ..preprocessing.expression_outliers import check_expression
 from .inner_pos_labels import agreed_pos_label, set_pos_label
 from .parameters import POSITIVE, UP_TO_ONE, Parameters, parameter
 from .privileged import seeded_clone
@@ -249,6 +248,7 @@ class PrivilegedClassifier(MetaEstimatorMixin, ClassifierMixin, Parameters):
             return TeacherChoice.without(np.zeros(len(bags), bool), "No omics was given.")
         require_weights(student)
         table, rows = join_omics(omics, bags)
+        check_expression(table.rows(np.unique(rows[rows >= 0])))
         return learn_from(
             self.teacher,
             table,
@@ -358,8 +358,6 @@ def _named_rows(X: Any, patient_ids: Any) -> BagSequence:
     if patient_ids is not None:
         check_consistent_length(X, patient_ids)
         ids = list(patient_ids)
-    elif isinstance(X, pd.DataFrame) and not counts_rows(X.index):
-        ids = X.index.tolist()
     else:
-        ids = [None] * _num_samples(X)
+        ids = patients_in_index(X) or [None] * _num_samples(X)
     return BagSequence(Bag(np.ones((1, 1), np.float32), patient_id=i) for i in ids)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from ..data.omics import OmicsTable, join_omics
 from ..nn.isolation import isolated
+from ..preprocessing.expression_outliers import check_expression
 from ..training.config import Objective
 from ..training.random_generators import RandomGenerators
 from .bag_weights import draw_shares, loss_weights
@@ -66,6 +67,7 @@ class SoftLabelsMixin:
                 "omics, e.g. MoMKDClassifier."
             )
         table, rows = join_omics(omics, cohort.bags)
+        check_expression(table.rows(np.unique(rows[training][rows[training] >= 0])))
         soft = self._make_soft_labels(table, rows[training], cohort[training], generators)
         return PrivilegedOmics(None, rows[training] >= 0, np.array([], object), soft), None
 

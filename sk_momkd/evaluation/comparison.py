@@ -205,6 +205,11 @@ def compare(
     >>> table.index.to_list(), bool(table.loc["lr", "fold_low"] > 0)
     (['lr'], True)
     """
+    if not isinstance(estimators, Mapping):
+        raise TypeError(
+            f"estimators is a {type(estimators).__name__}, expected a dict of classifiers by name, "
+            'e.g. {"MoMKD": MoMKDClassifier(), "ABMIL": ABMILClassifier()}.'
+        )
     if not estimators:
         raise ValueError("There is no estimator to compare.")
     reference = next(iter(estimators)) if reference is None else reference

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from sklearn.utils import check_consistent_length, column_or_1d
+from sklearn.utils import check_consistent_length
 
-from ..data.bag_order import in_bag_order
+from ..data.bag_order import in_bag_order, labels_in_bag_order
 from ..data.coded_labels import label_names
 from ..data.omics import OmicsTable, align_omics
 from ..data.patient import Patients, patients_of
@@ -137,7 +137,7 @@ def as_study(
         for each bag.
     """
     given = as_bags(bags)
-    y = column_or_1d(in_bag_order(y, given, "y"), warn=True)
+    y = labels_in_bag_order(y, given)
     groups = in_bag_order(groups, given, "groups")
     check_consistent_length(given, y, groups)
     if omics is not None and not isinstance(omics, OmicsTable):

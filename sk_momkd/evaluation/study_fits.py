@@ -242,13 +242,18 @@ def _refuse_to_fork_threads(n_jobs: int | None) -> None:
 
 
 def _warn_if_classes_are_absent(study: Study, results: Sequence[FoldResult]) -> None:
+    lacking = []
     for result in results:
         present = set(study.labels[result.tested].tolist())
-        absent = [c for k, c in enumerate(study.classes) if k not in present]
-        if absent:
-            warn(
-                f"The test part of fold {result.fold} (repeat {result.repeat}) has no patient of "
-                f"class {first_few(absent)}: its AUROC is undefined and left out of the mean over "
-                "folds. The pooled AUROC uses all patients.",
-                UserWarning,
-            )
+        if absent := [c for k, c in enumerate(study.classes) if k not in present]:
+            lacking.append((result, absent))
+    if not lacking:
+        return
+    first, absent = lacking[0]
+    others = f", and {len(lacking) - 1} other test parts lack a class" if len(lacking) > 1 else ""
+    warn(
+        f"The test part of fold {first.fold} (repeat {first.repeat}) has no patient of class "
+        f"{first_few(absent)}{others}: the AUROC there is undefined and left out of the mean over "
+        "folds. The pooled AUROC uses all patients.",
+        UserWarning,
+    )

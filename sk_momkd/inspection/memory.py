@@ -11,10 +11,9 @@ import pandas as pd
 import torch
 from anndata import AnnData
 from numpy.typing import NDArray
-from sklearn.utils import column_or_1d
 from torch import Tensor
 
-from ..data.bag_order import in_bag_order
+from ..data.bag_order import labels_in_bag_order
 from ..data.sequence import BagSequence, as_bags
 from ..estimators.momkd import MoMKDClassifier
 from ..io.writers import anndata_key
@@ -271,7 +270,7 @@ def choose_components(usage: ComponentUsage, n: int = 1, *, by: str = "differenc
 def _label_numbers(model: MoMKDClassifier, y: Any, bags: BagSequence) -> NDArray | None:
     if y is None:
         return None
-    y = column_or_1d(in_bag_order(y, bags, "y"))
+    y = labels_in_bag_order(y, bags)
     if len(y) != len(bags):
         raise ValueError(f"y has {len(y)} labels, but there are {len(bags)} bags.")
     place = {c: k for k, c in enumerate(model._network_classes.tolist())}

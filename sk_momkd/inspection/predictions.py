@@ -11,7 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from sklearn.utils.validation import check_consistent_length
 
-from ..data.bag_order import in_bag_order
+from ..data.bag_order import labels_in_bag_order
 from ..data.patient import patient_labels
 from ..data.sequence import BagSequence, as_bags
 from ..data.training_patients import meet
@@ -80,7 +80,7 @@ def prediction_table(
     if unit not in ("bag", "patient"):
         raise ValueError(f"unit must be 'bag' or 'patient', got {unit!r}.")
     bags = as_bags(bags)
-    y = in_bag_order(y, bags, "y")
+    y = None if y is None else labels_in_bag_order(y, bags)
     check_consistent_length(bags, y)
     labels = None if y is None or unit == "bag" else patient_labels(bags, y)
     classes = known_classes(clf)

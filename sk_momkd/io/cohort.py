@@ -22,9 +22,10 @@ from ..messages import first_few, repeated, warn
 from .cohort_omics import CohortOmics, join_cohort_omics
 from .join_report import JoinReport
 from .labels import map_labels, parse_text
+from .local_files import require_path
 from .readers import SlideFile
 from .slide_files import BAG_SUFFIXES, bag_files, files_by_slide, match_files, nothing_found
-from .tables import as_text, is_missing, named_columns, read_table, warn_of_long_numbers
+from .tables import as_text, is_column, is_missing, named_columns, read_table, warn_of_long_numbers
 from .tcga import PRIMARY_TUMOUR, check_barcode_options, read_slide_barcodes
 
 if TYPE_CHECKING:
@@ -91,8 +92,10 @@ def _slide_table(
     table: str | PathLike | pd.DataFrame, columns: Mapping[str, str], *, optional: Collection[str]
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The `columns` under the names that are their keys, ids in one form; and changed ids."""
+    if not isinstance(table, pd.DataFrame):
+        require_path(table, "table", "the path of a table, or a DataFrame")
     given = table if isinstance(table, pd.DataFrame) else read_table(table)
-    wanted = {name: c for name, c in columns.items() if c in given or name not in optional}
+    wanted = {name: c for name, c in columns.items() if is_column(c, given) or name not in optional}
     hint = " Name yours with slide_id=, patient_id= and label=."
     frame = named_columns(given, wanted.values(), "table", hint)
     frame = pd.DataFrame({n: frame[c] for n, c in wanted.items()}).reset_index(drop=True)
@@ -341,6 +344,7 @@ def load_cohort(
     check_barcode_options(barcodes, sample_type)
     names = {"slide_id": slide_id, "patient_id": patient_id, "label": label, "site": site}
     frame, changed = _slides(table, names, barcodes, sample_type)
+    require_path(features, "features", "the path of a folder")
     files = _feature_files(Path(features))
     frame = frame.join(match_files(frame["slide_id"], files))
     if label is not None:

@@ -39,7 +39,7 @@ from .expression_files import (
     require_h5ad_name,
 )
 from .hdf5_checks import check_h5ad, require_survivable
-from .local_files import require_regular
+from .local_files import missing, require_path, require_regular
 from .read_errors import errors_that_name, h5ad_errors, is_out_of_memory
 from .tables import is_text_table, open_text, read_header, require_file, separator_of
 from .tcga import choose_aliquots, patient_of
@@ -169,6 +169,7 @@ def patients_by_genes(
             f"{path} has {in_rows} ids of the cohort in its rows and {in_columns} in its columns, "
             f"so it is unclear which are patients. Rows: {first_few(frame.index)}; columns: "
             f"{first_few(frame.columns)}; cohort: {first_few(sorted(ids))}."
+            + hint_on_ids(map(name_of, [*frame.index, *frame.columns]), None, ids)
         )
     if in_rows > in_columns:
         return frame
@@ -183,7 +184,7 @@ def _open_h5ad(path: str | PathLike, *, allow_external: bool) -> AnnData:
     if Path(path).exists():
         path = os.path.realpath(path)  # a link that the caller names is as good as its target
     elif not os.path.islink(path):
-        raise FileNotFoundError(f"{path} does not exist.")
+        raise FileNotFoundError(str(missing(path)))
     try:
         if is_zarr(path):
             return read_zarr(path, allow_external=allow_external)
@@ -301,6 +302,8 @@ def join_cohort_omics(
     if omics is None:
         nothing = pd.DataFrame(columns=["id", "status"], dtype=object)
         return CohortOmics(None, np.zeros(len(bags), dtype=bool), [], nothing, _changed([], []))
+    if not isinstance(omics, pd.DataFrame) and not is_anndata(omics):
+        require_path(omics, "omics", "a path, an AnnData, or a DataFrame with ids as index")
     name_of = patient_of if tcga else normalise_id
     opened = _opened(omics, bags, name_of, id_column, allow_external=allow_external)
     with opened as (adata, given):

@@ -91,7 +91,8 @@ def _named(given: Any) -> list[Any]:
     """The values that the caller names."""
     if given is None:
         return []
-    return list(given) if isinstance(given, Mapping | list | tuple | set | frozenset) else [given]
+    several = (Mapping, list, tuple, set, frozenset, np.ndarray, pd.Index, pd.Series)
+    return list(given) if isinstance(given, several) else [given]
 
 
 def _is_missing_word(value: Any) -> bool:
@@ -162,7 +163,9 @@ def _binary(found: list[Any], positive: Any, negative: Any, holds: str) -> dict[
     yes = [v for v in found if any(_same(v, p) for p in _named(positive))]
     no = [v for v in found if any(_same(v, n) for n in _named(negative))]
     rest = [v for v in found if v not in yes and v not in no]
-    asked = f"with positive={positive!r}" + (f", negative={negative!r}" if negative else "")
+    asked = f"with positive={positive!r}" + (
+        f", negative={negative!r}" if negative is not None else ""
+    )
     if not yes or (negative is not None and not no):
         lacking = f"positive={positive!r}" if not yes else f"negative={negative!r}"
         raise CohortError(f"{holds}; none of them is {lacking}. Values are compared exactly.")

@@ -12,6 +12,7 @@ import struct
 import zipfile
 from collections.abc import Sequence
 from os import PathLike
+from typing import Any
 
 from ..exceptions import BagFileError
 
@@ -73,7 +74,8 @@ def missing(path: str | PathLike) -> BagFileError:
         if ".git/annex/" in target.replace("\\", "/"):
             remedy = "It is a pointer of git-annex: get the data with `git annex get`."
         return BagFileError(f"{path} is a link to {target}, which does not exist. {remedy}")
-    return BagFileError(f"{path} does not exist.")
+    at_home = " Python does not resolve ~: pass os.path.expanduser(path)."
+    return BagFileError(f"{path} does not exist.{at_home if str(path).startswith('~') else ''}")
 
 
 def _ends(path: str | PathLike) -> bool:
@@ -193,6 +195,19 @@ def check_zip(path: str | PathLike, *, expansion: int = 200) -> bool:
     total = sum(part.file_size for part in parts)
     require_plausible_size(f"{path}: all its parts", total, size, expansion=expansion)
     return True
+
+
+def require_path(given: Any, what: str, expected: str) -> None:
+    """Raise for what is no path.
+
+    Raises
+    ------
+    TypeError
+    """
+    if isinstance(given, str | PathLike):
+        return
+    remedy = f" Convert it: {what}.to_pandas()." if hasattr(given, "to_pandas") else ""
+    raise TypeError(f"{what} is a {type(given).__name__}, expected {expected}.{remedy}")
 
 
 def require_local(path: str | PathLike, error: type[ValueError]) -> None:

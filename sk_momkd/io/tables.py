@@ -277,7 +277,8 @@ def named_columns(
 ) -> pd.DataFrame:
     """The table, read if it is a file; raises if one of `columns` is missing or there twice."""
     frame = table if isinstance(table, pd.DataFrame) else read_table(table)
-    lacking = [column for column in columns if column not in frame]
+    columns = list(columns)
+    lacking = [column for column in columns if not is_column(column, frame)]
     if lacking:
         wanted = {str(column).casefold() for column in lacking}
         alike = [own for own in frame.columns if str(own).casefold() in wanted]
@@ -289,7 +290,14 @@ def named_columns(
     doubled = [column for column in columns if frame[column].ndim > 1]
     if doubled:
         raise CohortError(f"The {what} has several columns of the name {first_few(doubled)}.")
-    return frame
+    # Series.map gives categories instead of booleans for a categorical one.
+    categories = [c for c in columns if isinstance(frame[c].dtype, pd.CategoricalDtype)]
+    return frame.astype(dict.fromkeys(categories, object)) if categories else frame
+
+
+def is_column(name: Any, frame: pd.DataFrame) -> bool:
+    """Whether a column of `frame` has this name; a list of names is none."""
+    return pd.api.types.is_hashable(name) and name in frame
 
 
 def is_missing(values: pd.Series) -> pd.Series:

@@ -29,8 +29,22 @@ _SIDES = {2: ("train", "test"), 3: ("train", "validation", "test")}
 
 
 def positions(part: Any, n_bags: int) -> NDArray:
-    """Positions in `part`, integers or a mask of `n_bags`; none if it is empty."""
-    return np.arange(n_bags)[np.asarray(part, dtype=None if np.size(part) else int)]
+    """Positions in `part`, integers or a mask of `n_bags`; none if it is empty.
+
+    Raises
+    ------
+    ValueError
+        If it holds something else, or a position that no bag has.
+    """
+    part = np.asarray(part, dtype=None if np.size(part) else int)
+    try:
+        return np.arange(n_bags)[part]
+    except IndexError as error:
+        shown = ", ".join(map(repr, part.ravel()[:3].tolist()))
+        raise ValueError(
+            f"A part of a split holds {shown}, ..., expected positions of {n_bags} bags, from 0 to "
+            f"{n_bags - 1}, or a mask of as many booleans: {error}."
+        ) from error
 
 
 def check_parts(name: str, split: Sequence[Any], bags: BagSequence, groups: NDArray) -> None:

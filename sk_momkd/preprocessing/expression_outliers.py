@@ -13,12 +13,15 @@ from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin, 
 from sklearn.utils._param_validation import Interval
 from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 
-from ..exceptions import ExpressionScaleWarning
+from ..exceptions import ExpressionScaleWarning, OmicsError
 from ..messages import first_few, warn
 
 _FEW = 5  # differing values among which none is called an outlier
 _ABSURD, _ABSURD_LOG2 = 1000.0, 20.0  # deviations; the latter for counts, after the logarithm
 _UNLIKE = 4.0  # deviations of a patient's median gene
+_OTHER_UNIT = 4.0  # ratio of typical values, which is below 2 within a cohort of one unit
+_GENES_FOR_UNIT = 50  # with fewer, typical values differ by chance; and all may be 0
+_MOST_GENES_FOR_UNIT = 2000
 
 
 def expression_values(estimator: BaseEstimator, X: Any, *, reset: bool) -> NDArray:
@@ -155,12 +158,35 @@ def are_counts(values: NDArray) -> bool:
     return bool((values == np.round(values)).all())
 
 
+def check_expression(expression: pd.DataFrame) -> None:
+    """Raise if no gene differs between patients, and warn as :func:`warn_of_outliers` does.
+
+    Parameters
+    ----------
+    expression : DataFrame of shape (n_patients, n_genes)
+        Of the training part.
+
+    Raises
+    ------
+    OmicsError
+    """
+    values, n_patients = expression.to_numpy(), expression.index.nunique()
+    if n_patients > 1 and (values == values[0]).all():
+        raise OmicsError(
+            f"No gene differs between the {n_patients} training patients with omics; the first, "
+            f"{expression.columns[0]!r}, is {values[0, 0]:g} for all. Check that the right matrix "
+            "or layer was given, or pass omics=None."
+        )
+    warn_of_outliers(expression)
+
+
 def warn_of_outliers(expression: pd.DataFrame) -> None:
     """Warn once of values that are absurdly far out, and of patients unlike all others.
 
     A value is absurdly far out at 1000 robust deviations from the median of its gene, of counts at
     20 after the logarithm. A patient is unlike all others if half of its genes are more than four
-    deviations from their median.
+    deviations from their median. A group of patients has another unit if a typical value of
+    each, the median of those that are not 0, is four times as large or as small as of the rest.
 
     Parameters
     ----------
@@ -169,19 +195,55 @@ def warn_of_outliers(expression: pd.DataFrame) -> None:
     """
     values = expression.to_numpy(dtype=np.float64)
     counts = are_counts(values) and values.min() >= 0
-    distance = _distance(np.log2(values + 1) if counts else values)
+    values = np.log2(values + 1) if counts else values
+    distance = _distance(values)
     absurd = distance > (_ABSURD_LOG2 if counts else _ABSURD)
-    unlike = np.median(distance, axis=1) > _UNLIKE
+    zero = (values == 0).all(axis=1) & (values.shape[1] >= _GENES_FOR_UNIT)
+    unlike = (np.median(distance, axis=1) > _UNLIKE) & ~zero
     patients = expression.index.to_numpy()
     found = [_on_values(expression, distance, absurd)] if absurd.any() else []
     found += [_on_patients(patients[unlike])] if unlike.any() else []
     if found:
-        warn(
-            f"{' '.join(found)} The default omics transformer and teacher clip such values, unless "
-            "fewer than five patients differ from the others in that gene. Check their units, and "
-            "whether they are codes of missing values.",
-            ExpressionScaleWarning,
+        found.append(
+            "The default omics transformer and teacher clip such values, unless fewer than five "
+            "patients differ from the others in that gene. Check their units, and whether they are "
+            "codes of missing values."
         )
+    found += _on_sizes(values, patients, zero, unlike)
+    if found:
+        warn(" ".join(found), ExpressionScaleWarning)
+
+
+def _on_sizes(values: NDArray, patients: NDArray, zero: NDArray, known: NDArray) -> list[str]:
+    """On patients without any value, and on a group in another unit, that are not `known`."""
+    found = []
+    if zero.any():
+        found.append(
+            f"All values are 0 for {len(set(patients[zero]))} patients, as where nothing was "
+            f"measured: {first_few(dict.fromkeys(patients[zero]))}. Leave them out."
+        )
+    if len(others := patients[_in_another_unit(values, zero) & ~known]):
+        found.append(
+            f"The values of {len(set(others))} patients are of another size than those of the "
+            "others, as counts, TPM, logarithms and z-scores are: "
+            f"{first_few(dict.fromkeys(others))}. Bring all patients to one unit."
+        )
+    return found
+
+
+def _in_another_unit(values: NDArray, zero: NDArray) -> NDArray:
+    """Which patients are the smaller group, where sizes of values fall into two groups."""
+    if values.shape[1] < _GENES_FOR_UNIT:
+        return np.zeros(len(values), dtype=bool)
+    size = np.sort(np.abs(values[:, :: 1 + values.shape[1] // _MOST_GENES_FOR_UNIT]), axis=1)
+    middle = (np.count_nonzero(size == 0, axis=1) + size.shape[1]) // 2
+    typical = np.take_along_axis(size, np.minimum(middle, size.shape[1] - 1)[:, None], axis=1)[:, 0]
+    ordered = np.sort(typical[~zero & (typical > 0)])
+    ratio = ordered[1:] / ordered[:-1]
+    if ratio.max(initial=0) < _OTHER_UNIT:
+        return np.zeros(len(size), dtype=bool)
+    larger = typical > ordered[ratio.argmax()]
+    return ~zero & (larger if 2 * larger.sum() < len(larger) else ~larger)
 
 
 def _distance(values: NDArray) -> NDArray:

@@ -138,3 +138,41 @@ def test_prediction_table_per_patient_is_the_mean_over_slides():
         prediction_table(Constant(), bags, ["high", "low", "low", "low"], unit="patient")
     with pytest.raises(ValueError, match="unit must be"):
         prediction_table(Constant(), bags, unit="slide")
+
+
+@pytest.mark.parametrize("entry", ENTRIES)
+@pytest.mark.parametrize(
+    ("y", "said"),
+    [
+        (["1", 1] * 4, r"several types, such as '1' \(str\) and 1 \(int\)"),
+        (np.array(["1", 0] * 4, dtype=object), r"such as '1' \(str\) and 0 \(int\)"),
+        (dict(zip(SLIDES, Y, strict=True)), "y is a dict, expected a sequence"),
+        (set(Y.tolist()), "y is a set"),
+        ((v for v in Y), "y is a generator"),
+    ],
+    ids=["mixed", "objects", "dict", "set", "generator"],
+)
+def test_labels_that_are_no_sequence_of_one_type_raise(entry, y, said):
+    y = (v for v in Y) if "generator" in said else y  # a new one for each entry
+    with pytest.raises(ValueError, match=said):
+        entry(y)
+
+
+@pytest.mark.parametrize("entry", ENTRIES)
+def test_series_of_patients_for_bags_of_slides_names_the_remedy(entry):
+    bags = BagSequence(Bag(np.full((2, 3), i), bag_id=f"S{i}", patient_id=f"P{i // 2}")
+                       for i in range(N))  # fmt: skip
+    of_patients = pd.Series([0, 1, 0, 1], index=["P0", "P1", "P2", "P3"])
+    with pytest.raises(CohortError, match=r"4 entries for 8 bags.*y\.loc\[bags\.patient_ids\]"):
+        entry(of_patients, bags)
+
+
+def test_score_joins_labels_by_id():
+    bags = BagSequence(Bag(np.eye(2) + i, bag_id=s) for i, s in enumerate(SLIDES))
+    clf = ABMILClassifier(dim=4, attention_dim=2, max_epochs=1, early_stopping=False)
+    clf.set_params(random_state=0).fit(bags, Y)
+    predicted = clf.predict(bags)
+    shuffled = pd.Series(predicted[ORDER], index=[SLIDES[i] for i in ORDER])
+    assert clf.score(bags, shuffled) == 1
+    weight = (predicted == Y).astype(float)
+    assert clf.score(bags, Y, sample_weight=weight) == 1

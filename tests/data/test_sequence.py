@@ -14,11 +14,11 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils import _safe_indexing
 from torch_geometric.data import Data
 
-from sk_momkd import ABMILClassifier, Bag, BagSequence, as_bags
+from sk_momkd import ABMILClassifier, Bag, BagSequence, as_bags, evaluate_external
 from sk_momkd.data.bag import BagArrays
 from sk_momkd.data.omics import join_omics
 from sk_momkd.data.validation import check_bags
-from sk_momkd.exceptions import BagError
+from sk_momkd.exceptions import BagError, LeakageError
 from sk_momkd.io.readers import SlideFile
 
 A = np.arange(6.0).reshape(3, 2)
@@ -346,3 +346,16 @@ def test_bagging_of_bags_names_the_remedy():
     bags = BagSequence(Bag(np.ones((2, 3))) for _ in range(4))
     with pytest.raises(BagError, match="StandardScaler and BaggingClassifier do, cannot take bags"):
         BaggingClassifier(ABMILClassifier()).fit(bags, [0, 1, 0, 1])
+
+
+def test_index_of_a_frame_holds_patients_unless_it_counts_the_rows():
+    values = np.arange(12.0).reshape(4, 3) + 1
+    frame = pd.DataFrame(values, index=["P1", "P1", "P0", None])
+    bags = as_bags(frame)
+    assert bags.patient_ids.tolist() == ["P1", "P1", "P0", None]
+    assert bags[0].features.tolist() == [values[0].tolist()]
+    assert as_bags(pd.DataFrame(values)).patient_ids.tolist() == [None] * 4
+    clf = ABMILClassifier(dim=2, attention_dim=2, max_epochs=1, early_stopping=False)
+    clf.fit(frame, [0, 0, 1, 1])
+    with pytest.raises(LeakageError, match="'P1'"):
+        evaluate_external(clf, frame[:3], [0, 0, 1])

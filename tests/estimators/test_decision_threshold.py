@@ -30,6 +30,12 @@ from sk_momkd.estimators.decisions import Predictions, known_classes, prediction
 PRIORS = ("training", "sampler", {"neg": 0.98, "pos": 0.02})
 
 
+@pytest.mark.parametrize("value", [-0.1, 1.1, float("nan"), "0.5", None])
+def test_threshold_that_is_no_probability_raises(value):
+    with pytest.raises(ValueError, match="A threshold is a probability, between 0 and 1"):
+        DecisionThreshold(value)
+
+
 def cohort(prefix="P", n=24, seed=0):
     random, y = np.random.default_rng(seed), np.array(["neg", "neg", "pos"] * (n // 3))
     bags = [

@@ -96,3 +96,11 @@ def test_sites_that_are_split_warn(noisy_cohort):
 def test_unusable_plan_says_why(study, cv, n_repeats, random_state, said):
     with pytest.raises(ValueError, match=said):
         make_plan(study, cv, n_repeats, random_state)
+
+
+@pytest.mark.parametrize(
+    "part", [np.arange(30.0), np.arange(30, 70), [f"P{i}" for i in range(30)], [True] * 30]
+)
+def test_plan_of_a_part_without_positions_says_what_was_expected(study, part):
+    with pytest.raises(ValueError, match="expected positions of 60 bags, from 0 to 59"):
+        make_plan(study, [(part, np.arange(30, 40))], 1, 0)

@@ -11,7 +11,7 @@ from sklearn.calibration import CalibratedClassifierCV
 from sklearn.dummy import DummyClassifier
 from sklearn.ensemble import StackingClassifier, VotingClassifier
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import FixedThresholdClassifier
+from sklearn.model_selection import FixedThresholdClassifier, LeaveOneOut
 from sklearn.pipeline import make_pipeline
 from sklearn.svm import LinearSVC
 
@@ -199,3 +199,31 @@ def test_splits_that_come_from_a_generator_are_kept_for_all_fits(run):
     once, again = run(split for split in halves), run(halves)
     timed = [column for column in once if "seconds" in str(column)]
     pd.testing.assert_frame_equal(once.drop(columns=timed), again.drop(columns=timed))
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda e: evaluate(e, BAGS, Y),
+        lambda e: compare({"a": e}, BAGS, Y),
+        lambda e: evaluate_external(e, BAGS, Y),
+        lambda e: learning_curve(e, BAGS, Y),
+        lambda e: permutation_check(e, BAGS, Y),
+    ],
+)
+def test_class_in_place_of_an_estimator_is_named(call):
+    with pytest.raises(TypeError, match=r"the class MoMKDClassifier; pass an instance"):
+        call(MoMKDClassifier)
+
+
+def test_compare_of_a_list_asks_for_a_dict():
+    with pytest.raises(TypeError, match="estimators is a list, expected a dict of classifiers"):
+        compare([pooled(), pooled()], BAGS, Y)
+    with pytest.raises(TypeError, match=r"The estimator is a list.*compare\(\.\.\.\) takes a dict"):
+        evaluate([pooled()], BAGS, Y)
+
+
+def test_test_parts_without_a_class_give_one_warning():
+    with pytest.warns(UserWarning, match="fold 0.*and 23 other test parts lack a class") as caught:
+        evaluate(pooled(), BAGS, Y, cv=LeaveOneOut(), n_bootstrap=20)
+    assert sum("lack a class" in str(w.message) for w in caught) == 1

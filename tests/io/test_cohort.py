@@ -384,3 +384,37 @@ def test_by_site_counts_slides_of_unknown_sites(numbered_features):
     ).report
     assert report.by_site().to_numpy().sum() == 2
     assert "unknown" in str(report)
+
+
+class Polars:
+    """A table of another library."""
+
+    def to_pandas(self):
+        raise NotImplementedError
+
+
+@pytest.mark.parametrize("name", ["table", "features", "omics"])
+@pytest.mark.parametrize("given", [{"a": [1]}, ["a.csv"], np.ones((2, 2)), Polars()])
+def test_load_of_what_is_no_path_names_the_argument(table, features, name, given):
+    arguments = {"table": table, "features": features, name: given}
+    said = rf"{name} is a {type(given).__name__}, expected .*path"
+    with pytest.raises(TypeError, match=said) as caught:
+        load_cohort(**arguments, label="her2")
+    assert ("to_pandas()" in str(caught.value)) == isinstance(given, Polars)
+
+
+def test_load_from_a_home_folder_that_is_not_resolved_says_so(features):
+    with pytest.raises(FileNotFoundError, match=r"os\.path\.expanduser"):
+        load_cohort("~/no_such_table.csv", features, label="her2")
+
+
+def test_load_by_a_list_of_columns_names_the_columns(table, features):
+    with pytest.raises(CohortError, match=r"has no column.*'slide_id', 'case_id', 'her2'"):
+        load_cohort(table, features, label=["her2"])
+
+
+@pytest.mark.parametrize("name", [None, np.nan, " "])
+def test_load_of_genes_without_a_name_raises(table, features, name):
+    genes = pd.DataFrame(np.eye(3, 2), index=["07", "08", "09"], columns=["ERBB2", name])
+    with pytest.raises(OmicsError, match="1 genes of omics have no name, the first is column 1"):
+        load_cohort(table, features, genes.rename_axis("case_id"), label="her2")

@@ -188,3 +188,16 @@ def test_codes_of_many_digits_are_told_apart():
 def test_true_and_false_are_named_in_any_case():
     values = parse_text(pd.Series(["TRUE", "FALSE"]))
     assert map_labels(values, "TRUE", None, "mutated").values.tolist() == [1, 0]
+
+
+def test_categorical_columns_are_read_as_their_values(tmp_path):
+    path, folder = in_file(tmp_path, ["+", "-", "+", "-"])
+    frame = pd.read_csv(path).astype("category")
+    assert load_cohort(frame, folder, label="her2", positive="+").y.tolist() == [1, 0, 1, 0]
+    assert load_cohort(frame, folder, label="her2").y.tolist() == ["+", "-", "+", "-"]
+
+
+@pytest.mark.parametrize("several", [np.array, pd.Index, pd.Series])
+def test_values_of_a_class_may_be_in_an_array(several):
+    found = labels_of(["3+", "2+", "0"], several(["3+", "2+"]), several(["0"]))
+    assert found.values.tolist() == [1, 1, 0]

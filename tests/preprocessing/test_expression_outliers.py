@@ -6,17 +6,22 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy.special import ndtri
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import check_estimator
 
-from sk_momkd import ExpressionClipper
-from sk_momkd.exceptions import ExpressionScaleWarning
+from sk_momkd import ABMILClassifier, Bag, BagPooling, ExpressionClipper, PrivilegedClassifier
+from sk_momkd.exceptions import ExpressionScaleWarning, OmicsError
 from sk_momkd.preprocessing.expression_outliers import (
+    check_expression,
     clip_outliers,
     robust_deviation,
     warn_of_outliers,
 )
 from sk_momkd.preprocessing.omics import default_omics_transformer
+
+POOLED = make_pipeline(BagPooling(), LogisticRegression())
 
 
 def expression(n=200, n_genes=12, seed=0):
@@ -184,3 +189,44 @@ def test_no_warning_of_ordinary_expression(n):
         assert_silent(np.round(2 ** expression(n, seed=seed)))
         assert_silent(pd.DataFrame(np.random.default_rng(seed).integers(2, size=(n, 9))))
         assert_silent(expression(n, seed=seed) - 5)
+
+
+def in_two_units(other, n=24, n_genes=80):
+    """Counts of the first half of the patients, and `other` of counts of the second half."""
+    random = np.random.default_rng(0)
+    counts = random.poisson(random.lognormal(4, 1, size=(n, n_genes))).astype(float)
+    values = np.where(np.arange(n)[:, None] < n // 2, counts, other(counts))
+    return pd.DataFrame(values, [f"P{i}" for i in range(n)], [f"G{j}" for j in range(n_genes)])
+
+
+@pytest.mark.parametrize(
+    "other",
+    [lambda x: np.log2(x + 1), lambda x: (x - x.mean(axis=0)) / x.std(axis=0), lambda x: x * 100.5],
+    ids=["log2", "z-scores", "scaled"],
+)
+def test_warning_of_half_of_the_patients_in_another_unit(other):
+    said = warned(in_two_units(other))
+    assert "12 patients are of another size" in said
+    assert "'P12', 'P13'" in said or "'P0', 'P1'" in said
+
+
+def test_warning_of_a_patient_without_any_value():
+    frame = in_two_units(lambda x: x)
+    assert_silent(frame)
+    said = warned(frame * (frame.index != "P3")[:, None])
+    assert "All values are 0 for 1 patients" in said
+    assert "unlike" not in said
+
+
+def test_expression_in_which_no_gene_differs_raises():
+    check_expression(expression(3))
+    check_expression(expression(1))
+    with pytest.raises(OmicsError, match=r"No gene differs between the 5 training patients.*'G0'"):
+        check_expression(expression(5) * 0)
+
+
+@pytest.mark.parametrize("by", [ABMILClassifier(lambda_teacher=0.5), PrivilegedClassifier(POOLED)])
+def test_classifiers_with_a_teacher_alone_look_at_the_expression(by):
+    bags = [Bag(np.eye(2) + i, patient_id=f"P{i}") for i in range(6)]
+    with pytest.raises(OmicsError, match="No gene differs"):
+        by.fit(bags, [0, 1] * 3, omics=expression(6) * 0)
