@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import sparse
 
 from ..exceptions import BagError, EmptyInstancesWarning, FeatureTypeWarning
 from ..messages import warn
@@ -36,6 +37,8 @@ class BagArrays(NamedTuple):
 
 def to_numpy(values: Any) -> NDArray:
     """Array of `values`; torch tensors (also bfloat16) are brought to the host first."""
+    if sparse.issparse(values):
+        return values.toarray()
     if hasattr(values, "detach"):
         values = values.detach().cpu()
         values = values.float() if values.is_floating_point() else values

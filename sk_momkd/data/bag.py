@@ -178,9 +178,9 @@ class Bag:
         self._coords = None if coords is None else to_numpy(coords)
         self._edge_index = None if edge_index is None else to_numpy(edge_index)
         self._steps: tuple[Callable[[BagArrays, str], BagArrays], ...] = ()
-        # A missing id stays missing; as the text "nan" it would be shared by all such patients.
-        self.bag_id = None if pd.isna(bag_id) else normalise_id(bag_id)
-        self.patient_id = None if pd.isna(patient_id) else normalise_id(patient_id)
+        # A missing or empty id stays missing; as a text it would be shared by all such patients.
+        self.bag_id = None if pd.isna(bag_id) else normalise_id(bag_id) or None
+        self.patient_id = None if pd.isna(patient_id) else normalise_id(patient_id) or None
         self._given = (str(bag_id), str(patient_id))
         self.coded_label: Any = None
 

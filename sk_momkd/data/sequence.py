@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from os import PathLike
 from typing import Any, overload
 
@@ -18,6 +18,7 @@ from .bag import NO_TABLE, Bag
 from .ids import RULES, both, collisions, counts_rows, normalise_id
 
 _SHOWN = 5  # bags in a notebook
+_MISSING_AS_TEXT = frozenset({"nan", "None", "<NA>", "NaT"})
 CENTRES = ("centroid", "centroids", "centers", "centres")  # of patches; the rest are corners
 POSITIONS = (
     *("pos", "coords", "coordinates", "positions", "position", "coord", "xy"),
@@ -89,6 +90,12 @@ class BagSequence:
                     f"{len(collided)} {what} ids are written in several ways: {both(collided)}. "
                     f"{RULES}"
                 )
+        written = [bag.patient_id for bag in self._bags if bag.patient_id in _MISSING_AS_TEXT]
+        if twice := repeated(written):
+            raise BagError(
+                f"{written.count(twice[0])} bags have the patient id {twice[0]!r}, the text of a "
+                "missing one, and would be of one patient. Give None where it is unknown."
+            )
         twice = repeated(bag.bag_id for bag in self._bags if bag.bag_id is not None)
         if twice:
             raise BagError(f"{len(twice)} bag ids occur more than once: {first_few(twice)}.")
@@ -270,10 +277,10 @@ def _is_bag_like(item: Any) -> bool:
         return True
     if isinstance(item, tuple):
         return len(item) == 2 and np.ndim(item[0]) == 2
-    ndim = getattr(item, "ndim", None)
-    if ndim is None and isinstance(item, list) and item and isinstance(item[0], list):
+    ndim = len(getattr(item, "shape", ()))
+    if isinstance(item, list) and item and isinstance(item[0], list):
         ndim = 2
-    return ndim == 2
+    return ndim >= 2
 
 
 def is_bag_list(X: Any) -> bool:
@@ -318,8 +325,35 @@ def refuse_other_containers(X: Any) -> None:
         first = X[0] if len(X) else None
         if isinstance(first, PathLike) or (isinstance(first, str) and _is_path(first)):
             kind, remedy = f"{kind} of paths", "read_bags(X)"
+    elif isinstance(X, Bag) or is_graph(X):
+        raise BagError(f"X is a single {kind}, expected a sequence: pass [bag].")
+    elif X is None or isinstance(X, Iterator | Set):
+        remedy = "list(X)" if isinstance(X, Iterator) else "a list of bags"
     if remedy:
         raise BagError(f"X is a {kind}, expected bags. Pass {remedy}.")
+
+
+def refuse_other_elements(X: Any) -> None:
+    """Raise for a list with elements that are no bags, or tables with columns in another order."""
+    if not isinstance(X, list | tuple):
+        return
+    for i, item in enumerate(X):
+        parts = item[:3] if isinstance(item, list | tuple) and not _is_bag_like(item) else []
+        holds_arrays = any(len(getattr(part, "shape", ())) > 1 for part in parts)
+        no_array = isinstance(item, str | Mapping | None) or hasattr(item, "obs_names")
+        if (no_array and not sparse.issparse(item)) or holds_arrays:
+            raise BagError(
+                f"Element {i} of X is a {type(item).__name__}, expected a Bag, an array "
+                "(instances, features), or a tuple of two, (features, coords)."
+            )
+    frames = [(i, item) for i, item in enumerate(X) if isinstance(item, pd.DataFrame)]
+    for i, frame in frames[1:]:
+        first, columns = frames[0]
+        if not frame.columns.equals(columns.columns):
+            raise BagError(
+                f"Element {i} of X has the columns {first_few(frame.columns)}, element {first} has "
+                f"{first_few(columns.columns)}. Bring them into one order, e.g. frame[columns]."
+            )
 
 
 def _is_path(text: str) -> bool:
@@ -360,8 +394,7 @@ shape (n_bags, n_instances, n_features); array of shape (n_bags, n_features) (ba
     if isinstance(X, BagSequence):
         return X
     refuse_other_containers(X)
-    if isinstance(X, Bag) or is_graph(X):
-        raise BagError(f"X is a single {type(X).__name__}, expected a sequence: pass [bag].")
+    refuse_other_elements(X)
     if is_bag_list(X):
         return BagSequence(_as_bag(item, i) for i, item in enumerate(X))
     array = _read(X, f"X, a {type(X).__name__},")

@@ -22,6 +22,7 @@ from .sequence import (
     is_bag_list,
     patients_in_index,
     refuse_other_containers,
+    refuse_other_elements,
 )
 from .stated import agreed, pinned, require_as_in_training
 from .training_patients import HashedIds
@@ -46,6 +47,7 @@ def check_bags(estimator: BaseEstimator, X: Any, *, reset: bool) -> BagSequence:
     if isinstance(X, list | tuple) and len(X) == 0:
         raise ValueError("X holds no bags.")
     refuse_other_containers(X)
+    refuse_other_elements(X)
     if is_table(X):
         rows = validate_data(estimator, X, reset=reset, dtype=np.float32)
         table = as_bags(rows, patient_ids=patients_in_index(X))

@@ -52,6 +52,7 @@ from .parameters import (
 )
 from .prior import class_probabilities, class_shares, shares_in_loss
 from .privileged import PrivilegedOmics
+from .slides_without_graph import are_connected
 from .soft_labels import SoftLabelsMixin
 from .training_data import FitData, LabelledBags
 from .warm_start import INPUT_GENES, KEPT, EarlierFit, begin_with, changed_parameters, earlier_fit
@@ -257,6 +258,7 @@ class BaseMILClassifier(
         "teacher_report_",
         "teacher_verdict_",
         "_prior_at_fit",
+        "_connected",
         "_validation",
         "_network",
     )
@@ -494,6 +496,7 @@ class BaseMILClassifier(
                 start=None if self._earlier is None else self._earlier.weights,
             )
         self.mean_patch_ = data.training.mean_patch
+        self._connected = are_connected(data.training)
         strict = self._option("training").strict
         self.largest_feature_ = check_scale(data.training, strict=strict)
         self.feature_summary_ = data.training.summary

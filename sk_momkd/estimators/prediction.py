@@ -27,6 +27,7 @@ from ..training.feature_scale import UnlikeTraining
 from .decision_threshold import DecisionThreshold, MovedThreshold, at_prior, check_threshold
 from .parameters import TrainingOptions
 from .prior import class_probabilities
+from .slides_without_graph import UnlikeGraphs
 
 _BLOCK_SIZE = 8192  # instances of a large slide that are in memory at once
 _MOST_TOGETHER = 64  # small bags that are read before the networks have their turn
@@ -271,6 +272,7 @@ class PredictionMixin:
         known = (getattr(self, f"{name}_", None) for name in ("largest_feature", "feature_summary"))
         strict = self.training is not None and self.training.strict
         unlike = UnlikeTraining(*known, strict=strict)
+        graphs = UnlikeGraphs(spec, vars(self).get("_connected"))
         try:
             for i, bag in enumerate(bags):
                 name, width = bags.name(i), self.n_features_in_
@@ -281,8 +283,10 @@ class PredictionMixin:
                         )
                         batch = single_bag_batch(*graph).to(device)
                         unlike.look_at(batch.x, name)
+                        graphs.look_at(name, len(batch.x), len(batch.edges.sender))
                     yield name, batch, modules
             unlike.warn()
+            graphs.warn()
         finally:
             for module in modules:
                 clear_workspaces(module)

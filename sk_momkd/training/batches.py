@@ -317,6 +317,14 @@ class BagDataset(Dataset):
         within /= max(len(bags), 1)
         self.summary = FeatureSummary.of(self.means, within.numpy(), self.sizes)
 
+    def with_and_without_graph(self) -> tuple[list[str], list[str]]:
+        """Names of the bags of several patches with edges between them, and of those without."""
+        found: tuple[list[str], list[str]] = ([], [])
+        for i, (edges, n) in enumerate(zip(self._edges, self.sizes.tolist(), strict=True)):
+            if n > 1:
+                found[len(edges.sender) == n].append(self.bags.name(i))
+        return found
+
     @property
     def in_memory(self) -> bool:
         """Whether the features of all bags are in memory."""

@@ -8,6 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from anndata import AnnData
+from scipy import sparse
 from sklearn.ensemble import BaggingClassifier
 from sklearn.model_selection import KFold
 from sklearn.preprocessing import StandardScaler
@@ -136,7 +138,10 @@ def test_as_bags_graph_without_positions_has_no_coords():
         (np.ones((1, 1, 1, 1)), r"of shape \(1, 1, 1, 1\)"),
         ([], r"list of shape \(0,\)"),
         ("slides.csv", r"X is a str, expected bags\. Pass read_bags\(X\)"),
-        ([(A, COORDS[3]), (A, COORDS[3], A)], r"Bag 1 is a tuple of 3 parts.*\(features, coords\)"),
+        (
+            [(A, COORDS[3]), (A, COORDS[3], A)],
+            r"Element 1 of X is a tuple, expected.*\(features, coords\)",
+        ),
     ],
 )
 def test_as_bags_anything_else_raises(X, said):
@@ -359,3 +364,53 @@ def test_index_of_a_frame_holds_patients_unless_it_counts_the_rows():
     clf.fit(frame, [0, 0, 1, 1])
     with pytest.raises(LeakageError, match="'P1'"):
         evaluate_external(clf, frame[:3], [0, 0, 1])
+
+
+@pytest.mark.parametrize(
+    ("X", "said"),
+    [
+        ([{"features": A}], "Element 0 of X is a dict, expected a Bag"),
+        ([A, None], "Element 1 of X is a NoneType"),
+        (["S1", "S2"], "Element 0 of X is a str"),
+        ([[A, COORDS[3]]], r"Element 0 of X is a list.*\(features, coords\)"),
+        ([(A, COORDS[3], None)], "Element 0 of X is a tuple"),
+        ([AnnData(A)], "Element 0 of X is a AnnData"),
+        ([A[None]], r"shape \(1, 3, 2\)"),
+        (None, "X is a NoneType, expected bags"),
+        ({1, 2}, "X is a set, expected bags"),
+    ],
+)
+@pytest.mark.parametrize("entry", [lambda X: as_bags(X).load(0), lambda X: check(X).load(0)])
+def test_elements_that_are_no_bags_are_named(entry, X, said):
+    with pytest.raises(BagError, match=said):
+        entry(X)
+
+
+def check(X):
+    return check_bags(ABMILClassifier(), X, reset=True)
+
+
+def test_generator_of_bags_names_the_remedy():
+    with pytest.raises(BagError, match=r"X is a generator, expected bags\. Pass list\(X\)"):
+        as_bags(x for x in [A, B])
+
+
+def test_frames_in_another_order_of_columns_are_refused():
+    one, other = pd.DataFrame(A, columns=["a", "b"]), pd.DataFrame(B, columns=["b", "a"])
+    assert as_bags([one, other[["a", "b"]]])[0].features.tolist() == A.tolist()
+    with pytest.raises(BagError, match="Element 1 of X has the columns 'b', 'a', element 0 has"):
+        as_bags([one, other])
+
+
+def test_sparse_matrix_is_a_bag():
+    assert as_bags([sparse.csr_matrix(A)])[0].features.tolist() == A.tolist()
+
+
+def test_empty_ids_are_missing_and_texts_of_missing_ones_are_refused():
+    bags = BagSequence(Bag(A, bag_id="", patient_id=" ") for _ in range(3))
+    assert bags.groups().tolist() == [0, 1, 2]
+    assert bags.ids.tolist() == [None] * 3
+    for text in ("nan", "None", "<NA>"):
+        assert BagSequence([Bag(A, patient_id=text)]).patient_ids.tolist() == [text]
+        with pytest.raises(BagError, match=f"2 bags have the patient id '{text}'"):
+            BagSequence(Bag(A, patient_id=text) for _ in range(2))

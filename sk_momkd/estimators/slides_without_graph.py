@@ -1,0 +1,65 @@
+"""Slides whose patches have no neighbours, beside others whose patches have."""
+
+from __future__ import annotations
+
+from ..exceptions import CohortWarning
+from ..messages import warn
+from ..training.batches import BagDataset, GraphSpec
+
+_SHOWN = 3  # names in a message
+
+
+def are_connected(dataset: BagDataset) -> bool | None:
+    """Whether patches of the training slides have neighbours; warns if those of some have none.
+
+    A graph is built of coordinates, or is stored; without either, by ``graph="auto"``, each patch
+    is alone. None if no slide has several patches, or no graph is wanted.
+    """
+    if dataset.spec.graph == "none":
+        return None
+    with_graph, without = dataset.with_and_without_graph()
+    if with_graph and without:
+        warn(
+            f"{len(without)} of {len(dataset.bags)} training slides have neither coordinates nor a "
+            f"stored graph: {_named(without)}. Their patches have no neighbours, those of the "
+            "other slides have. Give coordinates to all, or treat all alike by graph='features' or "
+            "graph='none'.",
+            CohortWarning,
+        )
+    return bool(with_graph) if with_graph or without else None
+
+
+class UnlikeGraphs:
+    """Slides in prediction whose patches have neighbours where those in training had none.
+
+    Or the other way round. Nothing is noted where `trained` is None.
+    """
+
+    def __init__(self, spec: GraphSpec, trained: bool | None) -> None:
+        self.trained = None if spec.graph == "none" else trained
+        self.names: list[str] = []
+
+    def look_at(self, name: str, n_patches: int, n_edges: int) -> None:
+        """Note a slide; each patch has an edge to itself."""
+        if self.trained is not None and n_patches > 1 and (n_edges > n_patches) != self.trained:
+            self.names.append(name)
+
+    def warn(self) -> None:
+        """Warn once of the slides that were noted."""
+        if not self.names:
+            return
+        slides = f"{len(self.names)} slides ({_named(self.names)})"
+        warn(
+            f"{slides} have neither coordinates nor a stored graph, so their patches have no "
+            "neighbours, while those of the training slides had. Give Bag(features, coords=...)."
+            if self.trained
+            else f"The patches of {slides} have neighbours, but those of the training slides had "
+            "none, so the model has not learned from them. Leave the coordinates out, or train on "
+            "slides that have them.",
+            CohortWarning,
+        )
+
+
+def _named(names: list[str]) -> str:
+    more = len(names) - _SHOWN
+    return ", ".join(names[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
