@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from ..data.ids import is_row_number_name
 from ..exceptions import BagFileError, OmicsError
 from ..messages import install_hint
 from .local_files import require_plausible_size, require_regular
@@ -95,8 +96,11 @@ def expression_frame(path: str | PathLike, id_column: str | None = None) -> pd.D
         frame = readers[_kind(path)](path)
     except BagFileError as error:
         raise OmicsError(str(error)) from error
+    first = frame.columns[0] if frame.shape[1] else None
     if id_column is None and isinstance(frame.index, pd.RangeIndex):
-        id_column = str(frame.columns[0])
+        id_column = str(first)
+    elif id_column not in (None, first) and is_row_number_name(first):
+        frame = frame.iloc[:, 1:]  # row numbers beside the ids
     if id_column is not None:
         if list(frame.columns).count(id_column) != 1:
             raise OmicsError(

@@ -236,6 +236,7 @@ def test_cohort_refuses_row_numbers_and_takes_the_column(tmp_path, form):
         load_cohort(table, folder, omics, label="er")
     cohort = load_cohort(table, folder, omics, label="er", id_column="case_id")
     assert cohort.omics.obs_names.tolist() == [str(i) for i in range(8)]
+    assert "" not in cohort.omics.var_names
     assert own_values(cohort.omics, cohort.bags) == [10.0 * i for i in range(8)]
     again, rows = join_omics(cohort.omics, cohort.bags)
     assert again.rows(rows)["ERBB2"].tolist() == [10.0 * i for i in range(8)]
