@@ -94,7 +94,7 @@ def labels_in_bag_order(y: Any, bags: BagSequence | None) -> NDArray:
             f"y is a {type(y).__name__}, expected a sequence with the label of each bag in their "
             "order, or a Series with the ids of the bags as index, e.g. pd.Series(labels_by_id)."
         )
-    labels = column_or_1d(y, warn=True)
+    labels = column_or_1d(_plain(y), warn=True)
     if labels.dtype == object or isinstance(y, list | tuple):  # numpy makes texts of a mixed list
         known = [v for v in (y if isinstance(y, list | tuple) else labels) if not pd.isna(v)]
         text = next((v for v in known if isinstance(v, str)), None)
@@ -114,3 +114,11 @@ def _unmasked(values: Any) -> Any:
     plain = np.asarray(values.data, dtype=object)
     plain[np.ma.getmaskarray(values)] = None
     return plain
+
+
+def _plain(y: Any) -> Any:
+    """Convert labels of pandas types, or objects of one type, to an array of numpy's type."""
+    convertible = isinstance(y, pd.Series) or (isinstance(y, np.ndarray) and y.dtype == object)
+    if not convertible or y.ndim != 1 or pd.isna(y).any() or len({type(v) for v in y}) > 1:
+        return y
+    return np.array(list(y))

@@ -69,14 +69,6 @@ def check_bags(estimator: BaseEstimator, X: Any, *, reset: bool) -> BagSequence:
     return bags
 
 
-def _plain(y: Any) -> Any:
-    """Convert labels of pandas types, or objects of one type, to an array of numpy's type."""
-    convertible = isinstance(y, pd.Series) or (isinstance(y, np.ndarray) and y.dtype == object)
-    if not convertible or y.ndim != 1 or pd.isna(y).any() or len({type(v) for v in y}) > 1:
-        return y
-    return np.array(list(y))
-
-
 class EncodedLabels(NamedTuple):
     """Labels as class numbers of the network.
 
@@ -157,7 +149,7 @@ def encode_labels(
     name = type(estimator).__name__
     if y is None:
         raise ValueError(f"{name} requires y to be passed, but the target y is None.")
-    y = _plain(labels_in_bag_order(y, bags))
+    y = labels_in_bag_order(y, bags)
     check_consistent_length(bags, y)
     missing = np.flatnonzero(pd.isna(y))
     if len(missing):
