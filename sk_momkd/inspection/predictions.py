@@ -104,8 +104,7 @@ def warn_of_training_patients(clf: Any, bags: BagSequence) -> None:
     if met.names:
         warn(
             f"{met} were in the training of {type(clf).__name__}. Predictions for them are better "
-            "than for new patients: do not compute metrics of them. "
-            "allow_training_patients=True leaves this warning out.",
+            "than for new patients: do not compute metrics of them.",
             UserWarning,
         )
 
