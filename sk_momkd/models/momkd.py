@@ -197,7 +197,7 @@ class MoMKD(nn.Module):
     def _bags(
         self, embedding: Tensor, batch: Tensor, n_bags: int, y: Tensor | None
     ) -> tuple[Tensor, ...]:
-        """Projections p, affinities, weights alpha (n, maps), F_N-wsi and logits, Eq. 1 and 6-8."""
+        """Projection p, affinity, weights alpha (n, maps), F_N-wsi, logits (Eq. 1, Eq. 6-8)."""
         projection, affinity = self._project(embedding)
         attention = self._attention(affinity, batch, n_bags)
         pooled = segment_pool(attention, embedding, batch, n_bags)  # V (B, maps, D)

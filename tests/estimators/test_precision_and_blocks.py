@@ -3,6 +3,7 @@
 import os
 import threading
 from functools import partial
+from unittest.mock import patch
 
 import h5py
 import numpy as np
@@ -209,6 +210,9 @@ def encoder_gradient(x, edges, dtype):
     module.head[1].register_forward_hook(lambda *seen: fires.append(seen[-1] > 0))
     omics = torch.randn(1, 12, generator=torch.Generator().manual_seed(2))
     batch = single_bag_batch(x.to(dtype), edges, y=1, paired=True, omics=omics)
+    with patch("sk_momkd.models.momkd.are_few", return_value=False):  # the head by itself
+        forward(module, batch, training=True)
+    set_dropout_generator(module, torch.Generator().manual_seed(1))
     terms = momkd_terms(forward(module, batch, training=True), batch.y)
     weights = {"ce": 0.5, "mse": 0.01, "memory": 0.1, "align_omics": 0.05, "align_wsi": 0.2}
     weighted_total(terms, weights).backward()
