@@ -45,9 +45,20 @@ def first_few(names: Iterable[Any], n: int = 3) -> str:
     >>> first_few(["S1", "S2", "S3", "S4", "S5"])
     "'S1', 'S2', 'S3' and 2 more"
     """
+    return listed((repr(str(name)) for name in names), n)
+
+
+def listed(names: Iterable[str], n: int = 3) -> str:
+    """List the first `n` names as they are, and how many more there are.
+
+    Examples
+    --------
+    >>> listed(["bag 'S1'", "bag 'S2'"], n=1)
+    "bag 'S1' and 1 more"
+    """
     names = list(names)
     more = f" and {len(names) - n} more" if len(names) > n else ""
-    return ", ".join(repr(str(name)) for name in names[:n]) + more
+    return ", ".join(names[:n]) + more
 
 
 def repeated(names: Iterable[Hashable]) -> list[Any]:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from ..exceptions import CohortWarning
-from ..messages import warn
+from ..messages import listed, warn
 from ..training.batches import BagDataset, GraphSpec
-
-_SHOWN = 3  # names in a message
 
 
 def are_connected(dataset: BagDataset) -> bool | None:
@@ -21,7 +19,7 @@ def are_connected(dataset: BagDataset) -> bool | None:
     if with_graph and without:
         warn(
             f"{len(without)} of {len(dataset.bags)} training slides have neither coordinates nor a "
-            f"stored graph: {_named(without)}. Their patches have no neighbours, those of the "
+            f"stored graph: {listed(without)}. Their patches have no neighbours, those of the "
             "other slides have. Give coordinates to all, or treat all alike by graph='features' or "
             "graph='none'.",
             CohortWarning,
@@ -48,7 +46,7 @@ class UnlikeGraphs:
         """Warn once of the slides that were noted."""
         if not self.names:
             return
-        slides = f"{len(self.names)} slides ({_named(self.names)})"
+        slides = f"{len(self.names)} slides ({listed(self.names)})"
         warn(
             f"{slides} have neither coordinates nor a stored graph, so their patches have no "
             "neighbours, while those of the training slides had. Give Bag(features, coords=...)."
@@ -58,8 +56,3 @@ class UnlikeGraphs:
             "slides that have them.",
             CohortWarning,
         )
-
-
-def _named(names: list[str]) -> str:
-    more = len(names) - _SHOWN
-    return ", ".join(names[:_SHOWN]) + (f" and {more} more" if more > 0 else "")

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..exceptions import BagError, FeatureShiftWarning
-from ..messages import warn
+from ..messages import listed, warn
 from ..nn.blocks import Blocks
 from .batches import BagDataset, largest_value
 from .feature_summary import FeatureSummary
@@ -17,7 +17,6 @@ _UNSCALED = 1e5
 _UNSEEN = 100.0  # times the largest value of the training part
 _FAR, _FAR_TOGETHER = 4.0, 2.0  # times the usual distance: one slide, half of several
 _SEVERAL = 5  # slides
-_SHOWN = 3  # names of slides in a message
 _REMEDY = (
     "Their predictions are not to be trusted; prepare them as the slides of training: by the same "
     "encoder and scaling, at the same magnification, with the same stain."
@@ -143,7 +142,7 @@ class UnlikeTraining:
             found.append(
                 f"{len(self.out_of_scale)} slides have features that are all zero, or more than "
                 f"{_UNSEEN:g} times those in training (up to {self.largest:.3g}): "
-                f"{_named(self.out_of_scale)}. {_REMEDY}"
+                f"{listed(self.out_of_scale)}. {_REMEDY}"
             )
         if message := self._shift_message():
             found.append(f"{message} {_REMEDY}")
@@ -158,10 +157,10 @@ class UnlikeTraining:
         if n >= _SEVERAL and middle > _FAR_TOGETHER * self.summary.usual:
             message = f"The features of {n} slides lie together far from those of training: half "
             message += f"of the slides are at least {middle:.2g} away."
-            message += f" The farthest are {_named(names)}." if names else ""
+            message += f" The farthest are {listed(names)}." if names else ""
         elif far:
             message = f"The features of {len(far)} of {n} slides lie far from those of training: "
-            message += f"{_named(names)}."
+            message += f"{listed(names)}."
         else:
             return ""
         return (
@@ -169,11 +168,6 @@ class UnlikeTraining:
             "over the features), and 90 % of the training slides are within "
             f"{self.summary.usual:.2g}."
         )
-
-
-def _named(names: list[str]) -> str:
-    more = len(names) - _SHOWN
-    return ", ".join(names[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
 def mean_patch(x: Tensor) -> NDArray:

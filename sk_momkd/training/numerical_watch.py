@@ -15,7 +15,7 @@ from skorch.callbacks import Callback
 from torch import Tensor
 
 from ..exceptions import TrainingError
-from ..messages import warn
+from ..messages import listed, warn
 from ..nn.blocks import materialize
 
 _LARGE_LOSS, _GROWTH = 1e3, 10.0
@@ -23,7 +23,6 @@ _WORSE_THAN_GUESSING = 3.0
 _ENTROPIES = ("train_ce", "train_tier2", "train_bag", "train_ce_path")  # of the logits that predict
 _SATURATED = 30.0  # difference of two logits, with which a probability is 1 - 1e-13
 _DEAD, _FEWEST_COMPONENTS = 1.5, 4  # effective components of a memory; memories of fewer may shrink
-_SHOWN = 3  # names of bags
 
 
 class NumericalWatch(Callback):
@@ -190,9 +189,7 @@ def _largest(batch: Any) -> float:
 
 def _names(net: NeuralNet, index: Tensor, *, training: bool = True) -> str:
     bags = net.data[0 if training else 1].bags
-    names = [bags.name(i) for i in index.tolist()]
-    more = len(names) - _SHOWN
-    return ", ".join(names[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
+    return listed(bags.name(i) for i in index.tolist())
 
 
 def _entropy(history: pd.DataFrame) -> float:
