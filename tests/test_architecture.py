@@ -13,7 +13,7 @@ import sk_momkd
 ROOT = Path(sk_momkd.__file__).parent
 SOURCES = {p.relative_to(ROOT).as_posix(): p.read_text() for p in sorted(ROOT.rglob("*.py"))}
 
-_BASE = {"exceptions", "messages", "output", "parallel", "progress"}
+_BASE = {"bag_warnings", "exceptions", "messages", "output", "parallel", "progress"}
 _DATA = _BASE | {"data"}
 _COHORTS = _DATA | {"io", "model_selection"}
 _ENGINE = _DATA | {"nn", "models", "losses"}
@@ -23,6 +23,7 @@ _ANSWERS = _CONTRACT | {"estimators"}
 _PICTURES = _ANSWERS | {"evaluation", "inspection", "persistence"}
 MAY_IMPORT = {
     "exceptions": set(),
+    "bag_warnings": {"messages"},
     "messages": set(),
     "output": set(),
     "parallel": {"messages"},

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
+from ..bag_warnings import warn_of_bag
 from ..exceptions import BagError, EmptyInstancesWarning, FeatureTypeWarning
-from ..messages import warn
 
 _WIDE = 8  # features; an instance of fewer may be zero by chance
 
@@ -116,17 +116,19 @@ def _refuse_bit_patterns(features: NDArray, name: str) -> None:
         if sure is False:
             continue
         found = (
-            f"{name}: features are integers of dtype {features.dtype} from {sample.min()} to "
+            f"features are integers of dtype {features.dtype} from {sample.min()} to "
             f"{sample.max()}, which {'are' if sure else 'could be'} the bits of {kind} numbers (up "
             f"to {size.max():.3g})."
         )
         if sure:
             raise BagError(
-                f"{found} Convert them when they are written, e.g. tensor.float() before saving."
+                f"{name}: {found} Convert them when they are written, e.g. tensor.float() before "
+                "saving."
             )
         unsure = unsure or found
     if unsure:
-        warn(
+        warn_of_bag(
+            name,
             f"{unsure} They are taken for numbers. If they are, store them as floats.",
             FeatureTypeWarning,
         )
@@ -186,8 +188,9 @@ def report_empty(empty: NDArray, shape: tuple[int, int], name: str, fill: float 
             "allow_constant=True."
         )
     if len(empty) and width >= _WIDE:
-        warn(
-            f"{name}: {len(empty)} of {n} instances ({len(empty) / n:.1%}) have no feature but "
+        warn_of_bag(
+            name,
+            f"{len(empty)} of {n} instances ({len(empty) / n:.1%}) have no feature but "
             f"{fill:g}, the first is instance {empty[0]}. A part of the file may never have been "
             "written; if it is meant so, allow_constant=True.",
             EmptyInstancesWarning,

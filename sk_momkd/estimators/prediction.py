@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import ExitStack
 from typing import Any
 
@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from sklearn.utils.validation import check_is_fitted
 
+from ..bag_warnings import warns_together
 from ..data.bag_order import labels_in_bag_order
 from ..data.sequence import as_bags
 from ..data.validation import check_bags, check_sample_weight, network_order
@@ -231,7 +232,8 @@ class PredictionMixin:
         """`MILOutput` of each bag; logits and attention are means over the models."""
         return map(mean_output, self._forward_models(X))
 
-    def _forward_models(self, X: Any) -> Iterator[list[Any]]:
+    @warns_together
+    def _forward_models(self, X: Any) -> Generator[list[Any]]:
         """Output of each model for each bag, which is alone in its batch."""
         for bags, modules in self._read_together(X):
             with isolated(), torch.no_grad(), threads_for(sum(_n_values(b) for _, b in bags)):
@@ -287,7 +289,6 @@ class PredictionMixin:
                         graphs.look_at(name, len(batch.x), len(batch.edges.sender))
                     yield name, batch, modules
             unlike.warn()
-            graphs.warn()
         finally:
             for module in modules:
                 clear_workspaces(module)

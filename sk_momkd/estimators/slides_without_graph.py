@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
+from ..bag_warnings import warn_of_bag
 from ..exceptions import CohortWarning
 from ..messages import listed, warn
 from ..training.batches import BagDataset, GraphSpec
+
+_NO_NEIGHBOURS = (
+    "it has neither coordinates nor a stored graph, so its patches have no neighbours, while those "
+    "of the training slides had. Give Bag(features, coords=...)."
+)
+_NEW_NEIGHBOURS = (
+    "its patches have neighbours, but those of the training slides had none, so the model has not "
+    "learned from them. Leave the coordinates out, or train on slides that have them."
+)
 
 
 def are_connected(dataset: BagDataset) -> bool | None:
@@ -30,29 +40,14 @@ def are_connected(dataset: BagDataset) -> bool | None:
 class UnlikeGraphs:
     """Slides in prediction whose patches have neighbours where those in training had none.
 
-    Or the other way round. Nothing is noted where `trained` is None.
+    Or the other way round. Nothing is said where `trained` is None.
     """
 
     def __init__(self, spec: GraphSpec, trained: bool | None) -> None:
         self.trained = None if spec.graph == "none" else trained
-        self.names: list[str] = []
 
     def look_at(self, name: str, n_patches: int, n_edges: int) -> None:
-        """Note a slide; each patch has an edge to itself."""
+        """Warn of a slide if it is such; each patch has an edge to itself."""
         if self.trained is not None and n_patches > 1 and (n_edges > n_patches) != self.trained:
-            self.names.append(name)
-
-    def warn(self) -> None:
-        """Warn once of the slides that were noted."""
-        if not self.names:
-            return
-        slides = f"{len(self.names)} slides ({listed(self.names)})"
-        warn(
-            f"{slides} have neither coordinates nor a stored graph, so their patches have no "
-            "neighbours, while those of the training slides had. Give Bag(features, coords=...)."
-            if self.trained
-            else f"The patches of {slides} have neighbours, but those of the training slides had "
-            "none, so the model has not learned from them. Leave the coordinates out, or train on "
-            "slides that have them.",
-            CohortWarning,
-        )
+            text = _NO_NEIGHBOURS if self.trained else _NEW_NEIGHBOURS
+            warn_of_bag(name, text, CohortWarning)

@@ -11,9 +11,9 @@ from os import PathLike, fspath
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import pandas as pd
 
+from ..bag_warnings import BagWarnings
 from ..data.value_digest import digest
 from ..estimators.decisions import known_classes
 from ..exceptions import BagFileError
@@ -24,10 +24,12 @@ from ..io.slide_files import bag_files
 from ..messages import install_hint, warn
 from ..parallel import WorkerCall, errors_with_warnings, one_by_one, received
 from ..progress import progress_bar
+from .cohort_warnings import categories, doubts, in_one_column, texts_of, warn_of_slides
 from .predictions import prediction_table
 
 _RUN = "predictions.json"  # what the parts in a folder are of
-_TEXT = ("file", "state", "bag_id", "predicted", "error")  # columns of parts; others are numbers
+# Columns of parts that are text, as those of `categories` are; others are numbers.
+_TEXT = ("file", "state", "bag_id", "predicted", "error")
 # What reading, memory or a network may raise for one file; the others are not of the file.
 _OF_THE_FILE = (ValueError, OSError, ArithmeticError, MemoryError, RuntimeError)
 
@@ -88,9 +90,10 @@ def predict_cohort(
     Returns
     -------
     DataFrame
-        A row per file, in their order: ``file, bag_id, p_<class>`` for each class, ``predicted``
-        and ``error``, which is missing where there is a prediction; where there is none,
-        ``p_<class>`` and ``predicted`` are.
+        A row per file, in their order: ``file, bag_id, p_<class>`` for each class, ``predicted``,
+        ``warning`` and ``error``. Where there is no prediction, ``p_<class>`` and ``predicted`` are
+        missing, elsewhere ``error``. ``warning`` is what is doubtful about the slide, such as that
+        its features lie far from those of training; missing where there is nothing to say.
 
     Raises
     ------
@@ -106,6 +109,9 @@ def predict_cohort(
     -----
     UserWarning
         If files have an error; names the first.
+    FeatureShiftWarning, EmptyInstancesWarning, CohortWarning, FeatureTypeWarning, CacheWarning
+        Once for each of these categories that ``warning`` has, also in a later call with the same
+        folder: how many slides it is said of, and the worst.
 
     Notes
     -----
@@ -147,7 +153,10 @@ def predict_cohort(
     with progress_bar(len(left), "file", "predict", shown=verbose) as bar:
         for n_files in _run(model, parts, n_jobs, resources):
             bar.update(n_files)
-    table = _latest(_read_parts(folder), states, known_classes(model))
+    rows = _latest(_read_parts(folder), states)
+    texts = texts_of(rows)
+    table = _with_labels(rows.assign(warning=in_one_column(texts)), known_classes(model))
+    warn_of_slides(texts, rows)
     _warn_of_errors(table)
     return table
 
@@ -294,14 +303,19 @@ def _predict_part(model: Any, part: _Part) -> int:
 
 
 def _predict_file(model: Any, file: str, reading: Mapping[str, Any]) -> pd.DataFrame:
+    from ..training.feature_scale import noted_distances  # which imports torch
+
+    found = BagWarnings()
     try:
-        bags = read_bags([file], **reading)
-        row = prediction_table(model, bags, allow_training_patients=True)
+        with noted_distances() as distances, found.held():
+            bags = read_bags([file], **reading)
+            row = prediction_table(model, bags, allow_training_patients=True)
     except _OF_THE_FILE as error:
         return _error_row(file, error)
     row.insert(0, "file", file)
     labels = row["predicted"].map(str)  # beside missing ones numbers would become floats
-    return row.drop(columns="patient_id").assign(predicted=labels, error=None)
+    columns = {"predicted": labels, "error": None, **doubts(found, distances)}
+    return row.drop(columns="patient_id").assign(**columns)
 
 
 def _error_row(file: str, error: BaseException) -> pd.DataFrame:
@@ -334,15 +348,17 @@ def _read_parts(folder: Path) -> pd.DataFrame:
 def _read_csv(path: Path) -> pd.DataFrame:
     """Text stays as it was written, such as an id or a label "NA"; empty numbers are missing."""
     table = pd.read_csv(path, dtype=str, keep_default_na=False)
-    for column in table.columns.difference(list(_TEXT)):
-        table[column] = table[column].replace("", np.nan).astype(float)
-    table["error"] = table["error"].replace("", None)
+    said = categories(table)
+    for column in table.columns.difference([*_TEXT, *said]):
+        table[column] = table[column].where(table[column] != "", "nan").astype(float)
+    for column in ("error", *said):
+        table[column] = table[column].where(table[column] != "", None)
     if "predicted" in table:
         table["predicted"] = table["predicted"].where(table["error"].isna(), None)
     return table
 
 
-def _latest(rows: pd.DataFrame, states: Mapping[str, str], classes: list[Any]) -> pd.DataFrame:
+def _latest(rows: pd.DataFrame, states: Mapping[str, str]) -> pd.DataFrame:
     """A row per file: of its present state, then a prediction, then the one written last."""
     order = pd.DataFrame(
         {
@@ -352,10 +368,14 @@ def _latest(rows: pd.DataFrame, states: Mapping[str, str], classes: list[Any]) -
         }
     )
     rows = rows.loc[order.sort_values(list(order.columns)).index]
-    table = rows.drop_duplicates("file", keep="last").set_index("file").loc[list(states)]
-    columns = ["file", "bag_id", *(f"p_{c}" for c in classes), "predicted", "error"]
-    table = table.reset_index().reindex(columns=columns)
+    rows = rows.drop_duplicates("file", keep="last").set_index("file").loc[list(states)]
+    return rows.reset_index()
+
+
+def _with_labels(rows: pd.DataFrame, classes: list[Any]) -> pd.DataFrame:
+    columns = ["file", "bag_id", *(f"p_{c}" for c in classes), "predicted", "warning", "error"]
     labels = {str(c): c for c in classes}
+    table = rows.reindex(columns=columns)
     return table.assign(predicted=table["predicted"].map(labels, na_action="ignore"))
 
 

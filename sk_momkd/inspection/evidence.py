@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from functools import partial
 from typing import Any
 
@@ -12,10 +12,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from ..bag_warnings import warn_of_bag, warns_together
 from ..data.arrays import check_n_features
 from ..data.sequence import BagSequence
 from ..estimators.base import BaseMILClassifier
-from ..messages import warn
 from ..nn.blocks import materialize
 from ..nn.edges import Edges
 from ..nn.isolation import isolated
@@ -150,9 +150,10 @@ def _reference_patch(clf: Any, model: BaseMILClassifier, reference: Any) -> NDAr
     return (total / len(bags)).astype(np.float32)
 
 
+@warns_together
 def _evidence_of_bags(
     model: BaseMILClassifier, bags: BagSequence, *, patch: Tensor, n_steps: int | None
-) -> Iterator[NDArray]:
+) -> Generator[NDArray]:
     """Evidence (n_patches, n_columns) of each bag, mean over the models."""
     if n_steps is None:
         n_steps = _STEPS_OF_SUMS if hasattr(model.module_, "classify") else _STEPS_OF_FEATURES
@@ -169,8 +170,9 @@ def _evidence_of_bags(
 def _check_sum(name: str, total: Tensor, expected: Tensor, n_steps: int) -> None:
     error = float((total - expected).abs().max())
     if error > _TOLERANCE * max(1.0, float(expected.abs().max())):
-        warn(
-            f"{name}: its evidence sums to the difference of its logits only within {error:.2g}. "
+        warn_of_bag(
+            name,
+            f"its evidence sums to the difference of its logits only within {error:.2g}. "
             f"Use more than n_steps={n_steps}.",
             UserWarning,
         )

@@ -14,10 +14,11 @@ import numpy as np
 from numpy.lib import format as numpy_format
 from numpy.typing import NDArray
 
+from ..bag_warnings import warn_of_bag
 from ..data.arrays import BagArrays, to_numpy
 from ..data.bag import BagInfo
 from ..exceptions import BagFileError, FeatureTypeWarning
-from ..messages import first_few, install_hint, warn
+from ..messages import first_few, install_hint
 from .local_files import (
     LARGEST_EXPANSION,
     check_zip,
@@ -145,7 +146,7 @@ def _parquet(path: str) -> Iterator[_Content]:
     numbers = [n for n in plain if _is_number(file.schema_arrow.field(n).type)]
     held = {name: name for name in lists} | ({"coords": pair} if pair else {})
     if not set(lists) - {coords_key(lists)}:
-        held["features"] = tuple(_feature_columns(numbers))
+        held["features"] = tuple(_feature_columns(numbers, path))
     metadata = {k.decode(): v.decode() for k, v in (file.schema_arrow.metadata or {}).items()}
 
     def array(name: str) -> NDArray:
@@ -160,7 +161,7 @@ def _parquet(path: str) -> Iterator[_Content]:
     yield _Content(shapes, array, metadata)
 
 
-def _feature_columns(names: list[str]) -> list[str]:
+def _feature_columns(names: list[str], path: str) -> list[str]:
     """Columns that are numbered, such as feat_0 and feat_1, with a warning about the others.
 
     Their numbers are all from 0 or 1 on, and they are most of the columns. Where there are none
@@ -177,9 +178,10 @@ def _feature_columns(names: list[str]) -> list[str]:
         return names
     others = [n for n in names if n not in set(numbered)]
     if others:
-        warn(
-            f"Features of parquet bags are the columns {numbered[0]} to {numbered[-1]}; not read "
-            f"as features: {first_few(others)}. Name them alike if they are features.",
+        warn_of_bag(
+            path,
+            f"its features are the columns {numbered[0]} to {numbered[-1]}; not read as features: "
+            f"{first_few(others)}. Name them alike if they are features.",
             FeatureTypeWarning,
         )
     return numbered

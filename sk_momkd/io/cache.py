@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from ..bag_warnings import warn_of_bag
 from ..data.arrays import BagArrays, check_features
 from ..data.bag import Bag, BagInfo, BagSource
 from ..data.patient import PatientSource
@@ -221,8 +222,9 @@ class CachedFile:
     def _warn_of_lost_values(self, features: NDArray, small: NDArray) -> None:
         lost = (small == 0) & (features != 0)
         if (share := lost.mean()) > _LOST:
-            warn(
-                f"{self.file}: {share:.2%} of its features are too small for float16 and become 0, "
+            warn_of_bag(
+                str(self.file),
+                f"{share:.2%} of its features are too small for float16 and become 0, "
                 f"the largest of them {np.abs(features[lost]).max():.3g}. Cache with "
                 "dtype='bfloat16' or 'float32'.",
                 CacheWarning,

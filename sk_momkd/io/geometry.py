@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from ..bag_warnings import together
 from ..data.bag import Bag
 from ..data.sequence import BagSequence, as_bags
 from ..exceptions import BagError
@@ -108,7 +109,8 @@ def check_geometry(bags: Any) -> pd.DataFrame:
     [1.0]
     """
     bags = as_bags(bags)
-    rows = [_row(bags, i) for i in range(len(bags))]
+    with together():
+        rows = [_row(bags, i) for i in range(len(bags))]
     table = pd.DataFrame(rows, [bags.name(i) for i in range(len(bags))], _COLUMNS)
     return table.astype({"problem": object})
 

@@ -11,6 +11,7 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.validation import check_is_fitted
 
+from ..bag_warnings import together
 from ..data.arrays import check_n_features
 from ..data.sequence import BagSequence
 from ..data.validation import check_bags
@@ -101,7 +102,8 @@ class BagPooling(TransformerMixin, BaseEstimator):
         check_is_fitted(self)
         bags = check_bags(self, X, reset=False)
         functions = [_STATISTICS[name] for name in self.statistics.split("+")]
-        pooled = np.stack([self._pool(bags, i, functions) for i in range(len(bags))])
+        with together():
+            pooled = np.stack([self._pool(bags, i, functions) for i in range(len(bags))])
         return indexed_by_slide(self, bags, pooled)
 
     def _pool(self, bags: BagSequence, i: int, functions: list[Callable[..., NDArray]]) -> NDArray:

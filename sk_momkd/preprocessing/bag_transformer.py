@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import Any, Self
 
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, TransformerMixin
 
+from ..bag_warnings import warns_together
 from ..data.arrays import check_n_features
 from ..data.sequence import BagSequence, as_bags
 from ..exceptions import BagError
@@ -46,7 +47,8 @@ def nonempty_bags(X: Any) -> BagSequence:
     return bags
 
 
-def features_of_one_width(bags: BagSequence) -> Iterator[NDArray]:
+@warns_together
+def features_of_one_width(bags: BagSequence) -> Generator[NDArray]:
     """Read the features of one bag after the other.
 
     Raises

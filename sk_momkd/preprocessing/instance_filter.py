@@ -15,6 +15,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import HasMethods, Interval
 from sklearn.utils.validation import check_is_fitted
 
+from ..bag_warnings import together
 from ..data.arrays import BagArrays
 from ..data.sequence import BagSequence, as_bags
 from .bag_transformer import BagTransformer, features_of_one_width, nonempty_bags
@@ -148,7 +149,8 @@ class InstanceFilter(BagTransformer):
         """
         check_is_fitted(self)
         bags = as_bags(X)
-        masks = [_keep(self.detector_, bags.load(i)) for i in range(len(bags))]
+        with together():
+            masks = [_keep(self.detector_, bags.load(i)) for i in range(len(bags))]
         return pd.DataFrame(
             {
                 "n_instances": [len(mask) for mask in masks],

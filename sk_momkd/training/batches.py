@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -29,6 +29,7 @@ from torch.utils.data import (
     WeightedRandomSampler,
 )
 
+from ..bag_warnings import warns_together
 from ..data.arrays import BagArrays, check_n_features
 from ..data.bag import Bag
 from ..data.graph import build_edges
@@ -65,6 +66,12 @@ def read_graph(bag: Bag, name: str, spec: GraphSpec, n_features: int) -> tuple[T
     arrays = bag.load(name)
     check_n_features(arrays.features.shape[1], name, n_features)
     return as_tensor(arrays.features), _connect(arrays, name, spec)
+
+
+@warns_together
+def _graphs(bags: BagSequence, spec: GraphSpec, n_features: int) -> Generator[tuple[Tensor, Edges]]:
+    for i in range(len(bags)):
+        yield read_graph(bags[i], bags.name(i), spec, n_features)
 
 
 @contextmanager
@@ -298,8 +305,7 @@ class BagDataset(Dataset):
         total = torch.zeros(n_features, dtype=torch.float64)
         self.means = np.empty((len(bags), n_features), dtype=np.float32)
         within = torch.zeros(n_features, dtype=torch.float64)
-        for i in range(len(bags)):
-            x, edges = read_graph(bags[i], bags.name(i), spec, n_features)
+        for i, (x, edges) in enumerate(_graphs(bags, spec, n_features)):
             self.sizes[i], self.largest[i] = len(x), largest_value(x)
             self._edges.append(edges)
             if sum_contents:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ..bag_warnings import warn_of_bag
 from ..exceptions import BagError, FeatureShiftWarning
 from ..messages import listed, warn
 from ..nn.blocks import Blocks
@@ -17,7 +22,8 @@ _UNSCALED = 1e5
 _UNSEEN = 100.0  # times the largest value of the training part
 _FAR, _FAR_TOGETHER = 4.0, 2.0  # times the usual distance: one slide, half of several
 _SEVERAL = 5  # slides
-_REMEDY = (
+_DISTANCES: ContextVar[dict[str, float] | None] = ContextVar("_DISTANCES", default=None)
+REMEDY = (
     "Their predictions are not to be trusted; prepare them as the slides of training: by the same "
     "encoder and scaling, at the same magnification, with the same stain."
 )
@@ -73,7 +79,7 @@ class UnlikeTraining:
                 "training__strict=False, or fit anew."
             )
         self.largest, self.summary, self.strict = largest, summary, strict
-        self.out_of_scale: list[str] = []
+        self.out_of_scale: dict[str, float] = {}  # by name, the largest value
         self.distances: list[float] = []
         self.names: list[str] = []
 
@@ -107,7 +113,7 @@ class UnlikeTraining:
     def _note(self, largest: float, mean: NDArray, size: int, name: str) -> None:
         unlike = not 0 < largest <= _UNSEEN * (self.largest or 0.0)
         if unlike:
-            self.out_of_scale.append(f"{name} (up to {abs(largest):.3g})")
+            self.out_of_scale[name] = abs(largest)
         elif self.summary is not None:
             self.distances.append(self.summary.distance(mean, size))
             self.names.append(name)
@@ -116,17 +122,29 @@ class UnlikeTraining:
             raise BagError(self.messages()[0])
 
     def warn(self) -> None:
-        """Warn once of all slides that were noted.
+        """Warn once of all slides that were noted; or, in `noted_distances`, note each of them.
 
         Raises
         ------
         BagError
             With `strict`.
         """
+        distances = _DISTANCES.get()
+        if distances is not None:
+            self._note_each(distances)
         for message in self.messages():
             if self.strict:
                 raise BagError(message)
-            warn(message, FeatureShiftWarning)
+            if distances is None:
+                warn(message, FeatureShiftWarning)
+
+    def _note_each(self, distances: dict[str, float]) -> None:
+        usual = 1.0 if self.summary is None else self.summary.usual
+        for name, distance in zip(self.names, self.distances, strict=True):
+            distances[name] = max(distance / usual, distances.get(name, 0.0))
+        for name, largest in self.out_of_scale.items():
+            text = f"its features are {_out_of_scale(self.largest)}: up to {largest:.3g}."
+            warn_of_bag(name, text, FeatureShiftWarning)
 
     def far(self) -> list[int]:
         """Positions of the slides that are far by themselves."""
@@ -139,13 +157,13 @@ class UnlikeTraining:
         """The warnings of the slides that were noted."""
         found = []
         if self.out_of_scale:
+            names = (f"{name} (up to {value:.3g})" for name, value in self.out_of_scale.items())
             found.append(
-                f"{len(self.out_of_scale)} slides have features that are all zero, or more than "
-                f"{_UNSEEN:g} times those in training (up to {self.largest:.3g}): "
-                f"{listed(self.out_of_scale)}. {_REMEDY}"
+                f"{len(self.out_of_scale)} slides have features that are "
+                f"{_out_of_scale(self.largest)}: {listed(names)}. {REMEDY}"
             )
         if message := self._shift_message():
-            found.append(f"{message} {_REMEDY}")
+            found.append(f"{message} {REMEDY}")
         return found
 
     def _shift_message(self) -> str:
@@ -168,6 +186,34 @@ class UnlikeTraining:
             "over the features), and 90 % of the training slides are within "
             f"{self.summary.usual:.2g}."
         )
+
+
+@contextmanager
+def noted_distances() -> Iterator[dict[str, float]]:
+    """Inside, `UnlikeTraining` notes distances by name and warns of none; in this thread only.
+
+    They are in units of the distance within which 90 % of the training slides lie.
+    """
+    distances: dict[str, float] = {}
+    before = _DISTANCES.set(distances)
+    try:
+        yield distances
+    finally:
+        _DISTANCES.reset(before)
+
+
+def far_from_training(distances: Iterable[float]) -> float:
+    """From which of these distances on, in the units of `noted_distances`, a slide is far.
+
+    Nearer slides are far, too, where several lie so far away together.
+    """
+    known = [distance for distance in distances if not np.isnan(distance)]
+    are_far = len(known) >= _SEVERAL and np.median(known) > _FAR_TOGETHER
+    return _FAR_TOGETHER if are_far else _FAR
+
+
+def _out_of_scale(largest: float | None) -> str:
+    return f"all zero, or more than {_UNSEEN:g} times those in training (up to {largest:.3g})"
 
 
 def mean_patch(x: Tensor) -> NDArray:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from sk_momkd import Bag, BagSequence
+from sk_momkd.bag_warnings import BagWarnings
 from sk_momkd.data.graph import GRAPHS
 from sk_momkd.estimators.slides_without_graph import UnlikeGraphs, are_connected
 from sk_momkd.exceptions import CohortWarning
@@ -45,24 +46,25 @@ def test_cohorts_of_one_kind_of_slides_do_not_warn():
 @pytest.mark.parametrize(
     ("trained", "n_edges", "said"),
     [
-        (True, 3, "1 slides .S1. have neither coordinates"),
-        (False, 9, "of 1 slides .S1. have neigh"),
+        (True, 3, "S1: it has neither coordinates.*Likewise 1 more: S3"),
+        (False, 9, "S1: its patches have neigh.*Likewise 1 more: S3"),
     ],
 )
 def test_prediction_of_slides_unlike_training_warns_once(trained, n_edges, said):
     graphs = UnlikeGraphs(GraphSpec(), trained)
-    graphs.look_at("S0", 3, 12 - n_edges)
-    graphs.look_at("S1", 3, n_edges)
-    graphs.look_at("S2", 1, 1)
+    slides = {"S0": (3, 12 - n_edges), "S1": (3, n_edges), "S2": (1, 1), "S3": (3, n_edges)}
+    found = BagWarnings()
+    with found.held():
+        for name, sizes in slides.items():
+            graphs.look_at(name, *sizes)
     with pytest.warns(CohortWarning, match=said) as caught:
-        graphs.warn()
+        found.warn()
     assert len(caught) == 1
 
 
 @pytest.mark.parametrize("graph", GRAPHS)
 def test_models_that_know_nothing_of_their_graphs_do_not_warn(graph):
     graphs = UnlikeGraphs(GraphSpec(graph), None)
-    graphs.look_at("S0", 3, 3)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        graphs.warn()
+        graphs.look_at("S0", 3, 3)

@@ -1,14 +1,20 @@
 """Predictions of many files: the same as of bags, resumed, one bad file at a time."""
 
 import shutil
+import warnings
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from sk_momkd import ABMILClassifier, predict_cohort, read_bags, simulate_cohort
+from sk_momkd.bag_warnings import warn_of_bag
+from sk_momkd.exceptions import EmptyInstancesWarning, FeatureShiftWarning
 from sk_momkd.inspection import cohort_predictions
+from sk_momkd.training.feature_scale import UnlikeTraining
+from sk_momkd.training.feature_summary import FeatureSummary
 
 
 @pytest.fixture(scope="module")
@@ -123,7 +129,8 @@ def test_mended_file_is_tried_again_and_the_newer_error_is_shown(cohort, tmp_pat
         bad.write_bytes(content[:kept])
         with pytest.warns(UserWarning, match="1 of 1 files have no prediction"):
             table = predict_cohort(clf, bad, out, **options)
-        assert table.columns.tolist() == ["file", "bag_id", "p_no", "p_yes", "predicted", "error"]
+        columns = ["file", "bag_id", "p_no", "p_yes", "predicted", "warning", "error"]
+        assert table.columns.tolist() == columns
         assert ("empty" in table["error"][0]) == (kept == 0)
     bad.write_bytes(content)
     table = predict_cohort(clf, [bad, good], out, format="csv")
@@ -157,6 +164,50 @@ def test_text_that_reads_as_missing_stays_as_it_is(cohort, format, tmp_path):
         assert table["error"].isna().tolist() == [True, True, True, False, True]
         assert pd.isna(table["predicted"][3])
         assert table["p_"].dtype == float
+
+
+class Doubtful:
+    """A classifier that finds slides unlike those that it was trained on."""
+
+    classes_ = np.array(["no", "yes"])
+
+    def predict_proba(self, X):
+        summary = FeatureSummary(np.zeros(5), np.ones(5), np.zeros(5), 1.0, usual=1.0)
+        unlike = UnlikeTraining(10.0, summary)
+        for bag in X:
+            number = int(bag.bag_id.split("-")[1])
+            unlike.look_at(torch.full((3, 5), (0.5, 4.5, 5.5, 6.5, 1e6)[number]), bag.name)
+            if number in (2, 4):
+                warn_of_bag(bag.name, "a third is empty.", EmptyInstancesWarning)
+        unlike.warn()
+        return np.tile([0.7, 0.3], (len(X), 1))
+
+    def predict(self, X):
+        return np.array(["no"] * len(X))
+
+
+@pytest.mark.parametrize("format", ["csv", "parquet"])
+@pytest.mark.parametrize("n_first", [0, 2, 5])
+def test_warnings_of_slides_are_a_column_and_one_of_each_kind_also_in_resumed_runs(
+    cohort, format, n_first, tmp_path
+):
+    files = sorted(Path(cohort[1]).glob("*.h5"))[:5]
+    with warnings.catch_warnings(record=True):
+        predict_cohort(Doubtful(), files[:n_first], tmp_path, format=format)
+    with warnings.catch_warnings(record=True, action="always") as caught:
+        table = predict_cohort(Doubtful(), files, tmp_path, format=format, files_per_part=2)
+    assert table["warning"].isna().tolist() == [True, False, False, False, False]
+    shift = "FeatureShiftWarning: its features "
+    assert table["warning"][3] == (
+        f"{shift}lie 6.5 times as far from those of training as 90 % of the training slides."
+    )
+    assert table["warning"][4].startswith(f"EmptyInstancesWarning: a third is empty. {shift}are")
+    empty, shifted = sorted(map(str, [warning.message for warning in caught]))
+    ids = table["bag_id"].map(repr)
+    assert empty.startswith("2 of 5 files have the warning EmptyInstancesWarning")
+    assert shifted.startswith("4 of 5 files have the warning FeatureShiftWarning")
+    assert f"The worst: {ids[4]}, {ids[3]}, {ids[2]} and 1 more. {ids[4]}: its" in shifted
+    assert {warning.category for warning in caught} == {EmptyInstancesWarning, FeatureShiftWarning}
 
 
 def test_bar_moves_with_each_part(cohort, tmp_path):
