@@ -6,6 +6,7 @@ rewrites the docstrings in the sources, so that editors and static tools show th
 holds that they are up to date.
 """
 
+import ast
 import inspect
 import re
 from pathlib import Path
@@ -17,6 +18,11 @@ from sk_momkd.estimators.privileged_base import PrivilegedMILClassifier
 
 BASES = (PrivilegedMILClassifier, BaseMILClassifier)
 NEXT_SECTION = r"(?=\n    [A-Z][A-Za-z ]+\n    -+\n|\s*\Z)"
+
+
+def docstring(cls: type) -> str:
+    """Docstring as it is in the source; from Python 3.13 on, `__doc__` is not indented."""
+    return ast.get_docstring(ast.parse(inspect.getsource(cls)).body[0], clean=False)
 
 
 def section(doc: str, title: str) -> str:
@@ -34,7 +40,7 @@ def entries(body: str) -> dict[str, str]:
 def shared(cls: type, title: str) -> dict[str, str]:
     """Entries that the base classes of `cls` document."""
     bases = [base for base in BASES if issubclass(cls, base)]
-    return {k: v for base in bases for k, v in entries(section(base.__doc__, title)).items()}
+    return {k: v for base in bases for k, v in entries(section(docstring(base), title)).items()}
 
 
 def with_default(cls: type, name: str, entry: str) -> str:
@@ -51,7 +57,7 @@ def with_default(cls: type, name: str, entry: str) -> str:
 
 def whole_docstring(cls: type) -> str:
     """Docstring of a classifier with its own and all shared entries."""
-    doc = cls.__doc__
+    doc = docstring(cls)
     for title in ("Parameters", "Attributes"):
         common = shared(cls, title)
         own = {k: v for k, v in entries(section(doc, title)).items() if k not in common}
@@ -74,7 +80,7 @@ def main() -> None:
     for cls in classifiers():
         path = Path(inspect.getfile(cls))
         source = path.read_text(encoding="utf-8")
-        path.write_text(source.replace(cls.__doc__, whole_docstring(cls)), encoding="utf-8")
+        path.write_text(source.replace(docstring(cls), whole_docstring(cls)), encoding="utf-8")
 
 
 if __name__ == "__main__":

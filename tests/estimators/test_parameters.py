@@ -5,7 +5,13 @@ import re
 import numpy as np
 import pytest
 from conftest import make_bags
-from estimators.shared_docstrings import classifiers, entries, section, whole_docstring
+from estimators.shared_docstrings import (
+    classifiers,
+    docstring,
+    entries,
+    section,
+    whole_docstring,
+)
 from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV
 
@@ -23,12 +29,12 @@ OPTIONS = [TrainingOptions, NetworkOptions, MemoryOptions, LossOptions]
 
 @pytest.mark.parametrize("cls", classifiers(), ids=lambda cls: cls.__name__)
 def test_docstring_in_the_source_holds_every_shared_parameter(cls):
-    assert cls.__doc__ == whole_docstring(cls)
+    assert docstring(cls) == whole_docstring(cls)
 
 
 @pytest.mark.parametrize("cls", [*classifiers(), *OPTIONS], ids=lambda cls: cls.__name__)
 def test_docstring_documents_each_parameter_with_its_default(cls):
-    documented = entries(section(cls.__doc__, "Parameters"))
+    documented = entries(section(docstring(cls), "Parameters"))
     params = cls().get_params(deep=False)
     assert set(documented) == set(params) == set(cls._parameter_constraints)
     for name, entry in documented.items():
