@@ -140,7 +140,8 @@ class MoMKD(nn.Module):
     ) -> MoMKDOutput:
         embedding = self.encoder(x, edge_index)  # F (n, D)
         binary = len(self.memory.rows) == 2
-        few = self.training and binary and are_few(embedding, self.encoder.backend)
+        parts = (self.patch_projector, self.slide_projector, self.head, self.omics_branch)
+        few = self.training and binary and are_few(embedding, self.encoder.backend, *parts)
         gradients = self.encoder.workspace.gradients if few else None
         bags = (
             self._bags(embedding, batch, n_bags, y)

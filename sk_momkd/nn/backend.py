@@ -5,12 +5,13 @@ from __future__ import annotations
 from functools import cache
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from .blocks import Blocks
 
 BACKENDS = ("auto", "numba", "torch", "torch_compile")
 _COMPILED_TYPES = (torch.float32, torch.bfloat16)
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 _FEW = 256  # patches; of more, the products of torch are faster than loops
 
 
@@ -45,10 +46,24 @@ def choose_backend(backend: str, x: Tensor | Blocks) -> str:
     return "torch" if why_not else "numba"
 
 
-def are_few(x: Tensor, backend: str) -> bool:
-    """Whether the compiled loops of `sk_momkd.nn.few` support and suit training on `x` (n, d)."""
+def are_few(x: Tensor, backend: str, *parts: nn.Module | None) -> bool:
+    """Whether the compiled loops of `sk_momkd.nn.few` support and suit training on `x` (n, d).
+
+    They read the weights of `parts` and call none of them, which a user would see who has hooks or
+    parametrizations there.
+    """
     fits = len(x) <= _FEW and x.dtype == torch.float32 and torch.is_grad_enabled()
-    return fits and choose_backend(backend, x) == "numba"
+    if not fits or choose_backend(backend, x) != "numba":
+        return False
+    return all(part is None or _is_plain(part) for part in parts)
+
+
+def _is_plain(module: nn.Module) -> bool:
+    """Whether a module and all inside have no hooks and no parametrizations; in microseconds."""
+    own, inside = vars(module), module._modules
+    if any(own[kind] for kind in _HOOKS) or "parametrizations" in inside:
+        return False
+    return all(part is None or _is_plain(part) for part in inside.values())
 
 
 def _why_not_numba(x: Tensor | Blocks) -> str:

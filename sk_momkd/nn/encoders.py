@@ -28,7 +28,8 @@ class GraphEncoder(nn.Module):
     dropout : float
         On the layers' outputs and on the attention weights.
     backend : {"auto", "numba", "torch", "torch_compile"}, default="auto"
-        The results differ by rounding alone; the dropout masks are the same.
+        The results differ by rounding alone; the dropout masks are the same. None of them calls
+        the modules inside, whose hooks are therefore not called; those of the encoder are.
     identity : bool, default=False
         Whether the first residual is the features themselves, which then are `dim` wide.
     """

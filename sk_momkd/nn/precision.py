@@ -14,6 +14,8 @@ def upcast(x: Tensor) -> Tensor:
 
 def mixed_linear(x: Tensor, linear: nn.Linear) -> Tensor:
     """Apply a linear layer in the type of `x`, whatever the type of the weights; then `upcast`."""
+    if x.dtype == linear.weight.dtype:
+        return upcast(linear(x))  # a call, so that hooks are called
     bias = None if linear.bias is None else linear.bias.to(x.dtype)
     return upcast(F.linear(x, linear.weight.to(x.dtype), bias))
 

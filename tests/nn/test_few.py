@@ -4,6 +4,7 @@ from itertools import product
 
 import pytest
 import torch
+from torch.nn.utils.parametrizations import weight_norm
 
 from sk_momkd.losses.momkd import momkd_terms
 from sk_momkd.models.momkd import MoMKD
@@ -19,13 +20,15 @@ SUMS = {"ortho_reduction": "sum", "ortho_memories": "all"}
 SOFT = {"teacher_alignment": True}
 
 
-def step(backend, paired, options, *, weights=WEIGHTS, **network):
+def step(backend, paired, options, *, weights=WEIGHTS, prepare=None, **network):
     """Terms and gradients of a step on three bags."""
     sizes = {"dim": 8, "projection_dim": 6, "n_components": 3, "omics_hidden_dim": 9}
     # Without dropout in the graph: at a ReLU that is exactly 0 the encoders differ.
     module = MoMKD(5, 7, 2, **sizes, dropout=0.0, backend=backend, **network)
     random = torch.Generator().manual_seed(0)
     initialise(module, random)
+    if prepare is not None:
+        prepare(module)
     for part in module.modules():
         if hasattr(part, "generator"):
             part.generator = random
@@ -97,3 +100,37 @@ def test_three_classes_or_no_gradients_takes_the_layers_of_torch():
     assert not module.eval()(*given).few
     with torch.no_grad():
         assert not module.train()(*given).few
+
+
+HOOKS = {
+    "forward": lambda part, call: part.register_forward_hook(lambda *_: call()),
+    "before": lambda part, call: part.register_forward_pre_hook(lambda *_: call()),
+    "backward": lambda part, call: part.register_full_backward_hook(lambda *_: call()),
+    "before_backward": lambda part, call: part.register_full_backward_pre_hook(lambda *_: call()),
+}
+PLACES = ["patch_projector", "slide_projector", "head", "head.3", "omics_branch.encoder.0"]
+PLACES += ["omics_branch.projector", "omics_branch.decoder"]
+
+
+@pytest.mark.filterwarnings("ignore:Full backward hook is firing when gradients are computed")
+@pytest.mark.parametrize("kind", HOOKS)
+@pytest.mark.parametrize("place", PLACES)
+def test_hooks_of_parts_are_called_and_change_no_number(place, kind):
+    calls = []
+
+    def prepare(module):
+        HOOKS[kind](module.get_submodule(place), lambda: calls.append(place))
+
+    hooked = step("numba", [True, False, True], {}, prepare=prepare)
+    assert calls == [place]
+    assert not hooked[0].few
+    require_equal(hooked, step("numba", [True, False, True], {}))
+
+
+def test_part_with_a_parametrization_is_called():
+    def prepare(module):
+        weight_norm(module.slide_projector)
+
+    ours, theirs = (step(b, [True] * 3, {}, prepare=prepare) for b in ("numba", "torch"))
+    assert not ours[0].few
+    require_equal(ours, theirs)
