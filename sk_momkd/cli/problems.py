@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 from collections.abc import Collection, Iterable
 from difflib import get_close_matches
@@ -60,14 +62,43 @@ def message_of(error: BaseException, options: Iterable[str]) -> str:
     "Name it with --slide-id or --label 'her2'."
     >>> message_of(ValueError("Or read it with allow_mixed=True."), ["allow_mixed"])
     'Or read it with --allow-mixed.'
+    >>> message_of(OSError(28, "No space left on device", "out/p.csv"), [])
+    'out/p.csv: No space left on device. Free some space, or name another place, and call the \
+same command again.'
     """
-    text = str(error) or type(error).__name__
+    text = _of_system(error) or str(error) or type(error).__name__
     names = "|".join(sorted(map(re.escape, options), key=len, reverse=True))
     text = re.sub(rf"\b({names})=(True\b|(?=[\s,.;:)]|$))", lambda m: _option(m[1]), text)
     text = re.sub(rf"(?<![(\w.])\b({names})=(?=['\"\w{{])", lambda m: _option(m[1]) + " ", text)
     if isinstance(error, StoreError):
         text += " --out names another folder of results."
     return " ".join([text, *getattr(error, "__notes__", [])])
+
+
+_ELSEWHERE = "Unlock it, or name another place."
+_SPACE = "Free some space, or name another place, and call the same command again."
+_REMEDIES = {
+    errno.ENOSPC: _SPACE,
+    errno.EDQUOT: _SPACE,
+    errno.EFBIG: _SPACE,
+    errno.EROFS: _ELSEWHERE,
+    errno.EACCES: _ELSEWHERE,
+    errno.EPERM: _ELSEWHERE,
+    errno.EEXIST: "It is no folder, where one is needed: name another, or move it away.",
+    errno.ENOTDIR: "A part of the path is a file, where a folder is needed.",
+    errno.EISDIR: "It is a folder, where a file is needed: name another, or move it away.",
+    errno.ENAMETOOLONG: "Shorten the name.",
+}
+
+
+def _of_system(error: BaseException) -> str:
+    """What the system says of a file, with the remedy; "" for any other error."""
+    if not isinstance(error, OSError) or error.errno is None or not error.strerror:
+        return ""
+    if error.strerror != os.strerror(error.errno):
+        return error.strerror  # a sentence of the package
+    where = "" if error.filename is None else f"{error.filename}: "
+    return f"{where}{error.strerror}. {_REMEDIES.get(error.errno, '')}".rstrip()
 
 
 def _option(name: str) -> str:

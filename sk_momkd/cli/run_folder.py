@@ -7,7 +7,7 @@ from os.path import normpath
 from pathlib import Path
 from typing import Any
 
-from ..io.atomic import atomic_write
+from ..io.atomic import atomic_write, require_writable
 from .config import Values, read_run_file, saved_model, values_of, write_run_file
 from .keys import Cohort, Run, names_of
 from .problems import UsageProblem
@@ -34,7 +34,7 @@ def open_folder(folder: Path, values: Values, output: Session) -> None:
     """
     if (folder / RUN_FILE).exists():
         _refuse_another_run(folder, values)
-    folder.mkdir(parents=True, exist_ok=True)
+    require_writable(folder)
     output.log_to(folder / "log.txt")
 
 

@@ -8,7 +8,7 @@ import shlex
 import sys
 import warnings
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +69,7 @@ class Session:
 
     def log_to(self, path: Path) -> None:
         """Append how the command was called and everything that is written to a file, too."""
-        handler = logging.FileHandler(path, encoding="utf-8")
+        handler = _LogFile(path, encoding="utf-8")
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
         LOGGER.addHandler(handler)
         self._files.append(handler)
@@ -79,6 +79,31 @@ class Session:
         for handler in self._files:
             LOGGER.removeHandler(handler)
             handler.close()
+
+
+class _LogFile(logging.FileHandler):
+    """A log whose disk may become full or vanish, which no result depends on."""
+
+    _lost = False
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a line, unless an earlier one could not be written."""
+        if not self._lost:
+            super().emit(record)
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 (name of logging)
+        """Say once that the log ends here."""
+        error = sys.exc_info()[1]
+        if not isinstance(error, OSError):
+            super().handleError(record)
+            return
+        self._lost = True
+        LOGGER.warning("%s is not written any more: %s.", self.baseFilename, error.strerror)
+
+    def close(self) -> None:
+        """Close the file, also where its last lines cannot be written."""
+        with suppress(OSError):
+            super().close()
 
 
 @contextmanager

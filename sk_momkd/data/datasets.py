@@ -7,12 +7,13 @@ from os import PathLike
 from pathlib import Path
 from typing import NamedTuple
 
-import h5py
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from scipy import sparse
 from scipy.ndimage import gaussian_filter
+
+from .hdf5_output import hdf5_output, write_anndata
 
 _TISSUES = ("stroma", "fat", "lymphocytes", "tumour", "aggressive tumour")
 _PATCH_LEVEL0 = 512  # 256 px at 20x on a slide scanned at 40x
@@ -110,7 +111,7 @@ def _tissue_map(
 
 
 def _write_bag(path: Path, features: NDArray, coords: NDArray, planted: NDArray) -> None:
-    with h5py.File(path, "w") as file:
+    with hdf5_output(path) as file:
         file.create_dataset(
             "features",
             data=features.astype(np.float32),
@@ -260,7 +261,7 @@ def simulate_cohort(
     adata.obs_names = table["case_id"].to_numpy()[has_omics]
     adata.var_names = [f"GENE{j:05d}" for j in range(n_genes)]
     adata.var["signature"] = slope != 0
-    adata.write_h5ad(folder / "expression.h5ad")
+    write_anndata(adata, folder / "expression.h5ad")
     table.to_csv(folder / "slides.csv.part", index=False)
     os.replace(folder / "slides.csv.part", folder / "slides.csv")  # last: then all is complete
     return CohortPaths(folder / "slides.csv", features, folder / "expression.h5ad")

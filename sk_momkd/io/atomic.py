@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 import shutil
@@ -19,6 +20,7 @@ except ImportError:  # Windows
 _PREFIX, _SUFFIX = ".sk_momkd-", ".part"
 UNFINISHED = ".sk_momkd-unfinished"  # is in a folder while the files of a set are moved into it
 _MOST_HANDLES = 100
+_OF_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # raised without a file's name
 _ORPHAN_AGE = 24 * 3600  # seconds, where a file system has no locks
 _SHARED_ORPHAN_AGE = 600  # where it has, of a folder that machines share
 _CLOCK_HOLDS = 60.0  # seconds after which a clock is read again, as machines sleep
@@ -64,15 +66,34 @@ def _create(path: Path) -> int:
 
 
 @contextmanager
+def _errors_name(path: Path, part: Path) -> Iterator[None]:
+    """Let errors of a part name the file that it should become."""
+    try:
+        yield
+    except OSError as error:
+        own = error.filename is not None and os.fspath(error.filename) == os.fspath(part)
+        if own or (error.filename is None and error.errno in _OF_DISK):
+            error.filename, error.filename2 = os.fspath(path), None
+        raise
+
+
+@contextmanager
 def _part_of(path: Path, *, locked: bool = True) -> Iterator[str]:
     """A new file beside `path`, locked by this process, which is removed in the end."""
     part = _beside(path)
+    with _errors_name(path, part), _removed(part, locked=locked):
+        yield os.fspath(part)
+
+
+@contextmanager
+def _removed(part: Path, *, locked: bool) -> Iterator[None]:
+    """Create a part, and remove it in the end."""
     handle = _create(part)
     try:
         if not locked or not _lock(handle):
             os.close(handle)
             handle = -1
-        yield os.fspath(part)
+        yield
     finally:
         part.unlink(missing_ok=True)
         if handle >= 0:
@@ -97,6 +118,24 @@ def atomic_write(path: Path, *, sync: bool = True) -> Iterator[str]:
         if sync:
             _sync(part)
         os.replace(part, path)
+
+
+def require_writable(folder: Path) -> None:
+    """Make a folder, and raise now, not after hours of work, if no file can be written there.
+
+    Raises
+    ------
+    OSError
+        With the name of the folder, or of what lies in its place.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(b"now")
+            file.flush()
+    except OSError as error:
+        error.filename = os.fspath(folder)
+        raise
 
 
 def create_file(path: Path, content: bytes, *, sync: bool = True) -> None:

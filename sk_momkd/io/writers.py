@@ -7,7 +7,6 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import h5py
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
@@ -15,6 +14,7 @@ from scipy import sparse
 
 from ..data.arrays import BagArrays
 from ..data.bag import Bag
+from ..data.hdf5_output import hdf5_output
 from ..exceptions import BagError
 from .anndata_files import GEOMETRY
 from .atomic import atomic_write
@@ -109,8 +109,7 @@ def write_trident(
         "level0_width": int(coords[:, 0].max()) + patch_size_level0,
         "level0_height": int(coords[:, 1].max()) + patch_size_level0,
     }
-    # Without HDF5's own lock, which would wait for that of the part.
-    with atomic_write(Path(path), sync=False) as part, h5py.File(part, "w", locking=False) as file:
+    with atomic_write(Path(path), sync=False) as part, hdf5_output(part) as file:
         for name, values in (("features", features), ("coords", coords)):
             # Checksums reveal bytes that change later; HDF5 has them for chunks.
             file.create_dataset(name, data=values, chunks=_rows_per_chunk(values), fletcher32=True)

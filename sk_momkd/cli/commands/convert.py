@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Annotated, Any
 
 import typer
 
 from ...exceptions import BagError
+from ...io.atomic import atomic_write, require_writable
 from ..examples import Command, Group
 from ..keys import Run
 from ..load import read_slides
@@ -46,7 +45,7 @@ def _bags(
     if to == "h5ad" and (patch_size_level0 is not None or dtype != "float32"):
         raise UsageProblem("--patch-size-level0 and --dtype have no effect with --to h5ad.")
     bags = read_slides(source, run.cohort)
-    folder.mkdir(parents=True, exist_ok=True)
+    require_writable(folder)
     with progress_bar(len(bags), "slide", "convert", shown=output.shows_bars) as bar:
         for bag in bags:
             _write(bag, folder, to, patch_size_level0, dtype)
@@ -55,13 +54,12 @@ def _bags(
 
 
 def _write(bag: Any, folder: Path, to: str, patch_size: int | None, dtype: str) -> None:
+    from ...data.hdf5_output import write_anndata
     from ...io.writers import slide_anndata, write_trident
 
     if to == "h5ad":
-        # In a folder of its own first, as HDF5 would wait for the lock of a part.
-        with TemporaryDirectory(dir=folder) as part:
-            slide_anndata(bag).write_h5ad(Path(part) / "slide.h5ad")
-            os.replace(Path(part) / "slide.h5ad", folder / f"{bag.bag_id}.h5ad")
+        with atomic_write(folder / f"{bag.bag_id}.h5ad", sync=False) as part:
+            write_anndata(slide_anndata(bag), part)
         return
     info = bag.info
     known = info.patch_size if info.unit != "um" else None

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
+from ...exceptions import BagError
+from ...io.atomic import atomic_write, require_writable
+from ...messages import listed, warn
 from ..examples import Command
 from ..keys import Run, uses
 from ..load import load_models, load_run, model_files, read_slides
 from ..options import run_command
-from ..problems import UsageProblem, nearest
+from ..problems import UsageProblem, message_of, nearest
 from ..session import Session
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from ...data.bag import Bag
 
 _MODEL = Annotated[Path, typer.Argument(help="Model that fit has saved.")]
@@ -27,6 +32,9 @@ _COLUMN = Annotated[str, typer.Option(help="attention, or evidence for the posit
 _NOT_USED = ("title", "page", "unit", "label", "positive", "negative")
 _USES = uses("cohort", "model.random_state", "report", without=_NOT_USED)
 _PATCHES = Annotated[int, typer.Option(help="Patches of each memory component.")]
+_PATCH_SIZE = Annotated[
+    float | None, typer.Option(help="Width of a patch in level-0 pixels, if files do not hold it.")
+]
 
 
 @run_command(_USES, config="option")
@@ -39,19 +47,24 @@ def _explain(
     slide: _SLIDE = None,
     column: _COLUMN = "attention",
     n_patches: _PATCHES = 3,
+    patch_size_level0: _PATCH_SIZE = None,
 ) -> None:
+    from ...reporting.displays.style import off_screen
+
     if column not in ("attention", "evidence"):
         raise UsageProblem(f"--column must be attention or evidence, got {column!r}.")
     fitted = load_models(model_files([model]), "auto")[0]
     _require_attention(fitted)
+    _require_positive(run, n_patches, patch_size_level0)
+    require_writable(out)
     bags, omics = _slides(slides, run, output)
-    out.mkdir(parents=True, exist_ok=True)
     chosen = _chosen(bags, slide, run.report.n_slides, output)
     written = _patches(fitted, chosen, out)
-    for bag in chosen:
-        written += _maps(fitted, bag, column, run, out)
-    written += _prototypes(fitted, bags, n_patches, run, out, output)
-    written += [] if omics is None else _genes(fitted, omics, out, run, output)
+    place = _Place(out, column, run.report.mpp, run.report.images, patch_size_level0)
+    with off_screen():  # figures of many slides need not be closed
+        written += _maps(fitted, chosen, place)
+        written += _prototypes(fitted, bags, n_patches, run, out, output)
+        written += [] if omics is None else _genes(fitted, omics, out, run, output)
     output.result("\n".join(map(str, written)), {"files": written})
 
 
@@ -63,6 +76,17 @@ def _require_attention(model: Any) -> None:
         fitted_classifier(model)
     except TypeError as error:
         raise ValueError(str(error)) from error
+
+
+def _require_positive(run: Run, n_patches: int, patch_size: float | None) -> None:
+    for name, value in (
+        ("--n-slides", run.report.n_slides),
+        ("--n-patches", n_patches),
+        ("--patch-size-level0", patch_size),
+        ("--mpp", run.report.mpp),
+    ):
+        if value is not None and not 0 < value < float("inf"):
+            raise UsageProblem(f"{name} must be above 0, got {value!r}.")
 
 
 def _slides(paths: list[Path] | None, run: Run, output: Session) -> tuple[Any, Any]:
@@ -93,31 +117,93 @@ def _patches(model: Any, bags: Any, out: Path) -> list[Path]:
 
     attention, evidence = patch_attention(model, bags), patch_evidence(model, bags)
     new = [name for name in evidence if name not in attention]
-    path = out / "patches.csv"
-    attention.join(evidence[new]).to_csv(path, index=False)
-    return [path]
+    return [_write_table(attention.join(evidence[new]), out / "patches.csv")]
 
 
-def _maps(model: Any, bag: Bag, column: str, run: Run, out: Path) -> list[Path]:
-    """Heat map, and squares with scores for QuPath, of one slide."""
+def _write_table(frame: pd.DataFrame, path: Path) -> Path:
+    with atomic_write(path) as part:
+        frame.to_csv(part, index=False)
+    return path
+
+
+def _write_picture(display: Any, path: Path) -> Path:
+    with atomic_write(path) as part:
+        display.figure_.savefig(part, dpi=200, format="png")
+    return path
+
+
+def _maps(model: Any, bags: Any, place: _Place) -> list[Path]:
+    """Heat map, and squares with scores for QuPath, of each slide that can be drawn."""
+    written: list[Path] = []
+    for what, write in (("map", _heat_map), ("GeoJSON", _squares)):
+        lacking: dict[str, BagError] = {}
+        for bag in bags:
+            try:
+                written.append(write(model, bag, place))
+            except BagError as error:
+                lacking[bag.name] = error
+        if lacking:
+            _warn_of_lacking(f"There is no {what} of {listed(lacking)}", next(iter(lacking.values())))
+    return sorted(written)
+
+
+def _warn_of_lacking(what: str, error: BagError) -> None:
+    said = message_of(error, ["mpp"]).replace("patch_size=", "--patch-size-level0")
+    warn(f"{what}: {said}")
+
+
+class _Place(NamedTuple):
+    """Where and how maps of slides are written."""
+
+    out: Path
+    column: str
+    mpp: float | None
+    images: Path | None
+    patch_size_level0: float | None
+
+    def file(self, bag: Bag, suffix: str) -> Path:
+        """File of a map of a slide."""
+        return self.out / f"{bag.bag_id}_{self.column}.{suffix}"
+
+    def width(self, bag: Bag) -> float:
+        """Width of a patch in the unit of the coordinates."""
+        from ...reporting.displays.attention_map import patch_width
+
+        if bag.info.unit is None:
+            raise BagError(f"{bag.name} has no coordinates, so it cannot be drawn as a map.")
+        per_pixel = self.mpp if bag.info.unit == "um" else 1.0
+        if self.patch_size_level0 is not None and per_pixel is not None:
+            return self.patch_size_level0 * per_pixel
+        return patch_width(bag, bag.info)
+
+
+def _heat_map(model: Any, bag: Bag, place: _Place) -> Path:
+    from ...reporting.displays.attention_map import AttentionMapDisplay
+    from ...reporting.displays.prototypes import image_of
+
+    display = AttentionMapDisplay.from_estimator(
+        model,
+        bag,
+        column="evidence" if place.column == "evidence" else None,
+        patch_size=place.width(bag),
+        mpp=place.mpp,
+        image=image_of(str(bag.bag_id), place.images),
+    )
+    return _write_picture(display, place.file(bag, "png"))
+
+
+def _squares(model: Any, bag: Bag, place: _Place) -> Path:
     from ...data.sequence import BagSequence
     from ...inspection.attention import patch_attention
     from ...inspection.evidence import patch_evidence
     from ...io.geojson import to_geojson
-    from ...reporting.displays.attention_map import AttentionMapDisplay
-    from ...reporting.displays.prototypes import image_of
 
-    asked = "evidence" if column == "evidence" else None
-    options: dict[str, Any] = {
-        "mpp": run.report.mpp,
-        "image": image_of(str(bag.bag_id), run.report.images),
-    }
-    display = AttentionMapDisplay.from_estimator(model, bag, column=asked, **options)
-    table = (patch_evidence if asked else patch_attention)(model, BagSequence([bag]))
-    path = out / f"{bag.bag_id}_{column}"
-    display.figure_.savefig(path.with_name(f"{path.name}.png"), dpi=200)
-    geojson = to_geojson(table, path.with_name(f"{path.name}.geojson"), bag=bag, mpp=run.report.mpp)
-    return [path.with_name(f"{path.name}.png"), geojson]
+    scores = patch_evidence if place.column == "evidence" else patch_attention
+    width = place.width(bag)
+    if bag.info.unit == "um" and place.mpp:
+        width /= place.mpp
+    table, path = scores(model, BagSequence([bag])), place.file(bag, "geojson")
+    return to_geojson(table, path, bag=bag, mpp=place.mpp, patch_size=width)
 
 
 def _is_momkd(model: Any) -> bool:
@@ -134,11 +220,14 @@ def _prototypes(model: Any, bags: Any, n: int, run: Run, out: Path, output: Sess
     if not _is_momkd(model):
         output.note("The model has no memory, so there are no prototypes.")
         return []
-    top_patches(model, bags, n=n).to_csv(out / "prototypes.csv", index=False)
+    table = _write_table(top_patches(model, bags, n=n), out / "prototypes.csv")
     options: dict[str, Any] = {"images": run.report.images, "mpp": run.report.mpp}
-    display = PrototypeDisplay.from_estimator(model, bags, n=n, **options)
-    display.figure_.savefig(out / "prototypes.png", dpi=200)
-    return [out / "prototypes.csv", out / "prototypes.png"]
+    try:
+        display = PrototypeDisplay.from_estimator(model, bags, n=n, **options)
+    except BagError as error:
+        _warn_of_lacking("There is no picture of the prototypes", error)
+        return [table]
+    return [table, _write_picture(display, out / "prototypes.png")]
 
 
 def _genes(model: Any, omics: Any, out: Path, run: Run, output: Session) -> list[Path]:
@@ -150,10 +239,11 @@ def _genes(model: Any, omics: Any, out: Path, run: Run, output: Session) -> list
     from ...reporting.displays.genes import GeneAttributionDisplay
 
     found = gene_attributions(model, omics, random_state=run.model.random_state)
-    written = [out / "genes.csv", out / "genes.png"]
-    found.genes.to_csv(written[0], index=False)
-    GeneAttributionDisplay(found.genes).plot().figure_.savefig(written[1], dpi=200)
-    return written
+    display = GeneAttributionDisplay(found.genes).plot()
+    return [
+        _write_table(found.genes, out / "genes.csv"),
+        _write_picture(display, out / "genes.png"),
+    ]
 
 
 def add_to(app: typer.Typer) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ...io.atomic import atomic_write
+from ...io.atomic import atomic_write, require_writable
 from ...messages import install_hint
 from ..config import values_of
 from ..examples import Command
@@ -75,6 +75,7 @@ def _predict(
     _require_suffix(out)
     _require_files(parts, slides)
     fitted = load_models(model_files([model]), device)[0]
+    _require_place(out)
     _decide(fitted, threshold, prior)
     if slides and parts:
         table = _predicted_in_parts(fitted, slides, parts, run, output)
@@ -189,6 +190,15 @@ def _require_suffix(out: Path | None) -> None:
         raise UsageProblem(f"--out must end in .csv or .parquet, got {str(out)!r}.")
 
 
+def _require_place(out: Path | None) -> None:
+    """Raise if predictions could not be written, before they are made."""
+    if out is None:
+        return
+    require_writable(out.parent)
+    if out.is_dir():
+        raise UsageProblem(f"--out must be a file to write, but {out} is a folder.")
+
+
 def _decide(model: Any, threshold: float | None, prior: str | None) -> None:
     """Set threshold and prior of a fitted model."""
     from ...estimators.decision_threshold import DecisionThreshold
@@ -212,7 +222,6 @@ def _decide(model: Any, threshold: float | None, prior: str | None) -> None:
 
 
 def _write(table: Any, out: Path) -> None:
-    out.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(out) as part:
         if out.suffix.lower() == ".csv":
             table.to_csv(part, index=False)
