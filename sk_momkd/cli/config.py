@@ -11,6 +11,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from ..io.atomic import atomic_write
+from ..io.local_files import missing
 from .keys import SECTIONS, Run, Uses, converted, hints_of, names_of, uses
 from .methods import recommended_preset, resolved_preset
 from .problems import UsageProblem, nearest
@@ -73,13 +74,22 @@ def _parsed(path: Path) -> dict[str, Any]:
     try:
         content = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
+        if path.is_symlink():
+            raise UsageProblem(str(missing(path))) from error
         raise UsageProblem(
             f"There is no run file {path}. Write one with: sk-momkd init <your files>"
         ) from error
-    except (OSError, UnicodeError) as error:
-        raise UsageProblem(f"{path} cannot be read as a run file: {error}") from error
+    except UnicodeError as error:
+        raise UsageProblem(
+            f"{path} is no UTF-8 text, as a run file is: save it as UTF-8."
+        ) from error
+    except OSError as error:
+        raise UsageProblem(
+            f"{path} cannot be read as a run file: {error.strerror or error}."
+        ) from error
     except YAMLError as error:
-        raise UsageProblem(f"{path} is no valid YAML: {_first_lines(error)}") from error
+        tab = " Indent with spaces, not with tabs." if "'\\t'" in str(error) else ""
+        raise UsageProblem(f"{path} is no valid YAML: {_first_lines(error)}{tab}") from error
     if not isinstance(content, Mapping | None):
         raise UsageProblem(f"{path} must hold sections such as cohort:, got {content!r:.60}.")
     return dict(content or {})
@@ -110,7 +120,17 @@ def _checked(section: str, values: dict[str, Any], path: Path) -> dict[str, Any]
 
 
 def _relative_to(folder: Path, value: Any) -> Any:
-    return folder / value.expanduser() if isinstance(value, Path) else value
+    return folder / expanded(value) if isinstance(value, Path) else value
+
+
+def expanded(value: Any) -> Any:
+    """Paths with ``~`` as the home folder, which shells leave in ``--table=~/slides.csv``."""
+    if isinstance(value, list | tuple):
+        return type(value)(map(expanded, value))
+    try:
+        return value.expanduser() if isinstance(value, Path) else value
+    except RuntimeError:  # a file whose name begins with ~, as those that Excel makes
+        return value
 
 
 def unknown_key(section: str, name: str) -> str:

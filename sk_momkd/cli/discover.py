@@ -28,6 +28,7 @@ _PATIENT = (
 _SITE = ("site", "center", "centre", "hospital", "tss", "institution", "scanner_site", "cohort")
 _LABEL = ("label", "target", "class", "status", "subtype", "diagnosis")
 _POSITIVE = ("1", "true", "yes", "y", "positive", "pos", "+", "mut", "mutant", "mutated", "high")
+_IS_WRITTEN = {"bag_id", "patient_id"}  # columns of tables of the package
 _MOST_CLASSES = 6
 _BARCODE = r"TCGA-\w{2}-\w{4}-\d{2}"
 
@@ -140,11 +141,11 @@ def _table_of(candidates: list[Path], files: dict[str, Path]) -> Path:
             frame = read_table(path)
         except (CohortError, OSError):
             continue
-        found[path] = max(
-            (_named(frame.iloc[:, i], files) for i in range(frame.shape[1])), default=0
-        )
+        named = max((_named(frame.iloc[:, i], files) for i in range(frame.shape[1])), default=0)
+        # Of equal ones, none that predict or explain has written, and a row per slide.
+        found[path] = named, not set(frame.columns) >= _IS_WRITTEN, -len(frame)
     best = max(found, key=lambda path: found[path], default=None)
-    if best is None or not found[best]:
+    if best is None or not found[best][0]:
         tables = ", ".join(map(str, found)) or "no table"
         shown = ", ".join(list(files)[:3])
         raise UsageProblem(
@@ -187,7 +188,8 @@ class _Columns(NamedTuple):
 
 def _roles(frame: pd.DataFrame, slide_id: str) -> _Columns:
     others = [str(name) for name in frame.columns if name != slide_id]
-    patient = _called(others, _PATIENT) or _prefix_of(frame, slide_id, others)
+    filled = [name for name in others if not is_missing(frame[name]).all()]
+    patient = _called(filled, _PATIENT) or _prefix_of(frame, slide_id, others)
     site = _called(others, _SITE)
     if site is not None and frame[site].nunique() < 2:
         site = None

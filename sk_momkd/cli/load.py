@@ -56,6 +56,7 @@ def load_run(
     bags = cohort.bags if keys.cache is None else cache_bags(cohort.bags, keys.cache)
     if output is not None:
         output.note(str(cohort.report))
+        cohort.report.require_readable()
     sites = _sites(cohort) if run.evaluation.keep_sites else None
     return Loaded(bags, cohort.y, cohort.omics, cohort.report, sites)
 

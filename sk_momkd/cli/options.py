@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .config import Values, parsed_parameters, resolve
+from .config import Values, expanded, parsed_parameters, resolve
 from .keys import SECTIONS, Uses, hints_of
 from .session import session
 
@@ -96,6 +96,7 @@ def run_command(used: Uses | None = None, *, config: str = "argument") -> Any:
             names = [f.name for section in SECTIONS for f in fields(SECTIONS[section])]
             names += [p.name for p in own if isinstance(p.default, bool)]
             with session(names, **said) as output:
+                given = {name: expanded(value) for name, value in given.items()}
                 path, line = given.pop("config", None), _line(given, options)
                 trains = "method" in used.get("model", [])
                 function(run=resolve(path, line, trains=trains), output=output, **given)

@@ -91,7 +91,7 @@ class _LogFile(logging.FileHandler):
         if not self._lost:
             super().emit(record)
 
-    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 (name of logging)
+    def handleError(self, record: logging.LogRecord) -> None:
         """Say once that the log ends here."""
         error = sys.exc_info()[1]
         if not isinstance(error, OSError):

@@ -134,6 +134,15 @@ def _write_bag(path: Path, features: NDArray, coords: NDArray, planted: NDArray)
         file.create_dataset("planted", data=planted)
 
 
+def _require_no_other_cohort(table: Path) -> None:
+    """Raise where the files of somebody's own cohort would be replaced."""
+    if table.exists() and "severity" not in table.read_bytes()[:200].decode(errors="replace"):
+        raise ValueError(
+            f"{table} is the table of a cohort that is not simulated, and would be replaced. Name "
+            "another folder."
+        )
+
+
 def _counts(
     random: np.random.Generator, severity: NDArray, base: NDArray, slope: NDArray
 ) -> NDArray:
@@ -216,7 +225,8 @@ def simulate_cohort(
     Raises
     ------
     ValueError
-        If a share lies outside its range, or there is not a patient for each site.
+        If a share lies outside its range, there is not a patient for each site, or the folder has
+        the table of a cohort that is not simulated.
 
     Examples
     --------
@@ -232,6 +242,7 @@ def simulate_cohort(
     if not 1 <= n_sites <= n_patients:
         raise ValueError(f"n_sites must be 1 to {n_patients} (one patient each), got {n_sites!r}.")
     folder = Path(folder)
+    _require_no_other_cohort(folder / "slides.csv")
     features = folder / "features"
     features.mkdir(parents=True, exist_ok=True)
     random = np.random.default_rng(random_state)

@@ -22,7 +22,7 @@ from ..messages import first_few, repeated, warn
 from .cohort_omics import CohortOmics, join_cohort_omics
 from .join_report import JoinReport
 from .labels import map_labels, parse_text
-from .local_files import require_path
+from .local_files import missing, require_path
 from .readers import SlideFile
 from .slide_files import BAG_SUFFIXES, bag_files, files_by_slide, match_files, nothing_found
 from .tables import as_text, is_column, is_missing, named_columns, read_table, warn_of_long_numbers
@@ -70,12 +70,15 @@ class Cohort(NamedTuple):
         return f"{self.report._repr_html_()}{self.bags._repr_html_()}<p>{omics}</p>"
 
 
-def _id_text(ids: pd.Series, name: str, *, complete: bool = True) -> pd.Series:
+def _id_text(ids: pd.Series, name: str, column: Any, *, complete: bool = True) -> pd.Series:
     """Ids as text, as the table writes them; None where one is missing and may be."""
     missing = is_missing(ids)
     empty = np.flatnonzero(missing)
     if len(empty) and complete:
-        raise CohortError(f"{len(empty)} rows have no {name}, the first is row {empty[0]}.")
+        raise CohortError(
+            f"{len(empty)} rows have no {name}, the first is row {empty[0]} (below the header, "
+            f"counted from 0). Fill the column {column!r} in, or remove these rows."
+        )
     if pd.api.types.is_numeric_dtype(ids):
         warn_of_long_numbers(ids.dropna(), f"Column {name}")
     text = as_text(ids)
@@ -106,7 +109,7 @@ def _slide_table(
     changed = []
     for name in [name for name in ("slide_id", "patient_id", "site") if name in frame]:
         complete = name != "site" and name not in optional
-        text = _id_text(frame[name], name, complete=complete)
+        text = _id_text(frame[name], name, wanted[name], complete=complete)
         known = text.dropna()
         if twice := repeated(known if name == "slide_id" else ()):
             raise CohortError(
@@ -170,8 +173,10 @@ def _require_one_site(frame: pd.DataFrame) -> None:
 
 def _feature_files(folder: Path) -> dict[str, Path]:
     """File of each slide in `folder`."""
+    if not folder.exists():
+        raise CohortError(f"{missing(folder)} It should be the folder of the features.")
     if not folder.is_dir():
-        raise CohortError(f"{folder} is not a folder with feature files (<slide_id>.h5).")
+        raise CohortError(f"{folder} is a file, not a folder with feature files (<slide_id>.h5).")
     files = files_by_slide(bag_files(folder))
     if not files:
         raise CohortError(

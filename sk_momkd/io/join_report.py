@@ -89,6 +89,20 @@ class JoinReport:
     def _files(self) -> FilesReport:
         return headers_of(self._bags)
 
+    def require_readable(self) -> None:
+        """Raise if the header of a file cannot be read, before hours of work end with it.
+
+        Raises
+        ------
+        CohortError
+            Naming the slides, and the reason of the first.
+        """
+        if self._files.unreadable:
+            raise CohortError(
+                f"{self._files.lines()[0]} Extract or copy them again, or take these slides out of "
+                "the table."
+            )
+
     def warn_of_files(self) -> None:
         """Warn of slides whose files cannot be read, or state different things."""
         for line in self._files.lines():

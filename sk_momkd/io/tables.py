@@ -92,14 +92,19 @@ def read_table(path: str | PathLike) -> pd.DataFrame:
     Warns
     -----
     CohortWarning
-        If Excel holds numbers of more than 15 digits, whose last digits it has changed.
+        If an Excel file holds numbers of more than 15 digits, whose last digits it has changed, or
+        several sheets, of which the first is read.
     """
     require_file(path)
     cells = _excel_cells(path) if _suffix(path) in _EXCEL else _text_cells(path)
     if not len(cells):
         raise CohortError(f"{path} is empty; expected a first row with the names of the columns.")
     frame = cells.iloc[1:].set_axis([str(name).strip() for name in cells.iloc[0]], axis=1)
-    return frame[(frame != "").any(axis=1)].reset_index(drop=True)
+    return frame[frame.map(_is_visible).any(axis=1)].reset_index(drop=True)
+
+
+def _is_visible(cell: str) -> bool:
+    return bool(cell) and not cell.isspace()
 
 
 def require_file(path: str | PathLike) -> None:
@@ -231,13 +236,7 @@ def _excel_cells(path: str | PathLike) -> pd.DataFrame:
     package: Literal["xlrd", "openpyxl"] = "xlrd" if suffix == ".xls" else "openpyxl"
     try:
         check_zip(path)
-        cells = pd.read_excel(
-            Path(path),
-            header=None,
-            dtype=object,
-            na_filter=False,
-            engine=package,
-        )
+        cells, unread = _first_sheet(path, package)
     except ImportError as error:
         other = " Or save the file as .xlsx or .csv." if package == "xlrd" else ""
         raise CohortError(
@@ -245,10 +244,27 @@ def _excel_cells(path: str | PathLike) -> pd.DataFrame:
         ) from error
     except (OSError, ValueError, KeyError, BadZipFile, TypeError, SyntaxError, EOFError) as error:
         raise CohortError(not_excel(path, suffix, error)) from error
+    if unread:
+        warn(
+            f"{path} has {len(unread)} more sheets ({first_few(unread)}); only the first one is "
+            "read. Put all rows into one sheet, or the sheet that is meant in front.",
+            CohortWarning,
+        )
     for header, *values in cells.T.to_numpy():
         numbers = [v for v in values if isinstance(v, int | float)]
         warn_of_long_numbers(numbers, f"{path}, column {header!r}")
     return cells.map(_cell_text)
+
+
+def _first_sheet(
+    path: str | PathLike, package: Literal["xlrd", "openpyxl"]
+) -> tuple[pd.DataFrame, list[str]]:
+    """The cells of the first sheet, and the names of others that are not empty."""
+    options: dict[str, Any] = {"header": None, "dtype": object, "na_filter": False}
+    with pd.ExcelFile(Path(path), engine=package) as book:
+        cells = book.parse(0, **options)
+        others = [str(name) for name in book.sheet_names[1:]]
+        return cells, [name for name in others if len(book.parse(name, nrows=1, **options))]
 
 
 def _cell_text(value: Any) -> str:

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
 
 from ..data.arrays import BagArrays
-from ..data.bag import Bag
+from ..data.bag import Bag, BagInfo
 from ..data.hdf5_output import hdf5_output
 from ..exceptions import BagError
 from .anndata_files import GEOMETRY
@@ -58,13 +58,15 @@ def write_trident(
     bag: Bag,
     *,
     patch_size_level0: int,
-    level0_magnification: float = 40,
-    target_magnification: float = 20,
+    level0_magnification: float | None = None,
+    target_magnification: float | None = None,
     dtype: str = "float32",
 ) -> None:
     """Write a slide as TRIDENT does: ``features`` (N, D), ``coords`` (N, 2) and its attributes.
 
-    It is written beside `path` and then moved there, so `path` is never incomplete.
+    What the bag's own file states of encoder, type of features and magnification is written, too; a
+    stored graph is not. The file is written beside `path` and then moved there, so `path` is never
+    incomplete.
 
     Parameters
     ----------
@@ -73,8 +75,9 @@ def write_trident(
         One slide with coordinates in level-0 pixels; centres of patches become their corners.
     patch_size_level0 : int
         Width of a patch in level-0 pixels.
-    level0_magnification, target_magnification : float
-        Magnification of the scan and of the encoded patches.
+    level0_magnification, target_magnification : float, optional
+        Magnification of the scan and of the encoded patches; by default as the bag's file states
+        it, and 40 and 20 where it does not.
     dtype : {"float32", "float16"}, default="float32"
 
     Raises
@@ -98,12 +101,14 @@ def write_trident(
         features = arrays.features.astype(dtype)
     if not np.isfinite(features).all():
         raise BagError(f"{bag.name} has features too large for {dtype}; write dtype='float32'.")
-    scale = target_magnification / level0_magnification
+    level0, target = _magnifications(
+        bag.info, patch_size_level0, level0_magnification, target_magnification
+    )
     attributes = {
-        "patch_size": round(patch_size_level0 * scale),
+        "patch_size": round(patch_size_level0 * target / level0),
         "patch_size_level0": patch_size_level0,
-        "level0_magnification": level0_magnification,
-        "target_magnification": target_magnification,
+        "level0_magnification": level0,
+        "target_magnification": target,
         "overlap": 0,
         "name": bag.bag_id or Path(path).stem,
         "level0_width": int(coords[:, 0].max()) + patch_size_level0,
@@ -114,6 +119,20 @@ def write_trident(
             # Checksums reveal bytes that change later; HDF5 has them for chunks.
             file.create_dataset(name, data=values, chunks=_rows_per_chunk(values), fletcher32=True)
         file["coords"].attrs.update(attributes)
+        stated = {"encoder": bag.info.encoder, "feat_type": bag.info.feature_type}
+        file["features"].attrs.update({k: v for k, v in stated.items() if v is not None})
+
+
+def _magnifications(
+    info: BagInfo, width: int, level0: float | None, target: float | None
+) -> tuple[float, float]:
+    """Of the scan and of the patches: as given, as the file states, or the most usual ones."""
+    if target is None:
+        target = info.magnification or 20
+    if level0 is None:
+        as_stated = info.patch_pixels and info.magnification in (None, target)
+        level0 = target * width / info.patch_pixels if as_stated else 40  # type: ignore[operator]
+    return level0, target
 
 
 def anndata_key(name: object) -> str:

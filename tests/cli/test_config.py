@@ -57,6 +57,7 @@ def test_options_override_the_run_file_and_add_to_its_parameters(tmp_path):
         ("model:\n  parameters: 3\n", "must be a mapping"),
         ("cohort:\n  unit: bag\n", "must be one of slide, patient"),
         ("cohort: [\n", "no valid YAML"),
+        ("cohort:\n\tlabel: x\n", "with spaces, not with tabs"),
         ("cohort: !!python/object/apply:os.getcwd []\n", "no valid YAML"),
     ],
 )
@@ -67,6 +68,16 @@ def test_unusable_run_file_is_refused_with_the_place(tmp_path, text, said):
 
 def test_missing_run_file_says_how_to_write_one(tmp_path):
     with pytest.raises(UsageProblem, match="sk-momkd init"):
+        read_run_file(tmp_path / "run.yaml")
+    (tmp_path / "run.yaml").symlink_to("gone.yaml")
+    with pytest.raises(UsageProblem, match=r"link to gone\.yaml, which does not exist"):
+        read_run_file(tmp_path / "run.yaml")
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "latin-1"])
+def test_run_file_of_another_encoding_says_so(tmp_path, encoding):
+    (tmp_path / "run.yaml").write_text("# größe\n", encoding=encoding)
+    with pytest.raises(UsageProblem, match="save it as UTF-8"):
         read_run_file(tmp_path / "run.yaml")
 
 

@@ -110,6 +110,24 @@ def test_what_lacks_is_named(tmp_path, demo):
         discover([demo.features, tmp_path / "other.csv"])
 
 
+def test_tables_that_the_package_has_written_are_not_those_of_the_slides(tmp_path, demo):
+    shutil.copytree(demo.features, tmp_path / "my features")
+    shutil.copy(demo.table, tmp_path)
+    slides = pd.read_csv(demo.table)["slide_id"]
+    written = pd.DataFrame({"bag_id": slides, "patient_id": "", "p_1": 0.5, "predicted": 1})
+    written.to_csv(tmp_path / "a.csv", index=False)
+    assert discover([tmp_path]).table == tmp_path / "slides.csv"
+    outcome = run("init", tmp_path, "--write", tmp_path / "a run.yaml")
+    assert f"sk-momkd inspect '{tmp_path}/a run.yaml'" in outcome.err, outcome
+
+
+def test_column_of_patients_without_a_name_in_it_is_none(tmp_path, demo):
+    table = pd.read_csv(demo.table).rename(columns={"case_id": "person"}).assign(patient="")
+    table.to_csv(tmp_path / "slides.csv", index=False)
+    found = discover([tmp_path / "slides.csv", demo.features])
+    assert (found.patient_id, found.n_patients) == ("person", 16)
+
+
 @pytest.mark.parametrize(
     ("values", "positive"),
     [

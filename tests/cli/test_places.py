@@ -12,6 +12,7 @@ pytest.importorskip("typer")
 
 from cli.conftest import cohort_options, run
 
+from sk_momkd import read_bags
 from sk_momkd.cli.problems import message_of
 from sk_momkd.cli.session import LOGGER, Session
 from sk_momkd.io import atomic
@@ -22,7 +23,7 @@ def read_only(monkeypatch):
     """No file can be made in a folder of this name, also for the superuser of a container."""
     create = atomic.tempfile.TemporaryFile
 
-    def refused(*, dir):  # noqa: A002 (name of tempfile)
+    def refused(*, dir):
         if Path(dir).name == "locked":
             raise PermissionError(13, os.strerror(13), str(Path(dir) / "tmp"))
         return create(dir=dir)
@@ -63,7 +64,10 @@ def test_folder_in_place_of_predictions_is_refused(here, demo, logistic):
 
 
 def test_error_of_the_system_names_the_file_that_was_to_be_written(tmp_path):
-    with pytest.raises(OSError, match="No space") as caught, atomic.atomic_write(tmp_path / "p.csv"):
+    with (
+        pytest.raises(OSError, match="No space") as caught,
+        atomic.atomic_write(tmp_path / "p.csv"),
+    ):
         raise OSError(28, os.strerror(28))
     said = message_of(caught.value, [])
     assert said.startswith(f"{tmp_path / 'p.csv'}: No space left on device. Free some space")
@@ -111,3 +115,81 @@ def test_slides_that_cannot_be_drawn_are_named_and_the_rest_is_written(here, dem
         assert written == {".csv"}
         assert "There is no map of bag" in outcome.err
         assert "has no coordinates" in outcome.err
+
+
+def test_home_folder_that_the_shell_leaves_is_resolved(here, demo, logistic, monkeypatch):
+    monkeypatch.setenv("HOME", str(here))
+    shutil.copytree(demo.features, "features")
+    outcome = run("predict", logistic, "~/features", "--out", "~/p.csv")
+    assert outcome.code == 0, outcome
+    assert Path("p.csv").exists()
+    assert not Path("~").exists()
+    outcome = run("inspect", f"--table={demo.table}", "--features=~/features", "--label=subtype")
+    assert outcome.code == 0, outcome
+
+
+def test_name_that_begins_as_a_home_folder_stays(here):
+    Path("~$slides.csv").write_text("slide_id,case_id\n")
+    outcome = run("inspect", "--table", "~$slides.csv", "--features", ".")
+    assert "no rows below them" in outcome.err, outcome
+
+
+def test_no_command_replaces_what_it_reads(here, demo, logistic):
+    shutil.copy(demo.table, "slides.csv")
+    before = Path("slides.csv").read_bytes()
+    features = ["--features", demo.features]
+    outcome = run("predict", logistic, "--table", "slides.csv", *features, "--out", "slides.csv")
+    assert (outcome.code, Path("slides.csv").read_bytes()) == (2, before), outcome
+    outcome = run("convert", "bags", demo.features, demo.features)
+    assert outcome.code == 2, outcome
+    assert "would be replaced" in outcome.err
+    Path("slides.csv").write_text("slide,patient\nS1,P1\n")
+    outcome = run("simulate", ".", "--n-patients", "3")
+    assert outcome.code == 3, outcome
+    assert Path("slides.csv").read_text() == "slide,patient\nS1,P1\n"
+    assert not Path("features").exists()
+
+
+def test_unreadable_file_ends_a_run_before_its_training(here, demo):
+    shutil.copytree(demo.features, "features")
+    broken = sorted(Path("features").iterdir())[0]
+    broken.write_bytes(b"")
+    options = ["--table", demo.table, "--features", "features", "--label", "subtype"]
+    outcome = run("evaluate", *options, "--method", "logistic", "--no-page")
+    assert outcome.code == 3, outcome
+    assert f"error: 1 files cannot be read (\"bag '{broken.stem}'\")" in outcome.err
+    assert not Path("results/fits").exists()
+    assert run("inspect", *options).code == 0  # which is how one looks at them
+
+
+def test_converted_files_state_what_the_first_ones_did(here, demo):
+    Path("features").mkdir()
+    path = sorted(demo.features.iterdir())[0]
+    shutil.copy(path, "features")
+    with h5py.File(Path("features") / path.name, "r+") as file:
+        file["features"].attrs["encoder"] = "uni_v2"
+        file["coords"].attrs.update(target_magnification=10, patch_size=128)
+    for to in ("trident", "h5ad"):
+        outcome = run("convert", "bags", "features", to, "--to", to)
+        assert outcome.code == 0, outcome
+        before, after = (read_bags(Path(folder))[0].info for folder in ("features", to))
+        for name in ("encoder", "magnification", "patch_pixels", "patch_size", "unit"):
+            assert getattr(after, name) == getattr(before, name), name
+    outcome = run("convert", "bags", "features", "x", "--patch-size-level0", 256)
+    assert outcome.code == 3, outcome
+    assert "its file states 512, but --patch-size-level0 is 256" in outcome.err
+
+
+def test_converted_file_without_a_magnification_says_what_it_states_now(here, demo):
+    Path("features").mkdir()
+    path = sorted(demo.features.iterdir())[0]
+    shutil.copy(path, "features")
+    with h5py.File(Path("features") / path.name, "r+") as file:
+        for name in list(file["coords"].attrs):
+            del file["coords"].attrs[name]
+    asked = ["convert", "bags", "features", "x", "--patch-size-level0", 256]
+    outcome = run(*asked)
+    assert "1 slides state no magnification" in outcome.err, outcome
+    outcome = run(*asked, "--magnification", 40)
+    assert "magnification" not in outcome.err, outcome
+    assert read_bags("x")[0].info.magnification == 40

@@ -36,7 +36,10 @@ def test_full_disk_is_named_and_leaves_no_file_open(tmp_path, monkeypatch, room)
             return self._written(write, content, len(content))
 
     monkeypatch.setattr(module, "_Output", Full)
-    with pytest.raises(OSError, match="No space left") as caught, hdf5_output(tmp_path / "a.h5") as f:
+    with (
+        pytest.raises(OSError, match="No space left") as caught,
+        hdf5_output(tmp_path / "a.h5") as f,
+    ):
         _fill(f)
     assert caught.value.filename == str(tmp_path / "a.h5")
     assert h5py.h5f.get_obj_count(h5py.h5f.OBJ_ALL, h5py.h5f.OBJ_FILE) == 0

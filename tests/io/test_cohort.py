@@ -205,7 +205,7 @@ def test_load_two_files_of_one_slide_raise_naming_them(table, features):
 
 
 def test_load_missing_folder_raises_naming_it(table, tmp_path):
-    with pytest.raises(CohortError, match="absent is not a folder"):
+    with pytest.raises(CohortError, match="absent does not exist"):
         load_cohort(table, tmp_path / "absent", label="her2")
 
 

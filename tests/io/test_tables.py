@@ -177,6 +177,26 @@ def test_address_is_not_fetched():
         read_table("absent.csv")
 
 
+def test_further_sheets_of_excel_are_named_unless_they_are_empty(tmp_path, recwarn):
+    openpyxl = pytest.importorskip("openpyxl")
+    book = openpyxl.Workbook()
+    book.active.append(["slide_id"])
+    book.active.append(["S1"])
+    book.create_sheet("empty")
+    book.save(tmp_path / "t.xlsx")
+    assert read_table(tmp_path / "t.xlsx")["slide_id"].tolist() == ["S1"]
+    assert not recwarn
+    book.create_sheet("Site B").append(["slide_id"])
+    book.save(tmp_path / "t.xlsx")
+    with pytest.warns(CohortWarning, match="1 more sheets.*'Site B'"):
+        read_table(tmp_path / "t.xlsx")
+
+
+def test_rows_of_nothing_but_spaces_are_left_out(tmp_path):
+    (tmp_path / "t.csv").write_text("a,b\n1, 2\n , \n\t,\n")
+    assert read_table(tmp_path / "t.csv").to_dict("records") == [{"a": "1", "b": " 2"}]
+
+
 def test_long_numbers_of_excel_are_named(tmp_path, recwarn):
     openpyxl = pytest.importorskip("openpyxl")
     book = openpyxl.Workbook()

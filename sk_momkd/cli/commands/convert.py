@@ -9,6 +9,7 @@ import typer
 
 from ...exceptions import BagError
 from ...io.atomic import atomic_write, require_writable
+from ...messages import listed, warn
 from ..examples import Command, Group
 from ..keys import Run
 from ..load import read_slides
@@ -21,6 +22,9 @@ _FOLDER = Annotated[Path, typer.Argument(help="Folder to write, which is made.")
 _TO = Annotated[str, typer.Option(help="trident (HDF5) or h5ad (AnnData).")]
 _PATCH_SIZE = Annotated[
     int | None, typer.Option(help="Width of a patch in level-0 pixels, if files do not hold it.")
+]
+_MAGNIFICATION = Annotated[
+    float | None, typer.Option(help="Magnification of the patches, if files do not hold it.")
 ]
 _DTYPE = Annotated[str, typer.Option(help="float32 or float16, for trident.")]
 _CHECKPOINT = Annotated[Path, typer.Argument(help="s_<fold>_mkd_checkpoint.pt of the authors.")]
@@ -36,40 +40,90 @@ def _bags(
     output: Session,
     to: _TO = "trident",
     patch_size_level0: _PATCH_SIZE = None,
+    magnification: _MAGNIFICATION = None,
     dtype: _DTYPE = "float32",
 ) -> None:
+    from ...data.hdf5_output import write_anndata
+    from ...io.writers import slide_anndata
     from ...progress import progress_bar
 
     if to not in ("trident", "h5ad"):
         raise UsageProblem(f"--to must be trident or h5ad, got {to!r}.")
-    if to == "h5ad" and (patch_size_level0 is not None or dtype != "float32"):
-        raise UsageProblem("--patch-size-level0 and --dtype have no effect with --to h5ad.")
+    given = (patch_size_level0, magnification)
+    if to == "h5ad" and (given != (None, None) or dtype != "float32"):
+        raise UsageProblem(
+            "--patch-size-level0, --magnification and --dtype have no effect with --to h5ad."
+        )
+    _refuse_own_folder(source, folder)
     bags = read_slides(source, run.cohort)
     require_writable(folder)
+    if to == "trident":
+        _warn_of_what_is_not_written(bags, magnification)
     with progress_bar(len(bags), "slide", "convert", shown=output.shows_bars) as bar:
         for bag in bags:
-            _write(bag, folder, to, patch_size_level0, dtype)
+            if to == "trident":
+                _write_trident(bag, folder, patch_size_level0, magnification, dtype)
+            else:
+                with atomic_write(folder / f"{bag.bag_id}.h5ad", sync=False) as part:
+                    write_anndata(slide_anndata(bag), part)
             bar.update()
     output.result(f"{len(bags)} slides: {folder}", {"folder": folder, "n_slides": len(bags)})
 
 
-def _write(bag: Any, folder: Path, to: str, patch_size: int | None, dtype: str) -> None:
-    from ...data.hdf5_output import write_anndata
-    from ...io.writers import slide_anndata, write_trident
+def _refuse_own_folder(source: list[Path], folder: Path) -> None:
+    """Raise if files of slides would be replaced, or lie beside others of the same slides."""
+    for path in source:
+        own = path if path.is_dir() else path.parent
+        if own.exists() and folder.exists() and own.samefile(folder):
+            raise UsageProblem(
+                f"{folder} has the files that are to be converted, which would be replaced. Name "
+                "another folder."
+            )
 
-    if to == "h5ad":
-        with atomic_write(folder / f"{bag.bag_id}.h5ad", sync=False) as part:
-            write_anndata(slide_anndata(bag), part)
-        return
-    info = bag.info
-    known = info.patch_size if info.unit != "um" else None
-    size = patch_size or (None if known is None else round(known))
-    if size is None:
+
+def _warn_of_what_is_not_written(bags: Any, magnification: float | None) -> None:
+    silent = [bag.name for bag in bags if bag.info.magnification is None]
+    if silent and magnification is None:
+        warn(
+            f"{len(silent)} slides state no magnification of their patches ({listed(silent)}); "
+            "their new files state 20x. Give --magnification if it is another."
+        )
+    graphs = [bag.name for bag in bags if any("edge" in key for key in bag.info.keys)]
+    if graphs:
+        warn(
+            f"The stored graphs of {len(graphs)} slides ({listed(graphs)}) are not written: files "
+            "of TRIDENT have none, and MoMKD makes one of the coordinates. --to h5ad keeps them."
+        )
+
+
+def _write_trident(
+    bag: Any, folder: Path, patch_size: int | None, magnification: float | None, dtype: str
+) -> None:
+    from ...io.writers import write_trident
+
+    stated = bag.info.patch_size_level0
+    stated = None if stated is None else round(stated)
+    if stated is None and patch_size is None and bag.info.unit != "um":
         raise BagError(
             f"{bag.name}: the width of its patches in level-0 pixels is unknown. Give "
             "--patch-size-level0."
         )
-    write_trident(folder / f"{bag.bag_id}.h5", bag, patch_size_level0=size, dtype=dtype)
+    for option, given, own in (
+        ("--patch-size-level0", patch_size, stated),
+        ("--magnification", magnification, bag.info.magnification),
+    ):
+        if None not in (given, own) and given != own:
+            raise BagError(
+                f"{bag.name}: its file states {own:g}, but {option} is {given:g}. Leave the option "
+                "out, or convert the files that state it by themselves."
+            )
+    write_trident(
+        folder / f"{bag.bag_id}.h5",
+        bag,
+        patch_size_level0=stated or patch_size or 0,
+        target_magnification=magnification,
+        dtype=dtype,
+    )
 
 
 @run_command(config="none")

@@ -143,7 +143,9 @@ def _maps(model: Any, bags: Any, place: _Place) -> list[Path]:
             except BagError as error:
                 lacking[bag.name] = error
         if lacking:
-            _warn_of_lacking(f"There is no {what} of {listed(lacking)}", next(iter(lacking.values())))
+            _warn_of_lacking(
+                f"There is no {what} of {listed(lacking)}", next(iter(lacking.values()))
+            )
     return sorted(written)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -112,7 +113,7 @@ def _values(
     folder = write.absolute().parent
     small, few = found.n_patients < _SMALL, _has_few_patients(found)
     return {
-        "path": write.name,
+        "path": _quoted(write.name),
         "table": _path(found.table, folder),
         "features": _path(found.features, folder),
         "omics": "null" if found.omics is None else _path(found.omics, folder),
@@ -141,6 +142,11 @@ def _values(
 def _as_yaml(value: Any) -> str:
     """A value as it stands in a run file: JSON, which is YAML and quotes text."""
     return json.dumps(value)
+
+
+def _quoted(path: Path | str) -> str:
+    """A path as a shell reads it."""
+    return shlex.quote(str(path))
 
 
 def _path(path: Path, folder: Path) -> str:
@@ -197,13 +203,13 @@ def _positive_note(counts: dict[str, int], chosen: str | None, *, given: bool) -
 
 
 def _said(found: Found, write: Path) -> list[str]:
-    omics = found.omics or "none"
+    omics, run_file = found.omics or "none", _quoted(write)
     return [
         f"table: {found.table}",
         f"features: {found.features} ({found.n_files} files, {found.n_slides} in the table)",
         f"omics: {omics}" + (f" ({found.omics_note})" if found.omics_note else ""),
         f"labels could be: {', '.join(found.labels) or 'none with two to six values'}",
-        f"Read {write}, then: sk-momkd inspect {write}; sk-momkd evaluate {write}",
+        f"Read {write}, then: sk-momkd inspect {run_file}; sk-momkd evaluate {run_file}",
     ]
 
 

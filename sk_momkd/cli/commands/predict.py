@@ -75,7 +75,7 @@ def _predict(
     _require_suffix(out)
     _require_files(parts, slides)
     fitted = load_models(model_files([model]), device)[0]
-    _require_place(out)
+    _require_place(out, [model, *(slides or []), *_files_of(run)])
     _decide(fitted, threshold, prior)
     if slides and parts:
         table = _predicted_in_parts(fitted, slides, parts, run, output)
@@ -190,13 +190,20 @@ def _require_suffix(out: Path | None) -> None:
         raise UsageProblem(f"--out must end in .csv or .parquet, got {str(out)!r}.")
 
 
-def _require_place(out: Path | None) -> None:
-    """Raise if predictions could not be written, before they are made."""
+def _files_of(run: Run) -> list[Path]:
+    given = vars(run.cohort).values()
+    return [value for value in given if isinstance(value, Path)]
+
+
+def _require_place(out: Path | None, read: list[Path]) -> None:
+    """Raise if predictions could not be written, or would replace what they are made of."""
     if out is None:
         return
     require_writable(out.parent)
     if out.is_dir():
         raise UsageProblem(f"--out must be a file to write, but {out} is a folder.")
+    if out.exists() and any(path.exists() and path.samefile(out) for path in read):
+        raise UsageProblem(f"--out {out} would replace a file that is read. Name another one.")
 
 
 def _decide(model: Any, threshold: float | None, prior: str | None) -> None:
