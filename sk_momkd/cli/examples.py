@@ -8,6 +8,8 @@ from typing import Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from .unknown_options import parameter_as_option
+
 PROGRAM = "sk-momkd"
 _WIDTH = 74  # of a terminal of 80 characters
 EXAMPLES: dict[str, tuple[str, ...]] = {
@@ -84,6 +86,13 @@ def _lines(example: str) -> list[str]:
 
 class Command(TyperCommand):
     """A command whose help ends with its examples, unwrapped, so that they can be pasted."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Read the arguments, and say how a parameter is given that is not an option."""
+        flags = {flag for option in self.params for flag in (*option.opts, *option.secondary_opts)}
+        if problem := parameter_as_option(args, flags):
+            ctx.fail(problem)
+        return super().parse_args(ctx, args)
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Write the help, then the examples."""
