@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import cache
 
 import torch
@@ -11,7 +12,6 @@ from .blocks import Blocks
 
 BACKENDS = ("auto", "numba", "torch", "torch_compile")
 _COMPILED_TYPES = (torch.float32, torch.bfloat16)
-_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 _FEW = 256  # patches; of more, the products of torch are faster than loops
 
 
@@ -55,15 +55,29 @@ def are_few(x: Tensor, backend: str, *parts: nn.Module | None) -> bool:
     fits = len(x) <= _FEW and x.dtype == torch.float32 and torch.is_grad_enabled()
     if not fits or choose_backend(backend, x) != "numba":
         return False
-    return all(part is None or _is_plain(part) for part in parts)
+    return _are_plain(parts)
 
 
-def _is_plain(module: nn.Module) -> bool:
-    """Whether a module and all inside have no hooks and no parametrizations; in microseconds."""
-    own, inside = vars(module), module._modules
-    if any(own[kind] for kind in _HOOKS) or "parametrizations" in inside:
-        return False
-    return all(part is None or _is_plain(part) for part in inside.values())
+def _are_plain(parts: Iterable[nn.Module | None]) -> bool:
+    """Whether these modules and all inside have no hooks and no parametrizations.
+
+    It is asked in each step, so that it takes as few operations as can be.
+    """
+    left = list(parts)
+    while left:
+        if (part := left.pop()) is None:
+            continue
+        own = part.__dict__
+        if (
+            own["_forward_hooks"]
+            or own["_forward_pre_hooks"]
+            or own["_backward_hooks"]
+            or own["_backward_pre_hooks"]
+            or "parametrizations" in own["_modules"]
+        ):
+            return False
+        left.extend(own["_modules"].values())
+    return True
 
 
 def _why_not_numba(x: Tensor | Blocks) -> str:

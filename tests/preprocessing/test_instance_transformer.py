@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from conftest import quick_classifier
 from sklearn.base import clone
+from sklearn.compose import ColumnTransformer
 from sklearn.decomposition import PCA, IncrementalPCA
 from sklearn.exceptions import NotFittedError
 from sklearn.feature_selection import SelectKBest
@@ -36,6 +37,15 @@ def test_transform_gives_each_bag_as_the_transformer_would(cohort):
         expected = transformer.transformer_.transform(bag.features)
         np.testing.assert_allclose(mapped.features, expected, rtol=1e-6)
         assert mapped.features.dtype == np.float32
+
+
+def test_columns_of_patches_are_transformed_by_a_column_transformer_inside(cohort):
+    bags, _, _ = cohort
+    columns = ColumnTransformer([("a", StandardScaler(), slice(0, 2))], remainder="passthrough")
+    mapped = InstanceTransformer(columns).fit_transform(bags)
+    scaled = StandardScaler().fit_transform(patches(bags)[:, :2])
+    np.testing.assert_allclose(patches(mapped)[:, :2], scaled, atol=1e-5)
+    np.testing.assert_array_equal(patches(mapped)[:, 2:], patches(bags)[:, 2:])
 
 
 def test_transform_keeps_coords_edges_and_ids(cohort):
