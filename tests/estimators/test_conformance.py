@@ -19,6 +19,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import (
     check_class_weight_classifiers,
+    check_sample_weight_equivalence_on_dense_data,
     estimator_checks_generator,
     parametrize_with_checks,
 )
@@ -38,16 +39,30 @@ of_each = pytest.mark.parametrize("name", CLASSIFIERS)
 
 
 IN_EVERY_RUN = {"ABMILClassifier"}  # MoMKD takes three times as long
-EXPECTED_TO_FAIL = {
-    "check_sample_weight_equivalence_on_dense_data": "Batches are drawn at random. Where nothing "
-    "is, weights are as good as copies, see test_bag_weights.py; weights of 0 always leave out.",
-    "check_class_weight_classifiers": "Probabilities refer to the class shares of the training "
-    "data whatever class_weight is. With prior='sampler' it passes, see below.",
-}
+QUICKEST, LONG = {"ABMILClassifier", "MoMKDClassifier"}, pytest.mark.long
+WEIGHTS, CLASS_WEIGHT = (
+    "check_sample_weight_equivalence_on_dense_data",
+    "check_class_weight_classifiers",
+)
+RANDOM_BATCHES = (
+    "Batches are drawn at random. Where nothing is, weights are as good as copies, see "
+    "test_bag_weights.py; weights of 0 always leave out."
+)
+TOO_FEW = (
+    "Weights of 0 leave nine bags, of which one is of class 0: too few for the inner validation "
+    "part. Without early_stopping, batches are drawn at random."
+)
+SHARES = (
+    "Probabilities refer to the class shares of the training data whatever class_weight is. With "
+    "prior='sampler' it passes, see below."
+)
 
 
 def expected_to_fail(estimator):
-    return {} if isinstance(estimator, BagPooling) else EXPECTED_TO_FAIL
+    """Reasons of the checks that fail, which is strict: a check that passes is a failed test."""
+    if isinstance(estimator, BagPooling):
+        return {}
+    return {WEIGHTS: TOO_FEW if estimator.early_stopping else RANDOM_BATCHES, CLASS_WEIGHT: SHARES}
 
 
 @parametrize_with_checks(
@@ -82,11 +97,25 @@ def test_sklearn_battery_is_complete(estimator, n_checks):
     assert set(expected_to_fail(estimator)) <= set(names)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["ABMILClassifier", "MoMKDClassifier"])
-def test_sklearn_check_of_class_weight_passes_on_probabilities_as_trained(name):
-    clf = quick(name, batch_size=32, learning_rate=0.02, prior="sampler", early_stopping=False)
-    check_class_weight_classifiers(name, clf)
+@pytest.mark.parametrize(
+    "clf",
+    [
+        pytest.param(clf, marks=pytest.mark.slow if type(clf).__name__ in QUICKEST else LONG)
+        for clf in BATTERY
+    ],
+    ids=lambda clf: type(clf).__name__,
+)
+def test_sklearn_check_of_class_weight_passes_on_probabilities_as_trained(clf):
+    epochs = {"max_epochs": 40} if type(clf).__name__ == "DSMILClassifier" else {}
+    clf = clone(clf).set_params(prior="sampler", early_stopping=False, **epochs)
+    check_class_weight_classifiers(type(clf).__name__, clf)
+
+
+@pytest.mark.parametrize("clf", BATTERY, ids=lambda clf: type(clf).__name__)
+def test_sklearn_check_of_sample_weight_fails_for_the_stated_reason(clf):
+    said = "Class .* has a single patient" if clf.early_stopping else "is not equivalent"
+    with pytest.raises((ValueError, AssertionError), match=said):
+        check_sample_weight_equivalence_on_dense_data(type(clf).__name__, clone(clf))
 
 
 def known(name, omics):
