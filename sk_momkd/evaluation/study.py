@@ -20,6 +20,7 @@ from ..data.omics import OmicsTable, align_omics
 from ..data.patient import Patients, patients_of
 from ..data.positive_class import positive_class
 from ..data.sequence import BagSequence, as_bags
+from ..data.stated import pinned
 from ..messages import first_few, warn
 from ..model_selection.split import PatientStratifiedKFold, check_parts, positions
 
@@ -143,7 +144,8 @@ def as_study(
     if omics is not None and not isinstance(omics, OmicsTable):
         omics = _join_by_id(omics, given)
     order = np.array(sorted(range(len(given)), key=lambda i: _sort_key(given, i)), dtype=int)
-    sequence, y = given[order], y[order]
+    # Folds must not learn from, and be tested on, different contents of a file.
+    sequence, y = given.replace(pinned(given))[order], y[order]
     if groups is not None:
         groups = np.asarray(groups)[order]
         _check_patient_ids(sequence, groups)

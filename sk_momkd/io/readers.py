@@ -123,12 +123,16 @@ class SlideFile:
         return arrays._replace(features=features), not fill
 
     def pinned(self) -> SlideFile:
-        """The same file, which must stay as it is now; a missing one is returned as it is.
+        """The same file, which must stay as it is now, or was when it was pinned before.
+
+        A missing file is returned as it is.
 
         Returns
         -------
         SlideFile
         """
+        if self.is_pinned:  # a fold of an evaluation must not begin anew
+            return self
         try:
             return replace(self, state=tuple(file_state(part) for part in self.parts))
         except (OSError, BagError):

@@ -1,10 +1,14 @@
 """Bags in an order of their own; patients, labels, positive class, omics."""
 
+import h5py
 import numpy as np
 import pytest
 from conftest import make_bags, make_omics
+from sklearn.exceptions import FitFailedWarning
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
 
-from sk_momkd import Bag, BagSequence, align_omics
+from sk_momkd import Bag, BagPooling, BagSequence, align_omics, evaluate, read_bags
 from sk_momkd.evaluation.study import as_study
 from sk_momkd.exceptions import LeakageError, OmicsError
 
@@ -78,3 +82,27 @@ def test_sites_without_patient_ids_are_refused():
     bags = BagSequence(Bag(np.ones((1, 2))) for _ in range(4))
     with pytest.raises(ValueError, match="patients and sites cannot be told apart"):
         as_study(bags, [0, 1, 0, 1], groups=["a", "a", "b", "b"])
+
+
+class _Replacing(LogisticRegression):
+    """After its first fit, one slide has another content."""
+
+    path = None
+
+    def fit(self, X, y):
+        """Fit, and replace the file."""
+        super().fit(X, y)
+        with h5py.File(type(self).path, "r+") as file:
+            file["features"][0, 0] += 1
+        return self
+
+
+def test_file_that_changes_between_folds_fails_the_fold(tmp_path):
+    for i in range(8):
+        with h5py.File(tmp_path / f"S{i}.h5", "w") as file:
+            file["features"] = np.random.default_rng(i).normal(i % 2, 1, (3, 2)).astype(np.float32)
+    bags = read_bags(tmp_path)
+    _Replacing.path = tmp_path / "S0.h5"
+    with pytest.warns(FitFailedWarning, match=r"S0\.h5 changed while it was in use"):
+        result = evaluate(make_pipeline(BagPooling(), _Replacing()), bags, np.arange(8) % 2, cv=2)
+    assert len(result.predictions) < 8
