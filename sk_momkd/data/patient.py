@@ -129,7 +129,8 @@ def patients_of(X: Any, y: Any, groups: Any, *, classes: Sequence[Any] | None = 
     if unknown := [c for c in found if c not in numbered]:
         raise ValueError(
             f"y holds {', '.join(map(repr, unknown))}, expected only "
-            f"{', '.join(map(repr, numbered))}."
+            f"{', '.join(map(repr, numbered))}, the classes of the models. Labels of a table are "
+            "coded by positive=, as they were for the training."
         )
     labels = np.array([numbered.index(c) for c in found])[labels]
     if y.dtype.kind == "f":

@@ -164,7 +164,8 @@ def evaluate_external(
     UserWarning
         If the cohort lacks one of several classes: AUROC, AUPRC and balanced accuracy are then
         means over the classes that it has. If it cannot be checked whether training patients are
-        in the cohort, as models of scikit-learn do not remember them, or if they are allowed.
+        in the cohort, as models of scikit-learn do not remember them, or if they are allowed. If
+        the AUROC is below that of chance, as of exchanged labels.
 
     Notes
     -----
@@ -217,9 +218,11 @@ def evaluate_external(
     found = [predictions(model, study.bags, study.classes) for model in models]
     parts = [_of_patients(study, *both) for both in zip(models, found, strict=True)]
     ensemble = _ensemble(study, parts, found)
+    summary = _summary(study, parts, ensemble, bootstrap)
+    _warn_if_reversed(study, summary)
     return ExternalEvaluation(
-        estimator_name(models[0]),
-        _summary(study, parts, ensemble, bootstrap),
+        " and ".join(dict.fromkeys(map(estimator_name, models))),
+        summary,
         _by_model(study, parts, found),
         _predictions(study, parts, ensemble),
         tuple(study.classes),
@@ -236,6 +239,18 @@ def _positive_of(fitted_models: Any, models: Sequence[Any]) -> Any:
         return fitted_models.classes[1] if len(fitted_models.classes) == 2 else None
     fitted_with = {getattr(final_estimator(model), "pos_label_", None) for model in models}
     return fitted_with.pop() if len(fitted_with) == 1 else None
+
+
+def _warn_if_reversed(study: Study, summary: pd.DataFrame) -> None:
+    """Warn of an AUROC below chance, as of labels that are coded the other way round."""
+    value, high = summary.loc["auroc", ["value", "high"]]
+    if len(study.classes) == 2 and high < 0.5:
+        meant = study.label_names.get(study.pos_label, repr(study.pos_label))
+        warn(
+            f"The AUROC is {value:.3f}, below that of chance: the labels may be coded the other "
+            f"way round than for the training. Here the positive class is {meant}.",
+            UserWarning,
+        )
 
 
 def _warn_if_classes_are_absent(study: Study) -> None:

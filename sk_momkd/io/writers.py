@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 
+_DTYPES = ("float32", "float16")
+
+
 def _one_slide(bag: Bag) -> BagArrays:
     arrays = bag.load()
     if arrays.slide_index is not None:
@@ -85,6 +88,8 @@ def write_trident(
     BagError
         If the bag has no coordinates, has them in micrometres, has several slides, or has
         features too large for `dtype`.
+    ValueError
+        If `dtype` is another one.
 
     Examples
     --------
@@ -95,6 +100,8 @@ def write_trident(
     >>> read_bags(path)[0].coords.tolist()
     [[0, 0], [512, 0]]
     """
+    if dtype not in _DTYPES:
+        raise ValueError(f"dtype must be one of {', '.join(_DTYPES)}, got {dtype!r}.")
     arrays = _one_slide(bag)
     coords = _corners(bag, arrays, patch_size_level0)
     with np.errstate(over="ignore"):

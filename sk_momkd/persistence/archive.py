@@ -117,6 +117,12 @@ def read_parts(path: Path) -> tuple[dict[str, bytes], dict[str, Any]]:
     """
     _refuse_pickles(path)
     if path.is_dir():
+        if not os.path.lexists(path / MANIFEST):
+            inside = first_few(sorted(os.listdir(path))) or "nothing"
+            raise ModelFileError(
+                f"{path} is a folder without a model: it has no {MANIFEST}, but {inside}. Name the "
+                "file or the folder that save_model wrote."
+            )
         manifest = _manifest(_bytes_of(path / MANIFEST, LARGEST_JSON), path)
         return _checked(path, manifest, lambda name, _: _part_file(path, name)), manifest
     content = _whole_file(path)

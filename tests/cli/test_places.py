@@ -193,3 +193,27 @@ def test_converted_file_without_a_magnification_says_what_it_states_now(here, de
     outcome = run(*asked, "--magnification", 40)
     assert "magnification" not in outcome.err, outcome
     assert read_bags("x")[0].info.magnification == 40
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "said"),
+    [
+        ("--dtype", "int8", "must be float32 or float16"),
+        ("--magnification", 0, "above 0"),
+        ("--patch-size-level0", -5, "above 0"),
+    ],
+)
+def test_conversion_that_would_spoil_features_is_refused(here, demo, option, value, said):
+    outcome = run("convert", "bags", demo.features, "x", option, value)
+    assert outcome.code == 2, outcome
+    assert said in outcome.err
+
+
+def test_folder_without_a_model_and_a_model_named_twice_are_told_as_such(here, other, logistic):
+    Path("results").mkdir()
+    outcome = run("card", "results")
+    assert outcome.code == 3, outcome
+    assert "results is a folder without a model" in outcome.err
+    outcome = run("external", logistic, logistic, *cohort_options(other), "--no-page")
+    assert outcome.code == 2, outcome
+    assert "is named twice" in outcome.err

@@ -5,6 +5,7 @@ import pytest
 from conftest import make_bags
 from sklearn.metrics import roc_auc_score
 from sklearn.pipeline import make_pipeline
+from sklearn.tree import DecisionTreeClassifier
 
 from sk_momkd import Bag, BagPooling, BagSequence
 from sk_momkd.evaluation.cross_validation import evaluate
@@ -113,3 +114,18 @@ def test_slides_that_were_trained_without_patient_are_known_when_they_have_one(r
 def test_evaluation_of_patients_with_ids_is_checked(here, elsewhere, recwarn):
     assert "no patient of training" in evaluate_external(here, *elsewhere).separation
     assert not recwarn.list
+
+
+def test_reversed_labels_are_suspected(pooled_lr):
+    bags, y = make_bags(24)
+    fitted = pooled_lr.fit(bags, y)
+    others, labels = make_bags(40, seed=5, patients=[f"X{i}" for i in range(40)])
+    with pytest.warns(UserWarning, match=r"below that of chance.*Here the positive class is 1"):
+        evaluate_external(fitted, others, 1 - labels, n_bootstrap=20)
+
+
+def test_models_of_different_methods_are_all_named(pooled_lr, elsewhere):
+    bags, y = make_bags(24)
+    tree = make_pipeline(BagPooling(), DecisionTreeClassifier(random_state=0)).fit(bags, y)
+    result = evaluate_external([pooled_lr.fit(bags, y), tree], *elsewhere, n_bootstrap=20)
+    assert "2 fitted LogisticRegression and DecisionTreeClassifier on" in result.headline

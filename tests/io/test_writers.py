@@ -92,8 +92,8 @@ def test_write_trident_round_trip(tmp_path):
 
 def test_write_trident_that_fails_leaves_the_old_file(tmp_path):
     write_trident(tmp_path / "S1.h5", Bag(X, GRID * 512), patch_size_level0=512)
-    with pytest.raises(TypeError):
-        write_trident(tmp_path / "S1.h5", Bag(X, GRID), patch_size_level0=1, dtype="unknown")
+    with pytest.raises(ValueError, match="dtype must be one of float32, float16, got 'int8'"):
+        write_trident(tmp_path / "S1.h5", Bag(X, GRID), patch_size_level0=1, dtype="int8")
     assert [p.name for p in tmp_path.iterdir()] == ["S1.h5"]
     np.testing.assert_array_equal(read_bags(tmp_path)[0].coords, GRID * 512)
     with pytest.raises(BagError, match="no coordinates"):

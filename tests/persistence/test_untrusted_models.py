@@ -90,7 +90,7 @@ def test_missing_model_says_so(tmp_path, name):
 
 def test_folder_without_a_model_or_with_a_missing_part_says_so(tmp_path, model):
     (tmp_path / "empty").mkdir()
-    refused(tmp_path / "empty", "sk_momkd.json does not exist")
+    refused(tmp_path / "empty", "a folder without a model: it has no sk_momkd.json, but nothing")
     for name, content in parts_of(model).items():
         (tmp_path / "empty" / name).write_bytes(content)
     assert same(load_model(tmp_path / "empty"), load_model(model))

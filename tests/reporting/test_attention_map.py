@@ -170,6 +170,37 @@ def test_resolution_and_column_that_cannot_be_are_refused(demo):
         )
 
 
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"values": np.ones(5)}, "5 values and corners of shape"),
+        ({"values": np.ones(0), "xy": np.empty((0, 2))}, "at least one"),
+        ({"values": np.full(48, np.nan)}, "none that is a number"),
+        ({"values": np.full(48, np.inf)}, "infinite"),
+        ({"xy": np.full((48, 2), np.nan)}, "corners that are not finite"),
+        ({"patch_size": 0}, "patch_size must be above 0, got 0"),
+        ({"patch_size": np.nan}, "patch_size must be above 0, got nan"),
+    ],
+)
+def test_values_that_cannot_be_drawn_are_refused(change, said):
+    given = {"xy": GRID * 10.0, "values": np.arange(48.0), "patch_size": 10} | change
+    with pytest.raises(ValueError, match=said):
+        AttentionMapDisplay(**given).plot()
+
+
+@pytest.mark.parametrize("signed", [False, True])
+def test_colours_of_equal_values_do_not_show_rounding(signed):
+    values = 1 + 1e-9 * np.arange(48.0)
+    display = AttentionMapDisplay(GRID * 10, values, 10, signed=signed).plot()
+    low, high = display.patches_.get_clim()
+    assert high - low > 0.5
+    values = np.zeros(480)
+    values[7] = 5.0  # beyond the percentiles
+    xy = np.stack([np.arange(480), np.zeros(480)], axis=1) * 10.0
+    display = AttentionMapDisplay(xy, values, 10, signed=signed).plot()
+    assert display.patches_.get_clim() == (-5 * signed, 5)
+
+
 def test_axes_of_the_user_are_drawn_into():
     ax = Figure().subplots()
     display = AttentionMapDisplay(GRID * 10, np.arange(48.0), 10).plot(ax)

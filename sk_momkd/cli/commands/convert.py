@@ -49,11 +49,16 @@ def _bags(
 
     if to not in ("trident", "h5ad"):
         raise UsageProblem(f"--to must be trident or h5ad, got {to!r}.")
-    given = (patch_size_level0, magnification)
-    if to == "h5ad" and (given != (None, None) or dtype != "float32"):
+    given = {"--patch-size-level0": patch_size_level0, "--magnification": magnification}
+    if to == "h5ad" and (any(v is not None for v in given.values()) or dtype != "float32"):
         raise UsageProblem(
             "--patch-size-level0, --magnification and --dtype have no effect with --to h5ad."
         )
+    for name, value in given.items():
+        if value is not None and not value > 0:
+            raise UsageProblem(f"{name} must be above 0, got {value!r}.")
+    if dtype not in ("float32", "float16"):
+        raise UsageProblem(f"--dtype must be float32 or float16, got {dtype!r}.")
     _refuse_own_folder(source, folder)
     bags = read_slides(source, run.cohort)
     require_writable(folder)

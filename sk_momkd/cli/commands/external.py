@@ -13,6 +13,7 @@ from ..keys import Run, uses
 from ..load import load_models, load_run, model_files, model_record
 from ..options import run_command
 from ..pages import write_report
+from ..problems import UsageProblem
 from ..run_folder import begin_run, close_folder, open_folder
 from ..session import Session
 
@@ -39,7 +40,7 @@ def _external(
 ) -> None:
     from ...evaluation.external import evaluate_external
 
-    files, values = model_files(models), values_of(run, _USES)
+    files, values = _different(model_files(models)), values_of(run, _USES)
     fitted = load_models(files, "auto")
     values["model"] |= model_record(files)
     open_folder(out, values, output)
@@ -61,6 +62,14 @@ def _external(
     output.result(
         str(result), {"headline": result.headline, "note": result.note, **result.tables()}
     )
+
+
+def _different(files: list[Path]) -> list[Path]:
+    """The files; raises if one is named twice, which would count double in the ensemble."""
+    for i, file in enumerate(files):
+        if file.exists() and any(o.exists() and o.samefile(file) for o in files[:i]):
+            raise UsageProblem(f"The model {file} is named twice. Name each once.")
+    return files
 
 
 def add_to(app: typer.Typer) -> None:

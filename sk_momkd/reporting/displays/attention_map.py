@@ -19,6 +19,7 @@ from .style import SCALE, SIGNED_SCALE, axes, literal, shortened, styled
 
 _MISSING = "#F2F2F2"  # colour of areas without patches
 WIDE = 6.2  # inches
+_SAME = 1e-6  # relative difference of values that are drawn as one
 
 
 @dataclass
@@ -170,7 +171,14 @@ class AttentionMapDisplay:
         Returns
         -------
         self
+
+        Raises
+        ------
+        ValueError
+            If there is not one value for each corner, none is a number, or the width of a patch is
+            not above 0.
         """
+        self._check()
         slide = None if self.image is None else open_slide(self.image)
         mpp = slide.mpp if self.mpp is None and slide is not None else self.mpp
         if self.mpp is not None and not self.mpp > 0:
@@ -196,6 +204,33 @@ class AttentionMapDisplay:
             self._frame(picture, scale, unit)
         return self
 
+    def _check(self) -> None:
+        name = self.title or "The map"
+        n, shape = np.size(self.values), np.shape(self.xy)
+        if shape != (n, 2) or n == 0:
+            raise ValueError(
+                f"{name} has {n} values and corners of shape {shape}; expected a value for each "
+                "corner (x, y), and at least one."
+            )
+        if not np.isfinite(self.xy).all():
+            raise ValueError(f"{name} has corners that are not finite.")
+        if np.isinf(self.values).any() or np.isnan(self.values).all():
+            raise ValueError(f"{name} has infinite values, or none that is a number.")
+        if not 0 < self.patch_size < np.inf:
+            raise ValueError(f"patch_size must be above 0, got {self.patch_size!r}.")
+
+    def _limits(self, percentiles: tuple[float, float]) -> tuple[float, float]:
+        """Ends of the colour scale."""
+        low = high = 0.0
+        for wanted in (percentiles, (0, 100)):  # few values may differ from all others
+            low, high = np.nanpercentile(self.values, wanted)
+            if self.signed:
+                high = np.nanpercentile(np.abs(self.values), wanted[1])
+                low = -high
+            if high - low > _SAME * max(abs(low), abs(high)):
+                return low, high
+        return low - max(abs(low), 1) / 2, high + max(abs(high), 1) / 2
+
     def _size(self, slide: Any, width: float) -> tuple[float, float]:
         """Size of a new figure in inches, with the proportions of the slide."""
         wide, high = np.ptp(self.xy, axis=0) + self.patch_size if slide is None else slide.size
@@ -217,11 +252,8 @@ class AttentionMapDisplay:
             antialiaseds=False,  # avoids pale seams between neighbouring squares
             rasterized=True,
         )
-        low, high = np.nanpercentile(self.values, percentiles)
-        if self.signed:
-            high = np.nanpercentile(np.abs(self.values), percentiles[1])
-            low = -high
-        squares.set_clim(low, high if high > low else low + 1e-12)
+        low, high = self._limits(percentiles)
+        squares.set_clim(low, high)
         self.ax_.add_collection(squares)
         beyond = (self.values.min() < low, self.values.max() > high)
         extend = {(0, 0): "neither", (1, 0): "min", (0, 1): "max", (1, 1): "both"}[beyond]
