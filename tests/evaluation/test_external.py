@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from conftest import make_bags
+from sklearn.base import clone
 from sklearn.metrics import roc_auc_score
 from sklearn.pipeline import make_pipeline
 from sklearn.tree import DecisionTreeClassifier
@@ -126,6 +127,7 @@ def test_reversed_labels_are_suspected(pooled_lr):
 
 def test_models_of_different_methods_are_all_named(pooled_lr, elsewhere):
     bags, y = make_bags(24)
-    tree = make_pipeline(BagPooling(), DecisionTreeClassifier(random_state=0)).fit(bags, y)
-    result = evaluate_external([pooled_lr.fit(bags, y), tree], *elsewhere, n_bootstrap=20)
+    tree = clone(pooled_lr).set_params(logisticregression=DecisionTreeClassifier(random_state=0))
+    models = [pooled_lr.fit(bags, y), tree.fit(bags, y)]
+    result = evaluate_external(models, *elsewhere, n_bootstrap=20)
     assert "2 fitted LogisticRegression and DecisionTreeClassifier on" in result.headline
