@@ -33,7 +33,8 @@ def make_model(options: Model, method: str | None = None) -> Any:
     Raises
     ------
     UsageProblem
-        If there is no such method, preset or parameter, or the method does not take what is given.
+        If there is no such method, preset or parameter, a parameter has an impossible value, or
+        the method does not take what is given.
     """
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
@@ -113,7 +114,12 @@ def _with_parameters(estimator: Any, parameters: dict[str, Any], name: str) -> A
     for parameter in parameters:
         if parameter not in known:
             raise UsageProblem(nearest(parameter, list(known), f"parameter of {name}"))
-    return estimator.set_params(**parameters)
+    estimator.set_params(**parameters)
+    try:
+        estimator._validate_params()
+    except ValueError as error:
+        raise UsageProblem(f"{error} It is a parameter of {name}.") from error
+    return estimator
 
 
 def _logistic(parameters: dict[str, Any], random_state: int) -> Any:

@@ -5,9 +5,40 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from .keys import Run
+from ..messages import warn
+from .keys import Report, Run
 from .load import Loaded
+from .problems import UsageProblem
 from .session import Session
+
+
+def check_pictures(options: Report) -> None:
+    """Refuse what the pictures of slides could not be drawn with, before any training.
+
+    Raises
+    ------
+    UsageProblem
+    """
+    if options.mpp is not None and not 0 < options.mpp < float("inf"):
+        raise UsageProblem(f"--mpp must be above 0, got {options.mpp!r}.")
+    if options.n_slides < 1:
+        raise UsageProblem(f"--n-slides must be above 0, got {options.n_slides!r}.")
+    if options.images is not None and not options.images.is_dir():
+        what = "is a file" if options.images.exists() else "does not exist"
+        raise UsageProblem(f"--images must be a folder, but {options.images} {what}.")
+
+
+def warn_without_images(bags: Any, options: Report) -> None:
+    """Warn where a folder of images is given and none is that of a slide."""
+    from ..reporting.displays.prototypes import image_of
+
+    if options.images is None or not len(bags):
+        return
+    if not any(image_of(str(bag.bag_id), options.images) is not None for bag in bags):
+        warn(
+            f"No file in {options.images} is the image of a slide: files must be called as the "
+            f"slides, such as {bags[0].bag_id}.svs. Maps are drawn without images."
+        )
 
 
 def write_report(run: Run, result: Any, cohort: Loaded, path: Path, output: Session) -> Path | None:
@@ -40,6 +71,7 @@ def make_report(run: Run, result: Any, cohort: Loaded, path: Path) -> Path:
     """
     from ..reporting.html.page import report
 
+    warn_without_images(cohort.bags, run.report)
     options = run.report
     return report(
         result,

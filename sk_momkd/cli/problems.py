@@ -72,7 +72,9 @@ same command again.'
     text = re.sub(rf"(?<![(\w.])\b({names})=(?=['\"\w{{])", lambda m: _option(m[1]) + " ", text)
     if isinstance(error, StoreError):
         text += " --out names another folder of results."
-    return " ".join([text, *getattr(error, "__notes__", [])])
+    notes = getattr(error, "__notes__", [])
+    end = "." if notes and text[-1] not in ".:!?" else ""
+    return " ".join([text + end, *notes])
 
 
 _ELSEWHERE = "Unlock it, or name another place."

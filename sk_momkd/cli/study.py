@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ..messages import first_few
+from ..exceptions import CohortError
+from ..messages import first_few, repeated
 from .config import values_of
 from .keys import Run
 from .load import Loaded, load_run
@@ -60,6 +61,8 @@ def start_comparison(run: Run, output: Session) -> tuple[Path, Loaded]:
         )
     if methods:
         check_methods(run.model, methods)
+    if twice := repeated(method.lower() for method in methods):
+        raise UsageProblem(f"--methods names {twice[0]} twice. Name each method once.")
     for method in methods:
         make_model(run.model, method)
     return _opened(run, output, None, "training")
@@ -80,6 +83,11 @@ def _check_classes(run: Run, cohort: Loaded, threshold: str | None, prior: str) 
     from ..evaluation.routing import final_estimator
 
     classes = sorted(set(cohort.y.tolist()), key=str)
+    if len(classes) < 2:
+        raise CohortError(
+            f"All {len(cohort.bags)} slides in use have the label {classes[0]!r} in "
+            f"{run.cohort.label!r}; a classifier needs two classes."
+        )
     if threshold is not None and len(classes) != 2:
         raise UsageProblem(
             f"threshold={threshold} is for two classes, but {run.cohort.label} has "

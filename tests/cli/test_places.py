@@ -2,17 +2,21 @@
 
 import logging
 import os
+import re
 import shutil
 from pathlib import Path
 
 import h5py
+import pandas as pd
 import pytest
 
 pytest.importorskip("typer")
 
 from cli.conftest import cohort_options, run
 
-from sk_momkd import read_bags
+from sk_momkd import Bag, read_bags
+from sk_momkd.cli.keys import SECTIONS
+from sk_momkd.cli.pages import warn_without_images
 from sk_momkd.cli.problems import message_of
 from sk_momkd.cli.session import LOGGER, Session
 from sk_momkd.io import atomic
@@ -217,3 +221,46 @@ def test_folder_without_a_model_and_a_model_named_twice_are_told_as_such(here, o
     outcome = run("external", logistic, logistic, *cohort_options(other), "--no-page")
     assert outcome.code == 2, outcome
     assert "is named twice" in outcome.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["evaluate", "--images", "nowhere"], "--images must be a folder, but nowhere does not"),
+        (["evaluate", "--mpp", "-1"], "--mpp must be above 0, got -1"),
+        (["evaluate", "--n-slides", "0"], "--n-slides must be above 0, got 0"),
+        (["report", "--images", "nowhere"], "--images must be a folder"),
+        (["compare", "--methods", "abmil,logistic", "--mpp", "nan"], "--mpp must be above 0"),
+        (["compare", "--methods", "abmil,ABMIL"], "names abmil twice"),
+        (["evaluate", "--set", "max_epochs=0"], "'max_epochs' parameter .* It is a parameter of"),
+        (["evaluate", "--method", "logistic", "--set", "C=-1"], "'C' parameter"),
+    ],
+)
+def test_what_would_end_a_run_after_its_training_is_refused_before(here, demo, arguments, said):
+    outcome = run(*arguments, *cohort_options(demo))
+    assert outcome.code == 2, outcome
+    assert re.search(said, outcome.err), outcome
+    assert os.listdir() == []
+
+
+def test_single_class_is_refused_before_training(here, demo):
+    table = pd.read_csv(demo.table).assign(subtype="x")
+    table.to_csv("slides.csv", index=False)
+    options = ["--table", "slides.csv", "--features", demo.features, "--label", "subtype"]
+    outcome = run("fit", *options, "--method", "logistic")
+    assert outcome.code == 3, outcome
+    assert "All 16 slides in use have the label 'x' in 'subtype'" in outcome.err
+
+
+def test_folder_without_images_of_the_slides_is_said(recwarn):
+    Report = SECTIONS["report"]
+    warn_without_images([Bag([[1.0]], bag_id="S1")], Report(images=Path(__file__).parent))
+    assert "No file in" in str(recwarn.pop().message)
+    warn_without_images([Bag([[1.0]], bag_id="S1")], Report())
+    assert not recwarn
+
+
+def test_note_of_an_error_is_a_sentence_of_its_own():
+    error = OSError("Torch not compiled with CUDA enabled")
+    error.add_note("This was fold 0.")
+    assert message_of(error, []) == "Torch not compiled with CUDA enabled. This was fold 0."

@@ -13,7 +13,7 @@ from ..keys import Run, uses
 from ..load import Loaded
 from ..methods import make_model
 from ..options import run_command
-from ..pages import write_report
+from ..pages import check_pictures, write_report
 from ..problems import UsageProblem
 from ..run_folder import close_folder
 from ..session import Session
@@ -26,6 +26,8 @@ RUN_FILE = "comparison.run.yaml"  # beside that of evaluate, whose model fit tak
 
 @run_command(_USES)
 def _compare(run: Run, output: Session) -> None:
+    if run.report.page:
+        check_pictures(run.report)
     folder, cohort = start_comparison(run, output)
     compared = _methods if run.comparison.methods else _omics
     result = compared(run, cohort, folder, output)

@@ -8,7 +8,7 @@ from ..config import values_of
 from ..examples import Command
 from ..keys import Run, uses
 from ..options import run_command
-from ..pages import write_report
+from ..pages import check_pictures, write_report
 from ..run_folder import close_folder
 from ..session import Session
 from ..study import criterion_of, cross_validate, require_all_fits, start
@@ -24,6 +24,8 @@ _OF_FIT = (
 
 @run_command(_USES)
 def _evaluate(run: Run, output: Session) -> None:
+    if run.report.page:
+        check_pictures(run.report)
     folder, cohort = start(run, output, threshold=run.model.threshold)
     result = cross_validate(run, cohort, folder, output)
     result.to_csv(folder / "evaluation")

@@ -14,6 +14,7 @@ from ..examples import Command
 from ..keys import Run, uses
 from ..load import load_models, load_run, model_files, read_slides
 from ..options import run_command
+from ..pages import check_pictures, warn_without_images
 from ..problems import UsageProblem, message_of, nearest
 from ..session import Session
 
@@ -55,10 +56,12 @@ def _explain(
         raise UsageProblem(f"--column must be attention or evidence, got {column!r}.")
     fitted = load_models(model_files([model]), "auto")[0]
     _require_attention(fitted)
-    _require_positive(run, n_patches, patch_size_level0)
+    check_pictures(run.report)
+    _require_positive(n_patches, patch_size_level0)
     require_writable(out)
     bags, omics = _slides(slides, run, output)
     chosen = _chosen(bags, slide, run.report.n_slides, output)
+    warn_without_images(chosen, run.report)
     written = _patches(fitted, chosen, out)
     place = _Place(out, column, run.report.mpp, run.report.images, patch_size_level0)
     with off_screen():  # figures of many slides need not be closed
@@ -78,13 +81,8 @@ def _require_attention(model: Any) -> None:
         raise ValueError(str(error)) from error
 
 
-def _require_positive(run: Run, n_patches: int, patch_size: float | None) -> None:
-    for name, value in (
-        ("--n-slides", run.report.n_slides),
-        ("--n-patches", n_patches),
-        ("--patch-size-level0", patch_size),
-        ("--mpp", run.report.mpp),
-    ):
+def _require_positive(n_patches: int, patch_size: float | None) -> None:
+    for name, value in (("--n-patches", n_patches), ("--patch-size-level0", patch_size)):
         if value is not None and not 0 < value < float("inf"):
             raise UsageProblem(f"{name} must be above 0, got {value!r}.")
 

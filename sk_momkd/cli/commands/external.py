@@ -12,7 +12,7 @@ from ..examples import Command
 from ..keys import Run, uses
 from ..load import load_models, load_run, model_files, model_record
 from ..options import run_command
-from ..pages import write_report
+from ..pages import check_pictures, write_report
 from ..problems import UsageProblem
 from ..run_folder import begin_run, close_folder, open_folder
 from ..session import Session
@@ -40,6 +40,8 @@ def _external(
 ) -> None:
     from ...evaluation.external import evaluate_external
 
+    if run.report.page:
+        check_pictures(run.report)
     files, values = _different(model_files(models)), values_of(run, _USES)
     fitted = load_models(files, "auto")
     values["model"] |= model_record(files)

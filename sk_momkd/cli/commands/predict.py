@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ...io.atomic import atomic_write, require_writable
-from ...messages import install_hint
+from ...messages import first_few, install_hint
 from ..config import values_of
 from ..examples import Command
 from ..keys import Run, uses
@@ -216,6 +216,11 @@ def _decide(model: Any, threshold: float | None, prior: str | None) -> None:
         classifier.set_params(prior=prior_of(prior, classifier))
     if threshold is None:
         return
+    if len(model.classes_) != 2:
+        raise UsageProblem(
+            f"--threshold is for two classes, but the model has {len(model.classes_)}: "
+            f"{first_few(model.classes_, 6)}."
+        )
     if "decision_threshold" in classifier.get_params():
         # At the prior of the probabilities that are written, whatever it was at fit.
         given = DecisionThreshold(threshold, prior=getattr(classifier, "prior", None))

@@ -8,7 +8,7 @@ from ..config import values_of
 from ..examples import Command
 from ..keys import Run, uses
 from ..options import run_command
-from ..pages import make_report
+from ..pages import check_pictures, make_report
 from ..run_folder import close_folder
 from ..session import Session
 from ..study import cross_validate, fixed_threshold, start
@@ -20,6 +20,7 @@ _USES = uses("cohort", "model", "evaluation", "report", "output", without=_NOT_U
 
 @run_command(_USES)
 def _report(run: Run, output: Session) -> None:
+    check_pictures(run.report)
     decides = fixed_threshold(run) is not None
     folder, cohort = start(run, output, threshold=run.model.threshold if decides else None)
     result = cross_validate(run, cohort, folder, output)
