@@ -70,7 +70,7 @@ def save_model(
     ------
     ModelFileError
         If the estimator holds something that such a file cannot, such as the callbacks of a user
-        or fitted trees; names it. Also if the suffix of the path is that of a pickle.
+        or fitted boosting; names it. Also if the suffix of the path is that of a pickle.
     FileExistsError
         If there is a model at the path already, or something that is none: this is never replaced.
 

@@ -16,9 +16,12 @@ from ..estimators.fit_tasks import OF_CALLBACKS
 from ..exceptions import ModelFileError
 from ..messages import first_few
 from .archive import LARGEST_JSON, model_errors, parsed_json, zip_entries
+from .compiled_steps import ELSE, require_sound
+from .stored_trees import StoredTree, is_tree
 from .trusted_types import BY_LOADER, TRUSTED
 
 _SCHEMA = "schema.json"
+_OF_PATIENTS = "_sample_weight"  # forests and bagging keep the weights of the training slides
 
 
 class Placeholder:
@@ -52,12 +55,15 @@ def dump_step(step: Any, number: Callable[[Any], int | None], name: str) -> byte
     import skops.io
 
     def swap(value: Any) -> Any:
+        if is_tree(value):
+            return StoredTree(value)
         found = number(value)
         return value if found is None else Placeholder(found)
 
     with model_errors(f"{name} cannot be saved"):
         content = skops.io.dumps(_swapped(step, swap, {}))
     _audit(content, name, saving=True)
+    require_sound(step, name, saving=True)
     return content
 
 
@@ -73,6 +79,8 @@ def load_step(content: bytes, estimators: list[Any], name: str) -> Any:
     import skops.io
 
     def swap(value: Any) -> Any:
+        if type(value) is StoredTree:
+            return value.restored(name)
         if type(value) is not Placeholder:
             return value
         wanted = vars(value).get("number")
@@ -81,7 +89,9 @@ def load_step(content: bytes, estimators: list[Any], name: str) -> Any:
         return estimators[wanted]
 
     with model_errors(f"{name} cannot be loaded"):
-        return _swapped(skops.io.loads(content, trusted=TRUSTED), swap, {})
+        step = _swapped(skops.io.loads(content, trusted=TRUSTED), swap, {})
+        require_sound(step, name)
+        return step
 
 
 def _swapped(value: Any, swap: Callable[[Any], Any], done: dict[int, Any]) -> Any:
@@ -105,7 +115,9 @@ def _swapped(value: Any, swap: Callable[[Any], Any], done: dict[int, Any]) -> An
         done[id(value)] = step = object.__new__(type(value))
         step.__dict__.update(_defaults(value))
         for key, item in vars(value).items():
-            if key not in OF_CALLBACKS:
+            if key == _OF_PATIENTS:
+                step.__dict__[key] = None
+            elif key not in OF_CALLBACKS:
                 step.__dict__[key] = _swapped(item, swap, done)
         return step
     return value
@@ -123,6 +135,7 @@ def _is_plain(value: Any) -> bool:
     """Whether a value consists of its attributes, as one of a compiled class does not."""
     try:
         vars(value)
+        object.__new__(type(value))
     except TypeError:
         return False
     return not isinstance(value, type)
@@ -185,14 +198,17 @@ def _cannot_save(name: str, found: set[str]) -> str:
     said = f"{name} holds {first_few(sorted(found))}, which save_model does not write."
     if any(kind.endswith("SearchCV") for kind in found):
         return f"{said} Of a search, save its best_estimator_."
+    if any(kind.endswith(("KDTree", "BallTree")) for kind in found):
+        return f"{said} Fit neighbours with algorithm='brute', which finds the same. {ELSE}"
     if any("tree" in kind.casefold() for kind in found):
         return (
-            f"{said} scikit-learn uses the content of fitted trees unchecked, so that a file could "
-            "crash the process that loads it. Keep such a model as a pickle of your own."
+            f"{said} scikit-learn uses the content of fitted boosting and isolation forests "
+            "unchecked, so that a file could crash the process that loads it. Fit a "
+            f"RandomForestClassifier or an ExtraTreesClassifier, which can be saved. {ELSE}"
         )
     return (
-        f"{said} Remove it, e.g. with set_params, or save the parts separately. "
-        "docs/models.md lists the steps that can be saved."
+        f"{said} Remove it, e.g. with set_params, or take a step that can be saved; docs/models.md "
+        f"lists them. {ELSE}"
     )
 
 

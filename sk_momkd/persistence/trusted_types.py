@@ -1,8 +1,9 @@
 """What may be in the scikit-learn steps of a saved model; nothing else is made from a file.
 
-They keep arrays and plain values, and use them through NumPy, which checks its bounds. Fitted trees
-and support vectors are therefore not among them: scikit-learn follows their stored indices
-unchecked, so that a made-up file could crash the process.
+They keep arrays and plain values, and most use them through NumPy, which checks its bounds.
+Forests, support vector machines and neighbours follow their arrays unchecked: `compiled_steps`
+checks them, and trees are stored as arrays. Fitted boosting and isolation forests are not among
+them.
 """
 
 from __future__ import annotations
@@ -52,11 +53,19 @@ _CLASSES = {
     "sklearn.preprocessing._label": "LabelBinarizer LabelEncoder",
     "sklearn.preprocessing._polynomial": "PolynomialFeatures",
     "sklearn.random_projection": "GaussianRandomProjection",
-    "sklearn.svm._classes": "LinearSVC",
+    "sklearn.svm._classes": "LinearSVC NuSVC SVC",
     "sklearn.utils._bunch": "Bunch",
     "sklearn.utils._metadata_requests": "MetadataRequest MethodMetadataRequest",
-    # Unfitted, as a teacher or a detector; a fitted one holds trees.
+    "sklearn.ensemble._bagging": "BaggingClassifier",
     "sklearn.ensemble._forest": "ExtraTreesClassifier RandomForestClassifier",
+    "sklearn.ensemble._weight_boosting": "AdaBoostClassifier",
+    "sklearn.neighbors._classification": "KNeighborsClassifier",
+    "sklearn.neighbors._nearest_centroid": "NearestCentroid",
+    "sklearn.neural_network._multilayer_perceptron": "MLPClassifier",
+    "sklearn.neural_network._stochastic_optimizers": "AdamOptimizer SGDOptimizer",
+    "sklearn.tree._classes": "DecisionTreeClassifier ExtraTreeClassifier",
+    "sk_momkd.persistence.stored_trees": "StoredTree",
+    # Unfitted, as a teacher or a detector; a fitted one holds trees that are not checked.
     "sklearn.ensemble._hist_gradient_boosting.gradient_boosting": "HistGradientBoostingClassifier",
     "sklearn.ensemble._iforest": "IsolationForest",
     "sklearn.ensemble._stacking": "StackingClassifier",

@@ -343,7 +343,7 @@ EVIL = {
     "partial": put(node("PartialNode", "functools", "partial", content={})),
     "loader": put(node("NoNode", "builtins", "dict")),
     "trees": put(node("TreeNode", "sklearn.tree._tree", "Tree")),
-    "class": put(node("ObjectNode", "sklearn.neighbors._classification", "KNeighborsClassifier")),
+    "class": put(node("ObjectNode", "sklearn.ensemble._gb", "GradientBoostingClassifier")),
     "hidden": put(node("JsonNode", "builtins", "str", content="1", more=[SYSTEM])),
     "no loader": put({"__class__": "system", "__module__": "os"}),
     "huge array": lambda schema, inner: inner.update({"1.npy": npy((2**40,), "<f8")}),
@@ -373,7 +373,9 @@ def test_parameter_that_the_writing_version_did_not_have_gets_its_default(pooled
 def test_steps_that_cannot_be_checked_are_refused_when_they_are_saved(tmp_path):
     trees = InstanceFilter(IsolationForest(n_estimators=3, random_state=0), random_state=0)
     save_model(trees, tmp_path / "unfitted")
-    with pytest.raises(ModelFileError, match=r"detector_ holds .*tree.*uses the content of"):
+    with pytest.raises(
+        ModelFileError, match=r"detector_ holds .*tree.*uses the content of.*joblib"
+    ):
         save_model(trees.fit(BAGS), tmp_path / "trees")
     search = GridSearchCV(LogisticRegression(), {"C": [1, 2]})
     with pytest.raises(ModelFileError, match="Of a search, save its best_estimator_"):
