@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable
-from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -61,7 +60,8 @@ def _require_sound(value: Any, name: str, saving: bool) -> None:
     kind = type(value).__name__
     try:
         own, check = vars(value), _CHECKS.get(kind, _without_tree)
-        is_sound = check(own) and (kind not in _CHECKS or not any(map(callable, own.values())))
+        # An attribute in place of a method could leave out what the method checks.
+        is_sound = check(own) and not any(callable(getattr(type(value), k, None)) for k in own)
     except (AttributeError, KeyError, TypeError, ValueError, OverflowError):
         is_sound = False
     if is_sound:
@@ -156,8 +156,8 @@ def _is_sound_neighbors(own: dict[str, Any]) -> bool:
         and labels.shape == (n,)
         and labels.dtype.kind == "i"
         and bool(((labels >= 0) & (labels < len(own["classes_"]))).all())
-        and isinstance(n_neighbors, Integral)
-        and 1 <= n_neighbors <= n
+        and isinstance(n_neighbors, int | np.integer)
+        and bool(1 <= n_neighbors <= n)
         and own["n_samples_fit_"] == n
     )
 
@@ -166,7 +166,7 @@ _REQUESTS = "_metadata_request"
 _OF_SVC = f"It can be saved if it was fitted on dense data with a kernel of {', '.join(_KERNELS)}."
 _OF_TREES = "It can be saved if it was fitted with one label per slide."
 _OF_METHODS = f"It can be saved if it calls one of {', '.join(_METHODS)}."
-_CAN_BE_SAVED = defaultdict(lambda: "It can be saved before it is fitted.")
+_CAN_BE_SAVED: defaultdict[str, str] = defaultdict(lambda: "It can be saved before it is fitted.")
 _CAN_BE_SAVED |= {
     "KNeighborsClassifier": "It can be saved if it was fitted with algorithm='brute', which finds "
     f"the same neighbours, weights by name, and a metric of {', '.join(_METRICS)}.",
@@ -180,7 +180,6 @@ _CAN_BE_SAVED |= {
     "FixedThresholdClassifier": _OF_METHODS,
     "TunedThresholdClassifierCV": _OF_METHODS,
 }
-# None of these may have a function in place of a method.
 _CHECKS: dict[str, Callable[[dict[str, Any]], bool]] = {
     "DecisionTreeClassifier": _is_sound_tree,
     "ExtraTreeClassifier": _is_sound_tree,
