@@ -48,9 +48,11 @@ def nearest(name: str, known: Collection[str], what: str) -> str:
     alike = get_close_matches(name.casefold(), spelled, n=3, cutoff=0.6)
     if not alike:
         return f"There is no {what} {name!r}; there are {first_few(known, 20)}."
-    # Of equally near names, the one with the same letters: two of them were exchanged.
+    # Of equally near names, the one with the same letters, of which two were exchanged, or with
+    # something more at the end.
     swapped = [other for other in alike if sorted(other) == sorted(name.casefold())]
-    return f"There is no {what} {name!r}. Did you mean {spelled[[*swapped, *alike][0]]!r}?"
+    longer = [other for other in alike if other.startswith(name.casefold())]
+    return f"There is no {what} {name!r}. Did you mean {spelled[[*swapped, *longer, *alike][0]]!r}?"
 
 
 def message_of(error: BaseException, options: Iterable[str]) -> str:

@@ -243,7 +243,7 @@ def _positive_of(fitted_models: Any, models: Sequence[Any]) -> Any:
 
 def _warn_if_reversed(study: Study, summary: pd.DataFrame) -> None:
     """Warn of an AUROC below chance, as of labels that are coded the other way round."""
-    value, high = summary.loc["auroc", ["value", "high"]]
+    value, high = summary["value"]["auroc"], summary["high"]["auroc"]
     if len(study.classes) == 2 and high < 0.5:
         meant = study.label_names.get(study.pos_label, repr(study.pos_label))
         warn(

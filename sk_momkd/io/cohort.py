@@ -377,6 +377,8 @@ def load_cohort(
     report = _report(frame, files, joined, bags, changed)
     _warn_if_left_out(report)
     report.warn_of_files()
+    if unit == "slide" and (said := report.different_labels()):
+        warn(said, CohortWarning)
     y = None if label is None else used["label"].infer_objects().to_numpy()
     if unit == "patient":
         y = None if y is None else patient_labels(bags, y)

@@ -130,6 +130,27 @@ class JoinReport:
         labels = used["label"] if "label" in used else pd.Series("all", used.index, name="label")
         return pd.crosstab(used["site"].fillna("unknown"), labels)
 
+    def different_labels(self) -> str:
+        """Name patients whose slides in use have different labels.
+
+        Returns
+        -------
+        str
+            A sentence; empty without any.
+        """
+        used = self.slides[self.slides["status"] == "used"]
+        if "label" not in used:
+            return ""
+        counts = used.groupby("patient_id")["label"].nunique()
+        several = counts.index[counts > 1]
+        if not len(several):
+            return ""
+        return (
+            f"{len(several)} patients have slides with different labels ({first_few(several)}). In "
+            "an evaluation a patient has the label of most of its slides, of two classes with as "
+            "many the negative one. If the labels are those of patients, correct the table."
+        )
+
     def label_text(self, label: Any) -> str:
         """A label, with what it was in the table where that is something else.
 
@@ -169,6 +190,7 @@ class JoinReport:
             lines.append(f"{len(by_name)} by name without UUID: {first_few(by_name['slide_id'])}")
         for status, rows in self.left_out.groupby("status"):
             lines.append(f"{len(rows)} left out, {status}: {first_few(rows['slide_id'])}")
+        lines += [said] if (said := self.different_labels()) else []
         lines += self._id_lines() + _preparation_lines(used["slide_id"])
         lines += self._files.lines() if "_files" in self.__dict__ else []
         lines += self._site_lines() if "site" in self.slides else []

@@ -264,3 +264,20 @@ def test_note_of_an_error_is_a_sentence_of_its_own():
     error = OSError("Torch not compiled with CUDA enabled")
     error.add_note("This was fold 0.")
     assert message_of(error, []) == "Torch not compiled with CUDA enabled. This was fold 0."
+
+
+@pytest.mark.slow
+def test_maps_are_of_slides_whatever_made_bags_of_patients(here, demo, model):
+    table = pd.read_csv(demo.table)
+    table.loc[1, "case_id"] = table.loc[0, "case_id"]
+    table.to_csv("slides.csv", index=False)
+    Path("run.yaml").write_text(
+        f"cohort:\n  table: slides.csv\n  features: {demo.features}\n  unit: patient\n"
+    )
+    asked = ["explain", model, "--config", "run.yaml", "--out", "ex"]
+    outcome = run(*asked, "--slide", table["case_id"][0])
+    assert outcome.code == 2, outcome
+    first, second = table["slide_id"][:2]
+    assert f"is a patient, whose slides are: --slide {first} --slide {second}" in outcome.err
+    outcome = run(*asked, "--slide", second)
+    assert Path(f"ex/{second}_attention.png").exists(), outcome

@@ -54,3 +54,15 @@ def test_report_geometry_is_read_once(report, monkeypatch):
     first = report.check_geometry()
     monkeypatch.setattr(SlideFile, "coords", lambda self: pytest.fail("read again"))
     assert report.check_geometry() is first
+
+
+def test_patients_whose_slides_have_different_labels_are_named(tmp_path, recwarn):
+    for name in "abcd":
+        with h5py.File(tmp_path / f"{name}.h5", "w") as file:
+            file["features"] = np.ones((2, 2))
+    table = pd.DataFrame({"slide_id": list("abcd"), "case_id": list("PPQQ"), "y": [0, 1, 1, 1]})
+    report = load_cohort(table, tmp_path, label="y").report
+    (said,) = {str(w.message) for w in recwarn if w.category is CohortWarning}
+    assert said.startswith("1 patients have slides with different labels ('P').")
+    assert said in str(report)
+    assert not load_cohort(table[1:], tmp_path, label="y").report.different_labels()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
@@ -91,6 +92,7 @@ def _slides(paths: list[Path] | None, run: Run, output: Session) -> tuple[Any, A
     """The slides, and the omics of their patients where a table joins them."""
     if paths:
         return read_slides(paths, run.cohort), None
+    run.cohort.unit = "slide"  # maps are of slides, also where a run file makes bags of patients
     cohort = load_run(run, output, labelled=False)
     return cohort.bags, cohort.omics
 
@@ -101,11 +103,19 @@ def _chosen(bags: Any, wanted: list[str] | None, n: int, output: Session) -> Any
         place = {bag.bag_id: i for i, bag in enumerate(bags)}
         for slide in wanted:
             if slide not in place:
+                _refuse_patient(slide, bags)
                 raise UsageProblem(nearest(slide, list(place), "slide"))
         return bags[[place[slide] for slide in wanted]]
     if n < len(bags):
         output.note(f"The first {n} of {len(bags)} slides are drawn; --slide names others.")
     return bags[:n]
+
+
+def _refuse_patient(name: str, bags: Any) -> None:
+    own = [str(bag.bag_id) for bag in bags if bag.patient_id == name]
+    if own:
+        slides = " ".join(f"--slide {shlex.quote(slide)}" for slide in own)
+        raise UsageProblem(f"{name!r} is a patient, whose slides are: {slides}")
 
 
 def _patches(model: Any, bags: Any, out: Path) -> list[Path]:
