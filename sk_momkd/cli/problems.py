@@ -70,6 +70,7 @@ same command again.'
     """
     text = _of_system(error) or str(error) or type(error).__name__
     names = "|".join(sorted(map(re.escape, options), key=len, reverse=True))
+    text = re.sub(rf"\b({names})=\.\.\.", lambda m: f"{_option(m[1])} ...", text)
     text = re.sub(rf"\b({names})=(True\b|(?=[\s,.;:)]|$))", lambda m: _option(m[1]), text)
     text = re.sub(rf"(?<![(\w.])\b({names})=(?=['\"\w{{])", lambda m: _option(m[1]) + " ", text)
     if isinstance(error, StoreError):

@@ -348,9 +348,8 @@ def ids_of_rows(
     """
     if id_column is not None:
         if id_column not in columns:
-            raise OmicsError(
-                f"omics has no column {id_column!r} of ids; it has {first_few(columns, 8)}."
-            )
+            known = first_few(columns, 8) or "none"
+            raise OmicsError(f"omics has no column {id_column!r} of ids; it has {known}.")
         return pd.Index(columns[id_column])
     if not counts_rows(index):
         return index

@@ -123,6 +123,8 @@ def atomic_write(path: Path, *, sync: bool = True) -> Iterator[str]:
 def require_writable(folder: Path) -> None:
     """Make a folder, and raise now, not after hours of work, if no file can be written there.
 
+    Parts that killed processes left in it are removed.
+
     Raises
     ------
     OSError
@@ -136,6 +138,7 @@ def require_writable(folder: Path) -> None:
     except OSError as error:
         error.filename = os.fspath(folder)
         raise
+    sweep_parts(folder)
 
 
 def create_file(path: Path, content: bytes, *, sync: bool = True) -> None:

@@ -308,7 +308,8 @@ def join_cohort_omics(
     opened = _opened(omics, bags, name_of, id_column, allow_external=allow_external)
     with opened as (adata, given):
         if layer is not None and layer not in adata.layers:
-            raise OmicsError(f"omics has no layer {layer!r}; it has {sorted(adata.layers)}.")
+            known = first_few(sorted(adata.layers), 8) or "none"
+            raise OmicsError(f"omics has no layer {layer!r}; it has {known}.")
         if layer is None:
             require_expression(adata)
         ids, genes = check_names(given, adata.var_names)

@@ -281,3 +281,15 @@ def test_maps_are_of_slides_whatever_made_bags_of_patients(here, demo, model):
     assert f"is a patient, whose slides are: --slide {first} --slide {second}" in outcome.err
     outcome = run(*asked, "--slide", second)
     assert Path(f"ex/{second}_attention.png").exists(), outcome
+
+
+def test_parts_of_a_killed_process_are_removed_where_the_next_one_writes(tmp_path):
+    orphan = tmp_path / ".sk_momkd-0123456789abcdef.part"
+    orphan.write_bytes(b"half")
+    atomic.require_writable(tmp_path)
+    assert os.listdir(tmp_path) == []
+
+
+def test_arguments_with_a_value_that_is_left_open_are_options():
+    said = message_of(ValueError("Name the column, id_column=..., or"), ["id_column"])
+    assert said == "Name the column, --id-column ..., or"
