@@ -42,13 +42,22 @@ class BagWarnings:
         if text not in of_bag:
             of_bag.append(text)
 
+    def take(self, others: BagWarnings) -> BagWarnings:
+        """Add others; return those of bags of which nothing in this category was said before."""
+        new = BagWarnings()
+        for category, bags in others.texts.items():
+            known = set(self.texts.get(category, ()))
+            for name, texts in bags.items():
+                for text in texts:
+                    self.add(name, text, category)
+                    if name not in known:
+                        new.add(name, text, category)
+        return new
+
     def warn(self) -> None:
         """Give out a warning per category, or hand all to the warnings that are held around."""
         if (around := _HELD.get()) is not None:
-            for category, bags in self.texts.items():
-                for name, texts in bags.items():
-                    for text in texts:
-                        around.add(name, text, category)
+            around.take(self)
             return
         for category, bags in self.texts.items():
             (first, texts), *others = bags.items()

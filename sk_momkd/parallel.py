@@ -13,6 +13,7 @@ from contextlib import AbstractContextManager, ExitStack, closing, contextmanage
 from typing import Any, NamedTuple, TextIO
 from uuid import uuid4
 
+from .bag_warnings import BagWarnings
 from .messages import warn
 
 _ON_ERRORS = "_warned_in_worker"  # attribute of an error that a worker raises
@@ -28,10 +29,11 @@ class _Warned(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What a `WorkerCall` returns, and how often it warned of what."""
+    """What a `WorkerCall` returns, how often it warned of what, and what it found of bags."""
 
     result: Any
     warned: Mapping[_Warned, int]
+    of_bags: BagWarnings
 
 
 class WorkerCall:
@@ -52,8 +54,13 @@ class WorkerCall:
     def __call__(self, *args: Any, **kwargs: Any) -> Outcome:
         from sklearn import config_context
 
-        with config_context(**self._config), self._recorded() as warned:
-            return Outcome(self._function(*args, **kwargs), warned)
+        of_bags = BagWarnings()
+        with config_context(**self._config), self._recorded() as warned, ExitStack() as on_error:
+            on_error.callback(of_bags.warn)
+            with of_bags.held():
+                result = self._function(*args, **kwargs)
+            on_error.pop_all()
+        return Outcome(result, warned, of_bags)
 
     def _recorded(self) -> AbstractContextManager[Mapping[_Warned, int]]:
         if self._process != _this_process():
@@ -69,22 +76,25 @@ def one_by_one(calls: Iterable[Callable[[], Any]], n_jobs: int | None) -> Genera
     A backend that gives out nothing before all calls have ended is waited for. What a call warns of
     in another process is warned of here, before its result is given out or its error raised. An
     error is raised as soon as it occurs; warnings of calls whose turn had not come are then lost.
+    What several calls find of the same bag is said once.
     """
     from joblib import Parallel, delayed
     from joblib.parallel import get_active_backend
 
     streams = getattr(get_active_backend()[0], "supports_return_generator", False)
     parallel = Parallel(n_jobs=n_jobs, return_as="generator" if streams else "list")
+    said = BagWarnings()
     with errors_with_warnings():
         outcomes = parallel(delayed(WorkerCall(call))() for call in calls)
         with closing(outcomes) if streams else nullcontext():
             for outcome in outcomes:
-                yield received(outcome)
+                yield received(outcome, said)
 
 
-def received(outcome: Outcome) -> Any:
-    """The result of a `WorkerCall`, after its warnings."""
+def received(outcome: Outcome, said: BagWarnings | None = None) -> Any:
+    """The result of a `WorkerCall`, after its warnings; those of bags that were `said` are not."""
     _warn_again(outcome.warned)
+    (BagWarnings() if said is None else said).take(outcome.of_bags).warn()
     return outcome.result
 
 

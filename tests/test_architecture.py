@@ -26,7 +26,7 @@ MAY_IMPORT = {
     "bag_warnings": {"messages"},
     "messages": set(),
     "output": set(),
-    "parallel": {"messages"},
+    "parallel": {"bag_warnings", "messages"},
     "progress": set(),
     "data": _BASE,
     "io": _DATA,

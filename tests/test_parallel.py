@@ -12,6 +12,7 @@ from sklearn import config_context, get_config
 from sklearn.exceptions import ConvergenceWarning
 
 from sk_momkd import parallel
+from sk_momkd.bag_warnings import warn_of_bag
 from sk_momkd.messages import warn
 from sk_momkd.parallel import WorkerCall, one_by_one
 
@@ -96,6 +97,25 @@ def test_warning_that_is_an_error_ends_the_call(how):
 def test_warning_of_the_callers_line_that_is_an_error_is_raised_there():
     with pytest.raises(UserWarning, match="of every fit"):
         seen(FORKED, {"action": "error", "module": r"(.*\.)?test_parallel"})
+
+
+def finds(names, fails=False):
+    for name in names:
+        warn_of_bag(name, "it is odd.", RuntimeWarning)
+    if fails:
+        raise KeyError("it failed")
+
+
+@pytest.mark.parametrize("how", [IN_PLACE, ("threading", 2), pytest.param(FORKED, marks=FORKING)])
+def test_what_several_calls_find_of_a_bag_is_said_once(how, recwarn):
+    warnings.simplefilter("always")
+    run(how, [partial(finds, names) for names in (["S1", "S2"], ["S2", "S3"], ["S3"], [])])
+    said = [str(w.message) for w in recwarn if w.category is RuntimeWarning]
+    assert said == ["S1: it is odd. Likewise 1 more: S2.", "S3: it is odd."]
+    recwarn.clear()
+    with pytest.raises(KeyError, match="it failed"):
+        run(how, [partial(finds, ["S1"], fails=True)])
+    assert [str(w.message) for w in recwarn if w.category is RuntimeWarning] == ["S1: it is odd."]
 
 
 def test_configuration_of_scikit_learn_is_that_of_the_caller():
