@@ -13,6 +13,7 @@ from sklearn.utils import assert_all_finite
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_consistent_length, validate_data
 
+from ..bag_warnings import BagWarnings
 from .bag import Bag
 from .bag_order import in_bag_order, labels_in_bag_order
 from .positive_class import positive_class
@@ -63,7 +64,8 @@ def check_bags(estimator: BaseEstimator, X: Any, *, reset: bool) -> BagSequence:
             require_as_in_training(bag, bags.name(i), trained_on)
         return bags
     bags = bags.replace(pinned(bags))
-    estimator.n_features_in_ = bags.load(0).features.shape[1]
+    with BagWarnings().held():  # it is read again with the others, which says what is found of it
+        estimator.n_features_in_ = bags.load(0).features.shape[1]
     estimator.bag_info_ = agreed(bags)
     estimator.training_patients_ = HashedIds.of(bags)
     return bags
