@@ -140,8 +140,7 @@ class MoMKD(nn.Module):
     ) -> MoMKDOutput:
         embedding = self.encoder(x, edge_index)  # F (n, D)
         binary = len(self.memory.rows) == 2
-        parts = (self.patch_projector, self.slide_projector, self.head, self.omics_branch)
-        few = self.training and binary and are_few(embedding, self.encoder.backend, *parts)
+        few = self.training and binary and self._suits_loops(embedding)
         gradients = self.encoder.workspace.gradients if few else None
         bags = (
             self._bags(embedding, batch, n_bags, y)
@@ -168,6 +167,10 @@ class MoMKD(nn.Module):
             omics_projection=omics_projection,
             few=few,
         )
+
+    def _suits_loops(self, embedding: Tensor) -> bool:
+        parts = (self.patch_projector, self.slide_projector, self.head, self.omics_branch)
+        return are_few(embedding, self.encoder.backend, *parts)
 
     def attend(
         self, x: Tensor | Blocks, edge_index: Tensor | Edges, batch: Tensor, n_bags: int

@@ -72,9 +72,11 @@ _CLASSES = {
     "sklearn.ensemble._voting": "VotingClassifier",
     "sk_momkd.persistence.sklearn_steps": "Placeholder",
 }
+_UFUNCS = "arcsinh cbrt exp expm1 log log10 log1p log2 sqrt square"
 _FUNCTIONS = {
-    "numpy": "arcsinh cbrt exp expm1 log log10 log1p log2 sqrt square",
-    "numpy._core._multiarray_umath": "arcsinh cbrt exp expm1 log log10 log1p log2 sqrt square",
+    "numpy": _UFUNCS,
+    "numpy._core._multiarray_umath": _UFUNCS,
+    "numpy.core._multiarray_umath": _UFUNCS,  # before numpy 2
     "sklearn.feature_selection._univariate_selection": "chi2 f_classif f_regression",
     "sklearn.metrics._classification": "accuracy_score balanced_accuracy_score brier_score_loss "
     "cohen_kappa_score f1_score jaccard_score log_loss matthews_corrcoef precision_score "

@@ -1,5 +1,6 @@
 """Maps drawn where the patches lie: geometry at 20x and 40x, over tissue, and fast."""
 
+import sys
 import time
 
 import h5py
@@ -273,6 +274,13 @@ def test_file_that_is_no_slide_says_what_each_tool_said(tmp_path):
     path.write_bytes(b"no slide")
     with pytest.raises(OSError, match=r"slide\.svs cannot be opened as a slide: .*TiffFileError"):
         open_slide(path)
+
+
+def test_without_a_reader_of_slides_the_error_says_why_none_can_be_imported(tmp_path, monkeypatch):
+    for name in ("openslide", "tiffslide"):
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(ImportError, match=r"import of openslide halted.*import of tiffslide"):
+        open_slide(tmp_path / "slide.svs")
 
 
 def test_map_from_a_fitted_pipeline_of_another_width_is_refused(demo):

@@ -126,38 +126,43 @@ def open_slide(image: Any) -> SlideImage:
         return SlideImage(image)
     if isinstance(image, tuple):
         return SlideImage(Thumbnail(*image))
-    path, failures = fspath(image), []
+    path, failures, missing = fspath(image), [], []
     if path.lower().endswith(_IMAGES):
         raise OSError(
             f"{path} is a thumbnail, whose scale is unknown. Pass it with the slide's size in "
             "level-0 pixels: (path, (width, height))."
         )
-    for opener, errors in _openers():
+    for opener, errors in _openers(missing):
         try:
             return SlideImage(opener(path))
         except errors as error:
             failures.append(f"{type(error).__name__}: {error}")
     if not failures:
         raise ImportError(
-            "Images of slides need tiffslide or openslide, and neither is installed: "
-            f"{install_hint('tiffslide')}."
+            "Images of slides need tiffslide or openslide, and neither can be imported "
+            f"({'; '.join(missing)}): {install_hint('tiffslide')}"
         )
     raise OSError(f"{path} cannot be opened as a slide: {'; '.join(failures)}")
 
 
-def _openers() -> Iterator[tuple[Callable[[str | PathLike], Any], tuple[type[Exception], ...]]]:
-    """Installed openers with their errors; openslide first, since it reads more formats."""
+def _openers(
+    missing: list[str],
+) -> Iterator[tuple[Callable[[str | PathLike], Any], tuple[type[Exception], ...]]]:
+    """Installed openers with their errors; openslide first, since it reads more formats.
+
+    Why others cannot be imported is added to `missing`.
+    """
     try:
         import openslide
-    except ImportError:  # also where its C library is absent
-        pass
+    except ImportError as error:  # also where its C library is absent
+        missing.append(str(error))
     else:
         yield openslide.OpenSlide, (openslide.OpenSlideError, OSError)
     try:
         from tifffile import TiffFileError
         from tiffslide import TiffSlide
-    except ImportError:
-        pass
+    except ImportError as error:
+        missing.append(str(error))
     else:
         yield TiffSlide, (TiffFileError, OSError, ValueError, KeyError)
 
