@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import shlex
 import sys
 import warnings
@@ -27,6 +28,7 @@ from .problems import (
 
 LOGGER = logging.getLogger("sk_momkd")
 _WARNING = ("warning", "yellow")
+_GLYPH = re.compile(r"Glyph \d+ .* missing from font", re.DOTALL)
 
 
 class Session:
@@ -176,7 +178,10 @@ class _WarningLines:
 
     def __call__(self, message: Any, category: Any, *_: Any, **__: Any) -> None:
         """Log the message, if it is a new one."""
-        if (text := str(message)) not in self._said:
+        text = str(message)
+        if _GLYPH.match(text):  # one for each character
+            text = "Pictures show boxes for characters of names that are not in their font."
+        if text not in self._said:
             self._said.add(text)
             LOGGER.warning("%s", text)
 

@@ -18,7 +18,7 @@ from sk_momkd import Bag, read_bags
 from sk_momkd.cli.keys import SECTIONS
 from sk_momkd.cli.pages import warn_without_images
 from sk_momkd.cli.problems import message_of
-from sk_momkd.cli.session import LOGGER, Session
+from sk_momkd.cli.session import LOGGER, Session, _WarningLines
 from sk_momkd.io import atomic
 
 
@@ -293,3 +293,12 @@ def test_parts_of_a_killed_process_are_removed_where_the_next_one_writes(tmp_pat
 def test_arguments_with_a_value_that_is_left_open_are_options():
     said = message_of(ValueError("Name the column, id_column=..., or"), ["id_column"])
     assert said == "Name the column, --id-column ..., or"
+
+
+def test_characters_that_no_picture_shows_are_one_warning(here, monkeypatch):
+    lines = _WarningLines()
+    records = []
+    monkeypatch.setattr(LOGGER, "warning", lambda _, text: records.append(text))
+    for glyph in ("26085 (\\N{CJK UNIFIED IDEOGRAPH-65E5})", "9 (\t)", "10 (\n)"):
+        lines(f"Glyph {glyph} missing from font(s) DejaVu Sans.", UserWarning)
+    assert records == ["Pictures show boxes for characters of names that are not in their font."]
