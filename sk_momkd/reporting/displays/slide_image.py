@@ -126,7 +126,9 @@ def open_slide(image: Any) -> SlideImage:
         return SlideImage(image)
     if isinstance(image, tuple):
         return SlideImage(Thumbnail(*image))
-    path, failures, missing = fspath(image), [], []
+    path = fspath(image)
+    failures: list[str] = []
+    missing: list[str] = []
     if path.lower().endswith(_IMAGES):
         raise OSError(
             f"{path} is a thumbnail, whose scale is unknown. Pass it with the slide's size in "
