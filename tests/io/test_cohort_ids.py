@@ -386,7 +386,7 @@ def test_sample_barcodes_as_patients_warn_of_the_leak(tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         patients = [s[:12] for s in SAMPLES]
-        load_cohort(table_of(list("abcd"), patients), folder, label="er")
+        load_cohort(table_of(list("abcd"), patients, er=list("++--")), folder, label="er")
 
 
 def test_patients_numbered_alike_at_two_sites_raise_with_the_remedy(tmp_path):
