@@ -98,8 +98,8 @@ def predict_cohort(
     Raises
     ------
     ValueError
-        If `out` holds predictions of another model or with another `reading`, or an option is
-        unusable.
+        If `out` holds predictions of another model or with another `reading`, or is the folder of
+        the files, or an option is unusable.
     BagFileError
         If `files` is a folder without bag files.
     ImportError
@@ -137,6 +137,7 @@ def predict_cohort(
     """
     names, folder = _names_of(files), Path(out)
     _check(format, files_per_part)
+    _require_elsewhere(folder, names)
     reading = dict(reading or {})
     folder.mkdir(parents=True, exist_ok=True)
     sweep_parts(folder, shared=True)
@@ -182,6 +183,15 @@ def _check(format: str, files_per_part: int) -> None:
             raise ImportError(
                 f"format='parquet' needs pyarrow: {install_hint('pyarrow')}. Or use format='csv'."
             ) from error
+
+
+def _require_elsewhere(folder: Path, names: Iterable[str]) -> None:
+    """Refuse a folder in which the next call would take tables of predictions for slides."""
+    if folder.resolve() in {Path(name).resolve().parent for name in names}:
+        raise ValueError(
+            f"out={fspath(folder)!r} is the folder of the feature files, among which the tables "
+            "would be taken for slides. Name another folder."
+        )
 
 
 def _require_same_run(folder: Path, model: Any, reading: Mapping[str, Any]) -> None:

@@ -220,6 +220,16 @@ def test_bar_moves_with_each_part(cohort, tmp_path):
         assert len(list(tmp_path.glob("part-*"))) == n_done
 
 
+@pytest.mark.parametrize("as_list", [False, True])
+def test_folder_of_the_features_is_refused(cohort, as_list):
+    clf, features, _ = cohort
+    files = sorted(Path(features).glob("*.h5"))
+    out = Path(features) / ".." / Path(features).name
+    with pytest.raises(ValueError, match="is the folder of the feature files"):
+        predict_cohort(clf, files if as_list else features, out, format="csv")
+    assert sorted(Path(features).iterdir()) == files
+
+
 def test_folder_is_of_the_run_that_came_first(cohort, tmp_path):
     clf = cohort[0]
     for reading in ({}, {}):
