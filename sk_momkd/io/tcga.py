@@ -11,8 +11,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ..data.ids import TCGA_BARCODE
-from ..exceptions import CohortError, OmicsError
-from ..messages import first_few
+from ..exceptions import CohortError, CohortWarning, OmicsError
+from ..messages import first_few, warn
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -71,6 +71,27 @@ def _unwanted(types: pd.Series, sample_type: str | None) -> NDArray:
     return np.where(keep, "used", "sample type " + types.fillna("") + f", not {sample_type}")
 
 
+def _warn_of_unread_types(
+    what: str,
+    names: Iterable[str],
+    matches: Iterable[re.Match[str] | None],
+    sample_type: str | None,
+) -> None:
+    """Warn of barcodes that go on after the patient, but with no sample type."""
+    unread = [
+        name
+        for name, match in zip(names, matches, strict=True)
+        if match is not None and match["type"] is None and name[match.end() :].startswith("-")
+    ]
+    if unread and sample_type is not None:
+        warn(
+            f"{len(unread)} {what} have no sample type of two digits after the patient "
+            f"({first_few(unread)}). They are used as if they were of type {sample_type!r}; leave "
+            "them out if they are not.",
+            CohortWarning,
+        )
+
+
 def choose_aliquots(barcodes: Iterable[str], sample_type: str | None) -> pd.DataFrame:
     """Choose one sample or aliquot per patient, as :func:`omics_by_patient` describes.
 
@@ -90,6 +111,7 @@ def choose_aliquots(barcodes: Iterable[str], sample_type: str | None) -> pd.Data
     wrong = [name for name, match in zip(names, matches, strict=True) if match is None]
     if wrong:
         raise OmicsError(f"{len(wrong)} obs_names are no TCGA barcodes: {first_few(wrong)}.")
+    _warn_of_unread_types("obs_names", names, matches, sample_type)
     parts = [(match["type"], match["vial"] or "") for match in matches if match is not None]
     frame = pd.DataFrame(parts, columns=["type", "vial"], dtype=object)
     frame.insert(0, "barcode", names)
@@ -193,6 +215,7 @@ def read_slide_barcodes(slides: pd.DataFrame, sample_type: str | None) -> pd.Dat
             f"{len(wrong)} slide ids are no TCGA barcodes: {first_few(wrong)}. For such a table "
             "leave barcodes=None and name the patients' column with patient_id=."
         )
+    _warn_of_unread_types("slide ids", slides["slide_id"], matches, sample_type)
     patients = slides["slide_id"].str[:12].str.upper()
     if "patient_id" in slides:
         known = slides["patient_id"].map(

@@ -18,7 +18,7 @@ from sk_momkd import (
     tissue_source_site,
 )
 from sk_momkd.exceptions import CohortError, CohortWarning, OmicsError
-from sk_momkd.io.tcga import patient_of
+from sk_momkd.io.tcga import choose_aliquots, patient_of, read_slide_barcodes
 
 UUID = "9B3EF0C4-1E0B-4A2E-9F5D-6D6C3A2E7A11"
 SLIDES = (
@@ -123,6 +123,17 @@ def test_load_slides_of_another_type_are_left_out_with_a_warning(table, features
     said = r"2 slides of the table were left out: 1 sample type 11, not 01, 1 sample type 06"
     with pytest.warns(CohortWarning, match=said):
         load_cohort(table, features, label="er", barcodes="tcga")
+
+
+def test_barcodes_with_an_unreadable_sample_type_are_named():
+    names = ["TCGA-A2-A04P-1", "TCGA-A2-A04Q", "TCGA-A2-A04R-01A"]
+    with pytest.warns(CohortWarning, match=r"1 obs_names have no sample type .*'TCGA-A2-A04P-1'"):
+        assert set(choose_aliquots(names, "01")["status"]) == {"used"}
+    slides = pd.DataFrame({"slide_id": names})
+    with pytest.warns(CohortWarning, match=r"1 slide ids have no sample type .*'TCGA-A2-A04P-1'"):
+        read_slide_barcodes(slides, "01")
+    with warnings.catch_warnings(action="error"):
+        read_slide_barcodes(slides, None)
 
 
 def test_load_sample_type_given_is_the_one_in_use(table, features):
