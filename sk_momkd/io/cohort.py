@@ -72,8 +72,8 @@ class Cohort(NamedTuple):
 
 def _id_text(ids: pd.Series, name: str, column: Any, *, complete: bool = True) -> pd.Series:
     """Ids as text, as the table writes them; None where one is missing and may be."""
-    missing = is_missing(ids)
-    empty = np.flatnonzero(missing)
+    absent = is_missing(ids)
+    empty = np.flatnonzero(absent)
     if len(empty) and complete:
         raise CohortError(
             f"{len(empty)} rows have no {name}, the first is row {empty[0]} (below the header, "
@@ -82,13 +82,13 @@ def _id_text(ids: pd.Series, name: str, column: Any, *, complete: bool = True) -
     if pd.api.types.is_numeric_dtype(ids):
         warn_of_long_numbers(ids.dropna(), f"Column {name}")
     text = as_text(ids)
-    rounded = text[~missing & text.map(lambda v: bool(_ROUNDED.fullmatch(str(v).strip())))]
+    rounded = text[~absent & text.map(lambda v: bool(_ROUNDED.fullmatch(str(v).strip())))]
     if len(rounded):
         raise CohortError(
             f"{len(rounded)} values of {name} are rounded numbers, as a spreadsheet writes long "
             f"ones: {first_few(rounded)}. Write the ids as text where the table was made."
         )
-    return text.where(~missing, None)
+    return text.where(~absent, None)
 
 
 def _slide_table(
@@ -222,12 +222,12 @@ def _report(
 
 
 def _warn_if_left_out(report: JoinReport) -> None:
-    missing = report.left_out[report.left_out["status"] != "not in the table"]
-    if len(missing):
-        reasons = ", ".join(f"{n} {why}" for why, n in missing["status"].value_counts().items())
+    left_out = report.left_out[report.left_out["status"] != "not in the table"]
+    if len(left_out):
+        reasons = ", ".join(f"{n} {why}" for why, n in left_out["status"].value_counts().items())
         warn(
-            f"{len(missing)} slides of the table were left out: {reasons}; the first is "
-            f"{missing['slide_id'].iloc[0]!r}. The join report names them all.",
+            f"{len(left_out)} slides of the table were left out: {reasons}; the first is "
+            f"{left_out['slide_id'].iloc[0]!r}. The join report names them all.",
             CohortWarning,
         )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
@@ -63,10 +64,11 @@ def _explain(
     bags, omics = _slides(slides, run, output)
     chosen = _chosen(bags, slide, run.report.n_slides, output)
     warn_without_images(chosen, run.report)
-    written = _patches(fitted, chosen, out)
+    path, scores = _patches(fitted, chosen, out, column)
+    written = [path]
     place = _Place(out, column, run.report.mpp, run.report.images, patch_size_level0)
     with off_screen():  # figures of many slides need not be closed
-        written += _maps(fitted, chosen, place)
+        written += _maps(fitted, chosen, place, scores)
         written += _prototypes(fitted, bags, n_patches, run, out, output)
         written += [] if omics is None else _genes(fitted, omics, out, run, output)
     output.result("\n".join(map(str, written)), {"files": written})
@@ -118,14 +120,15 @@ def _refuse_patient(name: str, bags: Any) -> None:
         raise UsageProblem(f"{name!r} is a patient, whose slides are: {slides}")
 
 
-def _patches(model: Any, bags: Any, out: Path) -> list[Path]:
-    """Attention and evidence of every patch as a table."""
+def _patches(model: Any, bags: Any, out: Path, column: str) -> tuple[Path, pd.DataFrame]:
+    """Write attention and evidence of every patch as a table; return the one for the maps."""
     from ...inspection.attention import patch_attention
     from ...inspection.evidence import patch_evidence
 
     attention, evidence = patch_attention(model, bags), patch_evidence(model, bags)
     new = [name for name in evidence if name not in attention]
-    return [_write_table(attention.join(evidence[new]), out / "patches.csv")]
+    path = _write_table(attention.join(evidence[new]), out / "patches.csv")
+    return path, evidence if column == "evidence" else attention
 
 
 def _write_table(frame: pd.DataFrame, path: Path) -> Path:
@@ -140,14 +143,15 @@ def _write_picture(display: Any, path: Path) -> Path:
     return path
 
 
-def _maps(model: Any, bags: Any, place: _Place) -> list[Path]:
+def _maps(model: Any, bags: Any, place: _Place, scores: pd.DataFrame) -> list[Path]:
     """Heat map, and squares with scores for QuPath, of each slide that can be drawn."""
     written: list[Path] = []
-    for what, write in (("map", _heat_map), ("GeoJSON", _squares)):
+    kinds = (("map", partial(_heat_map, model)), ("GeoJSON", partial(_squares, scores)))
+    for what, write in kinds:
         lacking: dict[str, BagError] = {}
         for bag in bags:
             try:
-                written.append(write(model, bag, place))
+                written.append(write(bag, place))
             except BagError as error:
                 lacking[bag.name] = error
         if lacking:
@@ -202,18 +206,14 @@ def _heat_map(model: Any, bag: Bag, place: _Place) -> Path:
     return _write_picture(display, place.file(bag, "png"))
 
 
-def _squares(model: Any, bag: Bag, place: _Place) -> Path:
-    from ...data.sequence import BagSequence
-    from ...inspection.attention import patch_attention
-    from ...inspection.evidence import patch_evidence
+def _squares(scores: pd.DataFrame, bag: Bag, place: _Place) -> Path:
     from ...io.geojson import to_geojson
 
-    scores = patch_evidence if place.column == "evidence" else patch_attention
     width = place.width(bag)
     if bag.info.unit == "um" and place.mpp:
         width /= place.mpp
-    table, path = scores(model, BagSequence([bag])), place.file(bag, "geojson")
-    return to_geojson(table, path, bag=bag, mpp=place.mpp, patch_size=width)
+    path = place.file(bag, "geojson")
+    return to_geojson(scores, path, bag=bag, mpp=place.mpp, patch_size=width)
 
 
 def _is_momkd(model: Any) -> bool:
