@@ -335,9 +335,9 @@ def _verdict(
     text = {
         GAIN: f"Omics helped: AUROC {gained} against training without it, and {own} against "
         "omics of other patients.",
-        UNSPECIFIC: f"AUROC rose by {gained} against training without omics, but only by {own} "
-        "against omics of other patients: the gain is not shown to come from the patients' own "
-        "omics.",
+        UNSPECIFIC: f"AUROC rose by {gained} against training without omics. Against omics of "
+        f"other patients it differs by {own}, which is not above chance: the gain is not shown to "
+        "come from the patients' own omics.",
         HARM: f"Omics harmed: AUROC {gained} against training without it.",
         NO_GAIN: f"No gain shown: AUROC {gained} against training without omics.",
     }[outcome]
