@@ -10,18 +10,21 @@ and `lambda_teacher="auto"`; with the weight that was chosen, omics permuted wit
 with that weight, pooled slides in place of omics (self-distillation). Slides have at most so many
 patches, drawn once; features are z-scores of the training patches, or as stored (`--unscaled`).
 Then simulated cohorts where nothing can be gained. Predictions of patients go to FILE, from which a
-stopped run goes on; `--write` makes table and page of it. `--develop` compares weights in folds
+stopped run goes on; `--write` makes table and page of it. The two parts of the logits, network and
+regression on pooled bags, are also scored by themselves. `--develop` compares weights in folds
 within the training part of one split that is not among these.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 import os
 import platform
 import tempfile
 import time
 import warnings
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -29,7 +32,7 @@ from typing import Any, NamedTuple
 import anndata
 import numpy as np
 import pandas as pd
-from page import short, write_page
+from page import line, short, write_page
 from privileged_students import (
     NULLS,
     RESULTS,
@@ -43,12 +46,16 @@ from privileged_students import (
     student,
 )
 from real_cohorts import scale_patches
+from sklearn.metrics import roc_auc_score
+from sklearn.model_selection import StratifiedGroupKFold
 
 from sk_momkd import Bag, BagPooling, BagSequence, MoMKDClassifier, read_bags
 
 NAME = "network_students"
 SEED_OF_DEVELOPMENT = 999
 WEIGHTS_OF_DEVELOPMENT = {"0": 0.0, "0.8": 0.8, "auto": "auto"}
+PARTS = [f"{part}, {arm}" for arm in ("without", "with") for part in ("network", "regression")]
+SCORED = ["without", "with", *PARTS]
 
 
 class Cohort(NamedTuple):
@@ -109,8 +116,18 @@ def arms_of(training: Cohort, y: Any, test: Cohort, seed: int) -> pd.DataFrame:
     }
     scores = {arm: one.predict_proba(test.bags)[:, 1] for arm, one in fitted.items()}
     seconds = {"with_seconds": clf.seconds, "permuted_seconds": fitted["permuted"].seconds}
+    for part, share in (("network", 0.0), ("regression", 1.0)):
+        for arm in ("without", "with"):
+            scores[f"{part}, {arm}"] = score_of_part(fitted[arm], share, test.bags)
     found = pd.DataFrame(scores, index=test.table.index).rename_axis("patient")
     return found.assign(weight=clf.lambda_teacher_, **seconds)
+
+
+def score_of_part(clf: Any, share: float, bags: BagSequence) -> Any:
+    """Scores with this share of the regression on pooled bags; training does not depend on it."""
+    twin = copy.copy(clf)
+    twin.pooled_head_ = replace(clf.pooled_head_, share=share)
+    return twin.predict_proba(bags)[:, 1]
 
 
 def scaled(training: Cohort, test: Cohort) -> tuple[Cohort, Cohort]:
@@ -165,7 +182,7 @@ def simulated_null(what: str, seed: int) -> pd.DataFrame:
 
 def append(path: Path, found: pd.DataFrame, job: dict[str, Any]) -> None:
     columns = [*job, "patient", "y", "without", "with", "permuted", "self-distillation", "weight"]
-    columns += ["seconds", "with_seconds", "permuted_seconds"]
+    columns += [*PARTS, "seconds", "with_seconds", "permuted_seconds"]
     found = found.assign(**job).reindex(columns=columns)
     found.to_csv(path, mode="a", header=not path.exists(), index=False)
     print(*job.values(), found["weight"].iloc[0], f"{found['seconds'].iloc[0]:.0f} s", flush=True)
@@ -194,9 +211,6 @@ def develop(options: argparse.Namespace) -> None:
     path = RESULTS / f"{NAME}_development.csv"
     rows = pd.read_csv(path).to_dict("records") if path.exists() else []
     done = {(row["cohort"], row["label"], row["fold"]) for row in rows}
-    from sklearn.metrics import roc_auc_score
-    from sklearn.model_selection import StratifiedGroupKFold
-
     for name in options.cohorts:
         whole = read_cohort(options.data / name, options.patches)
         for fold, label in product(range(3), TASKS[name]):
@@ -236,6 +250,7 @@ def write(path: Path) -> None:
         parts.append(cohort_table(own, mine))
         gap = differences(own, "permuted", "without").mean(axis=1)
         parts.append(f"Permuted - without: {interval(gap)}.")
+        parts += [f"### The two parts on {cohort}", parts_table(own)]
     nulls = table[table["kind"] != "real"]
     if len(nulls):
         from privileged_students import null_table
@@ -250,6 +265,22 @@ def write(path: Path) -> None:
         f"thread ({platform.machine()}, {os.cpu_count()} cores, shared)."
     )
     write_page(RESULTS / f"{NAME}.md", "Soft labels of omics for networks", "\n\n".join(parts))
+
+
+def parts_table(rows: pd.DataFrame) -> str:
+    """AUC of network, regression and both, and how far both are above the regression."""
+    head = ["arm", "network", "regression", "both", "both - network", "both - regression"]
+    lines = [line(head), "|" + "---|" * len(head)]
+    aucs = rows.groupby(["label", "seed", "fold"]).apply(
+        lambda own: pd.Series({name: roc_auc_score(own["y"], own[name]) for name in SCORED}),
+        include_groups=False,
+    )
+    for arm in ("without", "with"):
+        names = [f"network, {arm}", f"regression, {arm}", arm]
+        means = [short(aucs[name].groupby("label").mean().mean()) for name in names]
+        gaps = [interval(differences(rows, arm, name).mean(axis=1)) for name in names[:2]]
+        lines.append(line([arm + " omics", *means, *gaps]))
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

@@ -116,6 +116,11 @@ class BaseMILClassifier(
         The omics teacher, cross-fitted within the training part. None takes log2(x + 1) where the
         data are counts, clips outliers, standardises the genes, and fits a strongly regularised
         logistic regression.
+    pooled_share : float in [0, 1), default=0.0
+        Share of a logistic regression on the mean and the standard deviation of the patches of a
+        slide in the logits; the network has the rest. The regression is fitted to the same labels,
+        soft ones included, and reads no attention. Of some hundred patients it often knows more
+        than the network.
     warm_start : bool, default=False
         Whether `fit` of a fitted classifier goes on from its networks for `max_epochs` more epochs,
         on the same data or on those of another site. Width, classes, genes and network must be the
@@ -193,6 +198,8 @@ class BaseMILClassifier(
         teacher that sees the slides. Empty where nothing was to be chosen.
     teacher_verdict_ : str
         The weight, why it was chosen, and the AUROC of teacher and student in inner folds.
+    pooled_head_ : PooledHead or None
+        The regression on pooled slides; None with ``pooled_share=0``.
     n_paired_ : int
         Number of training bags with omics, without the validation part.
     callbacks_ : list
@@ -220,6 +227,7 @@ class BaseMILClassifier(
     teacher: Any = parameter(
         None, HasMethods(["fit", "decision_function"]), HasMethods(["fit", "predict_proba"]), None
     )
+    pooled_share: float = parameter(0.0, BELOW_ONE)
     warm_start: bool = parameter(False, "boolean")
     training: TrainingOptions | None = parameter(None, TrainingOptions, None)
     device: str = parameter("auto", str)
@@ -255,6 +263,7 @@ class BaseMILClassifier(
         "training_patients_",
         "lambda_teacher_",
         "n_paired_",
+        "pooled_head_",
         "teacher_report_",
         "teacher_verdict_",
         "_prior_at_fit",
@@ -496,6 +505,7 @@ class BaseMILClassifier(
                 start=None if self._earlier is None else self._earlier.weights,
             )
         self.mean_patch_ = data.training.mean_patch
+        self.pooled_head_ = self._fit_pooled_head(cohort[training], data.training)
         self._connected = are_connected(data.training)
         strict = self._option("training").strict
         self.largest_feature_ = check_scale(data.training, strict=strict)

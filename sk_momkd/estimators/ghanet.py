@@ -102,6 +102,11 @@ class GHANetClassifier(PrivilegedMILClassifier):
         The omics teacher, cross-fitted within the training part. None takes log2(x + 1) where the
         data are counts, clips outliers, standardises the genes, and fits a strongly regularised
         logistic regression.
+    pooled_share : float in [0, 1), default=0.0
+        Share of a logistic regression on the mean and the standard deviation of the patches of a
+        slide in the logits; the network has the rest. The regression is fitted to the same labels,
+        soft ones included, and reads no attention. Of some hundred patients it often knows more
+        than the network.
     warm_start : bool, default=False
         Whether `fit` of a fitted classifier goes on from its networks for `max_epochs` more epochs,
         on the same data or on those of another site. Width, classes, genes and network must be the
@@ -186,6 +191,8 @@ class GHANetClassifier(PrivilegedMILClassifier):
         teacher that sees the slides. Empty where nothing was to be chosen.
     teacher_verdict_ : str
         The weight, why it was chosen, and the AUROC of teacher and student in inner folds.
+    pooled_head_ : PooledHead or None
+        The regression on pooled slides; None with ``pooled_share=0``.
     n_paired_ : int
         Number of training bags with omics, without the validation part.
     callbacks_ : list

@@ -237,12 +237,18 @@ class PredictionMixin:
         """Output of each model for each bag, which is alone in its batch."""
         for bags, modules in self._read_together(X):
             with isolated(), torch.no_grad(), threads_for(sum(_n_values(b) for _, b in bags)):
-                outputs = [
-                    [forward(module, batch, training=False).to("cpu") for module in modules]
-                    for _, batch in bags
-                ]
+                outputs = [self._outputs(batch, modules) for _, batch in bags]
             _require_finite(bags, outputs)
             yield from outputs
+
+    def _outputs(self, batch: FlatBatch, modules: list[Any]) -> list[Any]:
+        """Output of each model for a bag, with the logits of the regression on pooled bags."""
+        outputs = [forward(module, batch, training=False).to("cpu") for module in modules]
+        head = vars(self).get("pooled_head_")
+        if head is None:
+            return outputs
+        pooled = head.logits(batch.x)
+        return [head.joined(output, pooled) for output in outputs]
 
     def _read_together(self, X: Any) -> Iterator[tuple[list[tuple[str, FlatBatch]], list[Any]]]:
         """Names and batches of consecutive small bags, or of one large bag; and the networks.

@@ -14,10 +14,13 @@ from numpy.typing import NDArray
 from ..data.omics import OmicsTable, join_omics
 from ..nn.isolation import isolated
 from ..preprocessing.expression_outliers import check_expression
+from ..training.batches import BagDataset
 from ..training.config import Objective
 from ..training.random_generators import RandomGenerators
 from .bag_weights import draw_shares, loss_weights
+from .pooled_head import PooledHead
 from .privileged import PrivilegedOmics
+from .soft_targets import mixed_targets
 from .training_data import LabelledBags
 
 if TYPE_CHECKING:
@@ -25,11 +28,12 @@ if TYPE_CHECKING:
 
 
 class SoftLabelsMixin:
-    """What `lambda_teacher` and `teacher` do in `fit`."""
+    """What `lambda_teacher`, `teacher` and `pooled_share` do in `fit`."""
 
     lambda_teacher: Any
     teacher: Any
     sampler: str
+    pooled_share: float
     class_weight: Any
     _network_classes: Any
     _uses_omics: ClassVar[bool]
@@ -79,15 +83,7 @@ class SoftLabelsMixin:
         from .pooled_student import pooled_evidence  # scikit-learn's models, for training alone
         from .teacher_weight import Samples, learn_from
 
-        of_loss = loss_weights(
-            known.labels,
-            known.weights,
-            self.class_weight,
-            sampler=self.sampler,
-            classes=self._network_classes,
-        )
-        shares = draw_shares(known.labels, self.sampler)
-        shares = shares if of_loss is None else shares * of_loss.bags
+        shares = self._shares_in_loss(known)
         choice = learn_from(
             self.teacher,
             table,
@@ -101,6 +97,30 @@ class SoftLabelsMixin:
         )
         self._store_choice(choice)
         return choice.soft
+
+    def _shares_in_loss(self, known: LabelledBags) -> NDArray:
+        """How much each bag counts in training: how often it is drawn, times its weight."""
+        of_loss = loss_weights(
+            known.labels,
+            known.weights,
+            self.class_weight,
+            sampler=self.sampler,
+            classes=self._network_classes,
+        )
+        shares = draw_shares(known.labels, self.sampler)
+        return shares if of_loss is None else shares * of_loss.bags
+
+    def _fit_pooled_head(self, known: LabelledBags, data: BagDataset) -> PooledHead | None:
+        """The regression on pooled bags, on the labels that the network learns, too."""
+        if self.pooled_share == 0:
+            return None
+        targets = np.eye(len(self._network_classes))[known.labels]
+        if data.teacher is not None:
+            soft = data.teacher[data.paired]
+            targets = mixed_targets(targets, soft, data.paired, self.lambda_teacher_)
+        shares = self._shares_in_loss(known)
+        targets *= (shares / shares.mean())[:, None]
+        return PooledHead.fit(self.pooled_share, np.hstack([data.means, data.spreads]), targets)
 
     def _store_choice(self, choice: TeacherChoice) -> None:
         self.lambda_teacher_, self.n_paired_ = choice.weight, int(choice.paired.sum())

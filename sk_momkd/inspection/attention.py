@@ -18,7 +18,8 @@ from .inspected_bags import inspected_bags, map_suffixes
 def patch_attention(clf: Any, bags: Any) -> pd.DataFrame:
     """Attention and position of every patch: where the classifier looks.
 
-    Attention does not say which class a patch speaks for; :func:`patch_evidence` does.
+    Attention does not say which class a patch speaks for; :func:`patch_evidence` does. It is that
+    of the network; a regression on pooled slides (``pooled_share``) has none.
 
     Parameters
     ----------

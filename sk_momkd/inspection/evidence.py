@@ -96,7 +96,9 @@ def patch_evidence(
     as it is in the slide. In a network of your own, `attend` and `classify`, as in the networks of
     this package, give it weighted sums.
 
-    With several models (``n_models``), logits and evidence are means over the models.
+    With several models (``n_models``), logits and evidence are means over the models. With
+    ``pooled_share``, the logits of the regression on pooled slides join them, of which the
+    evidence is exact.
 
     Examples
     --------
@@ -164,6 +166,10 @@ def _evidence_of_bags(
         evidence = torch.stack([found for found, _ in parts]).mean(dim=0)  # (n, columns)
         expected = torch.stack([change for _, change in parts]).mean(dim=0)  # (columns,)
         _check_sum(name, evidence.sum(dim=0), expected, n_steps)
+        head = vars(model).get("pooled_head_")
+        if head is not None:
+            pooled = logit_differences(head.contributions(batch.x, patch))
+            evidence = torch.lerp(evidence.cpu(), pooled, head.share)
         yield evidence.cpu().numpy()
 
 

@@ -16,6 +16,7 @@ from ..data.training_patients import HashedIds
 from ..estimators.base import BaseMILClassifier
 from ..estimators.fit_tasks import OF_CALLBACKS
 from ..estimators.network_state import weights_of, without_omics
+from ..estimators.pooled_head import PooledHead
 from ..estimators.validation_scores import SavedThresholds
 from ..exceptions import ModelFileError
 from ..io.values import ValueReader, ValueWriter
@@ -25,7 +26,7 @@ from .archive import model_errors
 from .sklearn_steps import dump_step, is_of_sklearn, load_step
 
 _RECORDS: dict[str, type] = {
-    record.__name__: record for record in (FeatureSummary, HashedIds, SavedThresholds)
+    record.__name__: record for record in (FeatureSummary, HashedIds, PooledHead, SavedThresholds)
 }
 _KINDS: dict[str, tuple[type, ...]] = {  # by the annotation of a field of these
     "bytes": (bytes,),
@@ -295,7 +296,19 @@ def _require_consistent(known: dict[str, Any]) -> None:
         parts = (summary.mean, summary.spread, summary.within)
         if {part.shape for part in parts} != {(width,)}:
             raise ModelFileError(f"its feature_summary_ is not of {width} features.")
+    _require_head(known.get("pooled_head_"), len(classes), width)
     shapes = dict.fromkeys(("class_prior_", "sampled_prior_"), (len(classes),))
     for name, shape in (shapes | {"mean_patch_": (width,)}).items():
         if name in known and np.shape(known[name]) != shape:
             raise ModelFileError(f"its {name} is {np.shape(known[name])}, expected {shape}.")
+
+
+def _require_head(head: Any, n_classes: int, width: int) -> None:
+    """Raise unless a regression on pooled slides is of these classes and features."""
+    if not isinstance(head, PooledHead | None):
+        raise ModelFileError(f"its pooled_head_ is a {type(head).__name__}.")
+    if head is None:
+        return
+    shapes = [part.shape for part in (head.center, head.spread, head.coef, head.intercept)]
+    if shapes != [(2 * width,), (2 * width,), (n_classes, 2 * width), (n_classes,)]:
+        raise ModelFileError(f"its pooled_head_ is not of {width} features, {n_classes} classes.")

@@ -268,6 +268,8 @@ class BagDataset(Dataset):
         With `sum_contents`, a digest of the features and the graph of each bag.
     means : float32 ndarray of shape (n_bags, n_features)
         Mean patch of each bag, of the features as they are kept, in `dtype`.
+    spreads : float32 ndarray of shape (n_bags, n_features)
+        Standard deviation of the patches of each bag, of the same features.
     mean_patch : float32 ndarray of shape (n_features,)
         Mean over the bags of their mean patches.
     summary : FeatureSummary or None
@@ -304,6 +306,7 @@ class BagDataset(Dataset):
         self.reading = Reading()
         total = torch.zeros(n_features, dtype=torch.float64)
         self.means = np.empty((len(bags), n_features), dtype=np.float32)
+        self.spreads = np.empty_like(self.means)
         within = torch.zeros(n_features, dtype=torch.float64)
         for i, (x, edges) in enumerate(_graphs(bags, spec, n_features)):
             self.sizes[i], self.largest[i] = len(x), largest_value(x)
@@ -314,7 +317,7 @@ class BagDataset(Dataset):
             total += x.mean(dim=0)
             x = x.to(dtype)
             variance, mean = torch.var_mean(x.float(), dim=0, correction=0)
-            self.means[i] = mean.numpy()
+            self.means[i], self.spreads[i] = mean.numpy(), variance.sqrt().numpy()
             within += variance
             if x.nbytes <= cache_bytes:
                 cache_bytes -= x.nbytes

@@ -111,7 +111,7 @@ def slides_section(context: ReportContext) -> Section:
     if context.bags is None:
         return Section(name, title, missing=_NO_BAGS)
     try:
-        fitted_classifier(context.model)
+        model = fitted_classifier(context.model)
     except TypeError as error:
         return Section(name, title, missing=str(error))
     blocks: list[Block] = [
@@ -122,6 +122,14 @@ def slides_section(context: ReportContext) -> Section:
             "note",
         )
     ]
+    if (head := vars(model).get("pooled_head_")) is not None:
+        blocks.append(
+            Paragraph(
+                f"The network, whose attention this is, has {1 - head.share:.0%} of the logits. A "
+                "regression on pooled patches, which looks at all of them alike, has the rest.",
+                "note",
+            )
+        )
     for heading, rows in _shown_patients(context).items():
         pictures, left_out = _maps(context, rows)
         if pictures:

@@ -1,0 +1,131 @@
+"""Logistic regression on pooled slides, whose logits are averaged with those of the network."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ..nn.blocks import Blocks, iter_blocks
+from ..output import MILOutput
+from .soft_targets import weighted_copies
+
+_C, _MAX_ITER = 0.01, 1000
+_CLIP = 6.0  # standard deviations
+_ROWS = 4096  # patches that are float64 at once
+
+
+@dataclass(frozen=True, eq=False)
+class PooledHead:
+    """Logistic regression on the mean and the standard deviation of the patches of a slide.
+
+    A slide with p features per patch has 2 p pooled features; these are z-scores over the training
+    slides, clipped at six. The logits of a classifier are ``(1 - share)`` times those of its
+    network and `share` times these.
+
+    Attributes
+    ----------
+    share : float
+        In [0, 1).
+    center, spread : float64 ndarray of shape (2 * n_features,)
+        Mean and standard deviation of the pooled features over the training slides.
+    coef : float64 ndarray of shape (n_classes, 2 * n_features)
+        By class number of the network, as `intercept`.
+    intercept : float64 ndarray of shape (n_classes,)
+    """
+
+    share: float
+    center: NDArray
+    spread: NDArray
+    coef: NDArray
+    intercept: NDArray
+
+    @classmethod
+    def fit(cls, share: float, pooled: NDArray, targets: NDArray) -> Self:
+        """Fit the regression by cross-entropy with soft labels.
+
+        Parameters
+        ----------
+        share : float
+        pooled : ndarray of shape (n_slides, 2 * n_features)
+        targets : ndarray of shape (n_slides, n_classes)
+            Labels, hard or soft, times the weight of each slide, whose mean is 1.
+        """
+        from sklearn.linear_model import LogisticRegression  # a model that predicts loads without
+        from threadpoolctl import threadpool_limits
+
+        center, spread = pooled.mean(axis=0, dtype=float), pooled.std(axis=0, dtype=float)
+        spread[spread == 0] = 1.0
+        z = np.clip((pooled - center) / spread, -_CLIP, _CLIP)
+        slides, labels, weights = weighted_copies(targets)
+        regression = LogisticRegression(C=_C, max_iter=_MAX_ITER)
+        with threadpool_limits(1):  # more threads would add in another order
+            regression.fit(z[slides], labels, sample_weight=weights)
+        coef, intercept = regression.coef_, regression.intercept_
+        if len(coef) == 1:  # of two classes: the difference of their logits
+            coef = np.concatenate([-coef, coef]) / 2
+            intercept = np.concatenate([-intercept, intercept]) / 2
+        return cls(float(share), center, spread, coef, intercept)
+
+    def logits(self, x: Tensor | Blocks) -> Tensor:
+        """Logits of the slide that consists of the patches `x`.
+
+        (n, n_features) -> (n_classes,), float64
+        """
+        z = self._z_scores(torch.cat(_mean_and_spread(x)))
+        return torch.from_numpy(self.coef) @ z + torch.from_numpy(self.intercept)
+
+    def joined(self, output: MILOutput, logits: Tensor) -> MILOutput:
+        """Output of a network for a slide of which these are the pooled logits."""
+        return replace(
+            output, logits=torch.lerp(output.logits, logits.to(output.logits), self.share)
+        )
+
+    def contributions(self, x: Tensor | Blocks, reference: Tensor) -> Tensor:
+        """Contribution of each patch to the logits; a slide of reference patches has none.
+
+        The mean is a sum over patches, and so is the standard deviation: its square is the mean of
+        the squared distances. Both are exact; of a pooled feature that is clipped, each patch has
+        the same share as before clipping.
+
+        (n, n_features), (n_features,) -> (n, n_classes), float64
+        """
+        mean, spread = _mean_and_spread(x)
+        start = torch.cat([reference.double(), torch.zeros_like(mean)])
+        change = torch.cat([mean, spread]) - start
+        explained = self._z_scores(start + change) - self._z_scores(start)
+        slope = torch.where(change == 0, 0, explained / change)  # what is left of 1 / spread
+        of_mean, of_spread = (torch.from_numpy(self.coef) * slope).chunk(2, dim=1)
+        of_spread = of_spread / torch.where(spread == 0, 1, spread)
+        parts = [
+            (rows - start[: len(mean)]) @ of_mean.T + (rows - mean) ** 2 @ of_spread.T
+            for rows in _rows(x)
+        ]
+        return torch.cat(parts) / len(x)
+
+    def _z_scores(self, pooled: Tensor) -> Tensor:
+        z = (pooled - torch.from_numpy(self.center)) / torch.from_numpy(self.spread)
+        return z.clamp(-_CLIP, _CLIP)
+
+
+def _mean_and_spread(x: Tensor | Blocks) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation over the patches, (n, n_features) -> (n_features,) each."""
+    n, mean, squares = 0, torch.tensor(0.0), torch.tensor(0.0)
+    for rows in _rows(x):
+        variance, middle = torch.var_mean(rows, dim=0, correction=0)
+        share = len(rows) / (n + len(rows))
+        squares = squares + variance * len(rows) + (middle - mean) ** 2 * n * share
+        mean = mean + (middle - mean) * share
+        n += len(rows)
+    return mean, (squares / n).sqrt()
+
+
+def _rows(x: Tensor | Blocks) -> Iterator[Tensor]:
+    """Blocks of patches in float64 on the CPU."""
+    for _, block in iter_blocks(x):
+        yield from (rows.double().cpu() for rows in block.split(_ROWS))
