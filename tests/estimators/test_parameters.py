@@ -43,7 +43,7 @@ def test_docstring_documents_each_parameter_with_its_default(cls):
 
 
 def test_momkd_has_about_thirty_parameters():
-    assert len(MoMKDClassifier().get_params(deep=False)) <= 39
+    assert len(MoMKDClassifier().get_params(deep=False)) <= 40
 
 
 def test_get_params_deep_reaches_options_that_are_none():
