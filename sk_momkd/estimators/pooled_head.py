@@ -77,7 +77,7 @@ class PooledHead:
 
         (n, n_features) -> (n_classes,), float64
         """
-        z = self._z_scores(torch.cat(_mean_and_spread(x)))
+        z = self._z_scores(torch.cat(_mean_and_spread(x)).cpu())
         return torch.from_numpy(self.coef) @ z + torch.from_numpy(self.intercept)
 
     def joined(self, output: MILOutput, logits: Tensor) -> MILOutput:
@@ -96,17 +96,18 @@ class PooledHead:
         (n, n_features), (n_features,) -> (n, n_classes), float64
         """
         mean, spread = _mean_and_spread(x)
-        start = torch.cat([reference.double(), torch.zeros_like(mean)])
-        change = torch.cat([mean, spread]) - start
-        explained = self._z_scores(start + change) - self._z_scores(start)
-        slope = torch.where(change == 0, 0, explained / change)  # what is left of 1 / spread
-        of_mean, of_spread = (torch.from_numpy(self.coef) * slope).chunk(2, dim=1)
-        of_spread = of_spread / torch.where(spread == 0, 1, spread)
+        pooled, reference = torch.cat([mean, spread]).cpu(), reference.double().cpu()
+        start = torch.cat([reference, torch.zeros_like(reference)])
+        change = self._z_scores(pooled) - self._z_scores(start)
+        slope = torch.where(pooled == start, 0, change / (pooled - start))  # 1 / spread, or less
+        weight = (torch.from_numpy(self.coef) * slope).to(x.device)
+        of_mean, of_spread = weight.chunk(2, dim=1)
+        of_square = of_spread / torch.where(spread == 0, 1, spread)
+        reference = reference.to(x.device)
         parts = [
-            (rows - start[: len(mean)]) @ of_mean.T + (rows - mean) ** 2 @ of_spread.T
-            for rows in _rows(x)
+            (rows - reference) @ of_mean.T + (rows - mean) ** 2 @ of_square.T for rows in _rows(x)
         ]
-        return torch.cat(parts) / len(x)
+        return torch.cat(parts).cpu() / len(x)
 
     def _z_scores(self, pooled: Tensor) -> Tensor:
         z = (pooled - torch.from_numpy(self.center)) / torch.from_numpy(self.spread)
@@ -126,6 +127,6 @@ def _mean_and_spread(x: Tensor | Blocks) -> tuple[Tensor, Tensor]:
 
 
 def _rows(x: Tensor | Blocks) -> Iterator[Tensor]:
-    """Blocks of patches in float64 on the CPU."""
+    """Blocks of patches in float64."""
     for _, block in iter_blocks(x):
-        yield from (rows.double().cpu() for rows in block.split(_ROWS))
+        yield from (rows.double() for rows in block.split(_ROWS))
