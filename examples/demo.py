@@ -1,7 +1,7 @@
 """From files to a report, a saved model and predictions, with and without privileged omics.
 
-Without options it simulates a training cohort, in which three of ten labels are wrong, as labels of
-routine reports are, and a second hospital whose labels are right. On your own files:
+Without options it simulates a training cohort, in which seven of twenty labels are wrong, as labels
+of routine reports are, and a second hospital whose labels are right. On your own files:
 
     python examples/demo.py --table slides.csv --features features/ --omics rna.h5ad \
         --label her2 --positive Positive --negative Negative
@@ -41,9 +41,9 @@ def simulate(out, seed=0):
     """Paths of a training cohort with wrong labels, and of a second hospital."""
     training = simulate_cohort(
         out / "training",
-        n_patients=150,
-        label_noise=0.3,
-        omics_effect=2.0,
+        n_patients=300,
+        label_noise=0.35,
+        omics_effect=3.0,
         random_state=10 + seed,
         **SIZE,
     )

@@ -14,7 +14,7 @@ from sk_momkd import MoMKDClassifier, compare_omics, load_cohort, simulate_cohor
 
 paths = simulate_cohort(
     mkdtemp(),
-    n_patients=90,
+    n_patients=120,
     n_patches=8,
     n_features=16,
     n_genes=100,
@@ -22,7 +22,7 @@ paths = simulate_cohort(
     random_state=0,
 )
 bags, y, omics, _ = load_cohort(*paths, label="subtype", positive="aggressive")
-clf = MoMKDClassifier.preset("small", max_epochs=12, learning_rate=3e-3, random_state=0)
+clf = MoMKDClassifier.preset("small", lambda_teacher=0.8, max_epochs=12, random_state=0)
 answer = compare_omics(clf, bags, y, omics, cv=3, within_class=True, n_bootstrap=500)
 print(answer.verdict)
 

@@ -15,7 +15,7 @@ from sk_momkd import MoMKDClassifier, evaluate_external, load_cohort, simulate_c
 size = {"n_patches": 8, "n_features": 16, "n_genes": 100}
 paths = simulate_cohort(mkdtemp(), n_patients=120, prefix="EXT", random_state=1, **size)
 others, y_others, _, _ = load_cohort(*paths, label="subtype", positive="aggressive")
-clf = MoMKDClassifier.preset("small", max_epochs=12, learning_rate=3e-3, random_state=0)
+clf = MoMKDClassifier.preset("small", lambda_teacher=0.8, max_epochs=12, random_state=0)
 
 found = {}
 for share in (0.25, 0.5, 1.0):

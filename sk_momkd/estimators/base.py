@@ -124,7 +124,8 @@ class BaseMILClassifier(
     warm_start : bool, default=False
         Whether `fit` of a fitted classifier goes on from its networks for `max_epochs` more epochs,
         on the same data or on those of another site. Width, classes, genes and network must be the
-        same. The omics transformer stays the fitted one; everything else is of the new data. See
+        same. The omics transformer and the regression of `pooled_share` stay the fitted ones;
+        everything else is of the new data. See
         ``docs/resuming.md``.
     training : TrainingOptions or None, default=None
         Rarely changed settings of the training loop, also set as ``training__<name>``.

@@ -67,7 +67,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "training__min_epochs": 3,
         "training__tie_break": "latest",
     },
-    "small": {  # ours, for some hundred patients; chosen by benchmarks/small_search.py
+    "small": {  # ours, for some hundred patients; see docs/decisions/0006 and 0011
         "hidden_dim": 64,
         "projection_dim": 32,
         "network__head_hidden_dim": 32,
@@ -192,7 +192,8 @@ class MoMKDClassifier(TransformerMixin, PrivilegedMILClassifier):
     warm_start : bool, default=False
         Whether `fit` of a fitted classifier goes on from its networks for `max_epochs` more epochs,
         on the same data or on those of another site. Width, classes, genes and network must be the
-        same. The omics transformer stays the fitted one; everything else is of the new data. See
+        same. The omics transformer and the regression of `pooled_share` stay the fitted ones;
+        everything else is of the new data. See
         ``docs/resuming.md``.
     training : TrainingOptions or None, default=None
         Rarely changed settings of the training loop, also set as ``training__<name>``. Here "auto"

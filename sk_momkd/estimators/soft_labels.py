@@ -114,6 +114,9 @@ class SoftLabelsMixin:
         """The regression on pooled bags, on the labels that the network learns, too."""
         if self.pooled_share == 0:
             return None
+        earlier = vars(self).get("pooled_head_")  # of the fit that a warm start goes on from
+        if earlier is not None:
+            return replace(earlier, share=float(self.pooled_share))
         targets = np.eye(len(self._network_classes))[known.labels]
         if data.teacher is not None:
             soft = data.teacher[data.paired]

@@ -19,7 +19,7 @@ from ..exceptions import OmicsError
 from .network_state import OMICS
 from .privileged import PrivilegedOmics
 
-KEPT = ("genes_", "omics_transformer_")  # fitted attributes that a warm start does not renew
+KEPT = ("genes_", "omics_transformer_", "pooled_head_")  # that a warm start does not renew
 INPUT_GENES = "_input_genes"  # what the omics transformer was fitted on
 
 

@@ -160,6 +160,19 @@ def test_parameter_set_after_fit_does_not_change_the_model():
     assert clf.fit(bags, y).pooled_head_ is None
 
 
+def test_warm_start_keeps_the_regression_and_takes_the_new_share():
+    """On a few slides of another site, a new one would forget those of the first."""
+    (bags, y), (others, of_others) = make_bags(), make_bags(n=8, seed=1)
+    clf = quick("ABMILClassifier", **SHORT, pooled_share=0.75, warm_start=True).fit(bags, y)
+    first = clf.pooled_head_
+    second = clf.set_params(pooled_share=0.5).fit(others, of_others).pooled_head_
+    assert (first.share, second.share) == (0.75, 0.5)
+    np.testing.assert_array_equal(second.coef, first.coef)
+    assert clf.set_params(pooled_share=0.0).fit(others, of_others).pooled_head_ is None
+    anew = clf.set_params(pooled_share=0.75, warm_start=False).fit(others, of_others)
+    assert not np.array_equal(anew.pooled_head_.coef, first.coef)
+
+
 def test_model_file_keeps_the_regression(tmp_path):
     bags, y = make_bags()
     clf = quick("ABMILClassifier", **SHORT, pooled_share=0.75).fit(bags, y)
