@@ -1,6 +1,7 @@
 """Does omics help a linear student by other ways than soft labels? Tried in inner folds.
 
-    python benchmarks/other_carriers.py --data DATA --gmt FILE [--rows FILE] [--predictions FILE]
+    python benchmarks/other_carriers.py --data DATA --gmt FILE [--rows FILE]
+                                        [--test] [--predictions FILE]
 
 `DATA` (or the environment variable SK_MOMKD_DATA) holds the folders `tcga_brca` and `tcga_blca`,
 the GMT file gene sets of the Molecular Signatures Database. In three folds by site, five shuffles,
@@ -9,9 +10,9 @@ beside pooled patches or in their place: expression that is predicted from the s
 components, single genes, gene sets, the teacher's opinion), or directions of the slide that go with
 expression. Then other poolings, and students of single patches. Each is fitted on labels and on
 soft labels. What is learned is learned in the inner training part. A second round varies the
-directions; what was frozen then is tested in five folds by site of fresh split seeds. A stopped run
-goes on from the files. docs/results/other_carriers.csv has a row per label and candidate of the
-first two rounds, other_carriers_folds.csv one per fold of the last, other_carriers.md the tables.
+directions; with `--test`, what was frozen then is tested in five folds by site of fresh split
+seeds. A stopped run goes on from the files. docs/results/other_carriers.csv has a row per label and
+candidate of the rounds, other_carriers_folds.csv one per fresh fold, other_carriers.md the tables.
 """
 
 from __future__ import annotations
@@ -449,7 +450,8 @@ def second_round(data: Data, split: Split, shuffle: int) -> Iterator[dict[str, A
     errors = gains.std(axis=0, ddof=1) / np.sqrt(5)
     for name, rule in {"": 0, " less one standard error": 1}.items():
         aucs = of_first[np.argmax(gains.mean(axis=0) - rule * errors)]
-        yield row | {"candidate": f"5 CCA directions, share of the best AUC{name} in folds"} | aucs
+        named = {"candidate": f"5 CCA directions, share of the best AUC{name} in folds"}
+        yield row | named | {arm: aucs[arm] for arm in targets}
 
 
 def one_fold(data: Data, label: str, seed: int, fold: int) -> pd.DataFrame:
@@ -608,7 +610,7 @@ def write(options: argparse.Namespace) -> None:
             parts += [f"## Fresh folds, {cohort}", f"Split seeds {seeds}; {len(mine)} folds."]
             parts.append(fresh_table(own, mine))
     parts.append(
-        f"`python benchmarks/{NAME}.py`, {minutes:.0f} min of processor time, one thread "
+        f"`python benchmarks/{NAME}.py --test`, {minutes:.0f} min of processor time, one thread "
         f"({platform.machine()}, {os.cpu_count()} cores, shared)."
     )
     write_page(RESULTS / f"{NAME}.md", "Other carriers of omics", "\n\n".join(parts))
