@@ -343,8 +343,8 @@ def _verdict(
     }[outcome]
     notes: list[str] = []
     row = differences.loc["with - without"]
-    same = _is_never_used(evaluations["with"]) and row["fold_low"] == row["fold_high"] == 0
-    if same:
+    arms = [evaluations[name].predictions for name in ("with", "without")]
+    if _is_never_used(evaluations["with"]) and arms[0].equals(arms[1]):
         text = "No gain is possible: training with and without omics was the same."
     elif outcome == NO_GAIN:
         notes.append(_power_note(differences, evaluations["without"], confidence_level))
