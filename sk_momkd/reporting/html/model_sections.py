@@ -126,7 +126,8 @@ def slides_section(context: ReportContext) -> Section:
         blocks.append(
             Paragraph(
                 f"The network, whose attention this is, has {1 - head.share:.0%} of the logits. A "
-                "regression on pooled patches, which looks at all of them alike, has the rest.",
+                "regression on pooled patches, which looks at all of them alike, has the rest. The "
+                "evidence of patches (patch_evidence) is that of both.",
                 "note",
             )
         )
