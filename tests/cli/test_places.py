@@ -121,6 +121,21 @@ def test_slides_that_cannot_be_drawn_are_named_and_the_rest_is_written(here, dem
         assert "has no coordinates" in outcome.err
 
 
+@pytest.mark.slow
+def test_image_that_is_damaged_is_named_and_the_rest_is_written(here, demo, model):
+    pytest.importorskip("tiffslide")
+    files = sorted(demo.features.iterdir())[:2]
+    Path("images").mkdir()
+    for path in files:
+        (Path("images") / path.name).with_suffix(".tif").write_bytes(b"no slide" * 100)
+    outcome = run("explain", model, *files, "--out", "ex", "--images", "images")
+    assert outcome.code == 0, outcome
+    assert f"There is no map of bag '{files[0].stem}', bag '{files[1].stem}'" in outcome.err
+    assert f"{files[0].stem}.tif cannot be opened as a slide" in outcome.err
+    assert len(list(Path("ex").glob("*.geojson"))) == 2
+    assert {path.name for path in Path("ex").glob("*.csv")} == {"patches.csv", "prototypes.csv"}
+
+
 def test_home_folder_that_the_shell_leaves_is_resolved(here, demo, logistic, monkeypatch):
     monkeypatch.setenv("HOME", str(here))
     shutil.copytree(demo.features, "features")

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from os import PathLike, fspath
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ...exceptions import BagFileError
+from ...io.read_errors import PARSER_ERRORS
 from ...messages import install_hint
 
 
@@ -19,6 +22,8 @@ class SlideImage:
     ----------
     slide : OpenSlide or TiffSlide
         Anything with their ``dimensions``, ``properties``, ``get_thumbnail`` and ``read_region``.
+    name : str
+        Of the slide in messages, such as its file.
 
     Attributes
     ----------
@@ -28,23 +33,48 @@ class SlideImage:
         Micrometres per level-0 pixel; None if the slide does not hold it.
     """
 
-    def __init__(self, slide: Any) -> None:
-        self._slide = slide
+    def __init__(self, slide: Any, name: str = "The image of the slide") -> None:
+        self._slide, self._name = slide, name
         self.size: tuple[int, int] = tuple(slide.dimensions)
         self.mpp = _number(slide.properties, "mpp-x")
 
     def thumbnail(self, longest: int = 1024) -> NDArray:
-        """Read the whole slide; uint8 (height, width, 3), the longer side at most `longest`."""
-        return np.asarray(self._slide.get_thumbnail((longest, longest)).convert("RGB"))
+        """Read the whole slide; uint8 (height, width, 3), the longer side at most `longest`.
+
+        Raises
+        ------
+        BagFileError
+            If the file is damaged.
+        """
+        with self._reading():
+            return np.asarray(self._slide.get_thumbnail((longest, longest)).convert("RGB"))
 
     def patch(self, x: float, y: float, width: float, pixels: int = 96) -> NDArray:
-        """Read the square with corner (x, y) at level 0; uint8 (pixels, pixels, 3)."""
+        """Read the square with corner (x, y) at level 0; uint8 (pixels, pixels, 3).
+
+        Raises
+        ------
+        BagFileError
+            If the file is damaged.
+        """
         downsample = max(1.0, width / pixels)
         level = self._slide.get_best_level_for_downsample(downsample)
         wide = max(1, round(width / self._slide.level_downsamples[level]))
         corner = (round(x), round(y))
-        region = self._slide.read_region(corner, level, (wide, wide)).convert("RGB")
-        return np.asarray(region.resize((pixels, pixels)))
+        with self._reading():
+            region = self._slide.read_region(corner, level, (wide, wide)).convert("RGB")
+            return np.asarray(region.resize((pixels, pixels)))
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        """Name the slide in what the libraries raise for a damaged file."""
+        try:
+            yield
+        except PARSER_ERRORS as error:
+            raise BagFileError(
+                f"{self._name} opens as a slide, but cannot be read: {error}. It is damaged or "
+                "incomplete; copy it again, or leave it out."
+            ) from error
 
 
 class Thumbnail:
@@ -110,15 +140,15 @@ def open_slide(image: Any) -> SlideImage:
     ------
     ImportError
         If neither openslide nor tiffslide is installed.
-    OSError
-        If neither can open the file; holds the error of each.
+    BagFileError
+        If neither can open the file; holds the error of each. It is an OSError.
 
     Examples
     --------
     >>> open_slide("missing.svs")  # doctest: +ELLIPSIS
     Traceback (most recent call last):
     ...
-    OSError: missing.svs cannot be opened as a slide: ...
+    sk_momkd.exceptions.BagFileError: missing.svs cannot be opened as a slide: ...
     """
     if isinstance(image, SlideImage):
         return image
@@ -136,7 +166,7 @@ def open_slide(image: Any) -> SlideImage:
         )
     for opener, errors in _openers(missing):
         try:
-            return SlideImage(opener(path))
+            return SlideImage(opener(path), path)
         except errors as error:
             failures.append(f"{type(error).__name__}: {error}")
     if not failures:
@@ -144,7 +174,7 @@ def open_slide(image: Any) -> SlideImage:
             "Images of slides need tiffslide or openslide, and neither can be imported "
             f"({'; '.join(missing)}): {install_hint('tiffslide')}"
         )
-    raise OSError(f"{path} cannot be opened as a slide: {'; '.join(failures)}")
+    raise BagFileError(f"{path} cannot be opened as a slide: {'; '.join(failures)}")
 
 
 def _openers(
