@@ -146,7 +146,8 @@ def test_input_and_instance_dropout_train_every_method_and_leaves_prediction_alo
 def test_small_preset_is_the_estimator_with_other_parameters(cohort):
     bags, y, omics = cohort
     clf = MoMKDClassifier.preset("small", max_epochs=2, memory__kmeans_samples=100, random_state=0)
-    assert clf.lambda_teacher > 0
-    assert MoMKDClassifier.preset("default").lambda_teacher == 0
+    assert (clf.lambda_teacher, clf.pooled_share) == ("auto", 0.75)
+    default = MoMKDClassifier.preset("default")
+    assert (default.lambda_teacher, default.pooled_share) == (0, 0)
     proba = clf.fit(bags, y, omics=omics).predict_proba(bags)
     assert np.isfinite(proba).all()
