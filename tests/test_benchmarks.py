@@ -322,7 +322,7 @@ def test_paper_groups_to_hold_out_must_be_there(files, tmp_path, capsys):
 def test_paper_presets_of_their_own_take_what_the_call_sets():
     protocol = paper_methods.Protocol(max_epochs=3, sizes={"hidden_dim": 8})
     small = protocol.model("small", None)[-1]
-    assert (small.max_epochs, small.hidden_dim, small.lambda_teacher) == (3, 8, 0.8)
+    assert (small.max_epochs, small.hidden_dim, small.lambda_teacher) == (3, 8, "auto")
     assert protocol.model("default, batches of 16", None)[-1].batch_size == 16
 
 

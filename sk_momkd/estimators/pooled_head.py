@@ -13,7 +13,6 @@ from torch import Tensor
 
 from ..nn.blocks import Blocks, iter_blocks
 from ..output import MILOutput
-from .soft_targets import weighted_copies
 
 _C, _MAX_ITER = 0.01, 1000
 _CLIP = 6.0  # standard deviations
@@ -58,6 +57,8 @@ class PooledHead:
         """
         from sklearn.linear_model import LogisticRegression  # a model that predicts loads without
         from threadpoolctl import threadpool_limits
+
+        from .soft_targets import weighted_copies
 
         center, spread = pooled.mean(axis=0, dtype=float), pooled.std(axis=0, dtype=float)
         spread[spread == 0] = 1.0

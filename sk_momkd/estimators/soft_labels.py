@@ -20,7 +20,6 @@ from ..training.random_generators import RandomGenerators
 from .bag_weights import draw_shares, loss_weights
 from .pooled_head import PooledHead
 from .privileged import PrivilegedOmics
-from .soft_targets import mixed_targets
 from .training_data import LabelledBags
 
 if TYPE_CHECKING:
@@ -117,6 +116,8 @@ class SoftLabelsMixin:
         earlier = vars(self).get("pooled_head_")  # of the fit that a warm start goes on from
         if earlier is not None:
             return replace(earlier, share=float(self.pooled_share))
+        from .soft_targets import mixed_targets  # as above
+
         targets = np.eye(len(self._network_classes))[known.labels]
         if data.teacher is not None:
             soft = data.teacher[data.paired]
