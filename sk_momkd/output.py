@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Self
 
 import torch
@@ -22,11 +22,14 @@ class MILOutput:
         where a model has one map per class.
     batch : Tensor of shape (n_instances,)
         Index of the bag that each instance belongs to.
+    pooled_logits : Tensor of shape (n_classes,) or None
+        Of the regression on pooled slides, where it has a share of the logits of a slide.
     """
 
     logits: Tensor
     attention: Tensor
     batch: Tensor
+    pooled_logits: Tensor | None = field(default=None, kw_only=True)
 
     def to(self, device: torch.device | str) -> Self:
         """Copy of the output with every tensor on `device`."""

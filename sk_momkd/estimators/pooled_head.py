@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..nn.blocks import Blocks, iter_blocks
-from ..output import MILOutput
 
 _C, _MAX_ITER = 0.01, 1000
 _CLIP = 6.0  # standard deviations
@@ -81,11 +80,12 @@ class PooledHead:
         z = self._z_scores(torch.cat(_mean_and_spread(x)).cpu())
         return torch.from_numpy(self.coef) @ z + torch.from_numpy(self.intercept)
 
-    def joined(self, output: MILOutput, logits: Tensor) -> MILOutput:
-        """Output of a network for a slide of which these are the pooled logits."""
-        return replace(
-            output, logits=torch.lerp(output.logits, logits.to(output.logits), self.share)
-        )
+    def joined(self, network: Tensor, pooled: Tensor) -> Tensor:
+        """Logits of the classifier, from those of its network and of the regression.
+
+        (..., n_classes), (n_classes,) -> (..., n_classes)
+        """
+        return torch.lerp(network, pooled.to(network), self.share)
 
     def contributions(self, x: Tensor | Blocks, reference: Tensor) -> Tensor:
         """Contribution of each patch to the logits; a slide of reference patches has none.

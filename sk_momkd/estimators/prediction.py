@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -248,7 +249,10 @@ class PredictionMixin:
         if head is None:
             return outputs
         pooled = head.logits(batch.x)
-        return [head.joined(output, pooled) for output in outputs]
+        return [
+            replace(output, logits=head.joined(output.logits, pooled), pooled_logits=pooled)
+            for output in outputs
+        ]
 
     def _read_together(self, X: Any) -> Iterator[tuple[list[tuple[str, FlatBatch]], list[Any]]]:
         """Names and batches of consecutive small bags, or of one large bag; and the networks.

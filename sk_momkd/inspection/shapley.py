@@ -87,7 +87,8 @@ def explain_prediction(
     affinity with it to the mean over the slide. Without any component all patches have equal
     weight, and the probability is ``uniform``; with all of them it is that of ``predict_proba``.
     The Shapley values of the components sum to the difference. They are computed with the network
-    itself; no surrogate model is fitted.
+    itself; no surrogate model is fitted. The regression of ``pooled_share`` reads no attention: its
+    logits are in ``uniform`` as in the prediction.
 
     Parameters
     ----------
@@ -221,10 +222,8 @@ def _coalition_value(
     absent = affinity.mean(dim=0, keepdim=True)
     shape = momkd_output(inspected.output).affinity.shape[1:]
     at_once = max(1, _VALUES_AT_ONCE // affinity.numel())
-    tau, device = (
-        float(module.tau()),
-        module.log_tau.device,
-    )  # may be a GPU
+    tau, device = float(module.tau()), module.log_tau.device  # may be a GPU
+    head, of_head = vars(clf).get("pooled_head_"), inspected.output.pooled_logits
 
     def value(coalitions: NDArray) -> NDArray:
         with isolated(), torch.no_grad():
@@ -236,8 +235,10 @@ def _coalition_value(
         scores = attention_scores(known.flatten(0, 1).unflatten(1, shape)) / tau
         attention = scores.unflatten(0, known.shape[:2]).softmax(dim=1)  # (c, N, maps)
         pooled = attention.transpose(1, 2) @ embedding  # (c, maps, D)
-        logits = module.classify(pooled.to(device)).cpu().double()
-        return clf._at_prior(logits).softmax(dim=1)[:, target]
+        logits = module.classify(pooled.to(device)).cpu()
+        if head is not None:
+            logits = head.joined(logits, of_head)
+        return clf._at_prior(logits.double()).softmax(dim=1)[:, target]
 
     return value
 

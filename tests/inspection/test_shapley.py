@@ -57,6 +57,19 @@ def test_attributions_sum_to_the_probability_over_uniform_attention(momkd, unsee
     assert found.components["attribution"].abs().max() > 1e-3
 
 
+@pytest.mark.parametrize("n_classes", [2, 3])
+def test_attributions_sum_to_the_probability_with_a_regression_on_pooled_slides(n_classes):
+    bags, _ = make_bags()
+    clf = quick_classifier(max_epochs=3, early_stopping=False, pooled_share=0.75)
+    clf.fit(bags, np.arange(len(bags)) % n_classes)
+    found = explain_prediction(clf, bags[:4], target=1, random_state=0)
+    proba = clf.predict_proba(bags[:4])[:, 1]
+    np.testing.assert_allclose(found.bags["probability"], proba, atol=1e-6)
+    sums = found.components.groupby("bag_id", sort=False)["attribution"].sum()
+    np.testing.assert_allclose(found.bags["uniform"] + sums.to_numpy(), proba, atol=1e-5)
+    assert found.fidelity_error < 1e-5
+
+
 def test_uniform_is_the_head_on_the_mean_patch(momkd, unseen):
     bag = unseen.bags[0]
     found = explain_prediction(momkd, [bag], n_permutations=1, random_state=0)
