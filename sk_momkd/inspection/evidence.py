@@ -168,7 +168,8 @@ def _evidence_of_bags(
         _check_sum(name, evidence.sum(dim=0), expected, n_steps)
         head = vars(model).get("pooled_head_")
         if head is not None:
-            pooled = logit_differences(head.contributions(batch.x, patch))
+            with isolated():
+                pooled = logit_differences(head.contributions(batch.x, start[0]))
             evidence = torch.lerp(evidence.cpu(), pooled, head.share)
         yield evidence.cpu().numpy()
 

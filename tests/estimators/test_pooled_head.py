@@ -145,6 +145,25 @@ def test_evidence_sums_to_the_change_of_both_parts(name):
     np.testing.assert_allclose(found, expected, atol=1e-2)
 
 
+def test_evidence_in_bfloat16_begins_at_the_patch_that_the_network_sees():
+    bags, y = make_bags()
+    bags = [bag.features + 100 for bag in bags]  # where bfloat16 has steps of 0.5
+    settings = {**SHORT, "learning_rate": 1e-5, "precision": "bfloat16"}
+    clf = quick("ABMILClassifier", **settings, pooled_share=0.75).fit(bags, y)
+    found = patch_evidence(clf, bags[:4]).groupby("bag_id", sort=False)["evidence_1"].sum()
+    start = clf.decision_function([clf.mean_patch_[None]])
+    np.testing.assert_allclose(found, clf.decision_function(bags[:4]) - start, atol=1e-4)
+
+
+def test_default_device_of_the_caller_is_without_effect_on_evidence():
+    bags, y = make_bags()
+    clf = quick("ABMILClassifier", **SHORT, pooled_share=0.75).fit(bags, y)
+    expected = patch_evidence(clf, bags[:2])
+    with torch.device("meta"):  # which holds no values
+        found = patch_evidence(clf, bags[:2])
+    np.testing.assert_array_equal(found["evidence_1"], expected["evidence_1"])
+
+
 def test_feature_that_never_varies_and_slides_of_one_patch():
     random = np.random.default_rng(0)
     bags = [Bag(np.array([[*random.normal(i % 2, 1, size=2), 5.0]])) for i in range(20)]
