@@ -506,11 +506,11 @@ class BaseMILClassifier(
                 start=None if self._earlier is None else self._earlier.weights,
             )
         self.mean_patch_ = data.training.mean_patch
-        self.pooled_head_ = self._fit_pooled_head(cohort[training], data.training)
         self._connected = are_connected(data.training)
         strict = self._option("training").strict
         self.largest_feature_ = check_scale(data.training, strict=strict)
         self.feature_summary_ = data.training.summary
+        self.pooled_head_ = self._fit_pooled_head(cohort[training], data.training)
         if strict and data.validation is not None:  # its scores are computed after the training
             seen = UnlikeTraining(self.largest_feature_, self.feature_summary_, strict=True)
             seen.look_at_all(data.validation)

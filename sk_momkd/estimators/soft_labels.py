@@ -12,6 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ..data.omics import OmicsTable, join_omics
+from ..exceptions import BagError
 from ..nn.isolation import isolated
 from ..preprocessing.expression_outliers import check_expression
 from ..training.batches import BagDataset
@@ -124,7 +125,16 @@ class SoftLabelsMixin:
             targets = mixed_targets(targets, soft, data.paired, self.lambda_teacher_)
         shares = self._shares_in_loss(known)
         targets *= (shares / shares.mean())[:, None]
-        return PooledHead.fit(self.pooled_share, np.hstack([data.means, data.spreads]), targets)
+        pooled = np.hstack([data.means, data.spreads])
+        finite = np.isfinite(pooled).all(axis=1)
+        if not finite.all():
+            worst = int(finite.argmin())
+            raise BagError(
+                f"{known.bags.name(worst)}: the standard deviation of its patches overflows; its "
+                f"features reach {data.largest[worst]:.3g}. Scale them, e.g. "
+                "make_pipeline(InstanceTransformer(StandardScaler()), classifier)."
+            )
+        return PooledHead.fit(self.pooled_share, pooled, targets)
 
     def _store_choice(self, choice: TeacherChoice) -> None:
         self.lambda_teacher_, self.n_paired_ = choice.weight, int(choice.paired.sum())

@@ -309,6 +309,11 @@ def _require_head(head: Any, n_classes: int, width: int) -> None:
         raise ModelFileError(f"its pooled_head_ is a {type(head).__name__}.")
     if head is None:
         return
-    shapes = [part.shape for part in (head.center, head.spread, head.coef, head.intercept)]
-    if shapes != [(2 * width,), (2 * width,), (n_classes, 2 * width), (n_classes,)]:
+    parts = (head.center, head.spread, head.coef, head.intercept)
+    expected = [(2 * width,), (2 * width,), (n_classes, 2 * width), (n_classes,)]
+    if [part.shape for part in parts] != expected:
         raise ModelFileError(f"its pooled_head_ is not of {width} features, {n_classes} classes.")
+    if not 0 <= head.share < 1:
+        raise ModelFileError(f"its pooled_head_ has a share of {head.share}.")
+    if any(part.dtype != np.float64 for part in parts):
+        raise ModelFileError("its pooled_head_ has other numbers than float64.")

@@ -13,7 +13,7 @@ from sklearn.utils._param_validation import InvalidParameterError
 from sk_momkd import Bag, load_model, patch_evidence, save_model
 from sk_momkd.estimators.base import BaseMILClassifier
 from sk_momkd.estimators.pooled_head import PooledHead
-from sk_momkd.exceptions import ModelFileError
+from sk_momkd.exceptions import BagError, ModelFileError
 from sk_momkd.nn.blocks import Blocks
 
 NETWORKS = [name for name, cls in CLASSIFIERS.items() if issubclass(cls, BaseMILClassifier)]
@@ -217,6 +217,30 @@ def test_model_file_with_a_regression_of_other_features_is_refused(tmp_path, nam
     clf.pooled_head_ = replace(clf.pooled_head_, **wrong)
     with pytest.raises(ModelFileError, match="pooled_head_ is not of 6 features, 2 classes"):
         load_model(save_model(clf, tmp_path / "model.zip"))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"share": 1.0}, "a share of 1.0"),
+        ({"share": float("nan")}, "a share of nan"),
+        ({"coef": np.zeros((2, 12), dtype=np.float32)}, "other numbers than float64"),
+    ],
+)
+def test_model_file_with_an_impossible_regression_is_refused(tmp_path, wrong, said):
+    bags, y = make_bags()
+    clf = quick("ABMILClassifier", **SHORT, pooled_share=0.75).fit(bags, y)
+    clf.pooled_head_ = replace(clf.pooled_head_, **wrong)
+    with pytest.raises(ModelFileError, match=said):
+        load_model(save_model(clf, tmp_path / "model.zip"))
+
+
+@pytest.mark.filterwarnings("ignore:.*features reach")
+def test_features_whose_spread_overflows_are_named():
+    bags, y = make_bags()
+    bags = [bag.features * np.float32(1e20 if i == 3 else 1) for i, bag in enumerate(bags)]
+    with pytest.raises(BagError, match=r"bag 3: the standard deviation of its patches overflows"):
+        quick("ABMILClassifier", **SHORT, pooled_share=0.75).fit(bags, y)
 
 
 def test_share_of_one_is_refused():
