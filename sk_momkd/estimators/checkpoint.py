@@ -27,7 +27,7 @@ from .training_data import FitData, LabelledBags
 
 PLACEHOLDER = "{fit}"
 _NOT_OF_NETWORKS = {  # without effect on them, or covered by what it has an effect on
-    *("prior", "decision_threshold", "warm_start"),
+    *("prior", "decision_threshold", "pooled_share", "warm_start"),
     *("training__validation_split", "training__strict"),
 }
 _CALLBACKS = "training__callbacks"

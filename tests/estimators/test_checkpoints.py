@@ -148,6 +148,14 @@ def test_fit_with_what_does_not_change_the_training_is_the_same(small):
     assert fit(clf).decision_threshold_ == 0.5
 
 
+def test_fit_with_another_pooled_share_goes_on_with_the_same_networks(small):
+    fit(clone(small))
+    both = clone(small).set_params(pooled_share=0.75)
+    found = fit(clone(both))
+    expected = fit(both.set_params(training__checkpoint_dir=None))
+    np.testing.assert_array_equal(found.predict_proba(BAGS), expected.predict_proba(BAGS))
+
+
 def test_fit_on_other_data_is_refused_by_name(small):
     fit(clone(small))
     other = Bag(BAGS[3].features * 1.001, BAGS[3].coords, bag_id="S03", patient_id=PATIENTS[3])
