@@ -106,7 +106,7 @@ class GHANetClassifier(PrivilegedMILClassifier):
         Share of a logistic regression on the mean and the standard deviation of the patches of a
         slide in the logits; the network has the rest. The regression is fitted to the same labels,
         soft ones included, and reads no attention. Of some hundred patients it often knows more
-        than the network.
+        than the network. Early stopping and ``history_`` are of the network alone.
     warm_start : bool, default=False
         Whether `fit` of a fitted classifier goes on from its networks for `max_epochs` more epochs,
         on the same data or on those of another site. Width, classes, genes and network must be the
