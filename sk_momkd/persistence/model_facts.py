@@ -62,7 +62,7 @@ def _of_classifier(clf: BaseMILClassifier) -> dict[str, Any]:
 
 
 def _training(clf: BaseMILClassifier) -> dict[str, Any]:
-    """Epochs, seed, device, and the last row of the history."""
+    """Epochs, seed, device, the share of a regression, and the last row of the history."""
     known = vars(clf)
     facts = {
         "n_models": len(clf.modules_),
@@ -71,6 +71,8 @@ def _training(clf: BaseMILClassifier) -> dict[str, Any]:
         "device": known.get("device_"),
         "precision": known.get("precision_"),
     }
+    if (head := known.get("pooled_head_")) is not None:
+        facts["pooled_share"] = _plain(head.share)
     if len(known.get("history_", ())):
         facts["last_epoch"] = {k: _plain(v) for k, v in clf.history_.iloc[-1].items()}
     return facts

@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 from conftest import make_bags
 from persistence.fitted import PATIENTS, fitted
+from quick import quick
 from sklearn.dummy import DummyClassifier
 
 from sk_momkd import evaluate, save_model
 from sk_momkd.persistence.model_card import escaped, model_card
+from sk_momkd.persistence.model_facts import summary
 
 FACTS = {
     "estimator": "MoMKDClassifier",
@@ -38,6 +40,15 @@ def test_card_states_classes_features_prevalence_and_threshold():
     assert "- encoder: uni\\_v2" in card
     assert "Threshold of `predict`: 0.2500." in card
     assert "No evaluation was given" in card
+
+
+def test_card_states_the_share_of_a_regression_on_pooled_slides():
+    bags, y = make_bags()
+    clf = quick("ABMILClassifier", max_epochs=1, early_stopping=False)
+    alone = model_card(summary(clf.fit(bags, y)), None, None)
+    both = model_card(summary(clf.set_params(pooled_share=0.75).fit(bags, y)), None, None)
+    assert r"- pooled\_share: 0.75" in both
+    assert "pooled" not in alone
 
 
 def test_card_holds_the_results_of_an_evaluation_and_no_patient():
