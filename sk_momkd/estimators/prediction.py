@@ -27,6 +27,7 @@ from ..training.config import resolve_device
 from ..training.feature_scale import UnlikeTraining
 from .decision_threshold import DecisionThreshold, MovedThreshold, at_prior, check_threshold
 from .parameters import TrainingOptions
+from .pooled_head import PooledHead
 from .prior import class_probabilities
 from .slides_without_graph import UnlikeGraphs
 
@@ -242,11 +243,15 @@ class PredictionMixin:
             _require_finite(bags, outputs)
             yield from outputs
 
+    @property
+    def _pooled_head(self) -> PooledHead | None:
+        """The regression beside the networks; None also in models from before there was one."""
+        return vars(self).get("pooled_head_")
+
     def _outputs(self, batch: FlatBatch, modules: list[Any]) -> list[Any]:
         """Output of each model for a bag, with the logits of the regression on pooled bags."""
         outputs = [forward(module, batch, training=False).to("cpu") for module in modules]
-        head = vars(self).get("pooled_head_")
-        if head is None:
+        if (head := self._pooled_head) is None:
             return outputs
         pooled = head.logits(batch.x)
         return [

@@ -34,6 +34,7 @@ class SoftLabelsMixin:
     teacher: Any
     sampler: str
     pooled_share: float
+    _pooled_head: Any
     class_weight: Any
     _network_classes: Any
     _uses_omics: ClassVar[bool]
@@ -114,8 +115,7 @@ class SoftLabelsMixin:
         """The regression on pooled bags, on the labels that the network learns, too."""
         if self.pooled_share == 0:
             return None
-        earlier = vars(self).get("pooled_head_")  # of the fit that a warm start goes on from
-        if earlier is not None:
+        if (earlier := self._pooled_head) is not None:  # of the fit that a warm start goes on from
             return replace(earlier, share=float(self.pooled_share))
         from .soft_targets import mixed_targets  # as above
 

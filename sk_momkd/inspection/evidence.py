@@ -166,8 +166,7 @@ def _evidence_of_bags(
         evidence = torch.stack([found for found, _ in parts]).mean(dim=0)  # (n, columns)
         expected = torch.stack([change for _, change in parts]).mean(dim=0)  # (columns,)
         _check_sum(name, evidence.sum(dim=0), expected, n_steps)
-        head = vars(model).get("pooled_head_")
-        if head is not None:
+        if (head := model._pooled_head) is not None:
             with isolated():
                 pooled = logit_differences(head.contributions(batch.x, start[0]))
             evidence = torch.lerp(evidence.cpu(), pooled, head.share)

@@ -223,7 +223,7 @@ def _coalition_value(
     shape = momkd_output(inspected.output).affinity.shape[1:]
     at_once = max(1, _VALUES_AT_ONCE // affinity.numel())
     tau, device = float(module.tau()), module.log_tau.device  # may be a GPU
-    head, of_head = vars(clf).get("pooled_head_"), inspected.output.pooled_logits
+    head, of_head = clf._pooled_head, inspected.output.pooled_logits
 
     def value(coalitions: NDArray) -> NDArray:
         with isolated(), torch.no_grad():

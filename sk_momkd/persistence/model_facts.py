@@ -71,7 +71,7 @@ def _training(clf: BaseMILClassifier) -> dict[str, Any]:
         "device": known.get("device_"),
         "precision": known.get("precision_"),
     }
-    if (head := known.get("pooled_head_")) is not None:
+    if (head := clf._pooled_head) is not None:
         facts["pooled_share"] = _plain(head.share)
     if len(known.get("history_", ())):
         facts["last_epoch"] = {k: _plain(v) for k, v in clf.history_.iloc[-1].items()}

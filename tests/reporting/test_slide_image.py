@@ -1,5 +1,8 @@
 """Images of slides that are damaged are named, also where they open."""
 
+import sys
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -34,6 +37,22 @@ def test_file_that_is_no_slide_is_an_error_of_both_kinds(slide):
     with pytest.raises(BagFileError, match=r"S1\.tif cannot be opened as a slide") as error:
         open_slide(str(slide))
     assert isinstance(error.value, OSError)
+
+
+def test_error_of_openslide_names_the_slide(monkeypatch):
+    class OpenSlideError(Exception):
+        pass
+
+    class Slide:
+        dimensions, properties = (10, 10), {}
+
+        def get_thumbnail(self, size):
+            raise OpenSlideError("Cannot read tile")
+
+    library = SimpleNamespace(OpenSlideError=OpenSlideError)
+    monkeypatch.setitem(sys.modules, "openslide", library)
+    with pytest.raises(BagFileError, match=r"S1\.svs opens as a slide.*Cannot read tile"):
+        SlideImage(Slide(), "S1.svs").thumbnail()
 
 
 def test_mistake_of_the_package_is_not_taken_for_damage():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from os import PathLike, fspath
@@ -70,11 +71,18 @@ class SlideImage:
         """Name the slide in what the libraries raise for a damaged file."""
         try:
             yield
-        except PARSER_ERRORS as error:
+        except _slide_errors() as error:
             raise BagFileError(
                 f"{self._name} opens as a slide, but cannot be read: {error}. It is damaged or "
                 "incomplete; copy it again, or leave it out."
             ) from error
+
+
+def _slide_errors() -> tuple[type[Exception], ...]:
+    """`PARSER_ERRORS`, and those of the loaded libraries, which derive from none of them."""
+    own = (("openslide", "OpenSlideError"), ("tifffile", "TiffFileError"))
+    loaded = (getattr(sys.modules.get(module), name, None) for module, name in own)
+    return (*PARSER_ERRORS, *(kind for kind in loaded if kind is not None))
 
 
 class Thumbnail:

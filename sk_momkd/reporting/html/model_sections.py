@@ -122,7 +122,7 @@ def slides_section(context: ReportContext) -> Section:
             "note",
         )
     ]
-    if (head := vars(model).get("pooled_head_")) is not None:
+    if (head := model._pooled_head) is not None:
         blocks.append(
             Paragraph(
                 f"The network, whose attention this is, has {1 - head.share:.0%} of the logits. A "
