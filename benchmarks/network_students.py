@@ -206,6 +206,20 @@ def run(options: argparse.Namespace) -> None:
             append(path, simulated_null(what, seed), job)
 
 
+def development_fold(
+    whole: Cohort, label: str, fold: int
+) -> tuple[tuple[Cohort, Any], tuple[Cohort, Any]]:
+    """Inner training and test part, scaled, with their labels: one of three folds by site."""
+    cohort = whole.labelled(label)
+    y = cohort.table[label].to_numpy().astype(int)
+    outer = folds(cohort, y, SEED_OF_DEVELOPMENT)[0][0]
+    cohort, y = cohort.at(outer), y[outer]
+    splitter = StratifiedGroupKFold(3, shuffle=True, random_state=SEED_OF_DEVELOPMENT)
+    train, held = list(splitter.split(y, y, cohort.table["site"]))[fold]
+    training, test = scaled(cohort.at(train), cohort.at(held))
+    return (training, y[train]), (test, y[held])
+
+
 def develop(options: argparse.Namespace) -> None:
     """AUC of weights in three folds within the training part of the development split."""
     path = RESULTS / f"{NAME}_development.csv"
@@ -216,18 +230,12 @@ def develop(options: argparse.Namespace) -> None:
         for fold, label in product(range(3), TASKS[name]):
             if (name, label, fold) in done:
                 continue
-            cohort = whole.labelled(label)
-            y = cohort.table[label].to_numpy().astype(int)
-            outer = folds(cohort, y, SEED_OF_DEVELOPMENT)[0][0]
-            cohort, y = cohort.at(outer), y[outer]
-            splitter = StratifiedGroupKFold(3, shuffle=True, random_state=SEED_OF_DEVELOPMENT)
-            train, held = list(splitter.split(y, y, cohort.table["site"]))[fold]
-            training, test = scaled(cohort.at(train), cohort.at(held))
+            (training, y), (test, y_test) = development_fold(whole, label, fold)
             row = {"cohort": name, "label": label, "fold": fold}
             for weight, value in WEIGHTS_OF_DEVELOPMENT.items():
-                clf = fit(training, y[train], training.omics, lambda_teacher=value)
+                clf = fit(training, y, training.omics, lambda_teacher=value)
                 proba = clf.predict_proba(test.bags)[:, 1]
-                row[weight] = round(roc_auc_score(y[held], proba), 4)
+                row[weight] = round(roc_auc_score(y_test, proba), 4)
                 row["chosen"] = clf.lambda_teacher_
             rows.append(row)
             pd.DataFrame(rows).to_csv(path, index=False)

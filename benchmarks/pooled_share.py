@@ -25,10 +25,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from network_students import SEED_OF_DEVELOPMENT, fit, read_cohort, scaled
-from privileged_students import RESULTS, TASKS, folds
+from network_students import SEED_OF_DEVELOPMENT, development_fold, fit, read_cohort
+from privileged_students import RESULTS, TASKS
 from sklearn.metrics import roc_auc_score
-from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
+from sklearn.model_selection import StratifiedKFold
 from sklearn.preprocessing import StandardScaler
 
 from sk_momkd import InstanceTransformer, MoMKDClassifier, load_cohort, simulate_cohort
@@ -56,17 +56,10 @@ def real(data: Path, name: str) -> Iterator[Task]:
 
 
 def real_fold(whole: Any, label: str, fold: int) -> list[dict[str, Any]]:
-    cohort = whole.labelled(label)
-    y = cohort.table[label].to_numpy().astype(int)
-    outer = folds(cohort, y, SEED_OF_DEVELOPMENT)[0][0]
-    cohort, y = cohort.at(outer), y[outer]
-    splitter = StratifiedGroupKFold(3, shuffle=True, random_state=SEED_OF_DEVELOPMENT)
-    train, held = list(splitter.split(y, y, cohort.table["site"]))[fold]
-    training, test = scaled(cohort.at(train), cohort.at(held))
+    (training, y), (test, y_test) = development_fold(whole, label, fold)
     arms = {"without omics": (None, 0.0), "weight 0.8": (training.omics, 0.8)}
     return [
-        {"arm": arm}
-        | by_share(fit(training, y[train], omics, lambda_teacher=w), test.bags, y[held])
+        {"arm": arm} | by_share(fit(training, y, omics, lambda_teacher=w), test.bags, y_test)
         for arm, (omics, w) in arms.items()
     ]
 
