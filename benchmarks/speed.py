@@ -40,7 +40,9 @@ from sk_momkd.nn.edges import Edges
 from sk_momkd.nn.initialization import initialise
 from sk_momkd.nn.workspace import clear_workspaces
 from sk_momkd.training.batches import FlatBatch, forward, single_bag_batch
+from sk_momkd.training.callbacks import ClipGradients
 from sk_momkd.training.config import weighted_total
+from sk_momkd.training.optimizers import FusedAdam
 
 N_FEATURES, N_GENES = 1536, 768
 SIZES = {
@@ -92,15 +94,35 @@ class Competitor:
         else:
             loss = F.cross_entropy(output.logits, self.batch.y)
         loss.backward()
-        nn.utils.clip_grad_norm_(self.module.parameters(), 16.0)
+        self.clip()
         self.optimizer.step()
         self.optimizer.zero_grad()
+
+    def clip(self) -> None:
+        """Clip the gradients as torch does."""
+        nn.utils.clip_grad_norm_(self.module.parameters(), 16.0)
 
     @torch.no_grad()
     def predict(self) -> None:
         """Histology alone."""
         self.module.eval()
         forward(self.module, self.batch, training=False)
+
+
+class Library(Competitor):
+    """With the clipping and the optimizer of `fit`."""
+
+    def __init__(self, module: nn.Module, batch: FlatBatch) -> None:
+        super().__init__(module, batch)
+        self.clipping = ClipGradients(16.0, "global")
+        self.trained = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
+        if batch.x.device.type == "cpu":
+            parameters = [p for _, p in self.trained]
+            self.optimizer = FusedAdam(parameters, lr=2e-4, decoupled_weight_decay=True)
+
+    def clip(self) -> None:
+        """Clip the gradients where they are too large."""
+        self.clipping.on_grad_computed(None, self.trained)
 
 
 class Floor:
@@ -177,7 +199,7 @@ def competitors(n: int, size: str, backends: list[str], device: str) -> dict[str
         found["floor bfloat16"] = Floor(n, **SIZES[size], dtype=torch.bfloat16)
     for backend in backends:
         for name, batch in (("float32", wide), ("bfloat16", short)):
-            found[f"{backend} {name}"] = Competitor(momkd(size, backend).to(device), batch)
+            found[f"{backend} {name}"] = Library(momkd(size, backend).to(device), batch)
     abmil = ABMIL(N_FEATURES, 2)
     initialise(abmil, torch.Generator().manual_seed(0))
     found["gated attention MIL"] = Competitor(abmil.to(device), wide, momkd=False)

@@ -13,6 +13,7 @@ from ..models.momkd import MoMKDOutput
 from ..nn.kernels import objective
 
 NAMES = ("ce", "align_wsi", "memory", "align_omics", "mse")
+_HARD = np.eye(2, dtype=np.float32)  # targets by label
 
 
 class Given(NamedTuple):
@@ -82,15 +83,15 @@ class _Terms(torch.autograd.Function):
 
 
 def terms_of_few(
-    output: MoMKDOutput, target: NDArray, y: Tensor, constants: Any, flags: tuple[bool, ...]
+    output: MoMKDOutput, target: Tensor | None, y: Tensor, constants: Any, flags: tuple[bool, ...]
 ) -> dict[str, Tensor]:
     """The terms of `momkd_terms` for two classes.
 
     Parameters
     ----------
     output : MoMKDOutput
-    target : float32 ndarray of shape (B, 2)
-        Of the cross-entropy.
+    target : Tensor of shape (B, 2) or None
+        Soft labels; None for `y`.
     y : int64 Tensor of shape (B,)
     constants : (margin, beta, tau_agg)
     flags : tuple of bool
@@ -101,8 +102,9 @@ def terms_of_few(
     omics = none if projected is None else projected
     genes, reconstruction = (none, none) if known is None or made is None else (known, made)
     paired = np.flatnonzero(output.paired.numpy())
+    labels = y.numpy()
     given = Given(
-        (y.numpy(), target, output.batch.numpy(), paired),
+        (labels, _HARD[labels] if target is None else target.numpy(), output.batch.numpy(), paired),
         genes.numpy(),
         tuple(map(np.float32, constants)),
         flags,

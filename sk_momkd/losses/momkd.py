@@ -146,7 +146,6 @@ def momkd_terms(
         of shape (P,). ``memory`` is commitment + orthogonality (Eq. 10).
     """
     memory = output.memory
-    target = F.one_hot(y, len(memory)).float() if target is None else target
     if output.few:
         from .few import terms_of_few
 
@@ -158,7 +157,8 @@ def momkd_terms(
             ortho_memories == "label",
             teacher_alignment,
         )
-        return terms_of_few(output, target.numpy(), y, (margin, beta, tau_agg), flags)
+        return terms_of_few(output, target, y, (margin, beta, tau_agg), flags)
+    target = F.one_hot(y, len(memory)).float() if target is None else target
     align = {"margin": margin, "beta": beta, "tau_agg": tau_agg}
     commitment = commitment_loss(
         output.projection,

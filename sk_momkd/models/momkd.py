@@ -17,7 +17,6 @@ from ..nn.encoders import GraphEncoder, OmicsBranch
 from ..nn.memory import ClassMemory, attention_scores
 from ..nn.precision import mixed_linear
 from ..nn.segment import segment_pool, segment_softmax
-from ..nn.workspace import GradientMemory
 from ..output import MILOutput
 
 
@@ -139,19 +138,20 @@ class MoMKD(nn.Module):
         paired: Tensor | None = None,  # (B,) bool
     ) -> MoMKDOutput:
         embedding = self.encoder(x, edge_index)  # F (n, D)
-        binary = len(self.memory.rows) == 2
-        few = self.training and binary and self._suits_loops(embedding)
-        gradients = self.encoder.workspace.gradients if few else None
+        layers = (self.patch_projector, self.slide_projector, self.head)
+        few = len(self.memory.rows) == 2 and self._suits_loops(embedding, *layers)
         bags = (
-            self._bags(embedding, batch, n_bags, y)
-            if gradients is None
-            else self._few_bags(embedding, batch, n_bags, gradients)
+            self._few_bags(embedding.float(), batch, n_bags)
+            if few
+            else self._bags(embedding, batch, n_bags, y)
         )
         projection, affinity, attention, slide, logits = bags
 
         seen = batch.new_zeros(n_bags, dtype=torch.bool) if paired is None else paired
         reconstruction = omics_projection = None
         if omics is not None and len(omics) and self.omics_branch is not None:
+            suits = self._suits_loops(omics, self.omics_branch)
+            gradients = self.encoder.workspace.gradients if suits else None
             omics_projection, reconstruction = self.omics_branch(omics, gradients=gradients)
         return MoMKDOutput(
             logits=logits,
@@ -168,9 +168,8 @@ class MoMKD(nn.Module):
             few=few,
         )
 
-    def _suits_loops(self, embedding: Tensor) -> bool:
-        parts = (self.patch_projector, self.slide_projector, self.head, self.omics_branch)
-        return are_few(embedding, self.encoder.backend, *parts)
+    def _suits_loops(self, x: Tensor, *parts: nn.Module) -> bool:
+        return self.training and are_few(x, self.encoder.backend, *parts)
 
     def attend(
         self, x: Tensor | Blocks, edge_index: Tensor | Edges, batch: Tensor, n_bags: int
@@ -208,13 +207,12 @@ class MoMKD(nn.Module):
         slide = F.normalize(self.slide_projector(_slide(pooled, y)), dim=1)  # (B, D_N)
         return projection, affinity, attention, slide, self.classify(pooled)
 
-    def _few_bags(
-        self, embedding: Tensor, batch: Tensor, n_bags: int, gradients: GradientMemory
-    ) -> tuple[Tensor, ...]:
+    def _few_bags(self, embedding: Tensor, batch: Tensor, n_bags: int) -> tuple[Tensor, ...]:
         """The same for two classes in compiled loops."""
         from ..nn.few import bag_outputs  # imports numba
 
         layers = (self.patch_projector, self.slide_projector, self.head)
+        gradients = self.encoder.workspace.gradients
         return bag_outputs(
             embedding, (batch, n_bags), self.memory.rows, self.tau(), layers, gradients
         )

@@ -12,7 +12,7 @@ from .blocks import Blocks
 
 BACKENDS = ("auto", "numba", "torch", "torch_compile")
 _COMPILED_TYPES = (torch.float32, torch.bfloat16)
-_FEW = 256  # patches; of more, the products of torch are faster than loops
+_FEW = 1024  # patches; of more, the operations of torch gain by their threads
 
 
 @cache
@@ -47,12 +47,12 @@ def choose_backend(backend: str, x: Tensor | Blocks) -> str:
 
 
 def are_few(x: Tensor, backend: str, *parts: nn.Module | None) -> bool:
-    """Whether the compiled loops of `sk_momkd.nn.few` support and suit training on `x` (n, d).
+    """Whether the compiled loops of `sk_momkd.nn.few` suit training on the rows of `x` (n, d).
 
-    They read the weights of `parts` and call none of them, which a user would see who has hooks or
-    parametrizations there.
+    They are in float32, also where `x` is in bfloat16. They read the weights of `parts` and call
+    none of them, which a user would see who has hooks or parametrizations there.
     """
-    fits = len(x) <= _FEW and x.dtype == torch.float32 and torch.is_grad_enabled()
+    fits = len(x) <= _FEW and x.dtype in _COMPILED_TYPES and torch.is_grad_enabled()
     if not fits or choose_backend(backend, x) != "numba":
         return False
     return _are_plain(parts)

@@ -19,8 +19,6 @@ from .dropout import Dropout
 from .kernels import memory as memory_kernels, perceptron as perceptron_kernels
 from .workspace import GradientMemory
 
-_EPS = 1e-5  # of LayerNorm
-
 Linear = tuple[Tensor, Tensor]  # weight (d_out, d_in) and bias (d_out,)
 
 
@@ -125,7 +123,7 @@ class _Bags(torch.autograd.Function):
         d_projector = _d_linear(d_raw, embedding, ctx.gradients)
         d_embedding += d_raw @ weights[0]
         # Where nothing attends, no gradient rather than zero.
-        d_tau = torch.tensor(d_tau) if attends else None
+        d_tau = torch.tensor(d_tau) if attends and ctx.needs_input_grad[4] else None
         return None, None, None, d_embedding, d_tau, None, *d_projector, *d_slides
 
 
@@ -146,11 +144,15 @@ def _slides(
     if keep is None:
         return unit, _linear(pooled, *weights[2:]), (pooled, scales, None)
     gain, shift, *first = weights[2:6]
-    normed, *moments = torch.native_layer_norm(pooled, gain.shape, gain, shift, _EPS)
-    active = _linear(normed, *first).relu_()
-    dropped = active * keep
-    hidden = (keep, normed, moments, active, dropped)
-    return unit, _linear(dropped, *weights[6:]), (pooled, scales, hidden)
+    normed, scaled, deviations = *map(torch.empty_like, (pooled, pooled)), np.empty_like(scales)
+    of_norm = (gain.detach().numpy(), normed.numpy(), deviations)
+    perceptron_kernels.normalize(
+        pooled.numpy(), of_norm[0], shift.detach().numpy(), *of_norm[1:], scaled.numpy()
+    )
+    active = _linear(scaled, *first)
+    perceptron_kernels.rectify(active.numpy(), keep.numpy())
+    hidden = (of_norm, scaled, keep, active)
+    return unit, _linear(active, *weights[6:]), (pooled, scales, hidden)
 
 
 def _d_slides(
@@ -168,7 +170,7 @@ def _d_slides(
     if d_logits is not None and hidden is None:
         d_pooled, d_weights[2:] = d_logits @ weights[2], _d_linear(d_logits, pooled, gradients)
     elif d_logits is not None:
-        d_pooled, d_weights[2:] = _d_head(d_logits, pooled, hidden, weights[2:], gradients)
+        d_pooled, d_weights[2:] = _d_head(d_logits, hidden, weights[2:], gradients)
     if d_unit is not None:
         d = _d_unit(d_unit, unit, scales)
         d_weights[:2] = _d_linear(d, pooled, gradients)
@@ -179,21 +181,17 @@ def _d_slides(
 
 def _d_head(
     d_logits: Tensor,
-    pooled: Tensor,
     hidden: tuple[Any, ...],
     weights: Sequence[Tensor],
     gradients: GradientMemory,
 ) -> tuple[Tensor, list[Tensor]]:
-    (gain, shift, weight1, _, weight2, _), (keep, normed, moments, active, dropped) = (
-        weights,
-        hidden,
-    )
-    d_second = _d_linear(d_logits, dropped, gradients)
-    d_hidden = (d_logits @ weight2).mul_(keep).masked_fill_(active <= 0, 0)
-    d_first = _d_linear(d_hidden, normed, gradients)
-    d_pooled, *d_norm = torch.ops.aten.native_layer_norm_backward(
-        d_hidden @ weight1, pooled, gain.shape, *moments, gain, shift, [True] * 3
-    )
+    (gain, shift, weight1, _, weight2, _), (of_norm, scaled, keep, active) = weights, hidden
+    d_second = _d_linear(d_logits, active, gradients)
+    d_hidden = d_logits @ weight2
+    perceptron_kernels.rectify_backward(d_hidden.numpy(), keep.numpy(), active.numpy())
+    d_first = _d_linear(d_hidden, scaled, gradients)
+    d_pooled, d_norm = d_hidden @ weight1, (torch.empty_like(gain), torch.empty_like(shift))
+    perceptron_kernels.normalize_backward(d_pooled.numpy(), *of_norm, *(d.numpy() for d in d_norm))
     return d_pooled, [*d_norm, *d_first, *d_second]
 
 
@@ -247,8 +245,10 @@ def _factors(layers: nn.Sequential, n: int) -> Tensor:
 
 
 def _weights(layers: Sequence[nn.Module]) -> list[Tensor]:
-    """Weights and biases in order."""
-    return [weight for layer in layers for weight in layer.parameters()]
+    """Weights and biases of layers, or of the layers in them, in order."""
+    # `parameters()` takes longer than a product of few rows.
+    parts = [part for layer in layers for part in layer._modules.values() or [layer]]
+    return [weight for part in parts for weight in part._parameters.values()]  # type: ignore[union-attr,misc]
 
 
 class _Omics(torch.autograd.Function):

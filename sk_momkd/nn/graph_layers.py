@@ -17,7 +17,6 @@ from .blocks import Blocks, iter_blocks, materialize
 from .dropout import Mask
 from .edges import Edges
 from .gatv2 import GATv2
-from .precision import upcast
 from .workspace import Scratch, Workspace
 
 _FEW = 256  # rows for which each linear map is multiplied by itself
@@ -206,7 +205,7 @@ class GraphLayer:
             # A joint weight would take longer to write than to multiply.
             self.weight = None
             for columns, linear, bias in zip(
-                self.projected.split(self.dim, dim=1), self.linear, self.linear_bias, strict=True
+                self._columns(), self.linear, self.linear_bias, strict=True
             ):
                 torch.addmm(bias, x, linear.T, out=columns)
             return
@@ -216,6 +215,10 @@ class GraphLayer:
         bias = torch.cat(self.linear_bias).to(x.dtype)
         for where, block in iter_blocks(x):
             torch.addmm(bias, block, self.weight.T, out=self.projected[where])
+
+    def _columns(self) -> Sequence[Tensor]:
+        """The result of each linear map, or its gradient."""
+        return self.projected.chunk(len(self.linear), dim=1)
 
     @property
     def residual(self) -> Columns:
@@ -251,16 +254,21 @@ class GraphLayer:
         """Gradients of the linear maps."""
         take, n_in = self.workspace.gradients.take, self.x.shape[1]
         if self.weight is None:
-            each = self.projected.split(self.dim, dim=1)
-            return [torch.mm(d.T, self.x, out=take((self.dim, n_in), d)) for d in each]
-        joint = take((self.projected.shape[1], n_in), self.projected)
-        return upcast(torch.mm(self.projected.T, self.x, out=joint)).split(self.dim)
+            return [torch.mm(d.T, self.x, out=take((self.dim, n_in), d)) for d in self._columns()]
+        joint = take((self.projected.shape[1], n_in), self.linear[0])
+        if joint.dtype == self.projected.dtype:
+            torch.mm(self.projected.T, self.x, out=joint)
+        else:
+            short = self.workspace.take(tuple(joint.shape), self.projected.dtype)
+            joint.copy_(torch.mm(self.projected.T, self.x, out=short))
+            self.workspace.give(short)
+        return joint.split(self.dim)
 
     def add_d_x(self, d_out: Tensor, out: Tensor) -> Tensor:
         """`d_out` plus the gradient of the layer's input through the linear maps, into `out`."""
         if self.weight is not None:
             return torch.addmm(d_out, self.projected, self.weight, out=out)
-        for d, linear in zip(self.projected.split(self.dim, dim=1), self.linear, strict=True):
+        for d, linear in zip(self._columns(), self.linear, strict=True):
             d_out = torch.addmm(d_out, d, linear, out=out)
         return out
 

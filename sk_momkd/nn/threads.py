@@ -42,7 +42,7 @@ def over_rows(
     """
     if n_rows <= _MIN_ROWS:
         sizes = [math.prod(shape) for shape in sum_shapes]
-        parts = torch.empty(sum(sizes)).split(sizes) if sizes else ()
+        parts = torch.empty(sum(sizes)).split_with_sizes(sizes) if sizes else ()
         whole = [part.view(shape) for part, shape in zip(parts, sum_shapes, strict=True)]
         kernel((0, n_rows), *arrays, *[part.numpy() for part in whole])
         return whole

@@ -131,6 +131,7 @@ class MemoryUsage(Callback):
             self.start_ = net.module_.memory.directions().detach().clone()
         self.usage_: dict[str, list[Tensor]] = {"memory": [], "valid_memory": []}
         self.pending_: list[tuple[bool, Tensor, Tensor, Tensor]] = []
+        self.n_pending_ = 0  # patches
         rows = net.module_.memory.rows
         self.own_ = torch.zeros(rows.shape[:2], dtype=torch.float64, device=rows.device)
 
@@ -139,7 +140,8 @@ class MemoryUsage(Callback):
     ) -> None:
         output = kwargs["y_pred"]
         self.pending_.append((training, output.affinity.detach(), output.batch, batch[1]))
-        if sum(len(affinity) for _, affinity, *_ in self.pending_) > _PENDING:
+        self.n_pending_ += len(output.batch)
+        if self.n_pending_ > _PENDING:
             self._count()
 
     def on_epoch_end(self, net: NeuralNet, dataset_train: Any = None, **kwargs: Any) -> None:
@@ -169,7 +171,7 @@ class MemoryUsage(Callback):
                 labels = labels.to(usage.device, non_blocking=True)
                 own = usage[torch.arange(len(labels), device=usage.device), labels]
                 self.own_.index_add_(0, labels, own)
-        self.pending_ = []
+        self.pending_, self.n_pending_ = [], 0
 
     def _record(self, net: NeuralNet, prefix: str, usage: Tensor) -> None:
         net.history.record(f"{prefix}_active_ratio", active_ratio(usage))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 from torch.optim import lr_scheduler
+from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
 
 from .config import TrainingConfig
 
@@ -75,8 +76,18 @@ class FusedAdam(torch.optim.Adam):
         super().__setstate__(state)
         self._prepare()
 
-    @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
+        own = self._optimizer_step_pre_hooks or self._optimizer_step_post_hooks
+        if own or _global_optimizer_pre_hooks or _global_optimizer_post_hooks:
+            self._update_with_hooks()
+        else:
+            self._update()
+
+    # torch would wrap each step, to call hooks and to name it in its profiler.
+    step.hooked = True  # type: ignore[attr-defined]
+
+    @torch.no_grad()
+    def _update(self) -> None:
         (group,) = self.param_groups
         grads = [p.grad for p in group["params"]]
         known = tuple(grad is not None for grad in grads)
@@ -99,6 +110,8 @@ class FusedAdam(torch.optim.Adam):
             amsgrad=False,
             maximize=False,
         )
+
+    _update_with_hooks = torch.optim.Optimizer.profile_hook_step(_update)
 
     def _prepare(self) -> None:
         """Make the state of all parameters; their steps are entries of one tensor."""

@@ -102,6 +102,35 @@ def test_three_classes_or_no_gradients_takes_the_layers_of_torch():
         assert not module.train()(*given).few
 
 
+def slide(n, dtype, backend):
+    """Gradients of a step on one bag of `n` patches in a row."""
+    module = MoMKD(16, 7, 2, dim=16, projection_dim=8, n_components=3, dropout=0.0, backend=backend)
+    random = torch.Generator().manual_seed(0)
+    initialise(module, random)
+    for part in module.modules():
+        if hasattr(part, "generator"):
+            part.generator = random
+    x, omics = torch.randn(n, 16, generator=random), torch.randn(1, 7, generator=random)
+    edges, y = torch.stack([torch.arange(n - 1), torch.arange(1, n)]), torch.tensor([1])
+    known = {"y": y, "paired": torch.tensor([True]), "omics": omics}
+    output = module.train()(x.to(dtype), edges, torch.zeros(n).long(), 1, **known)
+    weighted_total(momkd_terms(output, y), WEIGHTS).backward()
+    return output.few, {name: p.grad for name, p in module.named_parameters()}
+
+
+@pytest.mark.parametrize(("n", "few"), [(300, True), (1024, True), (1025, False)])
+@pytest.mark.parametrize(("dtype", "near"), [(torch.float32, 1e-5), (torch.bfloat16, 0.05)])
+def test_up_to_1024_patches_and_both_types_give_the_gradients_of_torch(n, few, dtype, near):
+    took_loops, ours = slide(n, dtype, "numba")
+    assert took_loops is few
+    _, theirs = slide(n, dtype, "torch")
+    for name, gradient in theirs.items():
+        if gradient is None:
+            assert ours[name] is None, name
+        else:
+            assert (ours[name] - gradient).norm() <= near * max(gradient.norm(), 1e-3), name
+
+
 HOOKS = {
     "forward": lambda part, call: part.register_forward_hook(lambda *_: call()),
     "before": lambda part, call: part.register_forward_pre_hook(lambda *_: call()),
@@ -123,7 +152,7 @@ def test_hooks_of_parts_are_called_and_change_no_number(place, kind):
 
     hooked = step("numba", [True, False, True], {}, prepare=prepare)
     assert calls == [place]
-    assert not hooked[0].few
+    assert hooked[0].few is place.startswith("omics_branch")  # each part for itself
     require_equal(hooked, step("numba", [True, False, True], {}))
 
 
@@ -134,3 +163,14 @@ def test_part_with_a_parametrization_is_called():
     ours, theirs = (step(b, [True] * 3, {}, prepare=prepare) for b in ("numba", "torch"))
     assert not ours[0].few
     require_equal(ours, theirs)
+
+
+def test_a_value_that_is_no_number_stays_one():
+    module = MoMKD(5, 0, 2, dim=8, projection_dim=6, n_components=3, head_dropout=0.0)
+    initialise(module, torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        module.head[1].weight[0, 0] = torch.nan
+    edges = torch.empty(2, 0, dtype=torch.int64)
+    output = module.train()(torch.randn(4, 5), edges, torch.zeros(4).long(), 1, y=torch.tensor([1]))
+    assert output.few
+    assert output.logits.isnan().all()

@@ -6,6 +6,10 @@ import numpy as np
 import pytest
 import torch
 from conftest import make_bags, mean_auc, quick_classifier
+from torch.optim.optimizer import (
+    register_optimizer_step_post_hook,
+    register_optimizer_step_pre_hook,
+)
 
 from sk_momkd.training.config import TrainingConfig
 from sk_momkd.training.optimizers import FusedAdam, LookaheadRAdam, optimizer_settings
@@ -71,6 +75,28 @@ def test_fused_adam_equals_torch_to_the_bit_also_where_gradients_are_missing(dec
     theirs = torch.optim.AdamW if decoupled else torch.optim.Adam
     ours = run(FusedAdam, decoupled_weight_decay=decoupled)
     assert torch.equal(ours, run(theirs, fused=True))
+
+
+def test_hooks_of_fused_adam_are_called_with_the_weights_before_and_after():
+    weight = torch.nn.Parameter(torch.ones(1))
+    optimizer, seen = FusedAdam([weight], lr=0.1), []
+
+    def note(*_):
+        seen.append(weight.item())
+
+    handles = [
+        optimizer.register_step_pre_hook(note),
+        optimizer.register_step_post_hook(note),
+        register_optimizer_step_pre_hook(note),
+        register_optimizer_step_post_hook(note),
+    ]
+    for left in range(4, -1, -1):
+        weight.grad = torch.ones(1)
+        optimizer.step()
+        assert len(seen) == left
+        seen.clear()
+        if handles:
+            handles.pop().remove()
 
 
 def test_sgd_has_momentum_and_coupled_weight_decay():
