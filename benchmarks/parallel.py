@@ -5,7 +5,9 @@
 Rounds alternate: `n_jobs=1`, then `n_jobs=2`. Workers are started before, as they stay for the next
 call. Seconds are those of the clock and those of the processor, of the process and its workers, and
 the load of the machine before the round is noted: with others at work, the clock says little. The
-seconds of the processor say what an idle machine would do. Without any loss, two workers take as
+seconds of the processor say what an idle machine would do. A step of these slides takes one thread
+whatever the process has set, as that of every small fit does; larger steps use the threads of the
+process, where `n_jobs=1` has all cores already. Without any loss, two workers take as
 many of them as one; `efficiency` is what one takes divided by what two take together, and `bound`
 is what one takes divided by the share of the busier of two.
 """
@@ -30,12 +32,12 @@ SECONDS = ["fit_seconds", "predict_seconds"]
 
 
 def cohort(n_slides: int) -> tuple[BagSequence, np.ndarray]:
-    """Slides of 100 to 300 patches of 64 features, in memory."""
+    """Slides of 100 to 200 patches of 40 features, in memory: a step takes one thread."""
     random, y = np.random.default_rng(0), np.arange(n_slides) % 2
-    sizes = random.integers(100, 300, n_slides)
+    sizes = random.integers(100, 200, n_slides)
     return BagSequence(
         Bag(
-            random.normal(0.1 * label, 1, (n, 64)).astype(np.float32),
+            random.normal(0.1 * label, 1, (n, 40)).astype(np.float32),
             coords=np.stack(np.divmod(np.arange(n), 20), axis=1) * 256,
             patient_id=f"P{i:04d}",
         )
@@ -71,7 +73,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--slides", type=int, default=120)
-    parser.add_argument("--epochs", type=int, default=4)
+    parser.add_argument("--epochs", type=int, default=12)
     parser.add_argument("--write", type=Path, default=None)
     arguments = parser.parse_args()
     bags, y = cohort(arguments.slides)

@@ -1,6 +1,6 @@
 """Small layers in compiled loops, for training on few patches.
 
-On bags of some dozen patches a step is the time that torch takes to launch and record its many
+On bags of some hundred patches a step is the time that torch takes to launch and record its many
 small operations. Here each branch of the network is one node of the graph with its own backward
 pass, and gradients of weights are written to memory that was used before.
 """
