@@ -69,8 +69,7 @@ class LogCounts(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         values = expression_values(self, X, reset=True)
         self.is_counts_ = are_counts(values)
         self._refuse_negative(X, values)
-        large = (values > _LARGEST_LOG2).any(axis=1).mean() > _FEW_PATIENTS
-        if not self.is_counts_ and values.min() >= 0 and large:
+        if not self.is_counts_ and values.min() >= 0 and _many_are_large(values):
             warn(
                 f"Expression has fractional values, no negative ones, and a maximum of "
                 f"{values.max():.4g}: it looks like TPM or a similar unit without a logarithm. It "
@@ -103,9 +102,9 @@ class LogCounts(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         return np.log2(values + 1) if self.is_counts_ else values
 
     def _refuse_negative(self, X: Any, values: NDArray) -> None:
-        negative = np.argwhere(values < 0)
-        if not self.is_counts_ or not len(negative):
+        if not self.is_counts_ or values.min() >= 0:
             return
+        negative = np.argwhere(values < 0)
         i, j = negative[0]
         frame = X if isinstance(X, pd.DataFrame) else pd.DataFrame(values)
         raise OmicsError(
@@ -114,6 +113,11 @@ class LogCounts(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
             "omics_transformer without LogCounts, e.g. "
             "make_pipeline(GeneSelector(768), StandardScaler())."
         )
+
+
+def _many_are_large(values: NDArray) -> bool:
+    """Whether more than a few patients have a value that no logarithm of expression reaches."""
+    return (values > _LARGEST_LOG2).any(axis=1).mean() > _FEW_PATIENTS
 
 
 class GeneSelector(SelectorMixin, BaseEstimator):

@@ -68,6 +68,15 @@ def test_log_counts_negative_counts_raise_naming_patient_and_gene(step):
         getattr(transformer, step)(negative)
 
 
+@pytest.mark.parametrize("step", ["fit", "transform"])
+def test_log_counts_of_several_negative_counts_the_first_is_named(step):
+    negative = COUNTS.copy()
+    negative.loc["P1", "ESR1"], negative.loc["P2", "ERBB2"] = -4, -9
+    said = r"2 negative counts.*\(-4\) for patient 'P1', gene 'ESR1'"
+    with pytest.raises(OmicsError, match=said):
+        getattr(LogCounts().fit(COUNTS), step)(negative)
+
+
 def test_log_counts_negative_counts_of_an_array_raise_naming_positions():
     with pytest.raises(OmicsError, match="for patient 1, gene 0"):
         LogCounts().fit(np.array([[0, 1], [-2, 3]]))
