@@ -48,19 +48,26 @@ def robust_deviation(values: NDArray) -> tuple[NDArray, NDArray]:
     Parameters
     ----------
     values : ndarray of shape (n, k)
+        Without NaN.
 
     Returns
     -------
     tuple of two float64 ndarrays of shape (k,)
         The deviation of a constant column is 0.
     """
-    values = np.asarray(values, dtype=np.float64)
-    median = np.median(values, axis=0)
-    distance = np.sort(np.abs(values - median), axis=0)
+    ordered = np.sort(values, axis=0).astype(np.float64, copy=False)
+    median = _middle(ordered)
+    distance = np.abs(np.subtract(ordered, median, out=ordered), out=ordered)
+    distance.sort(axis=0)
     differing = np.count_nonzero(distance, axis=0)
     place = len(values) - differing + 9 * (differing - 1) // 10
     place = np.where(differing < _FEW, len(values) - 1, place)
     return median, np.take_along_axis(distance, place[None], axis=0)[0] / ndtri(0.95)
+
+
+def _middle(ordered: NDArray) -> NDArray:
+    """Median of each column of sorted values; sorting takes a fraction of the time of np.median."""
+    return ordered[(len(ordered) - 1) // 2 : len(ordered) // 2 + 1].mean(axis=0)
 
 
 def clip_outliers(values: NDArray, limit: float = 6.0) -> NDArray:
@@ -199,7 +206,7 @@ def warn_of_outliers(expression: pd.DataFrame) -> None:
     distance = _distance(values)
     absurd = distance > (_ABSURD_LOG2 if counts else _ABSURD)
     zero = (values == 0).all(axis=1) & (values.shape[1] >= _GENES_FOR_UNIT)
-    unlike = (np.median(distance, axis=1) > _UNLIKE) & ~zero
+    unlike = (_middle(np.sort(distance.T, axis=0)) > _UNLIKE) & ~zero
     patients = expression.index.to_numpy()
     found = [_on_values(expression, distance, absurd)] if absurd.any() else []
     found += [_on_patients(patients[unlike])] if unlike.any() else []

@@ -61,6 +61,20 @@ def test_deviation_by_hand():
     np.testing.assert_allclose(deviation[0], 9.5 / 1.6448536, rtol=1e-6)  # the 19th of 22
 
 
+@pytest.mark.parametrize("n", [1, 2, 7, 8])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_deviation_is_from_the_median_of_numpy_and_leaves_values_as_they_are(n, dtype):
+    values = np.random.default_rng(n).normal(size=(n, 20)).astype(dtype)
+    given = values.copy()
+    median, deviation = robust_deviation(values)
+    np.testing.assert_array_equal(median, np.median(values.astype(np.float64), axis=0))
+    distance = np.sort(np.abs(values.astype(np.float64) - median), axis=0)
+    differing = (distance > 0).sum(axis=0)
+    place = np.where(differing < 5, n - 1, n - differing + 9 * (differing - 1) // 10)
+    np.testing.assert_array_equal(deviation, distance[place, np.arange(20)] / ndtri(0.95))
+    np.testing.assert_array_equal(values, given)
+
+
 def test_deviation_of_a_normal_gene_is_its_standard_deviation():
     values = np.random.default_rng(0).normal(3, 2, size=(20_000, 1))
     assert robust_deviation(values)[1][0] == pytest.approx(2, rel=0.03)
