@@ -13,7 +13,7 @@ from scipy.linalg import solve
 from ..preprocessing.bag_pooling import BagPooling
 from .cross_fitted_teacher import CrossFittedTeacher
 from .teacher_evidence import WEIGHTS, Evidence
-from .teacher_weight import Samples, evidence_of_patients, targets_of
+from .teacher_weight import Samples, evidence_of_patients, targets_by_weight
 
 _PERMUTATIONS = 5
 _CLIP = 6.0  # standard deviations
@@ -79,9 +79,9 @@ def _student_scores(
     for fold in range(teachers[0].n_folds):
         held = folds == fold
         targets = [
-            targets_of(teacher, samples, temperature, weight, fold)
+            by_weight
             for teacher in teachers
-            for weight in WEIGHTS
+            for by_weight in targets_by_weight(teacher, samples, temperature, fold)
         ]
         found = ridge(pooled[~held], np.hstack(targets), pooled[held])
         by_teacher = found.reshape(-1, len(teachers), len(WEIGHTS), n_classes)

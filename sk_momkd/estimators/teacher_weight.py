@@ -186,13 +186,14 @@ def _soft_labels(
     return at_class_shares(teacher.soft_labels(temperature, without), samples.hard[part], shares)
 
 
-def targets_of(
-    teacher: CrossFittedTeacher, samples: Samples, temperature: float, weight: float, without: int
-) -> NDArray:
-    """Targets of the samples outside of fold `without`."""
+def targets_by_weight(
+    teacher: CrossFittedTeacher, samples: Samples, temperature: float, without: int
+) -> list[NDArray]:
+    """Targets of the samples outside of fold `without` with each weight; soft labels made once."""
     part = teacher.sample_folds != without
+    hard, paired = samples.hard[part], teacher.patients[part] >= 0
     soft = _soft_labels(teacher, samples, temperature, without)
-    return mixed_targets(samples.hard[part], soft, teacher.patients[part] >= 0, weight)
+    return [mixed_targets(hard, soft, paired, weight) for weight in WEIGHTS]
 
 
 def student_evidence(
@@ -213,8 +214,8 @@ def student_evidence(
         if head is not None:
             X = head.fit_transform(X, known.classes[known.numbers])
             X_held = head.transform(X_held)
-        for number, weight in enumerate(WEIGHTS):
-            targets = targets_of(teacher, samples, temperature, weight, fold)
+        by_weight = targets_by_weight(teacher, samples, temperature, fold)
+        for number, targets in enumerate(by_weight):
             last = clone(last_step(student))
             fitted = fit_last(last, X, known.classes, known.numbers, targets)
             scores[number, held] = _class_scores(fitted, X_held)

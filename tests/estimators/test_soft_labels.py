@@ -23,7 +23,7 @@ from sk_momkd.estimators.pooled_student import (
     slide_teacher,
 )
 from sk_momkd.estimators.teacher_evidence import Evidence
-from sk_momkd.estimators.teacher_weight import Samples
+from sk_momkd.estimators.teacher_weight import Samples, targets_by_weight
 from sk_momkd.exceptions import PairingWarning
 
 NETWORKS = [name for name, cls in CLASSIFIERS.items() if issubclass(cls, BaseMILClassifier)]
@@ -146,6 +146,16 @@ def test_scores_of_a_fold_do_not_depend_on_its_labels():
         for one in (samples, flipped)
     ]
     np.testing.assert_array_equal(*both)
+
+
+def test_targets_of_each_weight_lie_between_the_labels_and_the_soft_labels():
+    bags, y, omics = cohort(60)
+    samples, teacher = teacher_of(bags, y, omics)
+    hard, *mixed, soft = targets_by_weight(teacher, samples, 0.5, 2)
+    np.testing.assert_array_equal(hard, samples.hard[teacher.sample_folds != 2])
+    np.testing.assert_allclose(soft.mean(axis=0), hard.mean(axis=0))
+    for weight, targets in zip((0.25, 0.5, 0.75), mixed, strict=True):
+        np.testing.assert_allclose(targets, (1 - weight) * hard + weight * soft)
 
 
 def test_permuted_teacher_keeps_class_and_fold():
