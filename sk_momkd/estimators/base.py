@@ -54,7 +54,7 @@ from .prior import class_probabilities, class_shares, shares_in_loss
 from .privileged import PrivilegedOmics
 from .slides_without_graph import are_connected
 from .soft_labels import SoftLabelsMixin
-from .training_data import FitData, LabelledBags
+from .training_data import FitData, LabelledBags, TrainingBags
 from .warm_start import INPUT_GENES, KEPT, EarlierFit, begin_with, changed_parameters, earlier_fit
 
 
@@ -362,9 +362,11 @@ class BaseMILClassifier(
         """The steps of a fit; of a warm start, ``self._earlier`` is the earlier one."""
         cohort, generators = self._validate(X, y, groups, sample_weight)
         training, validation = self._split(cohort, generators)
-        privileged = self._prepare_omics(omics, cohort, training, validation, generators)
+        bags = self._unread(cohort[training])  # read for the omics teacher, or for training
+        privileged = self._prepare_omics(omics, cohort, training, validation, generators, bags)
         tasks = fit_tasks(self, X, y)
-        models = self._train_models(cohort, training, validation, privileged, generators, tasks)
+        parts = (training, validation)
+        models = self._train_models(cohort, parts, bags, privileged, generators, tasks)
         self._keep(models, cohort, validation)
         if tasks is not None:
             tasks.end()
@@ -480,25 +482,24 @@ class BaseMILClassifier(
     def _train_models(
         self,
         cohort: LabelledBags,
-        training: NDArray,
-        validation: NDArray | None,
+        parts: tuple[NDArray, NDArray | None],
+        bags: TrainingBags,
         privileged: tuple[PrivilegedOmics | None, PrivilegedOmics | None],
         generators: RandomGenerators,
         tasks: FitTasks | None,
     ) -> list[tuple[nn.Module, pd.DataFrame]]:
         """Build and train `n_models` networks; each with its history."""
-        for_training, for_validation = privileged
+        (training, validation), (for_training, for_validation) = parts, privileged
         weights = self._weigh(cohort, training, for_training)
         validated = None if validation is None else cohort[validation]
         with threads_for(0):
-            budget = self._cache_bytes()
-            kept = self._dataset(cohort[training], for_training, weights, budget)
-            budget -= kept.bytes_kept
+            kept = bags.dataset()
+            _add_targets(kept, for_training, weights)
             data = FitData(
                 kept,
                 None
                 if validated is None
-                else self._validation_set(validated, for_validation, budget),
+                else self._validation_set(validated, for_validation, kept.cache_bytes_left),
                 0 if for_training is None else for_training.n_genes,
                 generators,
                 self.callbacks_,
@@ -521,7 +522,7 @@ class BaseMILClassifier(
         )
         folder, identity = self._option("training").checkpoint_dir, {}
         if folder is not None:
-            identity = fit_identity(self, data, cohort, (training, validation), privileged)
+            identity = fit_identity(self, data, cohort, parts, privileged)
         with with_checkpoints(folder, data, identity, cohort.bags) as data, threads_for(step):
             return self._train_each(data)
 
@@ -617,27 +618,48 @@ class BaseMILClassifier(
         weights = loss_weights(
             part.labels, part.weights, None, sampler="shuffle", classes=self._network_classes
         )
-        return self._dataset(part, privileged, weights, cache_bytes)
+        found = self._dataset(part, cache_bytes)
+        _add_targets(found, privileged, weights)
+        return found
+
+    def _unread(self, part: LabelledBags) -> TrainingBags:
+        """The bags of the training part, before they are read."""
+        return TrainingBags(lambda on_read: self._dataset(part, self._cache_bytes(), on_read))
 
     def _dataset(
         self,
         part: LabelledBags,
-        privileged: PrivilegedOmics | None,
-        weights: LossWeights | None,
         cache_bytes: int,
+        on_read: Callable[[NDArray], None] | None = None,
     ) -> BagDataset:
-        known: dict[str, Any] = {"weights": weights, "cache_bytes": cache_bytes}
-        if privileged is not None:
-            known |= {
-                "omics": privileged.vectors,
-                "paired": privileged.paired,
-                "teacher": privileged.teacher,
-            }
-        known["dtype"] = getattr(torch, self.precision_)
-        known["sum_contents"] = self._option("training").checkpoint_dir is not None
-        return BagDataset(part.bags, part.labels, self._graph_spec(), self.n_features_in_, **known)
+        with threads_for(0):
+            return BagDataset(
+                part.bags,
+                part.labels,
+                self._graph_spec(),
+                self.n_features_in_,
+                dtype=getattr(torch, self.precision_),
+                cache_bytes=cache_bytes,
+                sum_contents=self._option("training").checkpoint_dir is not None,
+                on_read=on_read,
+            )
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.input_tags.three_d_array = True
         return tags
+
+
+def _add_targets(
+    dataset: BagDataset, privileged: PrivilegedOmics | None, weights: LossWeights | None
+) -> None:
+    """What the bags are trained with beside their labels."""
+    if privileged is None:
+        dataset.add_targets(weights=weights)
+        return
+    dataset.add_targets(
+        omics=privileged.vectors,
+        paired=privileged.paired,
+        teacher=privileged.teacher,
+        weights=weights,
+    )

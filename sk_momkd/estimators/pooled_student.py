@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import solve
 
-from ..preprocessing.bag_pooling import BagPooling
 from .cross_fitted_teacher import CrossFittedTeacher
 from .teacher_evidence import WEIGHTS, Evidence
 from .teacher_weight import Samples, evidence_of_patients, targets_by_weight
@@ -29,7 +28,8 @@ def pooled_evidence(samples: Samples, teacher: CrossFittedTeacher, temperature: 
     Parameters
     ----------
     samples : Samples
-        `X` are bags.
+        `X` is the mean and the standard deviation of the patches of each bag, (n_bags, 2 *
+        n_features).
     teacher : CrossFittedTeacher
     temperature : float
 
@@ -37,7 +37,7 @@ def pooled_evidence(samples: Samples, teacher: CrossFittedTeacher, temperature: 
     -------
     Evidence
     """
-    pooled = BagPooling("mean+std").fit_transform(samples.X)
+    pooled = samples.X
     permuted = [permuted_within_class(teacher, seed) for seed in range(_PERMUTATIONS)]
     slides = slide_teacher(pooled, samples, teacher)
     scores = _student_scores(pooled, samples, [teacher, *permuted, slides], temperature)

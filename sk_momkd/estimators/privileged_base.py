@@ -14,7 +14,7 @@ from ..training.random_generators import RandomGenerators
 from .base import BaseMILClassifier
 from .parameters import AT_LEAST_ONE, parameter
 from .privileged import PrivilegedOmics, fit_omics, require_paired, seeded_clone, transform_omics
-from .training_data import LabelledBags
+from .training_data import LabelledBags, TrainingBags
 from .warm_start import INPUT_GENES
 
 
@@ -55,11 +55,12 @@ class PrivilegedMILClassifier(BaseMILClassifier):
         training: NDArray,
         validation: NDArray | None,
         generators: RandomGenerators,
+        bags: TrainingBags,
     ) -> tuple[PrivilegedOmics | None, PrivilegedOmics | None]:
         """Join omics to the bags and fit its transformer on the training part."""
         earlier = self._earlier
         if omics is None:
-            without = super()._prepare_omics(None, cohort, training, validation, generators)
+            without = super()._prepare_omics(None, cohort, training, validation, generators, bags)
             return without if earlier is None else (earlier.without_omics(len(training)), None)
         table, rows = join_omics(omics, cohort.bags)
         known = cohort[training]
@@ -71,7 +72,7 @@ class PrivilegedMILClassifier(BaseMILClassifier):
             table = earlier.table(table)
             require_paired(rows[training])
             vectors = transform_omics(self.omics_transformer_, table, rows[training])
-        soft = self._make_soft_labels(table, rows[training], known, generators)
+        soft = self._make_soft_labels(table, rows[training], known, generators, bags)
         self.genes_ = vectors.genes
         for_training = replace(vectors, teacher=soft)
         if validation is None or not self._validates_with_omics:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import replace
-from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -21,9 +20,11 @@ from ..training.random_generators import RandomGenerators
 from .bag_weights import draw_shares, loss_weights
 from .pooled_head import PooledHead
 from .privileged import PrivilegedOmics
-from .training_data import LabelledBags
+from .training_data import LabelledBags, TrainingBags
 
 if TYPE_CHECKING:
+    from .cross_fitted_teacher import CrossFittedTeacher
+    from .teacher_evidence import Evidence
     from .teacher_weight import TeacherChoice
 
 
@@ -57,6 +58,7 @@ class SoftLabelsMixin:
         training: NDArray,
         validation: NDArray | None,
         generators: RandomGenerators,
+        bags: TrainingBags,
     ) -> tuple[PrivilegedOmics | None, PrivilegedOmics | None]:
         """What omics gives to the training and to the validation part: here soft labels alone."""
         if omics is None:
@@ -73,16 +75,25 @@ class SoftLabelsMixin:
             )
         table, rows = join_omics(omics, cohort.bags)
         check_expression(table.rows(np.unique(rows[training][rows[training] >= 0])))
-        soft = self._make_soft_labels(table, rows[training], cohort[training], generators)
+        soft = self._make_soft_labels(table, rows[training], cohort[training], generators, bags)
         return PrivilegedOmics(None, rows[training] >= 0, np.array([], object), soft), None
 
     @isolated()
     def _make_soft_labels(
-        self, table: OmicsTable, rows: NDArray, known: LabelledBags, generators: RandomGenerators
+        self,
+        table: OmicsTable,
+        rows: NDArray,
+        known: LabelledBags,
+        generators: RandomGenerators,
+        bags: TrainingBags,
     ) -> NDArray | None:
         """Soft labels of the training bags by an omics teacher; None where it has no weight."""
         from .pooled_student import pooled_evidence  # scikit-learn's models, for training alone
         from .teacher_weight import Samples, learn_from
+
+        def evidence_of(samples: Samples, teacher: CrossFittedTeacher) -> Evidence:
+            pooled = replace(samples, X=bags.pooled())
+            return pooled_evidence(pooled, teacher, self._teacher_temperature)
 
         shares = self._shares_in_loss(known)
         choice = learn_from(
@@ -91,7 +102,7 @@ class SoftLabelsMixin:
             rows,
             Samples(known.bags, known.labels, self._network_classes, known.bags.groups(), shares),
             known.groups,
-            evidence_of=partial(pooled_evidence, temperature=self._teacher_temperature),
+            evidence_of=evidence_of,
             weight=self.lambda_teacher,
             temperature=self._teacher_temperature,
             random_state=generators.seeds["soft_labels"],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ from torch import Tensor
 from .. import training as engine
 from ..data.sequence import BagSequence
 from ..io.checkpoint_files import CheckpointFiles
+from ..preprocessing.bag_pooling import pool
 from ..training.batches import BagDataset
 from ..training.random_generators import RandomGenerators
 
@@ -40,6 +41,32 @@ class LabelledBags:
     def __getitem__(self, rows: NDArray) -> LabelledBags:
         weights = None if self.weights is None else self.weights[rows]
         return LabelledBags(self.bags[rows], self.labels[rows], self.groups[rows], weights)
+
+
+class TrainingBags:
+    """The bags of the training part, which are read once, when they are first needed.
+
+    Parameters
+    ----------
+    read : callable
+        Reads the bags and calls its argument, if it is not None, with the features of each.
+    """
+
+    def __init__(self, read: Callable[[Callable[[NDArray], None] | None], BagDataset]) -> None:
+        self._read = read
+        self._dataset: BagDataset | None = None
+
+    def pooled(self) -> NDArray:
+        """Read the bags; mean and standard deviation of the patches, (n_bags, 2 * n_features)."""
+        rows: list[NDArray] = []
+        self._dataset = self._read(lambda features: rows.append(pool(features, "mean+std")))
+        return np.stack(rows)
+
+    def dataset(self) -> BagDataset:
+        """The bags with their graphs and labels, without omics."""
+        if self._dataset is None:
+            self._dataset = self._read(None)
+        return self._dataset
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,23 @@ _STATISTICS: dict[str, Callable[..., NDArray]] = {"mean": np.mean, "std": np.std
 _CHOICES = {"mean", "mean+std", "max", "mean+max"}
 
 
+def pool(features: NDArray, statistics: str) -> NDArray:
+    """Statistics over the patches of a bag, computed in float64.
+
+    Parameters
+    ----------
+    features : ndarray of shape (n_instances, n_features)
+    statistics : str
+        As of :class:`BagPooling`.
+
+    Returns
+    -------
+    float64 ndarray of shape (n_features * number of statistics,)
+    """
+    wide = features.astype(np.float64, copy=False)
+    return np.concatenate([_STATISTICS[name](wide, axis=0) for name in statistics.split("+")])
+
+
 class BagPooling(TransformerMixin, BaseEstimator):
     """Pool the patches of each bag into one row; nothing is learned.
 
@@ -101,18 +118,16 @@ class BagPooling(TransformerMixin, BaseEstimator):
         """
         check_is_fitted(self)
         bags = check_bags(self, X, reset=False)
-        functions = [_STATISTICS[name] for name in self.statistics.split("+")]
         with together():
-            pooled = np.stack([self._pool(bags, i, functions) for i in range(len(bags))])
+            pooled = np.stack([self._pool(bags, i) for i in range(len(bags))])
         return indexed_by_slide(self, bags, pooled)
 
-    def _pool(self, bags: BagSequence, i: int, functions: list[Callable[..., NDArray]]) -> NDArray:
+    def _pool(self, bags: BagSequence, i: int) -> NDArray:
         features = bags.load(i).features
         check_n_features(
             features.shape[1], bags.name(i), self.n_features_in_, "BagPooling is expecting"
         )
-        wide = features.astype(np.float64, copy=False)
-        return np.concatenate([function(wide, axis=0) for function in functions])
+        return pool(features, self.statistics)
 
     def get_feature_names_out(self, input_features: Any = None) -> NDArray:
         """Names of the columns of `transform`.

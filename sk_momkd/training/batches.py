@@ -261,6 +261,8 @@ class BagDataset(Dataset):
         Of the features.
     cache_bytes : int, default=1 GiB
     sum_contents : bool, default=False
+    on_read : callable, optional
+        Called with the features of each bag, in order, as they were read.
 
     Attributes
     ----------
@@ -274,6 +276,8 @@ class BagDataset(Dataset):
         Mean over the bags of their mean patches.
     summary : FeatureSummary or None
         Of the features as they are kept, in `dtype`.
+    cache_bytes_left : int
+        What the features in memory leave of `cache_bytes`.
     reading : Reading
         What was read since it was last reset.
     """
@@ -292,10 +296,9 @@ class BagDataset(Dataset):
         dtype: torch.dtype = torch.float32,
         cache_bytes: int = 2**30,
         sum_contents: bool = False,
+        on_read: Callable[[NDArray], None] | None = None,
     ) -> None:
-        self.bags, self.y, self.omics, self.teacher = bags, y, omics, teacher
-        self.weights = weights
-        self.paired = np.zeros(len(bags), dtype=bool) if paired is None else paired
+        self.bags, self.y = bags, y
         self.spec, self.n_features, self.dtype = spec, n_features, dtype
         self.sizes = np.zeros(len(bags), dtype=int)
         self.largest = np.zeros(len(bags), dtype=np.float32)  # absolute value of a feature
@@ -303,6 +306,7 @@ class BagDataset(Dataset):
         self._edges: list[Edges] = []
         self._features: dict[int, Tensor] = {}
         self._singles: dict[int, FlatBatch] = {}
+        self.add_targets(omics=omics, paired=paired, teacher=teacher, weights=weights)
         self.reading = Reading()
         total = torch.zeros(n_features, dtype=torch.float64)
         self.means = np.empty((len(bags), n_features), dtype=np.float32)
@@ -310,6 +314,8 @@ class BagDataset(Dataset):
         within = torch.zeros(n_features, dtype=torch.float64)
         for i, (x, edges) in enumerate(_graphs(bags, spec, n_features)):
             self.sizes[i], self.largest[i] = len(x), largest_value(x)
+            if on_read is not None:
+                on_read(x.numpy())
             self._edges.append(edges)
             if sum_contents:
                 graph = (edges.in_offsets, edges.sender)
@@ -322,9 +328,23 @@ class BagDataset(Dataset):
             if x.nbytes <= cache_bytes:
                 cache_bytes -= x.nbytes
                 self._features[i] = x
+        self.cache_bytes_left = cache_bytes
         self.mean_patch = (total / max(len(bags), 1)).float().numpy()
         within /= max(len(bags), 1)
         self.summary = FeatureSummary.of(self.means, within.numpy(), self.sizes)
+
+    def add_targets(
+        self,
+        *,
+        omics: NDArray | None = None,
+        paired: NDArray | None = None,
+        teacher: NDArray | None = None,
+        weights: LossWeights | None = None,
+    ) -> None:
+        """Set what the bags are trained with beside their labels, as on construction."""
+        self.omics, self.teacher, self.weights = omics, teacher, weights
+        self.paired = np.zeros(len(self.bags), dtype=bool) if paired is None else paired
+        self._singles.clear()
 
     def with_and_without_graph(self) -> tuple[list[str], list[str]]:
         """Names of the bags of several patches with edges between them, and of those without."""
@@ -338,11 +358,6 @@ class BagDataset(Dataset):
     def in_memory(self) -> bool:
         """Whether the features of all bags are in memory."""
         return len(self._features) == len(self.bags)
-
-    @property
-    def bytes_kept(self) -> int:
-        """Bytes of the features in memory."""
-        return sum(x.nbytes for x in self._features.values())
 
     @property
     def n_readers(self) -> int:

@@ -9,9 +9,11 @@ import pytest
 import torch
 from conftest import make_bags, make_omics
 from quick import CLASSIFIERS, PRIVILEGED, quick
+from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression, Ridge
 
-from sk_momkd import Bag, BagSequence
+from sk_momkd import Bag, BagPooling, BagSequence
+from sk_momkd.data.arrays import BagArrays
 from sk_momkd.data.omics import as_omics
 from sk_momkd.estimators.base import BaseMILClassifier
 from sk_momkd.estimators.cross_fitted_teacher import cross_fit
@@ -47,7 +49,8 @@ def cohort(n=160, seed=0, *, visible=1.0, known=1.0):
 
 
 def teacher_of(bags, y, omics):
-    samples = Samples(bags, y, np.array([0, 1]), np.arange(len(y)))
+    pooled = BagPooling("mean+std").fit_transform(bags)
+    samples = Samples(pooled, y, np.array([0, 1]), np.arange(len(y)))
     known = (as_omics(omics), np.arange(len(y)), y, np.arange(len(y)))
     return samples, cross_fit(
         LogisticRegression(C=0.01), *known, classes=[0, 1], random_state=0, pairs=True
@@ -94,6 +97,47 @@ def test_fit_auto_takes_the_weight_that_the_evidence_decides_and_reports(weight,
     assert (clf.lambda_teacher_, clf.teacher_verdict_) == (weight, "the reason")
     assert list(clf.teacher_report_.index) == [0, 0.25, 0.5, 0.75, 1]
     assert {"permuted", "self_distilled"} < set(clf.teacher_report_)
+
+
+class Counted:
+    """A file that counts how often it is read."""
+
+    def __init__(self, features):
+        self.features, self.n_reads = features, 0
+        self.shape = features.shape
+
+    def read(self):
+        self.n_reads += 1
+        return BagArrays(self.features, None, None)
+
+
+@pytest.mark.parametrize("share", [0.5, "auto"])
+def test_fit_reads_bags_once_whoever_needs_them_first(share):
+    bags, y, omics = cohort(60)
+    sources = [Counted(bag.features) for bag in bags]
+    read = bags.replace(bag.with_source(s) for bag, s in zip(bags, sources, strict=True))
+    clf = quick("MoMKDClassifier", **SHORT, lambda_teacher=share, training__cache_bytes=2**20)
+    clf.fit(read, y, omics=omics)
+    first, *others = (source.n_reads for source in sources)  # the first one says how wide bags are
+    assert (first, set(others)) == (2, {1})
+    assert torch.equal(weights(clf), weights(clone(clf).fit(bags, y, omics=omics)))
+
+
+def test_evidence_is_of_the_pooled_bags_whatever_precision_they_are_trained_with(monkeypatch):
+    bags, y, omics = cohort(60)
+    seen = []
+
+    def keep(samples, *args):
+        seen.append(samples.X)
+        return pooled_evidence(samples, *args)
+
+    monkeypatch.setattr("sk_momkd.estimators.pooled_student.pooled_evidence", keep)
+    for precision in ("float32", "bfloat16"):
+        clf = quick("ABMILClassifier", **SHORT, lambda_teacher="auto", precision=precision)
+        clf.fit(bags, y, omics=omics)
+    for pooled in seen:
+        np.testing.assert_array_equal(pooled, BagPooling("mean+std").fit_transform(bags))
+    assert len(seen) == 2
 
 
 def test_fit_auto_with_few_patients_has_weight_zero_and_warns():

@@ -126,7 +126,9 @@ def prepared(clf, omics, bags=BAGS):
     """Vectors that a fit would train on; the networks of the earlier fit are made up."""
     clf._earlier = None if not hasattr(clf, "modules_") else EarlierFit.of(clf)
     cohort, generators = clf._validate(bags, Y, None, None)
-    return clf._prepare_omics(omics, cohort, np.arange(16), None, generators)[0].vectors
+    training = np.arange(16)
+    unread = clf._unread(cohort[training])
+    return clf._prepare_omics(omics, cohort, training, None, generators, unread)[0].vectors
 
 
 def test_genes_in_another_order_are_selected_by_name_whatever_the_transformer():
