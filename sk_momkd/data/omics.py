@@ -150,8 +150,9 @@ class OmicsTable:
         block = self._block(positions)
         dense = block.toarray() if sparse.issparse(block) else np.asarray(block)
         frame = pd.DataFrame(dense.astype(np.float32), self.ids[positions], self.genes)
-        bad = np.argwhere(finite & ~np.isfinite(frame.to_numpy()))
-        if len(bad):
+        values = frame.to_numpy()
+        if finite and not np.isfinite(values).all():
+            bad = np.argwhere(~np.isfinite(values))
             raise OmicsError(
                 f"{len(bad)} NaN or infinite omics values, the first for patient "
                 f"{frame.index[bad[0][0]]!r}, gene {frame.columns[bad[0][1]]!r}. Impute them, or "
