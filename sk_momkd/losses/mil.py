@@ -25,10 +25,15 @@ def soft_labels(
     The teacher's s is used for the paired bags alone; for the others w is 0.
     (B,), (P, K), (B,) -> (B, K)
     """
-    target = F.one_hot(y, n_classes).float() * (1 - smoothing) + smoothing / n_classes
-    if teacher is not None and paired is not None and weight:
-        known = true_positions(paired, len(teacher))
-        target[known] = (1 - weight) * target[known] + weight * teacher
+    target = F.one_hot(y, n_classes).float()
+    if smoothing:
+        target = target * (1 - smoothing) + smoothing / n_classes
+    if teacher is None or paired is None or not weight:
+        return target
+    if len(teacher) == len(y):
+        return (1 - weight) * target + weight * teacher
+    known = true_positions(paired, len(teacher))
+    target[known] = (1 - weight) * target[known] + weight * teacher
     return target
 
 
