@@ -141,7 +141,7 @@ class MoMKD(nn.Module):
         layers = (self.patch_projector, self.slide_projector, self.head)
         few = len(self.memory.rows) == 2 and self._suits_loops(embedding, *layers)
         bags = (
-            self._few_bags(embedding.float(), batch, n_bags)
+            self._few_bags(embedding.float(), batch, n_bags, layers)
             if few
             else self._bags(embedding, batch, n_bags, y)
         )
@@ -207,11 +207,16 @@ class MoMKD(nn.Module):
         slide = F.normalize(self.slide_projector(_slide(pooled, y)), dim=1)  # (B, D_N)
         return projection, affinity, attention, slide, self.classify(pooled)
 
-    def _few_bags(self, embedding: Tensor, batch: Tensor, n_bags: int) -> tuple[Tensor, ...]:
+    def _few_bags(
+        self,
+        embedding: Tensor,
+        batch: Tensor,
+        n_bags: int,
+        layers: tuple[nn.Linear, nn.Linear, nn.Module],
+    ) -> tuple[Tensor, ...]:
         """The same for two classes in compiled loops."""
         from ..nn.few import bag_outputs  # imports numba
 
-        layers = (self.patch_projector, self.slide_projector, self.head)
         gradients = self.encoder.workspace.gradients
         return bag_outputs(
             embedding, (batch, n_bags), self.memory.rows, self.tau(), layers, gradients
