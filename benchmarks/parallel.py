@@ -7,9 +7,9 @@ call. Seconds are those of the clock and those of the processor, of the process 
 the load of the machine before the round is noted: with others at work, the clock says little. The
 seconds of the processor say what an idle machine would do. A step of these slides takes one thread
 whatever the process has set, as that of every small fit does; larger steps use the threads of the
-process, so that `n_jobs=1` has all cores already. Without any loss, two workers take as many seconds
-as one; `efficiency` is what one takes divided by what two take together, and `bound` is what one
-takes divided by the share of the busier of two.
+process, so that `n_jobs=1` has all cores already. Without any loss, two workers take as many
+seconds as one; `efficiency` is what one takes divided by what two take together, and `bound` is
+what one takes divided by the share of the busier of two.
 """
 
 from __future__ import annotations
