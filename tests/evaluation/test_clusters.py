@@ -3,13 +3,16 @@
 import os
 import signal
 import time
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from threading import Thread
 
 import joblib
 import numpy as np
+import psutil
 import pytest
+from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV
 
 from sk_momkd import (
@@ -22,6 +25,7 @@ from sk_momkd import (
     simulate_cohort,
     write_trident,
 )
+from sk_momkd.exceptions import FeatureShiftWarning
 from sk_momkd.messages import warn
 from sk_momkd.parallel import one_by_one
 
@@ -126,24 +130,57 @@ def test_predictions_on_dask_warn_in_the_line_of_the_caller(client, cohort, slid
         write_trident(
             path, Bag(100 * bag.features, bag.coords, bag_id=bag.bag_id), patch_size_level0=512
         )
-    with pytest.warns(UserWarning, match="lie far") as caught:
+    with pytest.warns(FeatureShiftWarning, match="4 of 4 files .* times as far") as caught:
         predict_cohort(clf, paths.features, tmp_path / "out", format="csv")
     assert {one.filename for one in caught} == {__file__}
 
 
-def test_grid_search_on_ray_equals_the_serial_one(slides):
+@pytest.fixture(scope="module")
+def on_ray():
     ray = pytest.importorskip("ray")
     from ray.util.joblib import register_ray
 
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    register_ray()
+    yield partial(joblib.parallel_config, "ray")
+    ray.shutdown()
+
+
+def test_grid_search_on_ray_equals_the_serial_one(on_ray, slides):
     bags, y = slides
     expected = search().set_params(n_jobs=1).fit(bags, y)
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
-    try:
-        register_ray()
-        with joblib.parallel_config("ray"):
-            assert [text for text, _ in warned_of()] == ["of fit 0", "of fit 1", "of fit 2"]
-            found = search().fit(bags, y)
-    finally:
-        ray.shutdown()
+    with on_ray():
+        assert [text for text, _ in warned_of()] == ["of fit 0", "of fit 1", "of fit 2"]
+        found = search().fit(bags, y)
     assert found.best_params_ == expected.best_params_
     np.testing.assert_array_equal(found.predict_proba(bags), expected.predict_proba(bags))
+
+
+def test_grid_search_on_ray_with_a_worker_killed_equals_the_serial_one(on_ray, slides):
+    bags, y = slides
+    long = search().set_params(estimator__max_epochs=30)
+    expected = clone(long).set_params(n_jobs=1).fit(bags, y)
+    killed = []
+    killer = Thread(target=kill_a_busy_actor, args=(killed,))
+    with on_ray(ray_remote_args={"max_restarts": 4, "max_task_retries": 4}):
+        killer.start()
+        found = clone(long).fit(bags, y)
+    killer.join()
+    assert len(killed) == 1
+    np.testing.assert_array_equal(found.predict_proba(bags), expected.predict_proba(bags))
+    for name, values in expected.cv_results_.items():
+        if "time" not in name and "param" not in name:
+            np.testing.assert_array_equal(found.cv_results_[name], values, err_msg=name)
+
+
+def kill_a_busy_actor(killed):
+    """End the process of the first actor of Ray that works; Ray starts it again."""
+    for _ in range(1000):
+        for process in psutil.process_iter(["cmdline"]):
+            command = process.info["cmdline"] or [""]
+            if "ray::PoolActor.run_batch" in command[0]:
+                with suppress(ProcessLookupError):
+                    os.kill(process.pid, signal.SIGKILL)
+                    killed.append(process.pid)
+                    return
+        time.sleep(0.01)
