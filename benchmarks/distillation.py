@@ -114,9 +114,9 @@ effect). MoMKD does not gain: its reconstruction does not reach the slide, and i
 reaches it through the memory alone.
 
 Where the best epoch is chosen on 20 slides, this choice varies more than what omics adds: no
-interval excludes zero, and the mean of TDC is below it. The first of the two settings was made after the
-second had shown this; the variant without orthogonality was chosen on other seeds. Sizes, epochs
-and learning rates were not searched for any method."""
+interval excludes zero, and the mean of TDC is below it. The first of the two settings was made
+after the second had shown this; the variant without orthogonality was chosen on other seeds. Sizes,
+epochs and learning rates were not searched for any method."""
 
 
 class Cohort(NamedTuple):
