@@ -49,11 +49,12 @@ def choose_backend(backend: str, x: Tensor | Blocks) -> str:
 def are_few(x: Tensor, backend: str, *parts: nn.Module | None) -> bool:
     """Whether the compiled loops of `sk_momkd.nn.few` suit training on the rows of `x` (n, d).
 
-    They are in float32, also where `x` is in bfloat16. They read the weights of `parts` and call
-    none of them, which a user would see who has hooks or parametrizations there.
+    They are in float32, also where `x` is in bfloat16, hence not under autocast. They read the
+    weights of `parts` and call none of them, which a user would see who has hooks or
+    parametrizations there.
     """
     fits = len(x) <= _FEW and x.dtype in _COMPILED_TYPES and torch.is_grad_enabled()
-    if not fits or choose_backend(backend, x) != "numba":
+    if not fits or torch.is_autocast_enabled("cpu") or choose_backend(backend, x) != "numba":
         return False
     return _are_plain(parts)
 

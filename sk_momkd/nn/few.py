@@ -246,9 +246,10 @@ def _factors(layers: nn.Sequential, n: int) -> Tensor:
 
 def _weights(layers: Sequence[nn.Module]) -> list[Tensor]:
     """Weights and biases of layers, or of the layers in them, in order."""
-    # `parameters()` takes longer than a product of few rows.
+    # `parameters()` takes longer than a product of few rows, and its order is not always this one.
     parts = [part for layer in layers for part in layer._modules.values() or [layer]]
-    return [weight for part in parts for weight in part._parameters.values()]  # type: ignore[union-attr,misc]
+    own = [part._parameters for part in parts if part is not None and part._parameters]
+    return [of_part[name] for of_part in own for name in ("weight", "bias")]  # type: ignore[misc]
 
 
 class _Omics(torch.autograd.Function):

@@ -4,6 +4,7 @@ from itertools import product
 
 import pytest
 import torch
+from torch.nn.utils import prune
 from torch.nn.utils.parametrizations import weight_norm
 
 from sk_momkd.losses.momkd import momkd_terms
@@ -174,3 +175,22 @@ def test_a_value_that_is_no_number_stays_one():
     output = module.train()(torch.randn(4, 5), edges, torch.zeros(4).long(), 1, y=torch.tensor([1]))
     assert output.few
     assert output.logits.isnan().all()
+
+
+def test_order_in_which_a_layer_holds_its_weights_changes_no_number():
+    def prepare(module):
+        for layer in (module.head[1], module.slide_projector, module.omics_branch.encoder[0]):
+            prune.identity(layer, "weight")
+            prune.remove(layer, "weight")  # registered anew, after the bias
+
+    ours, theirs = (step(b, [True] * 3, {}, prepare=prepare) for b in ("numba", "torch"))
+    assert ours[0].few
+    require_equal(ours, theirs)
+
+
+def test_under_autocast_the_layers_of_torch_are_taken():
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        ours, theirs = (step(b, [True, False, True], {}) for b in ("numba", "torch"))
+    assert not ours[0].few
+    for name, value in theirs[1].items():
+        torch.testing.assert_close(ours[1][name], value, rtol=0.05, atol=0.05, msg=name)
