@@ -7,6 +7,7 @@ Everything is measured in one process, the competitors in turn, medians given. "
 same mathematics with torch-geometric's GATv2Conv, as the authors' code has it; "textbook, tuned"
 is the same, by itself, in a process whose malloc keeps its pages. "floor" is the matrix products
 that the method cannot do without, and one write and one read of what its backward pass needs.
+The library's own rows clip gradients and update weights as `fit` does, all others as torch does.
 """
 
 from __future__ import annotations
