@@ -1,15 +1,17 @@
 """How much faster `evaluate` is with two workers than with one, and whether the results are equal.
 
-    python benchmarks/parallel.py [--rounds 3] [--slides 120] [--write docs/results/parallel.csv]
+    python benchmarks/parallel.py [--rounds 3] [--slides 120] [--patches 200] [--features 40]
+        [--write docs/results/parallel.csv]
 
 Rounds alternate: `n_jobs=1`, then `n_jobs=2`. Workers are started before, as they stay for the next
 call. Seconds are those of the clock and those of the processor, of the process and its workers, and
 the load of the machine before the round is noted: with others at work, the clock says little. The
-seconds of the processor say what an idle machine would do. A step of these slides takes one thread
+seconds of the processor say what an idle machine would do. By default a step takes one thread
 whatever the process has set, as that of every small fit does; larger steps use the threads of the
-process, so that `n_jobs=1` has all cores already. Without any loss, two workers take as many
-seconds as one; `efficiency` is what one takes divided by what two take together, and `bound` is
-what one takes divided by the share of the busier of two.
+process (more than 2^18 values: `--patches 300 --features 64`), so that `n_jobs=1` has all cores
+already. Without any loss, two workers take as many seconds as one; `efficiency` is what one takes
+divided by what two take together, and `bound` is what one takes divided by the share of the busier
+of two.
 """
 
 from __future__ import annotations
@@ -31,13 +33,13 @@ from sk_momkd import Bag, BagSequence, MoMKDClassifier, evaluate
 SECONDS = ["fit_seconds", "predict_seconds"]
 
 
-def cohort(n_slides: int) -> tuple[BagSequence, np.ndarray]:
-    """Slides of 100 to 200 patches of 40 features, in memory: a step takes one thread."""
+def cohort(n_slides: int, most: int, n_features: int) -> tuple[BagSequence, np.ndarray]:
+    """Slides of 100 to `most` patches, in memory."""
     random, y = np.random.default_rng(0), np.arange(n_slides) % 2
-    sizes = random.integers(100, 200, n_slides)
+    sizes = random.integers(100, most, n_slides)
     return BagSequence(
         Bag(
-            random.normal(0.1 * label, 1, (n, 40)).astype(np.float32),
+            random.normal(0.1 * label, 1, (n, n_features)).astype(np.float32),
             coords=np.stack(np.divmod(np.arange(n), 20), axis=1) * 256,
             patient_id=f"P{i:04d}",
         )
@@ -73,10 +75,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--slides", type=int, default=120)
+    parser.add_argument("--patches", type=int, default=200, help="of a slide, at most")
+    parser.add_argument("--features", type=int, default=40)
     parser.add_argument("--epochs", type=int, default=12)
     parser.add_argument("--write", type=Path, default=None)
     arguments = parser.parse_args()
-    bags, y = cohort(arguments.slides)
+    bags, y = cohort(arguments.slides, arguments.patches, arguments.features)
     clf = MoMKDClassifier.preset("small").set_params(max_epochs=arguments.epochs)
     warm = clf.set_params(max_epochs=1)
     for n_jobs in (1, 2):

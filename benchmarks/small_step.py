@@ -7,13 +7,14 @@
 With `--data` (or the environment variable SK_MOMKD_DATA) the bags are those of `tcga_brca`, else
 random bags of four patches. Each competitor has a process of its own with one thread. They take
 turns: in a round each trains one epoch with batches of one bag and the paper's sizes, or fits
-`preset("small")` to all patients, and reports the processor time of a step or fit. Printed are the
-medians, and the medians of the ratios within a round. "floor" is one update of as many weights and
-the matrix products of the linear layers. "25 in lockstep" is a step of 25 networks side by side, in
-plain torch on stacked weights (`small_stack.py`), divided by 25. "predict" is the time per bag of
-`predict_proba` on as many random bags of four patches as there are patients, "predict_large" on 20
-bags of 2,000 patches. `CHECKOUT` of `--before` is another commit of this repository, and that of
-`--official` is CAIR-LAB-WFUSM/MoMKD, which needs einops and einx.
+`preset("small")` to all patients, and reports the processor time of a step or fit; also of a fit
+with the settings that the preset had at first (soft labels of weight 0.8, no regression). Printed
+are the medians, and the medians of the ratios within a round. "floor" is one update of as many
+weights and the matrix products of the linear layers. "25 in lockstep" is a step of 25 networks side
+by side, in plain torch on stacked weights (`small_stack.py`), divided by 25. "predict" is the time
+per bag of `predict_proba` on as many random bags of four patches as there are patients,
+"predict_large" on 20 bags of 2,000 patches. `CHECKOUT` of `--before` is another commit of this
+repository, and that of `--official` is CAIR-LAB-WFUSM/MoMKD, which needs einops and einx.
 """
 
 from __future__ import annotations
@@ -86,7 +87,7 @@ def train_library(options: argparse.Namespace, *, small: bool = False) -> None:
     clf.set_params(training__callbacks=[Turns()]).fit(bags, y, omics=omics)
 
 
-def fit_small(options: argparse.Namespace) -> None:
+def fit_small(options: argparse.Namespace, **settings: float) -> None:
     """Fits of `preset("small")`, of which the first compiles and is not counted."""
     from sk_momkd import MoMKDClassifier
 
@@ -94,7 +95,8 @@ def fit_small(options: argparse.Namespace) -> None:
     while True:
         wait()
         start = time.process_time()
-        MoMKDClassifier.preset("small", random_state=0).fit(bags, y, omics=omics)
+        clf = MoMKDClassifier.preset("small", random_state=0, **settings)
+        clf.fit(bags, y, omics=omics)
         report(time.process_time() - start)
 
 
@@ -206,6 +208,9 @@ WORK = {
     "official, fused AdamW": lambda options: train_official(options, fused=True),
     "floor": run_floor,
     "small": fit_small,
+    "small, first settings": lambda options: fit_small(
+        options, lambda_teacher=0.8, pooled_share=0.0
+    ),
     "25 in lockstep": train_stack,
     "predict": predict,
     "predict_large": lambda options: predict(options, n_patches=2000),
@@ -275,6 +280,8 @@ def main() -> None:
             if options.official:
                 for work in ("official", "official, fused AdamW"):
                     found[work] = Competitor(work, here)
+        if what == "small":
+            found["first settings"] = Competitor("small, first settings", here)
         if what == "small_step":
             found["25 in lockstep"] = Competitor("small_step, 25 in lockstep", here)
         print(f"{what}\n{compare(found, options.rounds).to_markdown()}\n", flush=True)

@@ -144,14 +144,12 @@ def _slides(
     if keep is None:
         return unit, _linear(pooled, *weights[2:]), (pooled, scales, None)
     gain, shift, *first = weights[2:6]
-    normed, scaled, deviations = *map(torch.empty_like, (pooled, pooled)), np.empty_like(scales)
-    of_norm = (gain.detach().numpy(), normed.numpy(), deviations)
-    perceptron_kernels.normalize(
-        pooled.numpy(), of_norm[0], shift.detach().numpy(), *of_norm[1:], scaled.numpy()
-    )
-    active = _linear(scaled, *first)
+    normed, out = torch.empty_like(pooled), torch.empty_like(pooled)
+    norm = (gain.detach().numpy(), shift.detach().numpy(), normed.numpy(), np.empty_like(scales))
+    perceptron_kernels.normalize(pooled.numpy(), *norm, out.numpy())
+    active = _linear(out, *first)
     perceptron_kernels.rectify(active.numpy(), keep.numpy())
-    hidden = (of_norm, scaled, keep, active)
+    hidden = (norm, out, keep, active)
     return unit, _linear(active, *weights[6:]), (pooled, scales, hidden)
 
 
@@ -185,14 +183,17 @@ def _d_head(
     weights: Sequence[Tensor],
     gradients: GradientMemory,
 ) -> tuple[Tensor, list[Tensor]]:
-    (gain, shift, weight1, _, weight2, _), (of_norm, scaled, keep, active) = weights, hidden
+    (gain, shift, weight1, _, weight2, _), (norm, out, keep, active) = weights, hidden
     d_second = _d_linear(d_logits, active, gradients)
     d_hidden = d_logits @ weight2
     perceptron_kernels.rectify_backward(d_hidden.numpy(), keep.numpy(), active.numpy())
-    d_first = _d_linear(d_hidden, scaled, gradients)
-    d_pooled, d_norm = d_hidden @ weight1, (torch.empty_like(gain), torch.empty_like(shift))
-    perceptron_kernels.normalize_backward(d_pooled.numpy(), *of_norm, *(d.numpy() for d in d_norm))
-    return d_pooled, [*d_norm, *d_first, *d_second]
+    d_first, d_pooled = _d_linear(d_hidden, out, gradients), d_hidden @ weight1
+    d_gain, d_shift = torch.empty_like(gain), torch.empty_like(shift)
+    given, _, normed, scales = norm
+    perceptron_kernels.normalize_backward(
+        d_pooled.numpy(), given, normed, scales, d_gain.numpy(), d_shift.numpy()
+    )
+    return d_pooled, [d_gain, d_shift, *d_first, *d_second]
 
 
 def bag_outputs(
@@ -297,10 +298,10 @@ def _perceptron(
     weight1, bias1, gain, shift, weight2, bias2 = weights
     hidden = _linear(x, weight1, bias1)
     normed, active = torch.empty_like(hidden), torch.empty_like(hidden)
-    between = (gain.detach().numpy(), shift.detach().numpy(), keep.numpy(), normed.numpy())
-    scales = np.empty(len(x), np.float32)
-    perceptron_kernels.activate(hidden.numpy(), *between, scales, active.numpy())
-    return _linear(active, weight2, bias2), (between, scales, active)
+    scale, factors = gain.detach().numpy(), keep.numpy()
+    written = (normed.numpy(), np.empty(len(x), np.float32), active.numpy())
+    perceptron_kernels.activate(hidden.numpy(), scale, shift.detach().numpy(), factors, *written)
+    return _linear(active, weight2, bias2), (scale, factors, written, active)
 
 
 def _d_perceptron(
@@ -311,11 +312,11 @@ def _d_perceptron(
     gradients: GradientMemory,
 ) -> tuple[Tensor, list[Tensor]]:
     """Gradients of the hidden layer before its norm, and of the weights."""
-    (between, scales, active), (_, _, gain, shift, weight2, _) = saved, weights
+    (scale, factors, written, active), (_, _, gain, shift, weight2, _) = saved, weights
     d_hidden = d_out @ weight2
     d_gain, d_shift = torch.empty_like(gain), torch.empty_like(shift)
     perceptron_kernels.activate_backward(
-        d_hidden.numpy(), *between, scales, d_gain.numpy(), d_shift.numpy()
+        d_hidden.numpy(), scale, factors, *written, d_gain.numpy(), d_shift.numpy()
     )
     d_first, d_second = _d_linear(d_hidden, x, gradients), _d_linear(d_out, active, gradients)
     return d_hidden, [*d_first, d_gain, d_shift, *d_second]

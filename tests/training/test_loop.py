@@ -191,6 +191,28 @@ def test_clip_by_branch_keeps_a_large_branch_from_shrinking_the_other():
     assert gradients("global", 100.0)[0] < 0.03
 
 
+@pytest.mark.parametrize(
+    "shapes", [[(), (3,), (70, 70), (4096,), (2, 2, 4097)], [(3,), (4, 2)], [(65, 64)], []]
+)
+def test_clipping_of_small_and_large_gradients_is_that_of_torch(shapes):
+    random = torch.Generator().manual_seed(0)
+    drawn = [torch.randn(shape, generator=random) for shape in shapes]
+
+    def parameters():
+        found = [nn.Parameter(torch.zeros(shape)) for shape in [*shapes, (5,)]]
+        for parameter, gradient in zip(found, drawn, strict=False):
+            parameter.grad = gradient.clone()
+        return found  # the last one has no gradient
+
+    ours, theirs = parameters(), parameters()
+    named = [(str(i), parameter) for i, parameter in enumerate(ours)]
+    ClipGradients(0.5, "global").on_grad_computed(FakeNet(), named_parameters=named)
+    nn.utils.clip_grad_norm_(theirs, 0.5)
+    assert ours[-1].grad is None
+    for a, b in zip(ours[:-1], theirs[:-1], strict=True):
+        torch.testing.assert_close(a.grad, b.grad)
+
+
 def fitted_weights(**overrides):
     bags, y = make_bags()
     clf = quick_classifier(max_epochs=2, early_stopping=False, dropout=0, network__head_dropout=0)

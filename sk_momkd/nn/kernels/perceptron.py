@@ -11,43 +11,6 @@ from .residual import moments
 
 
 @jit
-def activate(
-    hidden: Any,  # (n, d)
-    gain: Any,  # (d,)
-    shift: Any,  # (d,)
-    keep: Any,  # (n, d): factors of the dropout
-    normed: Any,  # (n, d), written
-    scales: Any,  # (n,), written
-    active: Any,  # (n, d), written
-) -> None:
-    """Dropout(ReLU(LayerNorm(hidden)))."""
-    for i in range(len(hidden)):
-        mean, scales[i] = moments(hidden[i])
-        for c in range(gain.size):
-            normed[i, c] = (hidden[i, c] - mean) * scales[i]
-            active[i, c] = max(normed[i, c] * gain[c] + shift[c], F32_ZERO) * keep[i, c]
-
-
-@jit
-def activate_backward(
-    d: Any,  # (n, d): gradient of `active`, overwritten by that of `hidden`
-    gain: Any,
-    shift: Any,
-    keep: Any,
-    normed: Any,
-    scales: Any,
-    d_gain: Any,  # (d,), written
-    d_shift: Any,  # (d,), written
-) -> None:
-    """Gradients of `activate`."""
-    for i in range(len(d)):
-        for c in range(gain.size):
-            positive = normed[i, c] * gain[c] + shift[c] > F32_ZERO
-            d[i, c] *= keep[i, c] if positive else F32_ZERO
-    normalize_backward(d, gain, normed, scales, d_gain, d_shift)
-
-
-@jit
 def normalize(
     x: Any,  # (n, d)
     gain: Any,  # (d,)
@@ -108,3 +71,34 @@ def rectify_backward(
     for i in range(len(d)):
         for c in range(d.shape[1]):
             d[i, c] *= keep[i, c] if out[i, c] > F32_ZERO else F32_ZERO
+
+
+@jit
+def activate(
+    hidden: Any,  # (n, d)
+    gain: Any,  # (d,)
+    shift: Any,  # (d,)
+    keep: Any,  # (n, d): factors of the dropout
+    normed: Any,  # (n, d), written
+    scales: Any,  # (n,), written
+    active: Any,  # (n, d), written
+) -> None:
+    """Dropout(ReLU(LayerNorm(hidden)))."""
+    normalize(hidden, gain, shift, normed, scales, active)
+    rectify(active, keep)
+
+
+@jit
+def activate_backward(
+    d: Any,  # (n, d): gradient of `active`, overwritten by that of `hidden`
+    gain: Any,
+    keep: Any,
+    normed: Any,
+    scales: Any,
+    active: Any,
+    d_gain: Any,  # (d,), written
+    d_shift: Any,  # (d,), written
+) -> None:
+    """Gradients of `activate`."""
+    rectify_backward(d, keep, active)
+    normalize_backward(d, gain, normed, scales, d_gain, d_shift)
